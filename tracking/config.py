@@ -1,0 +1,236 @@
+"""Sizes of a SAM 2.1 segmenter, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# What the four published SAM 2.1 models change in the trunk; everything else is shared
+# (configs/sam2.1/*.yaml of the sam2 package).
+_TRUNKS: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": [1, 2, 7, 2], "global_att_blocks": [5, 7, 9],
+             "window_pos_embed_bkg_spatial_size": [7, 7], "window_spec": [8, 4, 14, 7]},
+    "small": {"embed_dim": 96, "num_heads": 1, "stages": [1, 2, 11, 2], "global_att_blocks": [7, 10, 13],
+              "window_pos_embed_bkg_spatial_size": [7, 7], "window_spec": [8, 4, 14, 7]},
+    "base_plus": {"embed_dim": 112, "num_heads": 2, "stages": [2, 3, 16, 3], "global_att_blocks": [12, 16, 20],
+                  "window_pos_embed_bkg_spatial_size": [14, 14], "window_spec": [8, 4, 14, 7]},
+    "large": {"embed_dim": 144, "num_heads": 2, "stages": [2, 6, 36, 4], "global_att_blocks": [23, 33, 43],
+              "window_pos_embed_bkg_spatial_size": [7, 7], "window_spec": [8, 4, 16, 8]},
+}  # fmt: skip
+_ALIASES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
+
+# Values of the package's configuration tree that this project's code relies on. A tree that names
+# them must agree.
+_FIXED: dict[str, Any] = {
+    "sigmoid_scale_for_mem_enc": 20.0,
+    "sigmoid_bias_for_mem_enc": -10.0,
+    "use_mask_input_as_output_without_sam": True,
+    "directly_add_no_mem_embed": True,
+    "no_obj_embed_spatial": True,
+    "use_high_res_features_in_sam": True,
+    "multimask_output_in_sam": True,
+    "iou_prediction_use_sigmoid": True,
+    "use_obj_ptrs_in_encoder": True,
+    "add_tpos_enc_to_obj_ptrs": True,
+    "proj_tpos_enc_in_obj_ptrs": True,
+    "use_signed_tpos_enc_to_obj_ptrs": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "pred_obj_scores_mlp": True,
+    "fixed_no_obj_ptr": True,
+    "multimask_output_for_tracking": True,
+    "use_multimask_token_for_obj_ptr": True,
+    "multimask_min_pt_num": 0,
+    "multimask_max_pt_num": 1,
+    "use_mlp_for_obj_ptr_proj": True,
+    "compile_image_encoder": False,
+}
+_SECTIONS = ("image_encoder", "memory_attention", "memory_encoder")
+# The deepest mask decoder map has a stride of 4 and the coarsest trunk map one of 32.
+_IMAGE_SIZE_STEP = 32
+FEATURE_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Architecture of a SAM 2.1 segmenter.
+
+    The three sections hold the keyword arguments of the sam2 package's own modules, in the
+    nesting of its configuration files. Use `preset` or `from_tree` to fill them.
+
+    Attributes:
+        image_size: Side of the square input in pixels, a multiple of 32.
+        num_maskmem: Mask memories that attention can read: one prompted slot and the rest recent.
+        max_pointers: Object pointers that attention can read, prompted ones not counted.
+        image_encoder: `trunk` (Hiera) and `neck` (feature pyramid) keywords.
+        memory_attention: Keywords of the attention to memories.
+        memory_encoder: Keywords of the encoder of memories.
+    """
+
+    image_size: int = 1024
+    num_maskmem: int = 7
+    max_pointers: int = 16
+    image_encoder: Mapping[str, Any] = field(default_factory=dict)
+    memory_attention: Mapping[str, Any] = field(default_factory=dict)
+    memory_encoder: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image_size <= 0 or self.image_size % _IMAGE_SIZE_STEP:
+            raise ValueError(f"image_size must be a positive multiple of {_IMAGE_SIZE_STEP}, got {self.image_size}")
+        if self.num_maskmem < 1:
+            raise ValueError(f"num_maskmem must be at least 1, got {self.num_maskmem}")
+        if self.max_pointers < 2:
+            raise ValueError(f"max_pointers must be at least 2, got {self.max_pointers}")
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the frame embedding and of prompt tokens (256 in SAM 2.1)."""
+        return int(self.image_encoder["neck"]["d_model"])
+
+    @property
+    def memory_dim(self) -> int:
+        """Channels of a stored memory (64 in SAM 2.1)."""
+        return int(self.memory_encoder["out_dim"])
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the frame embedding, image_size / 16."""
+        return self.image_size // FEATURE_STRIDE
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the low-resolution mask logits, image_size / 4."""
+        return self.image_size // 4
+
+    @classmethod
+    def preset(cls, name: str, *, image_size: int = 1024) -> SegmenterConfig:
+        """Return a published SAM 2.1 size.
+
+        Args:
+            name: `tiny`, `small`, `base_plus` or `large`, or a configuration name of the package or
+                of a published UniPixel checkpoint, such as `configs/sam2.1_hiera_b+`.
+            image_size: Side of the square input in pixels, a multiple of 32.
+
+        Raises:
+            ValueError: The name is not one of these.
+        """
+        short = name.rsplit("/", 1)[-1].removesuffix(".yaml").removeprefix("sam2.1_hiera_")
+        short = _ALIASES.get(short, short)
+        if short not in _TRUNKS:
+            allowed = ", ".join(_TRUNKS)
+            raise ValueError(
+                f"unknown SAM 2.1 size {name!r}: allowed are {allowed} and sam2.1_hiera_{{t,s,b+,l}}; "
+                "for a custom size give its configuration tree"
+            )
+        return cls.from_tree({"image_size": image_size, "image_encoder": {"trunk": _TRUNKS[short]}})
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> SegmenterConfig:
+        """Read a keyword tree in the nesting of the package's configuration files.
+
+        What the tree leaves out is as in SAM 2.1 tiny; widths that it leaves out follow from
+        `image_encoder.neck.d_model` and `memory_encoder.out_dim`.
+
+        Raises:
+            ValueError: An unknown key, or a value that this project does not support.
+        """
+        known = {"image_size", "num_maskmem", "max_obj_ptrs_in_encoder", *_SECTIONS, *_FIXED}
+        if unknown := sorted(set(tree) - known - {"_target_"}):
+            raise ValueError(f"unknown SAM 2.1 settings {unknown}: allowed are {sorted(known)}")
+        for key, value in _FIXED.items():
+            if tree.get(key, value) != value:
+                raise ValueError(f"SAM 2.1 setting {key} = {tree[key]!r} is not supported: it must be {value!r}")
+        image_size = int(tree.get("image_size", 1024))
+        sections = _merge(_defaults(tree, image_size), {name: tree.get(name, {}) for name in _SECTIONS})
+        grid = [image_size // FEATURE_STRIDE] * 2
+        for kind in ("self_attention", "cross_attention"):
+            # RoPE attention builds its table for `feat_sizes` and would rebuild and store it otherwise.
+            sections["memory_attention"]["layer"][kind]["feat_sizes"] = grid
+        return cls(
+            image_size=image_size,
+            num_maskmem=int(tree.get("num_maskmem", 7)),
+            max_pointers=int(tree.get("max_obj_ptrs_in_encoder", 16)),
+            **sections,
+        )
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the configuration as plain values that `from_tree` reads."""
+        sections = {name: _merge({}, getattr(self, name)) for name in _SECTIONS}
+        return {
+            "image_size": self.image_size,
+            "num_maskmem": self.num_maskmem,
+            "max_obj_ptrs_in_encoder": self.max_pointers,
+            **sections,
+        }
+
+
+def _defaults(tree: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """SAM 2.1 tiny, with the widths that follow from those the tree gives."""
+    trunk = {**_TRUNKS["tiny"], **tree.get("image_encoder", {}).get("trunk", {})}
+    d_model = tree.get("image_encoder", {}).get("neck", {}).get("d_model", 256)
+    memory_dim = tree.get("memory_encoder", {}).get("out_dim", 64)
+    attention = {
+        "embedding_dim": d_model,
+        "num_heads": 1,
+        "rope_theta": 10000.0,
+        "downsample_rate": 1,
+        "dropout": 0.1,
+    }
+    channels = [int(trunk["embed_dim"] * 2**stage) for stage in range(len(trunk["stages"]))]
+    return {
+        "image_encoder": {
+            "scalp": 1,
+            "trunk": trunk,
+            "neck": {
+                "d_model": d_model,
+                "backbone_channel_list": channels[::-1],
+                "fpn_top_down_levels": [2, 3],
+                "fpn_interp_model": "nearest",
+                "position_encoding": _sine_encoding(d_model),
+            },
+        },
+        "memory_attention": {
+            "d_model": d_model,
+            "num_layers": 4,
+            "pos_enc_at_input": True,
+            "layer": {
+                "d_model": d_model,
+                "activation": "relu",
+                "dim_feedforward": 2048,
+                "dropout": 0.1,
+                "pos_enc_at_attn": False,
+                "pos_enc_at_cross_attn_keys": True,
+                "pos_enc_at_cross_attn_queries": False,
+                "self_attention": dict(attention),
+                "cross_attention": {**attention, "rope_k_repeat": True, "kv_in_dim": memory_dim},
+            },
+        },
+        "memory_encoder": {
+            "in_dim": d_model,
+            "out_dim": memory_dim,
+            "position_encoding": _sine_encoding(memory_dim),
+            "mask_downsampler": {"kernel_size": 3, "stride": 2, "padding": 1, "embed_dim": d_model},
+            "fuser": {
+                "num_layers": 2,
+                "layer": {"dim": d_model, "kernel_size": 7, "padding": 3, "layer_scale_init_value": 1e-6,
+                          "use_dwconv": True},
+            },
+        },
+    }  # fmt: skip
+
+
+def _sine_encoding(width: int) -> dict[str, Any]:
+    return {"num_pos_feats": width, "normalize": True, "scale": None, "temperature": 10000}
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy `base` with `over` laid on top, mapping by mapping; class names are dropped."""
+    merged: dict[str, Any] = {
+        key: _merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()
+    }
+    for key, value in over.items():
+        if key == "_target_":
+            continue
+        merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return merged

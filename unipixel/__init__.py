@@ -1,0 +1,3 @@
+"""UniPixel: a video-first streaming segmentation agent."""
+
+from __future__ import annotations
