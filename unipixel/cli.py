@@ -1,0 +1,69 @@
+"""The `unipixel` command: finds its sub-commands, runs one, turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Sequence
+
+from unipixel import commands
+
+USER_ERROR = 2
+INTERRUPTED = 130
+# What bad input raises; anything else is our own mistake and shows its trace.
+_USER_ERRORS = (ValueError, TypeError, OSError, LookupError, ImportError)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Assemble the parser from the modules under `unipixel/commands/`."""
+    parser = argparse.ArgumentParser(
+        prog="unipixel", description="Ask about a video; get an answer, and the mask of each object it names."
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{commands.__name__}.{module.name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C.
+
+    Args:
+        argv: Arguments after the program's name; those of the process where None.
+    """
+    arguments = build_parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("unipixel: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`); Python must not try to flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _USER_ERRORS as error:
+        if os.environ.get("UNIPIXEL_TRACE"):
+            raise
+        print(f"unipixel: {_one_line(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _one_line(error: BaseException) -> str:
+    # str() of a KeyError is the repr of its message.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"unipixel: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

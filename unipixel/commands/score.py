@@ -1,0 +1,56 @@
+"""`unipixel score`: J, F and J&F of predicted masks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel score`."""
+    parser = subparsers.add_parser(
+        "score",
+        help="J, F and J&F of predicted masks, as DAVIS defines them",
+        description="Compare folders SEQUENCE/00000.png of masks. Pixel values are object ids; a frame "
+        "that was not predicted counts 0.",
+    )
+    parser.add_argument("predicted", type=Path, metavar="PREDICTED", help="folder of predicted sequences")
+    parser.add_argument("truth", type=Path, metavar="TRUTH", help="folder of true sequences")
+    parser.add_argument("--binary", action="store_true", help="every non-zero pixel is the one object")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score two folders and print the figures.
+
+    Raises:
+        ValueError: A mask is mis-sized, or a truth holds no object.
+        OSError: A folder or file cannot be read.
+    """
+    from unipixel.train.evaluation.davis import score_folders
+
+    scores = score_folders(arguments.predicted, arguments.truth, binary=arguments.binary)
+    if arguments.json:
+        print(json.dumps(scores, indent=2))
+    else:
+        print_table(scores)
+    for name, files in scores["missing"].items():
+        print(f"unipixel: {name}: {len(files)} frame(s) not predicted, counted 0: {_some(files)}", file=sys.stderr)
+    return 0
+
+
+def print_table(scores: dict[str, Any]) -> None:
+    """Print percentages, a line per sequence and one for the mean."""
+    rows = [*scores["sequences"].items(), ("mean", scores["mean"])]
+    width = max(len(name) for name, _ in rows)
+    print(f"{'':{width}}    J&F      J      F")
+    for name, row in rows:
+        print(f"{name:{width}}  {100 * row['J&F']:5.1f}  {100 * row['J']:5.1f}  {100 * row['F']:5.1f}")
+
+
+def _some(files: list[str]) -> str:
+    return ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
