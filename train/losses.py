@@ -1,0 +1,175 @@
+"""Losses of masks and of text (UniPixel, section 3.4; the mask losses are those of SAM 2).
+
+Shape letters: B objects, K candidate masks, H/W frame in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+# A pixel belongs to a resized label where at least half of it is covered. The published code kept every pixel
+# above zero, which widens a small object of a large frame by up to a fifth.
+LABEL_THRESHOLD = 0.5
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class MaskLossWeights:
+    """Weights of the parts of the mask loss.
+
+    Attributes:
+        focal: Focal loss of the best candidate.
+        dice: Dice loss of the best candidate.
+        iou: Error of the predicted IoU, over all candidates.
+        score: Cross-entropy of the object score.
+    """
+
+    focal: float = 100.0
+    dice: float = 5.0
+    iou: float = 5.0
+    score: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("focal", "dice", "iou", "score"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class MaskLoss:
+    """Mask loss of B objects on one frame, each part (B,) and unweighted.
+
+    Attributes:
+        focal: Focal loss of the best candidate; 0 where the object is absent.
+        dice: Dice loss of the best candidate; 0 where the object is absent.
+        iou: Mean absolute error of the candidates' predicted IoU; 0 where the object is absent.
+        score: Cross-entropy of the object score.
+        total: The weighted sum.
+    """
+
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    score: Tensor
+    total: Tensor
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean focal loss of each mask (arXiv:1708.02002).
+
+    Args:
+        logits: (..., H, W).
+        targets: 0 or 1, broadcast over the leading dimensions of `logits`.
+        alpha: Weight of the foreground; the background has 1 - alpha.
+        gamma: How much well-classified pixels are discounted.
+
+    Returns:
+        (...), mean over the pixels.
+    """
+    targets = targets.to(logits.dtype).expand_as(logits)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probability = logits.sigmoid()
+    miss = probability + targets - 2 * probability * targets
+    balance = (1 - alpha) + (2 * alpha - 1) * targets
+    return (balance * miss**gamma * cross_entropy).mean(dim=(-2, -1))
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of each mask, smoothed by one pixel.
+
+    Args:
+        logits: (..., H, W).
+        targets: 0 or 1, broadcast over the leading dimensions of `logits`.
+
+    Returns:
+        (...), 0 for a perfect mask.
+    """
+    probability = logits.sigmoid()
+    targets = targets.to(logits.dtype).expand_as(logits)
+    overlap = (probability * targets).sum(dim=(-2, -1))
+    areas = probability.sum(dim=(-2, -1)) + targets.sum(dim=(-2, -1))
+    return 1 - (2 * overlap + 1) / (areas + 1)
+
+
+def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
+    """IoU (...) of logits (..., H, W) cut at zero with targets that broadcast over them; 0 where both are empty."""
+    predicted = logits > 0
+    targets = targets.bool()
+    union = (predicted | targets).sum(dim=(-2, -1))
+    return (predicted & targets).sum(dim=(-2, -1)) / union.clamp(min=1)
+
+
+def mask_loss(
+    candidate_logits: Tensor,
+    candidate_ious: Tensor,
+    object_score: Tensor,
+    targets: Tensor,
+    *,
+    weights: MaskLossWeights | None = None,
+) -> MaskLoss:
+    """Score the candidates of B objects on one frame.
+
+    Only the candidate with the lowest weighted focal and dice loss is trained, so that the others may
+    stand for other readings of the prompt; the predicted IoU is trained on all of them. Where the object
+    is absent only its score is.
+
+    Args:
+        candidate_logits: (B, K, h, w), resized bilinearly to the targets.
+        candidate_ious: (B, K) predicted.
+        object_score: (B,) logits.
+        targets: (B, H, W) bool.
+        weights: By default those of the paper.
+
+    Raises:
+        ValueError: The numbers of objects differ.
+    """
+    if len(candidate_logits) != len(targets):
+        raise ValueError(f"{len(candidate_logits)} predictions meet {len(targets)} target masks")
+    weights = weights or MaskLossWeights()
+    logits = F.interpolate(candidate_logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
+    wanted = targets[:, None]
+    focal, dice = focal_loss(logits, wanted), dice_loss(logits, wanted)
+    best = (weights.focal * focal + weights.dice * dice).argmin(dim=1)
+    rows = torch.arange(len(best), device=best.device)
+    is_present = targets.flatten(1).any(dim=1).to(logits.dtype)
+    iou_error = (candidate_ious.float() - mask_iou(logits.detach(), wanted)).abs().mean(dim=1)
+    focal, dice, iou = focal[rows, best] * is_present, dice[rows, best] * is_present, iou_error * is_present
+    score = F.binary_cross_entropy_with_logits(object_score.float(), is_present, reduction="none")
+    total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.score * score
+    return MaskLoss(focal, dice, iou, score, total)
+
+
+def label_masks(coverage: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize masks to the size at which they are compared.
+
+    Args:
+        coverage: (N, H, W) in [0, 1].
+        size: Rows and columns of the result.
+
+    Returns:
+        (N, rows, columns) bool, true where at least half of a pixel is covered.
+    """
+    resized = F.interpolate(coverage[:, None].float(), size=size, mode="bilinear", antialias=True)
+    return resized[:, 0] > LABEL_THRESHOLD
+
+
+def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token over supervised positions.
+
+    Args:
+        logits: (B, L, V).
+        labels: (B, L) ids, `IGNORED_LABEL` where a token is not supervised.
+
+    Returns:
+        A scalar; 0 where nothing is supervised, still part of the graph.
+    """
+    following = labels[:, 1:]
+    is_supervised = following != IGNORED_LABEL
+    chosen = logits[:, :-1][is_supervised].float()
+    if len(chosen) == 0:
+        return chosen.sum()
+    return F.cross_entropy(chosen, following[is_supervised])
