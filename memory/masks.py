@@ -1,0 +1,187 @@
+"""Masks as run lengths and as cells of the language model's token grid: pure functions.
+
+Shape letters: n frames, t frame pairs, O objects, H, W frame size, gh, gw token grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional
+
+MAX_MASK_PIXELS = 89_478_485
+"""Ceiling on height times width of a mask that is decoded; the size at which Pillow suspects a bomb."""
+
+_FRAMES_PER_PAIR = 2
+
+
+def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
+    """Compress a mask into COCO run lengths.
+
+    Args:
+        mask: Array (H, W), non-zero where the object is.
+
+    Returns:
+        `{"size": [H, W], "counts": str}`, ready for JSON.
+
+    Raises:
+        ValueError: The mask is not two-dimensional, or has no pixels.
+    """
+    _check_plane(mask)
+    # pycocotools compares raw values, so 1 next to 255 would start a new run.
+    rle = coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+    return {"size": [int(side) for side in mask.shape], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Restore a mask (H, W) from COCO run lengths, compressed or as a list of counts.
+
+    The run lengths may come from anywhere: they are checked before pixels are written, because
+    pycocotools answers runs that do not fill the mask with unwritten memory.
+
+    Raises:
+        ValueError: The mapping is not of that form, too large, or its runs do not fill the mask.
+    """
+    size, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_count(side) for side in size):
+        raise ValueError(f"run lengths need `size` [H, W] of two integers, got {size!r}")
+    height, width = (int(side) for side in size)
+    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"a mask has 1 to {MAX_MASK_PIXELS} pixels, `size` says {height} x {width}")
+    if isinstance(counts, str):
+        runs = _unpack_counts(counts)
+    elif isinstance(counts, (list, tuple)) and all(_is_count(count) for count in counts):
+        runs = np.asarray(counts, dtype=np.int64)
+    else:
+        raise ValueError(f"run lengths need `counts` as a compressed string or a list of integers, got {type(counts)}")
+    # Each run is bounded before they are summed: a sum of huge runs could wrap around to the right one.
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
+        raise ValueError(f"run lengths of {len(runs)} runs do not fill a mask of {height} x {width} pixels")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def rle_area(rle: Mapping[str, Any]) -> int:
+    """Count the pixels of a mask that `encode_rle` made, without restoring it."""
+    return int(_unpack_counts(rle["counts"])[1::2].sum())
+
+
+def mask_area(mask: NDArray[Any]) -> int:
+    """Count the pixels of a mask (H, W)."""
+    _check_plane(mask)
+    return int(np.count_nonzero(mask))
+
+
+def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
+    """Return the tightest box around a mask (H, W), or None where the mask is empty.
+
+    Returns:
+        Left, top, right, bottom: edges, so right and bottom are one past the last pixel and
+        `right - left` is the width, as in COCO.
+    """
+    _check_plane(mask)
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Return the intersection over union of two masks of one shape; 1 where both are empty.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks of different shapes cannot be compared: {first.shape} and {second.shape}")
+    a, b = first != 0, second != 0
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+def to_token_grid(
+    masks: NDArray[Any] | Tensor, grid_hw: tuple[int, int], *, patch_size: int = 14, merge_size: int = 2
+) -> Tensor:
+    """Find the language model's tokens that each object touches (UniPixel, section 3.1).
+
+    Frames are joined in pairs, as the vision transformer does, the last of an odd number with itself.
+    A token counts as touched by the smallest share of a pixel, so thin objects are not lost.
+
+    Args:
+        masks: (n, O, H, W), non-zero where the object is, at any size.
+        grid_hw: Rows and columns of patches, before merging.
+        patch_size: Side of a patch in pixels of the resized frame.
+        merge_size: Patches that make one token along each side.
+
+    Returns:
+        (t, O, gh, gw) bool on the CPU.
+
+    Raises:
+        ValueError: The masks are not four-dimensional or empty, or the grid is not whole tokens.
+    """
+    if masks.ndim != 4 or 0 in (masks.shape[0], *masks.shape[2:]):
+        raise ValueError(f"masks must be (frames, objects, H, W) with at least one frame, got {tuple(masks.shape)}")
+    rows, columns = grid_hw
+    if rows < 1 or columns < 1 or rows % merge_size or columns % merge_size:
+        raise ValueError(f"grid_hw must be positive multiples of {merge_size}, got {grid_hw}")
+    inside = torch.as_tensor(masks).cpu() != 0
+    if len(inside) % _FRAMES_PER_PAIR:
+        inside = torch.cat([inside, inside[-1:]])
+    pairs = inside.unflatten(0, (-1, _FRAMES_PER_PAIR)).any(dim=1)
+    side = patch_size * merge_size
+    cells = torch.zeros(*pairs.shape[:2], rows // merge_size, columns // merge_size, dtype=torch.bool)
+    # Object by object: all at once in float would take a gigabyte for eight objects at 720p.
+    for index in range(pairs.shape[1]):
+        resized = functional.interpolate(
+            pairs[:, index, None].float(),
+            size=(rows * patch_size, columns * patch_size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
+        cells[:, index] = functional.max_pool2d(resized, side, stride=side)[:, 0] > 0
+    return cells
+
+
+def _check_plane(mask: NDArray[Any]) -> None:
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"a mask has shape (H, W) with at least one pixel, not {mask.shape}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= MAX_MASK_PIXELS
+
+
+def _unpack_counts(text: str) -> NDArray[np.int64]:
+    """Read the runs of COCO's compressed counts.
+
+    Each character holds 5 bits, lowest first, a flag that more follow, and an offset of 48; from
+    the fourth run on, a run is stored as its difference from the one two places before.
+
+    Raises:
+        ValueError: A character out of range, a run without end, or one that is too long.
+    """
+    codes = np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
+    if not len(codes):
+        return np.zeros(0, dtype=np.int64)
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
+        raise ValueError(
+            "`counts` is not a compressed run-length string: a character is out of range or the end missing"
+        )
+    ends = np.flatnonzero((codes & 0x20) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 8:
+        raise ValueError(f"`counts` holds a run of {lengths.max()} characters, 8 are enough for any mask")
+    places = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
+    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
