@@ -46,6 +46,13 @@ _FIXED: dict[str, Any] = {
     "use_mlp_for_obj_ptr_proj": True,
     "compile_image_encoder": False,
 }
+# Where memory attention adds position encodings, likewise.
+_FIXED_ATTENTION: dict[str, bool] = {
+    "pos_enc_at_input": True,
+    "pos_enc_at_attn": False,
+    "pos_enc_at_cross_attn_keys": True,
+    "pos_enc_at_cross_attn_queries": False,
+}
 _SECTIONS = ("image_encoder", "memory_attention", "memory_encoder")
 # The deepest mask decoder map has a stride of 4 and the coarsest trunk map one of 32.
 _IMAGE_SIZE_STEP = 32
@@ -143,10 +150,15 @@ class SegmenterConfig:
                 raise ValueError(f"SAM 2.1 setting {key} = {tree[key]!r} is not supported: it must be {value!r}")
         image_size = int(tree.get("image_size", 1024))
         sections = _merge(_defaults(tree, image_size), {name: tree.get(name, {}) for name in _SECTIONS})
+        attention = sections["memory_attention"]
+        for key, required in _FIXED_ATTENTION.items():
+            value = attention.get(key, attention["layer"].get(key, required))
+            if value != required:
+                raise ValueError(f"SAM 2.1 memory attention {key} = {value!r} is not supported: it must be {required}")
         grid = [image_size // FEATURE_STRIDE] * 2
         for kind in ("self_attention", "cross_attention"):
             # RoPE attention builds its table for `feat_sizes` and would rebuild and store it otherwise.
-            sections["memory_attention"]["layer"][kind]["feat_sizes"] = grid
+            attention["layer"][kind]["feat_sizes"] = grid
         return cls(
             image_size=image_size,
             num_maskmem=int(tree.get("num_maskmem", 7)),

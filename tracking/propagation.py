@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unipixel.tracking.segmenter import FrameFeatures, Segmentation, Segmenter
+from unipixel.tracking.segmentation import FrameFeatures, FrameMasks, Segmentation
+from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.state import FrameMemory, ObjectState, gather_memories
-
-
-@dataclass(frozen=True)
-class FrameMasks:
-    """Masks of B objects on one frame.
-
-    Attributes:
-        frame_index: Index of the frame in the clip.
-        mask_logits: (B, S/4, S/4) in the square SAM frame.
-        object_score: (B,) logit that the object is in the frame.
-        iou: (B,) IoU that the decoder predicts for its mask.
-    """
-
-    frame_index: int
-    mask_logits: Tensor
-    object_score: Tensor
-    iou: Tensor
-
-    def resized(self, height: int, width: int) -> Tensor:
-        """Return the logits (B, height, width), resized bilinearly to the video."""
-        logits = self.mask_logits[:, None].float()
-        return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
 def advance(

@@ -6,111 +6,27 @@ Shape letters: N frames, B objects, C embedding width, D memory width, h/w side 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from unipixel.tracking import attention
 from unipixel.tracking.build import build_modules
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.precision import Float32Module
+from unipixel.tracking.segmentation import FrameFeatures, MemoryBatch, Segmentation, SegmentPrompt
 
 # Logits that stand for "object absent" and for the two sides of a given mask (sam2_base.py).
 ABSENT_LOGIT = -1024.0
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 # Earlier logits are clamped to this before they are fed back with a correction (sam2_video_predictor.py).
 _FEEDBACK_LOGIT = 32.0
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """What the image encoder says of N frames.
-
-    Attributes:
-        embedding: (N, C, h, w), stride 16.
-        high_res: Maps for the mask decoder: (N, C/8, 4h, 4w) and (N, C/4, 2h, 2w).
-    """
-
-    embedding: Tensor
-    high_res: tuple[Tensor, Tensor]
-
-    def __len__(self) -> int:
-        return self.embedding.shape[0]
-
-    def __getitem__(self, index: int) -> FrameFeatures:
-        """Return the features of one frame, N = 1."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)} encoded frames")
-        start = index % len(self)
-        frame = slice(start, start + 1)
-        return FrameFeatures(self.embedding[frame], (self.high_res[0][frame], self.high_res[1][frame]))
-
-
-@dataclass(frozen=True)
-class SegmentPrompt:
-    """Prompts of B objects on one frame; all objects of a batch share the same layout.
-
-    Attributes:
-        coords: (B, P, 2) float32 x, y in pixels of the square SAM input.
-        labels: (B, P) int: 1 positive click, 0 negative click, 2 and 3 corners of a box, -1 padding.
-        tokens: (B, n, C) language tokens that follow the points.
-        mask_logits: (B, 4h, 4w) earlier logits that a correction starts from.
-    """
-
-    coords: Tensor | None = None
-    labels: Tensor | None = None
-    tokens: Tensor | None = None
-    mask_logits: Tensor | None = None
-
-    @property
-    def num_points(self) -> int:
-        """Points and box corners given for each object."""
-        return 0 if self.labels is None else int(self.labels.shape[1])
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Masks of B objects on one frame.
-
-    Attributes:
-        mask_logits: (B, 4h, 4w) of the chosen candidate; -1024 everywhere where the object is absent.
-        pointer: (B, C) object pointer, the learned "no object" pointer where it is absent.
-        object_score: (B,) logit that the object is in the frame.
-        candidate_logits: (B, K, 4h, 4w), not gated by the object score.
-        candidate_ious: (B, K) IoU that the decoder predicts for each candidate.
-    """
-
-    mask_logits: Tensor
-    pointer: Tensor
-    object_score: Tensor
-    candidate_logits: Tensor
-    candidate_ious: Tensor
-
-    @property
-    def iou(self) -> Tensor:
-        """(B,) predicted IoU of the chosen candidate."""
-        return self.candidate_ious.max(dim=-1).values
-
-
-@dataclass(frozen=True)
-class MemoryBatch:
-    """Memories of B objects that hold equally many.
-
-    Attributes:
-        features: (B, M, h*w, D).
-        slots: (B, M) int, temporal slot of each memory: 0 prompted, 1 the oldest recent frame,
-            num_maskmem - 1 the previous frame.
-        pointers: (B, P, C).
-        offsets: (B, P) float, frames between each pointer and now, in the direction of tracking.
-        max_offset: Offset that the temporal encoding maps to 1, min(num_frames, max_pointers) - 1.
-    """
-
-    features: Tensor
-    slots: Tensor
-    pointers: Tensor
-    offsets: Tensor
-    max_offset: int
+# A single mask whose area changes by more than this share when its threshold moves by the margin is
+# replaced by the best of the three candidates, where post-processing is on (build_sam.py).
+_STABLE_SHARE, _STABLE_MARGIN = 0.98, 0.05
 
 
 class Segmenter(Float32Module):
@@ -120,6 +36,16 @@ class Segmenter(Float32Module):
     official checkpoints. It stays in float32 when a model around it is cast; run it under
     `torch.autocast` for speed.
     """
+
+    # The sam2 package is untyped.
+    image_encoder: Any
+    mask_downsample: nn.Conv2d
+    memory_attention: Any
+    memory_encoder: Any
+    sam_prompt_encoder: Any
+    sam_mask_decoder: Any
+    obj_ptr_proj: nn.Module
+    obj_ptr_tpos_proj: nn.Module
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
@@ -148,11 +74,16 @@ class Segmenter(Float32Module):
         side = self.config.image_size
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (3, side, side):
             raise ValueError(f"frames must be (N, 3, {side}, {side}), got {tuple(frames.shape)}")
-        maps = self._pyramid(self.image_encoder.trunk(frames))
-        decoder = self.sam_mask_decoder
-        return FrameFeatures(maps[2], (decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])))
+        return self._pyramid(self.image_encoder.trunk(frames))
 
-    def decode(self, features: FrameFeatures, embedding: Tensor, prompt: SegmentPrompt | None = None) -> Segmentation:
+    def decode(
+        self,
+        features: FrameFeatures,
+        embedding: Tensor,
+        prompt: SegmentPrompt | None = None,
+        *,
+        is_stabilised: bool = False,
+    ) -> Segmentation:
         """Decode the masks of B objects on one frame.
 
         Three candidates are predicted and the one of highest predicted IoU is taken, unless more than
@@ -162,12 +93,18 @@ class Segmenter(Float32Module):
             features: The frame (N = 1, shared by the objects), or one frame per object (N = B).
             embedding: (B, C, h, w) from `start` or `condition`.
             prompt: Prompts of the B objects, or None when the memory alone decides.
+            is_stabilised: Whether an unstable single mask gives way to the best of three candidates.
         """
         prompt = prompt or SegmentPrompt()
         if prompt.mask_logits is not None:
             prompt = replace(prompt, mask_logits=prompt.mask_logits.clamp(-_FEEDBACK_LOGIT, _FEEDBACK_LOGIT))
         sparse, dense = self._prompt_tokens(prompt, embedding.shape[0])
-        return self._decode(features, embedding, sparse, dense, multimask=prompt.num_points <= 1)
+        candidates = self._candidates(features, embedding, sparse, dense)
+        if prompt.num_points > 1:
+            candidates = _single(candidates, is_stabilised=is_stabilised)
+        else:
+            candidates = _Candidates(*(value[:, 1:] for value in candidates[:3]), candidates.score)
+        return self._choose(candidates)
 
     def adopt(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
         """Take given masks as the segmentation of one frame; the decoder only makes their pointers.
@@ -183,7 +120,7 @@ class Segmenter(Float32Module):
         embedding = features.embedding.expand(len(masks), -1, -1, -1)
         prompt = SegmentPrompt(mask_logits=self.mask_downsample(masks[:, None])[:, 0])
         sparse, dense = self._prompt_tokens(prompt, len(masks))
-        decoded = self._decode(features, embedding, sparse, dense, multimask=False)
+        decoded = self._choose(_single(self._candidates(features, embedding, sparse, dense), is_stabilised=False))
         return Segmentation(
             mask_logits=low_res,
             pointer=torch.where(is_present, decoded.pointer, self.no_obj_ptr),
@@ -197,25 +134,39 @@ class Segmenter(Float32Module):
         embedding = features.embedding + self.no_mem_embed.transpose(1, 2)[..., None]
         return embedding.expand(num_objects, -1, -1, -1)
 
-    def condition(self, features: FrameFeatures, memory: MemoryBatch) -> Tensor:
-        """Return the embedding (B, C, h, w) of a frame in the light of what B objects remember."""
-        num_objects, width = memory.features.shape[0], self.config.embed_dim
-        tokens, positions = self._memory_tokens(memory, features.embedding.dtype)
-        current = features.embedding.flatten(2).permute(2, 0, 1)
-        current_position = self.image_encoder.neck.position_encoding(features.embedding[:1])
-        current_position = current_position.to(current.dtype).flatten(2).permute(2, 0, 1)
-        conditioned = self.memory_attention(
-            curr=current.expand(-1, num_objects, -1),
-            curr_pos=current_position.expand(-1, num_objects, -1),
-            memory=tokens.transpose(0, 1),
-            memory_pos=positions.transpose(0, 1),
-            num_obj_ptr_tokens=memory.pointers.shape[1] * (width // self.config.memory_dim),
+    def enter(self, features: FrameFeatures) -> Tensor:
+        """Return the part (1, h*w, C) of `condition` that is the same for every object of a frame (N = 1)."""
+        tokens = features.embedding.flatten(2).transpose(1, 2)
+        position = self.image_encoder.neck.position_encoding(features.embedding).to(tokens.dtype)
+        return attention.enter(
+            self.memory_attention, tokens, position.flatten(2).transpose(1, 2), self._rotations("self_attention")
         )
-        side = self.config.feature_size
-        return conditioned.permute(1, 2, 0).reshape(num_objects, width, side, side)
 
-    def remember(self, features: FrameFeatures, segmentation: Segmentation) -> Tensor:
+    def condition(self, features: FrameFeatures, memory: MemoryBatch, *, entered: Tensor | None = None) -> Tensor:
+        """Return the embedding (B, C, h, w) of a frame (N = 1) in the light of what B objects remember.
+
+        Args:
+            features: The frame.
+            memory: What the objects remember.
+            entered: From `enter`, where several batches of objects look at the same frame.
+        """
+        side = self.config.feature_size
+        conditioned = attention.attend(
+            self.memory_attention,
+            self.enter(features) if entered is None else entered,
+            self._memory_tokens(memory, features.embedding.dtype),
+            self._rotations("cross_attention"),
+            num_rotated=memory.features.shape[1] * side * side,
+        )
+        return conditioned.transpose(1, 2).unflatten(2, (side, side))
+
+    def remember(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
         """Encode how B objects look in one frame.
+
+        Args:
+            features: The frame, N = 1 or N = B.
+            segmentation: The objects in it.
+            is_binary: Whether the masks are encoded as yes or no rather than as probabilities.
 
         Returns:
             Memories (B, h*w, D).
@@ -223,7 +174,7 @@ class Segmenter(Float32Module):
         logits = F.interpolate(
             segmentation.mask_logits[:, None].float(), size=[self.config.image_size] * 2, mode="bilinear"
         )
-        masks = logits.sigmoid() * _MASK_SCALE + _MASK_BIAS
+        masks = ((logits > 0).float() if is_binary else logits.sigmoid()) * _MASK_SCALE + _MASK_BIAS
         encoder = self.memory_encoder
         # Without its call, which would also build the position encoding: that is constant and added on reading.
         fused = encoder.fuser(encoder.pix_feat_proj(features.embedding) + encoder.mask_downsampler(masks))
@@ -231,20 +182,30 @@ class Segmenter(Float32Module):
         is_absent = (segmentation.object_score <= 0).to(memories.dtype)[:, None, None]
         return memories + is_absent * self.no_obj_embed_spatial
 
-    def _pyramid(self, trunk_maps: list[Tensor]) -> list[Tensor]:
-        """The neck's maps, finest first, without the position encodings that its own call adds."""
-        neck = self.image_encoder.neck
+    def _pyramid(self, trunk_maps: list[Tensor]) -> FrameFeatures:
+        """The neck, without the position encodings that its own call adds.
+
+        The decoder reads the two finest maps through a 1x1 convolution each, which is folded into the
+        neck's own: the wide maps between them are never needed (unless a coarser one is added to them).
+        """
+        neck, decoder = self.image_encoder.neck, self.sam_mask_decoder
+        narrow = (decoder.conv_s0, decoder.conv_s1)
         last = len(trunk_maps) - 1
-        maps: list[Tensor] = []
-        above: Tensor | None = None
+        maps: dict[int, Tensor] = {}
         for level in range(last, -1, -1):
-            merged = neck.convs[last - level](trunk_maps[level])
-            if above is not None and level in neck.fpn_top_down_levels:
-                upsampled = F.interpolate(above.float(), scale_factor=2.0, mode=neck.fpn_interp_model)
-                merged = merged + upsampled.to(merged.dtype)
-            above = merged
-            maps.insert(0, merged)
-        return maps[: len(maps) - self.image_encoder.scalp]
+            lateral = neck.convs[last - level].conv
+            is_sum = level in neck.fpn_top_down_levels and level < last
+            is_summand = level - 1 in neck.fpn_top_down_levels
+            if level < len(narrow) and not is_sum and not is_summand:
+                maps[level] = _folded(trunk_maps[level], lateral, narrow[level])
+                continue
+            maps[level] = lateral(trunk_maps[level])
+            if is_sum:
+                above = F.interpolate(maps[level + 1].float(), scale_factor=2.0, mode=neck.fpn_interp_model)
+                maps[level] = maps[level] + above.to(maps[level].dtype)
+        fine = [maps[level] if maps[level].shape[1] == conv.out_channels else conv(maps[level])
+                for level, conv in enumerate(narrow)]  # fmt: skip
+        return FrameFeatures(maps[last - self.image_encoder.scalp], (fine[0], fine[1]))
 
     def _prompt_tokens(self, prompt: SegmentPrompt, num_objects: int) -> tuple[Tensor, Tensor]:
         """Sparse tokens (B, n, C) and dense embedding (B, C, h, w) of a prompt."""
@@ -260,19 +221,20 @@ class Segmenter(Float32Module):
             sparse = torch.cat([sparse, prompt.tokens.to(sparse.dtype)], dim=1)
         return sparse, dense
 
-    def _decode(
-        self, features: FrameFeatures, embedding: Tensor, sparse: Tensor, dense: Tensor, *, multimask: bool
-    ) -> Segmentation:
-        logits, ious, tokens, score = self.sam_mask_decoder(
+    def _candidates(self, features: FrameFeatures, embedding: Tensor, sparse: Tensor, dense: Tensor) -> _Candidates:
+        """All four candidates: the single mask, then the three of an ambiguous prompt."""
+        logits, ious, tokens, score = self.sam_mask_decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=multimask,
             repeat_image=False,
             high_res_features=list(features.high_res),
         )
-        logits = logits.float()
+        return _Candidates(logits.float(), ious, tokens, score)
+
+    def _choose(self, candidates: _Candidates) -> Segmentation:
+        logits, ious, tokens, score = candidates
         rows = torch.arange(len(logits), device=logits.device)
         best = ious.argmax(dim=-1)
         is_present = score > 0
@@ -284,6 +246,12 @@ class Segmenter(Float32Module):
             candidate_logits=logits,
             candidate_ious=ious.float(),
         )
+
+    def _rotations(self, kind: str) -> Tensor:
+        settings = self.config.memory_attention["layer"][kind]
+        width = settings["embedding_dim"] // settings["downsample_rate"] // settings["num_heads"]
+        device = self.no_mem_embed.device
+        return attention.rotary_table(self.config.feature_size, width, float(settings["rope_theta"]), device)
 
     def _memory_tokens(self, memory: MemoryBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys (B, M*h*w + P*C/D, D) of the memories and pointers, and their position encodings."""
@@ -303,3 +271,34 @@ class Segmenter(Float32Module):
         pointer_positions = self.obj_ptr_tpos_proj(sine).repeat_interleave(self.config.embed_dim // width, dim=1)
         tokens = torch.cat([memory.features.flatten(1, 2).to(dtype), pointers.to(dtype)], dim=1)
         return tokens, torch.cat([mask_positions, pointer_positions], dim=1).to(dtype)
+
+
+class _Candidates(NamedTuple):
+    """Logits (B, K, 4h, 4w), predicted IoU (B, K), tokens (B, K, C) and object score (B, 1)."""
+
+    logits: Tensor
+    ious: Tensor
+    tokens: Tensor
+    score: Tensor
+
+
+def _single(candidates: _Candidates, *, is_stabilised: bool) -> _Candidates:
+    """The mask meant for unambiguous prompts, or the best of the other three where it is unstable."""
+    logits, ious, tokens, score = candidates
+    chosen = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    if is_stabilised:
+        wide = (logits[:, 0] > -_STABLE_MARGIN).flatten(1).sum(dim=1)
+        narrow = (logits[:, 0] > _STABLE_MARGIN).flatten(1).sum(dim=1)
+        is_stable = narrow >= _STABLE_SHARE * wide
+        chosen = torch.where(is_stable, chosen, 1 + ious[:, 1:].argmax(dim=1))
+    rows = torch.arange(len(logits), device=logits.device)
+    # The pointer is that of the single mask in either case (mask_decoder.py).
+    return _Candidates(logits[rows, chosen][:, None], ious[rows, chosen][:, None], tokens[:, :1], score)
+
+
+def _folded(maps: Tensor, first: Any, second: Any) -> Tensor:
+    """Apply a convolution and a 1x1 convolution behind it as one."""
+    outer = second.weight.flatten(1)
+    weight = (outer @ first.weight.flatten(1)).view(-1, *first.weight.shape[1:])
+    bias = second.bias if first.bias is None else outer @ first.bias + second.bias
+    return F.conv2d(maps, weight, bias, stride=first.stride, padding=first.padding)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unipixel.tracking.segmenter import MemoryBatch
+from unipixel.tracking.segmentation import MemoryBatch
 
 # The first prompt of an object and this many further prompted frames are kept.
 MAX_CORRECTIONS = 8

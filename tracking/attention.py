@@ -1,0 +1,141 @@
+"""Memory attention of SAM 2.1 for all objects of one frame, over the parameters of the sam2 package.
+
+Until the first look at its memory every object sees the same frame, so the first self-attention and the
+first queries are computed once and not per object.
+
+Shape letters: B objects, L tokens of the frame (h*w), K tokens of memory, C embedding width, D memory width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+# Rows of queries that one softmax takes at a time on a CPU: its scores stay in the cache.
+_QUERY_ROWS = 256
+
+
+@functools.lru_cache(maxsize=8)
+def rotary_table(side: int, width: int, theta: float, device: torch.device) -> Tensor:
+    """Return the axial rotations (side*side, width/2) as complex numbers: x in the first half, then y."""
+    # Kept for later calls that may record gradients, so never an inference tensor.
+    with torch.inference_mode(False), torch.no_grad():
+        rates = theta ** (-torch.arange(0, width, 4, device=device)[: width // 4].float() / width)
+        place = torch.arange(side, device=device, dtype=torch.float32)
+        angles = torch.outer(place, rates)
+        x = angles[None].expand(side, -1, -1)
+        y = angles[:, None].expand(-1, side, -1)
+        both = torch.cat([x, y], dim=-1).flatten(0, 1)
+        return torch.polar(torch.ones_like(both), both)
+
+
+def enter(attention: Any, tokens: Tensor, positions: Tensor, rotations: Tensor) -> Tensor:
+    """Take a frame up to its first look at memory.
+
+    Args:
+        attention: The package's MemoryAttention.
+        tokens: (1, L, C) embedding of the frame.
+        positions: (1, L, C) its position encoding.
+        rotations: Table (L, C/2 per head) from `rotary_table`.
+    """
+    return _look_around(attention.layers[0], tokens + 0.1 * positions, rotations)
+
+
+def attend(
+    attention: Any, entered: Tensor, memory: tuple[Tensor, Tensor], rotations: Tensor, *, num_rotated: int
+) -> Tensor:
+    """Read memories of B objects into a frame.
+
+    Args:
+        attention: The package's MemoryAttention.
+        entered: (1, L, C) from `enter`.
+        memory: Tokens (B, K, D) and their position encodings.
+        rotations: Table (L, C/2 per head).
+        num_rotated: How many of the K tokens, from the first, are places of a frame; the rest are pointers.
+
+    Returns:
+        Tokens (B, L, C).
+    """
+    tokens, positions = memory
+    keys = tokens + positions
+    state = entered
+    for index, layer in enumerate(attention.layers):
+        if index:
+            state = _look_around(layer, state, rotations)
+        seen = _look_back(layer.cross_attn_image, layer.norm2(state), keys, tokens, rotations, num_rotated)
+        state = state + layer.dropout2(seen)
+        inner = layer.dropout(layer.activation(layer.linear1(layer.norm3(state))))
+        state = state + layer.dropout3(layer.linear2(inner))
+    return attention.norm(state)
+
+
+def _look_around(layer: Any, state: Tensor, rotations: Tensor) -> Tensor:
+    attention, normed = layer.self_attn, layer.norm1(state)
+    query = _rotate(_heads(attention.q_proj(normed), attention.num_heads), rotations)
+    key = _rotate(_heads(attention.k_proj(normed), attention.num_heads), rotations)
+    value = _heads(attention.v_proj(normed), attention.num_heads)
+    seen = F.scaled_dot_product_attention(query, key, value, dropout_p=_dropout(attention))
+    return state + layer.dropout1(attention.out_proj(seen.transpose(1, 2).flatten(2)))
+
+
+def _look_back(
+    attention: Any, state: Tensor, keys: Tensor, values: Tensor, rotations: Tensor, num_rotated: int
+) -> Tensor:
+    num_heads = attention.num_heads
+    query = _rotate(_heads(attention.q_proj(state), num_heads), rotations)
+    key = _heads(attention.k_proj(keys), num_heads)
+    key = torch.cat([_rotate(key[:, :, :num_rotated], rotations), key[:, :, num_rotated:]], dim=2)
+    is_narrow = values.shape[-1] < query.shape[-1] and values.device.type == "cpu" and not torch.is_grad_enabled()
+    if is_narrow and query.dtype == values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        seen = _attend_narrow(query, key, values, _value_weights(attention), attention.v_proj.bias)
+    else:
+        value = _heads(attention.v_proj(values), num_heads)
+        query = query.expand(len(key), -1, -1, -1)
+        seen = F.scaled_dot_product_attention(query, key, value, dropout_p=_dropout(attention))
+        seen = seen.transpose(1, 2).flatten(2)
+    return attention.out_proj(seen)
+
+
+def _attend_narrow(query: Tensor, key: Tensor, values: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    """Attend over values that are projected after they were weighed.
+
+    A memory is D = C/4 wide, so weighing it before its projection costs a quarter; rows of weights sum to
+    one, so the bias may be added afterwards.
+    """
+    num_objects, num_heads, length = len(key), query.shape[1], query.shape[2]
+    query = (query * query.shape[-1] ** -0.5).expand(num_objects, -1, -1, -1)
+    seen = values.new_empty(num_objects, length, num_heads, weights.shape[-1])
+    for index in range(num_objects):
+        for head in range(num_heads):
+            transposed = key[index, head].t()
+            for start in range(0, length, _QUERY_ROWS):
+                rows = slice(start, start + _QUERY_ROWS)
+                scores = (query[index, head, rows] @ transposed).softmax(dim=-1)
+                seen[index, rows, head] = (scores @ values[index]) @ weights[head]
+    return seen.flatten(2) + bias
+
+
+def _value_weights(attention: Any) -> Tensor:
+    """The value projection per head, (heads, D, C / heads)."""
+    weight = attention.v_proj.weight
+    return weight.view(attention.num_heads, -1, weight.shape[1]).transpose(1, 2)
+
+
+def _heads(tokens: Tensor, num_heads: int) -> Tensor:
+    """(B, L, C) to (B, heads, L, C / heads)."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def _rotate(tokens: Tensor, rotations: Tensor) -> Tensor:
+    """Rotate tokens (B, heads, M*L, c), frame after frame, by one table (L, c/2)."""
+    pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)).contiguous())
+    turned = pairs.unflatten(2, (-1, len(rotations))) * rotations
+    return torch.view_as_real(turned).flatten(4).flatten(2, 3).to(tokens.dtype)
+
+
+def _dropout(attention: Any) -> float:
+    return attention.dropout_p if attention.training else 0.0

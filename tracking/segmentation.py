@@ -1,0 +1,151 @@
+"""What the segmenter takes and gives: features of a frame, prompts, masks and memories.
+
+Shape letters: N frames, B objects, C embedding width, D memory width, h/w side of the embedding
+(image_size / 16), S image_size, M memories, P pointers, K candidate masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What the image encoder says of N frames.
+
+    Attributes:
+        embedding: (N, C, h, w), stride 16.
+        high_res: Maps for the mask decoder: (N, C/8, 4h, 4w) and (N, C/4, 2h, 2w).
+    """
+
+    embedding: Tensor
+    high_res: tuple[Tensor, Tensor]
+
+    def __len__(self) -> int:
+        return self.embedding.shape[0]
+
+    def __getitem__(self, index: int) -> FrameFeatures:
+        """Return the features of one frame, N = 1."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)} encoded frames")
+        start = index % len(self)
+        frame = slice(start, start + 1)
+        return FrameFeatures(self.embedding[frame], (self.high_res[0][frame], self.high_res[1][frame]))
+
+
+@dataclass(frozen=True)
+class SegmentPrompt:
+    """Prompts of B objects on one frame; all objects of a batch share the same layout.
+
+    Attributes:
+        coords: (B, P, 2) float32 x, y in pixels of the square SAM input.
+        labels: (B, P) int: 1 positive click, 0 negative click, 2 and 3 corners of a box, -1 padding.
+        tokens: (B, n, C) language tokens that follow the points.
+        mask_logits: (B, 4h, 4w) earlier logits that a correction starts from.
+    """
+
+    coords: Tensor | None = None
+    labels: Tensor | None = None
+    tokens: Tensor | None = None
+    mask_logits: Tensor | None = None
+
+    @property
+    def num_points(self) -> int:
+        """Points and box corners given for each object."""
+        return 0 if self.labels is None else int(self.labels.shape[1])
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Masks of B objects on one frame.
+
+    Attributes:
+        mask_logits: (B, 4h, 4w) of the chosen candidate; -1024 everywhere where the object is absent.
+        pointer: (B, C) object pointer, the learned "no object" pointer where it is absent.
+        object_score: (B,) logit that the object is in the frame.
+        candidate_logits: (B, K, 4h, 4w), not gated by the object score.
+        candidate_ious: (B, K) IoU that the decoder predicts for each candidate.
+    """
+
+    mask_logits: Tensor
+    pointer: Tensor
+    object_score: Tensor
+    candidate_logits: Tensor
+    candidate_ious: Tensor
+
+    @property
+    def iou(self) -> Tensor:
+        """(B,) predicted IoU of the chosen candidate."""
+        return self.candidate_ious.max(dim=-1).values
+
+    def select(self, rows: Sequence[int]) -> Segmentation:
+        """Return the objects at the given positions, in that order."""
+        index = torch.tensor(list(rows), device=self.mask_logits.device)
+        return Segmentation(*(value.index_select(0, index) for value in self._values()))
+
+    @staticmethod
+    def join(parts: Sequence[Segmentation]) -> Segmentation:
+        """Put segmentations of equally many candidates behind each other."""
+        if len(parts) == 1:
+            return parts[0]
+        return Segmentation(*(torch.cat(values) for values in zip(*(part._values() for part in parts), strict=True)))
+
+    def _values(self) -> tuple[Tensor, ...]:
+        return self.mask_logits, self.pointer, self.object_score, self.candidate_logits, self.candidate_ious
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """Masks of B objects on one frame.
+
+    Attributes:
+        frame_index: Index of the frame in the clip.
+        mask_logits: (B, S/4, S/4) in the square SAM frame.
+        object_score: (B,) logit that the object is in the frame.
+        iou: (B,) IoU that the decoder predicts for its mask.
+    """
+
+    frame_index: int
+    mask_logits: Tensor
+    object_score: Tensor
+    iou: Tensor
+
+    @property
+    def is_present(self) -> Tensor:
+        """(B,) bool: whether the decoder says that the object is in the frame."""
+        return self.object_score > 0
+
+    @property
+    def confidence(self) -> Tensor:
+        """(B,) in 0..1: probability that the object is in the frame times predicted IoU."""
+        return self.object_score.sigmoid() * self.iou
+
+    def resized(self, height: int, width: int) -> Tensor:
+        """Return the logits (B, height, width), resized bilinearly to the video."""
+        logits = self.mask_logits[:, None].float()
+        return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+@dataclass(frozen=True)
+class MemoryBatch:
+    """Memories of B objects that hold equally many.
+
+    Attributes:
+        features: (B, M, h*w, D).
+        slots: (B, M) int, temporal slot of each memory: 0 prompted, 1 the oldest recent frame,
+            num_maskmem - 1 the previous frame.
+        pointers: (B, P, C).
+        offsets: (B, P) float, frames between each pointer and now, in the direction of tracking.
+        max_offset: Offset that the temporal encoding maps to 1, min(num_frames, max_pointers) - 1.
+    """
+
+    features: Tensor
+    slots: Tensor
+    pointers: Tensor
+    offsets: Tensor
+    max_offset: int
