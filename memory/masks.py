@@ -155,7 +155,7 @@ def _check_plane(mask: NDArray[Any]) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= MAX_MASK_PIXELS
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) <= MAX_MASK_PIXELS
 
 
 def _unpack_counts(text: str) -> NDArray[np.int64]:

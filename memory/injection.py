@@ -1,0 +1,156 @@
+"""Which `<|mem|>` tokens a set of object masks needs, and the text around them.
+
+Text and pooled rows must never disagree, so both follow from one value: the mask on the token grid.
+
+Shape letters: n frames, t frame pairs, O objects, H, W frame size, gh, gw token grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+from torch import bool as torch_bool
+
+from unipixel.memory.masks import to_token_grid
+
+MEM = "<|mem|>"
+"""Placeholder whose embedding becomes the pooled features of one object in one frame pair."""
+
+MAX_OBJECT_ID = 9999
+"""Largest object id that prompts and answers can name."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryInjection:
+    """The memory of some objects, ready to open a turn of the conversation.
+
+    Attributes:
+        object_ids: Ids in the order of the text.
+        refer_mask: (t, O, gh, gw) bool, the tokens that each object touches.
+        num_frames: Frames that the language model sees (n); 1 is an image.
+        is_update: False for the first memory of a conversation, which introduces the frames in the
+            published words; True for objects that are new or changed since.
+    """
+
+    object_ids: tuple[int, ...]
+    refer_mask: Tensor
+    num_frames: int
+    is_update: bool = False
+
+    def __post_init__(self) -> None:
+        check_object_ids(self.object_ids)
+        if self.refer_mask.ndim != 4 or self.refer_mask.dtype != torch_bool:
+            raise ValueError(
+                f"refer_mask must be a bool tensor (t, O, gh, gw), got {self.refer_mask.dtype} "
+                f"{tuple(self.refer_mask.shape)}"
+            )
+        num_pairs, num_objects = self.refer_mask.shape[:2]
+        if num_objects != len(self.object_ids):
+            raise ValueError(f"{len(self.object_ids)} object ids were given for the masks of {num_objects} objects")
+        if self.num_frames < 1 or num_pairs != (self.num_frames + 1) // 2:
+            raise ValueError(
+                f"{self.num_frames} frames make {(self.num_frames + 1) // 2} frame pairs, refer_mask holds {num_pairs}"
+            )
+        hidden = [f"[{self.object_ids[row]}]" for row in range(num_objects) if not self.frame_pairs(row)]
+        if hidden:
+            raise ValueError(
+                f"the mask of {', '.join(hidden)} is empty in all {self.num_frames} frames that the language model "
+                "sees, so a <|mem|> token has nothing to pool: leave the object out or choose frames that show it"
+            )
+
+    def frame_pairs(self, row: int) -> tuple[int, ...]:
+        """Return the frame pairs, from 0, in which the object of a row is seen."""
+        return tuple(int(pair) for pair in self.refer_mask[:, row].flatten(1).any(dim=1).nonzero()[:, 0])
+
+    def frame_tags(self, row: int) -> tuple[int, ...]:
+        """Return the number in the text, from 1, of the first frame of each pair that shows the object of a row."""
+        return tuple(2 * pair + 1 for pair in self.frame_pairs(row))
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of `<|mem|>` in the text, and of rows that masked pooling yields."""
+        return int(self.refer_mask.flatten(2).any(dim=2).sum())
+
+    @property
+    def text(self) -> str:
+        """The lines that open the turn; the question follows without a gap."""
+        return memory_heading(self.num_frames, is_update=self.is_update) + "".join(
+            self._line(object_id, self.frame_tags(row)) for row, object_id in enumerate(self.object_ids)
+        )
+
+    def _line(self, object_id: int, tags: Iterable[int]) -> str:
+        if self.num_frames == 1:
+            return f"[{object_id}]: {MEM}\n"
+        return f"[{object_id}]: " + " ".join(f"<{tag}>-<{tag + 1}> {MEM}" for tag in tags) + "\n"
+
+
+def inject(
+    object_ids: Sequence[int],
+    masks: NDArray[Any] | Tensor,
+    *,
+    grid_hw: tuple[int, int],
+    is_update: bool = False,
+    patch_size: int = 14,
+    merge_size: int = 2,
+) -> MemoryInjection:
+    """Put objects' masks on the token grid and write the text that goes with them.
+
+    Args:
+        object_ids: Ids in the order of the masks.
+        masks: (n, O, H, W) at frame size, on the n frames that the language model sees.
+        grid_hw: Rows and columns of patches of the clip, before merging.
+        is_update: See `MemoryInjection`.
+        patch_size: Side of a patch in pixels.
+        merge_size: Patches that make one token along each side.
+
+    Raises:
+        ValueError: Ids and masks differ in number, an id is given twice, or an object is on none of the frames.
+    """
+    refer_mask = to_token_grid(masks, grid_hw, patch_size=patch_size, merge_size=merge_size)
+    return MemoryInjection(tuple(object_ids), refer_mask, num_frames=len(masks), is_update=is_update)
+
+
+def visible_ids(object_ids: Sequence[int], masks: NDArray[Any] | Tensor) -> list[int]:
+    """Return the ids of objects with a pixel on any frame, those that `inject` can take.
+
+    Args:
+        object_ids: Ids in the order of the masks.
+        masks: (n, O, H, W).
+    """
+    return [object_id for row, object_id in enumerate(object_ids) if bool((masks[:, row] != 0).any())]
+
+
+def memory_heading(num_frames: int, *, is_update: bool = False) -> str:
+    """Return the words that introduce a memory; those of the first are the published ones.
+
+    Args:
+        num_frames: Frames that the language model sees; 1 is an image.
+        is_update: Whether the conversation holds a memory already.
+    """
+    if is_update:
+        return "The highlighted regions are updated as follows:\n"
+    if num_frames == 1:
+        return "Here is an image with the following highlighted regions:\n"
+    return (
+        f"Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
+        "The highlighted regions are as follows:\n"
+    )
+
+
+def check_object_ids(object_ids: Sequence[int]) -> None:
+    """Check that ids can stand in a prompt.
+
+    Raises:
+        ValueError: An id is out of range or given twice, or there is none.
+    """
+    if not object_ids:
+        raise ValueError("no object id was given: a memory holds at least one object")
+    for object_id in object_ids:
+        if isinstance(object_id, bool) or not isinstance(object_id, int) or not 0 <= object_id <= MAX_OBJECT_ID:
+            raise ValueError(f"an object id must be an integer in [0, {MAX_OBJECT_ID}], got {object_id!r}")
+    if len(set(object_ids)) != len(object_ids):
+        raise ValueError(f"object ids must differ, got {list(object_ids)}")
