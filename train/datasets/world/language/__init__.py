@@ -1,0 +1,1 @@
+"""Language about drawn clips: references to objects, questions, answers, conversations."""

@@ -1,0 +1,351 @@
+"""Samples from seeds: one clip, its masks and its language, the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipixel.train.datasets.world.facts import Facts, gather_facts
+from unipixel.train.datasets.world.language.conversations import conversation
+from unipixel.train.datasets.world.language.queries import KINDS, segmentation_turn
+from unipixel.train.datasets.world.language.questions import caption_turn, pixelqa_turn, plain_turn
+from unipixel.train.datasets.world.layers import Layer, Visibility, draw_layer, visibility
+from unipixel.train.datasets.world.painting import background_frames, develop, paint_layer, sample_looks
+from unipixel.train.datasets.world.prompts import PROMPT_KINDS, visual_prompt
+from unipixel.train.datasets.world.scene import Scene, sample_scene
+from unipixel.train.datasets.world.schema import Clip, Sample, Turn, VisualPrompt, finished
+from unipixel.train.datasets.world.transfer import transfer_clip
+from unipixel.train.datasets.world.vocabulary import SPLITS, Split, held_out
+
+PIXELQA = ("pixelqa/point", "pixelqa/box", "pixelqa/mask", "pixelqa/mixed")
+TASKS = (*(f"segment/{kind}" for kind in KINDS), *PIXELQA, "caption", "plain", "conversation", "track")
+DEFAULT_MIXTURE: dict[str, float] = {
+    "segment/attribute": 0.12,
+    "segment/relation": 0.12,
+    "segment/motion": 0.13,
+    "segment/reasoning": 0.15,
+    "pixelqa/point": 0.07,
+    "pixelqa/box": 0.07,
+    "pixelqa/mask": 0.1,
+    "pixelqa/mixed": 0.06,
+    "caption": 0.06,
+    "plain": 0.04,
+    "conversation": 0.08,
+}
+MAX_ATTEMPTS = 200
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """Language of a sample in terms of rows: turns, rows in the order of their ids, rows that get a prompt."""
+
+    turns: tuple[Turn, ...]
+    rows: tuple[int, ...]
+    pointed: tuple[int, ...] = ()
+    prompt: str = "mask"
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A scene placed on a raster."""
+
+    scene: Scene
+    facts: Facts
+    layers: Sequence[Layer]
+    view: Visibility
+    indices: NDArray[np.int64]
+    moments: NDArray[np.float64]
+    height: int
+    width: int
+
+
+def frame_sizes(rng: np.random.Generator, render_size: tuple[int, int] | int | None) -> tuple[int, int]:
+    """Decide the height and width of a clip.
+
+    Args:
+        rng: Source of randomness.
+        render_size: (height, width); the length of the shorter side, for a random aspect; or None for a
+            random size from 128 to 640 pixels.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        ValueError: A side is shorter than 32 pixels.
+    """
+    if isinstance(render_size, tuple):
+        height, width = render_size
+    else:
+        aspect = float(np.exp(rng.uniform(-1, 1) * np.log(16 / 9))) if rng.random() < 0.7 else 1.0
+        if render_size is None:
+            longest = int(640 / max(aspect, 1 / aspect))
+            shorter = int(rng.integers(128, longest + 1))
+        else:
+            shorter = render_size
+        height = shorter if aspect >= 1 else round(shorter / aspect)
+        width = round(shorter * aspect) if aspect >= 1 else shorter
+    if min(height, width) < 32:
+        raise ValueError(f"A frame of {height} x {width} pixels is too small; at least 32 x 32 is needed.")
+    return height, width
+
+
+def sample_indices(num_source: int, num_frames: int | None) -> NDArray[np.int64]:
+    """Evenly spaced frames, the first and the last included.
+
+    Args:
+        num_source: Frames of the full clip.
+        num_frames: Wanted number, or None for all.
+
+    Returns:
+        Increasing indices (N,); all frames where the clip has no more than wanted.
+    """
+    if num_frames is None or num_frames >= num_source:
+        return np.arange(num_source)
+    if num_frames == 1:
+        return np.array([num_source // 2])
+    return np.round(np.arange(num_frames) * (num_source - 1) / (num_frames - 1)).astype(np.int64)
+
+
+def _set_stage(
+    rng: np.random.Generator,
+    *,
+    split: Split,
+    render_size: tuple[int, int] | int | None,
+    num_frames: int | None,
+    encounters: float,
+) -> _Stage | None:
+    """Draw a scene; None where an object can hardly be seen."""
+    height, width = frame_sizes(rng, render_size)
+    shorter = min(height, width)
+    scene = sample_scene(rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters)
+    indices = sample_indices(scene.num_frames, num_frames)
+    moments = indices / (scene.num_frames - 1)
+    layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
+    view = visibility(layers, num_frames=len(indices), height=height, width=width)
+    facts = gather_facts(scene, view, moments, shorter=shorter)
+    least = min(3, len(indices))
+    if (facts.seen.sum(axis=1) < least).any():
+        return None
+    return _Stage(scene, facts, layers, view, indices, moments, height, width)
+
+
+def _draft_pixelqa(rng: np.random.Generator, facts: Facts, *, prompt: str) -> _Draft | None:
+    count = 1 if facts.num_objects == 1 or rng.random() < 0.5 else 2
+    pool = tuple(range(facts.num_objects))
+    found = pixelqa_turn(rng, facts, pool=pool, count=count, is_choice=bool(rng.random() < 0.65))
+    if found is None:
+        return None
+    turn, rows = found
+    # Ids follow the text, not the roles: "Which one is red, [1] or [2]?" must not always mean [1].
+    rows = tuple(int(row) for row in rng.permutation(rows)) if rng.random() < 0.5 else rows
+    return _Draft((turn,), rows, rows, prompt)
+
+
+def _draft_caption(rng: np.random.Generator, facts: Facts, *, is_fixed: bool) -> _Draft | None:
+    count = 2 if facts.num_objects > 1 and rng.random() < 0.35 else 1
+    rows = tuple(int(row) for row in rng.permutation(facts.num_objects)[:count])
+    turn = caption_turn(rng, facts, row=rows[0], is_fixed=is_fixed, others=rows[1:])
+    prompt = PROMPT_KINDS[int(rng.integers(3))]
+    return None if turn is None else _Draft((turn,), rows, rows, prompt)
+
+
+def _draft(rng: np.random.Generator, facts: Facts, *, task: str, split: Split) -> _Draft | None:
+    """Language for a task, or None where the clip does not lend itself to it."""
+    num_frames, is_fixed = facts.seen.shape[1], split != "train"
+    if task.startswith("segment/"):
+        turn = segmentation_turn(
+            rng,
+            facts,
+            kind=task.removeprefix("segment/"),
+            forbidden=held_out(split),
+            num_frames=num_frames,
+            is_fixed=is_fixed,
+        )
+        return None if turn is None else _Draft((turn,), turn.target_ids)
+    if task.startswith("pixelqa/"):
+        return _draft_pixelqa(rng, facts, prompt=task.removeprefix("pixelqa/"))
+    if task == "caption":
+        return _draft_caption(rng, facts, is_fixed=is_fixed)
+    if task == "plain":
+        turn = plain_turn(rng, facts, num_frames=num_frames)
+        return None if turn is None else _Draft((turn,), ())
+    if task == "conversation":
+        talk = conversation(rng, facts, forbidden=held_out(split), num_frames=num_frames, is_fixed=is_fixed)
+        return None if talk is None else _Draft(tuple(talk[0]), tuple(talk[1]))
+    rows = tuple(range(facts.num_objects))
+    return _Draft((), rows, rows, PROMPT_KINDS[int(rng.integers(3))])
+
+
+def _give_ids(rng: np.random.Generator, draft: _Draft, *, num_objects: int, split: Split) -> dict[int, int]:
+    """Ids by row: from 1 in the order of mention; in a third of the training samples any of 0 to 15."""
+    rest = [row for row in range(num_objects) if row not in draft.rows]
+    rows = [*draft.rows, *rest]
+    numbers = list(range(1, len(rows) + 1))
+    if split == "train" and draft.pointed and rng.random() < 0.33:
+        numbers = [int(number) for number in rng.permutation(16)[: len(rows)]]
+    return dict(zip(rows, numbers, strict=True))
+
+
+def _paint(rng: np.random.Generator, stage: _Stage, *, split: Split) -> NDArray[np.uint8]:
+    looks = sample_looks(rng, stage.scene, stage.layers)
+    frames = background_frames(
+        rng,
+        split=split,
+        moments=stage.moments,
+        height=stage.height,
+        width=stage.width,
+        avoid=np.array([look.base for look in looks]),
+    )
+    for layer, look in zip(stage.layers, looks, strict=True):
+        paint_layer(frames, layer, look)
+    return develop(rng, frames)
+
+
+def _prompts(
+    rng: np.random.Generator, stage: _Stage, draft: _Draft, ids: Mapping[int, int], *, split: Split
+) -> dict[int, VisualPrompt]:
+    result = {}
+    for row in draft.pointed:
+        kind = draft.prompt
+        if kind == "mixed":
+            kind = PROMPT_KINDS[int(rng.integers(2))]
+        result[ids[row]] = visual_prompt(rng, stage.view.masks[row], kind=kind, is_fixed=split != "train")
+    return result
+
+
+def generate(
+    seed: int,
+    *,
+    split: Split,
+    task: str | None = None,
+    render_size: tuple[int, int] | int | None = None,
+    num_frames: int | None = None,
+    style: str = "world",
+) -> Sample:
+    """Make one sample; the same arguments give the same sample in every process.
+
+    Args:
+        seed: Not negative. Splits never share a stream, whatever the seed.
+        split: "train", "val" or "test"; decides held-out combinations, wordings and jitter of prompts.
+        task: One of `TASKS`, or None for a draw from `DEFAULT_MIXTURE`.
+        render_size: (height, width) in pixels, or the shorter side with a random aspect, or None for a
+            random size of 128 to 640 pixels.
+        num_frames: Frames to draw, evenly spaced over the clip; None for all.
+        style: "world" for the vocabulary's shapes, "transfer" for deforming textured blobs, which have
+            masks and visual prompts but no language.
+
+    Returns:
+        The sample.
+
+    Raises:
+        ValueError: An argument is not allowed, or no clip for the task was found in `MAX_ATTEMPTS` draws.
+        ImportError: scikit-image, whose pictures serve as backgrounds, is missing.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}; allowed are {', '.join(SPLITS)}.")
+    if task is not None and task not in TASKS:
+        raise ValueError(f"Unknown task {task!r}; allowed are {', '.join(TASKS)}.")
+    if style not in ("world", "transfer"):
+        raise ValueError(f"Unknown style {style!r}; allowed are world, transfer.")
+    root = np.random.SeedSequence([SPLITS.index(split), seed])
+    rng = np.random.Generator(np.random.PCG64(root))
+    if style == "transfer":
+        if task not in (None, "track"):
+            raise ValueError(f"The transfer style has no language: the task must be 'track', not {task!r}.")
+        height, width = frame_sizes(rng, render_size)
+        clip = transfer_clip(rng, split=split, height=height, width=width, num_frames=num_frames)
+        kind = PROMPT_KINDS[int(rng.integers(3))]
+        prompts = {
+            number: visual_prompt(rng, clip.masks_of(number), kind=kind, is_fixed=split != "train")
+            for number in clip.object_ids
+        }
+        return Sample(clip, "track", kind, (), prompts, seed, split)
+    if task is None:
+        task = str(rng.choice(list(DEFAULT_MIXTURE), p=list(DEFAULT_MIXTURE.values())))
+    for _ in range(MAX_ATTEMPTS):
+        encounters = 0.6 if task in ("segment/relation", "conversation") or task in PIXELQA else 0.3
+        stage = _set_stage(rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters)
+        draft = None if stage is None else _draft(rng, stage.facts, task=task, split=split)
+        if stage is not None and draft is not None:
+            return _assemble(rng, stage, draft, task=task, seed=seed, split=split)
+    raise ValueError(
+        f"No clip for task {task!r} in {MAX_ATTEMPTS} draws ({num_frames=}, {render_size=}); "
+        "motion and events need at least four frames."
+    )
+
+
+def _assemble(rng: np.random.Generator, stage: _Stage, draft: _Draft, *, task: str, seed: int, split: Split) -> Sample:
+    scene = stage.scene
+    ids = _give_ids(rng, draft, num_objects=len(scene.objects), split=split)
+    prompts = _prompts(rng, stage, draft, ids, split=split)
+    clip = Clip(
+        frames=_paint(rng, stage, split=split),
+        masks=stage.view.masks,
+        object_ids=tuple(ids[row] for row in range(len(scene.objects))),
+        frame_indices=tuple(int(index) for index in stage.indices),
+        timestamps_seconds=tuple(float(index / scene.fps) for index in stage.indices),
+        num_source_frames=scene.num_frames,
+        fps=scene.fps,
+    )
+    turns = tuple(finished(turn, ids) for turn in draft.turns)
+    kind = task.partition("/")[2] or (draft.prompt if task in ("track", "caption") else "")
+    return Sample(clip, task, kind, turns, prompts, seed, split, scene)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless, seeded stream of samples, small enough to be sent to a loader's workers.
+
+    Attributes:
+        split: Split of all samples.
+        start: First seed.
+        mixture: Weight per task; `DEFAULT_MIXTURE` by default.
+        transfer_share: Share of the samples of task "track" that are drawn in the transfer style.
+        render_sizes: Sizes to draw from, as for `generate`.
+        frame_counts: Numbers of frames to draw from, as for `generate`.
+    """
+
+    split: Split = "train"
+    start: int = 0
+    mixture: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIXTURE))
+    transfer_share: float = 0.0
+    render_sizes: tuple[tuple[int, int] | int | None, ...] = (128,)
+    frame_counts: tuple[int | None, ...] = (8,)
+
+    def __post_init__(self) -> None:
+        """Check the mixture."""
+        unknown = sorted(set(self.mixture) - set(TASKS))
+        if unknown:
+            raise ValueError(f"Unknown tasks {unknown}; allowed are {', '.join(TASKS)}.")
+        if not self.mixture or min(self.mixture.values()) < 0 or sum(self.mixture.values()) <= 0:
+            raise ValueError(f"A mixture needs weights of at least 0 and a positive sum, not {dict(self.mixture)}.")
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample number `index` of the stream; the same for every reader."""
+        seed = self.start + index
+        rng = np.random.default_rng([SPLITS.index(self.split), seed, 1])
+        weights = np.array(list(self.mixture.values()), np.float64)
+        task = list(self.mixture)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        size = self.render_sizes[int(rng.integers(len(self.render_sizes)))]
+        count = self.frame_counts[int(rng.integers(len(self.frame_counts)))]
+        style = "transfer" if task == "track" and rng.random() < self.transfer_share else "world"
+        return generate(seed, split=self.split, task=task, render_size=size, num_frames=count, style=style)
+
+    def read(self, *, worker: int = 0, num_workers: int = 1, skip: int = 0) -> Iterator[Sample]:
+        """Samples of one worker, forever: `skip + worker`, then every `num_workers`-th.
+
+        Args:
+            worker: This reader's number, from 0.
+            num_workers: Readers that share the stream.
+            skip: Samples of the stream to pass over, for resuming.
+
+        Returns:
+            An iterator.
+        """
+        index = skip + worker
+        while True:
+            yield self[index]
+            index += num_workers

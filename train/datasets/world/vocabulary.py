@@ -1,0 +1,137 @@
+"""The words of the drawn world, and which of their combinations each split may show.
+
+The lists follow the published vocabulary; the hue ranges leave gaps between neighbouring colour names, so
+that no shade could be called by two of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white", "black", "pink")
+TEXTURES = ("plain", "striped", "spotted", "checkered")
+SIZES = ("small", "medium", "large")
+
+DIRECTIONS = ("left", "right", "up", "down")
+MOTIONS = (
+    "still",
+    *DIRECTIONS,
+    "diagonal",
+    "turns_back",
+    "speeds_up",
+    "slows_down",
+    "stops",
+    "starts_late",
+    "spins",
+    "grows",
+    "shrinks",
+    "circle",
+    "bounces",
+    "appears_late",
+    "leaves",
+)
+RELATIONS = ("left_of", "right_of", "above", "below", "behind", "front", "touches", "follows", "overtakes")
+
+
+@dataclass(frozen=True)
+class Shade:
+    """Range of one colour name in hue, saturation and value.
+
+    Attributes:
+        hue: Lowest and highest hue in degrees; the lowest may be negative (red wraps around).
+        saturation: Lowest and highest saturation, 0 to 1.
+        value: Lowest and highest value, 0 to 1.
+    """
+
+    hue: tuple[float, float]
+    saturation: tuple[float, float]
+    value: tuple[float, float]
+
+
+SHADES: dict[str, Shade] = {
+    "red": Shade((-7.0, 6.0), (0.78, 1.0), (0.66, 1.0)),
+    "orange": Shade((24.0, 37.0), (0.85, 1.0), (0.92, 1.0)),
+    "yellow": Shade((52.0, 60.0), (0.72, 1.0), (0.9, 1.0)),
+    "green": Shade((102.0, 146.0), (0.6, 1.0), (0.45, 0.95)),
+    "cyan": Shade((176.0, 187.0), (0.65, 1.0), (0.85, 1.0)),
+    "blue": Shade((214.0, 241.0), (0.72, 1.0), (0.6, 1.0)),
+    "purple": Shade((270.0, 299.0), (0.6, 1.0), (0.45, 0.72)),
+    "pink": Shade((326.0, 348.0), (0.25, 0.6), (0.95, 1.0)),
+    "white": Shade((0.0, 360.0), (0.0, 0.05), (0.93, 1.0)),
+    "black": Shade((0.0, 360.0), (0.0, 0.3), (0.0, 0.12)),
+}
+
+# Sizes as shares of the frame's shorter side. The published limits are 0.12 and 0.22; an object whose size
+# falls between two of these ranges is never called by a size word.
+SIZE_RANGES: dict[str, tuple[float, float]] = {
+    "small": (0.065, 0.105),
+    "medium": (0.135, 0.2),
+    "large": (0.245, 0.38),
+}
+SMALLEST, LARGEST = 0.06, 0.4
+
+# Combinations that training never shows. Validation adds the first tuples, testing adds both.
+VAL_SHAPE_COLOURS = (("circle", "purple"), ("square", "pink"), ("heart", "cyan"), ("ring", "orange"))
+TEST_SHAPE_COLOURS = (
+    ("star", "green"),
+    ("triangle", "blue"),
+    ("ring", "red"),
+    ("cross", "yellow"),
+    ("heart", "black"),
+    ("crescent", "white"),
+    ("circle", "orange"),
+    ("square", "purple"),
+)
+VAL_MOTION_SHAPES = (("spins", "heart"), ("up", "crescent"), ("leaves", "square"))
+TEST_MOTION_SHAPES = (
+    ("turns_back", "star"),
+    ("stops", "triangle"),
+    ("circle", "cross"),
+    ("grows", "ring"),
+    ("starts_late", "heart"),
+    ("left", "crescent"),
+    ("bounces", "square"),
+    ("appears_late", "circle"),
+)
+
+
+def held_out(split: Split) -> frozenset[tuple[str, str]]:
+    """Combinations that a split must not show.
+
+    Args:
+        split: Name of the split.
+
+    Returns:
+        Pairs of (shape, colour) and of (motion, shape); empty for the test split.
+
+    Raises:
+        ValueError: The split is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}; allowed are {', '.join(SPLITS)}.")
+    if split == "test":
+        return frozenset()
+    pairs = (*TEST_SHAPE_COLOURS, *TEST_MOTION_SHAPES)
+    if split == "train":
+        pairs = (*pairs, *VAL_SHAPE_COLOURS, *VAL_MOTION_SHAPES)
+    return frozenset(pairs)
+
+
+def size_class(size: float) -> str | None:
+    """Name a size, unless it lies too close to a limit.
+
+    Args:
+        size: Extent as a share of the frame's shorter side.
+
+    Returns:
+        A word of `SIZES`, or None where two words could be defended.
+    """
+    for name, (low, high) in SIZE_RANGES.items():
+        if low - 0.006 <= size <= high + 0.006:
+            return name
+    return None
