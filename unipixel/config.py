@@ -33,6 +33,7 @@ class UniPixelConfig:
         mem_token_id: Id of `<|mem|>`.
         num_mask_tokens: SAM prompt tokens per `<|seg|>`.
         memory_pool_order: `window`, as the published weights were trained, or `raster`, the correct one.
+        eos_token_ids: Ids that end an answer.
         extra: Further fields of config.json, kept as they were.
     """
 
@@ -43,6 +44,7 @@ class UniPixelConfig:
     mem_token_id: int
     num_mask_tokens: int = 2
     memory_pool_order: PoolOrder = "raster"
+    eos_token_ids: tuple[int, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,14 +79,6 @@ class UniPixelConfig:
         return bool(self.qwen.tie_word_embeddings)
 
     @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer."""
-        ids = self.extra.get("eos_token_id", self.qwen.text_config.eos_token_id)
-        if ids is None:
-            return ()
-        return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
-
-    @property
     def rope_layout(self) -> RopeLayout:
         """Values that decide position ids."""
         vision = self.qwen.vision_config
@@ -101,6 +95,7 @@ class UniPixelConfig:
         *,
         segmenter: SegmenterConfig | None = None,
         memory_pool_order: PoolOrder | None = None,
+        generation: Mapping[str, Any] | None = None,
     ) -> UniPixelConfig:
         """Read the fields of a config.json.
 
@@ -108,6 +103,7 @@ class UniPixelConfig:
             fields: The file's content.
             segmenter: Sizes of SAM 2.1 where `sam2_config` names none of the published ones.
             memory_pool_order: Overrides the file's; a file without one means `window`.
+            generation: Content of generation_config.json, whose `eos_token_id` goes before the file's.
 
         Raises:
             ValueError: A field is missing or out of range, or the checkpoint asks for remote code.
@@ -136,6 +132,7 @@ class UniPixelConfig:
             mem_token_id=fields["mem_token_id"],
             num_mask_tokens=fields.get("sam2_hidden_tokens", 2),
             memory_pool_order=memory_pool_order or fields.get("memory_pool_order", "window"),
+            eos_token_ids=read_eos_ids(generation or {}, fields, fields.get("text_config") or {}),
             extra=copy.deepcopy(dict(fields)),
         )
 
@@ -175,3 +172,12 @@ def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
         kept = {name: kept[name] for name in names if kept.get(name) is not None}
         kept["text_config"] = {key: value for key, value in kept["text_config"].items() if value is not None}
     return Qwen2_5_VLConfig(**kept)
+
+
+def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the `eos_token_id` of the first mapping that has one; a number or a list there."""
+    for source in sources:
+        ids = source.get("eos_token_id")
+        if ids is not None:
+            return tuple(int(token) for token in ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+    return ()

@@ -23,6 +23,8 @@ _POINT_LABELS, _BOX_LABELS = (1,), (2, 3)
 class FourierTime(Float32Module):
     """Random Fourier features of a time in [0, 1]; the matrix is part of every checkpoint."""
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, num_frequencies: int, *, seed: int = 0) -> None:
         """Draw the frequencies from their own seed, so that every process and stage has the same."""
         super().__init__()

@@ -54,7 +54,8 @@ class ModelInputs:
         attention_mask: (B, L) bool, False on padding; None where nothing is padded.
         videos: Clips in the order of their tokens over the batch.
         references: One per `<|ref|>`, in the order of the text over the batch.
-        memory_masks: Per clip None or (t, O, h/2, w/2) bool: objects in the order of their `<|mem|>`.
+        memory_masks: Per clip None or (t, O, h/2, w/2) bool: objects in the order of their `<|mem|>`. Where
+            the text continues a prefix, per sample, on the clip that the prefix holds.
     """
 
     input_ids: Tensor
@@ -66,7 +67,7 @@ class ModelInputs:
     def __post_init__(self) -> None:
         if self.input_ids.ndim != 2:
             raise ValueError(f"input_ids must be (B, L), got {tuple(self.input_ids.shape)}")
-        if self.memory_masks and len(self.memory_masks) != len(self.videos):
+        if self.videos and len(self.memory_masks) not in (0, len(self.videos)):
             raise ValueError(
                 f"memory_masks holds {len(self.memory_masks)} entries for {len(self.videos)} videos: "
                 "give one per video, None where a video has no memory"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -244,14 +244,14 @@ class Prefix:
         num_tokens: Tokens that the cache holds.
         next_position: Position of the next token.
         pending_ids: Tokens that were generated but not read yet; the next continuation reads them first.
-        video_features: Clips of the conversation, so that they need not be encoded again.
+        video: The conversation's clip, whose features memory is pooled from.
     """
 
     cache: DynamicCache
     num_tokens: int
     next_position: int
     pending_ids: tuple[int, ...] = ()
-    video_features: tuple[VideoFeatures, ...] = ()
+    video: VideoFeatures | None = None
 
     def fork(self, batch_size: int = 1) -> DynamicCache:
         """Return a cache for `batch_size` continuations; updates of it do not reach this prefix."""
@@ -262,7 +262,3 @@ class Prefix:
                 layer.keys = layer.keys.expand(batch_size, -1, -1, -1)
                 layer.values = layer.values.expand(batch_size, -1, -1, -1)
         return forked
-
-    def with_pending(self, ids: Sequence[int]) -> Prefix:
-        """Return the prefix followed by tokens that are still to be read."""
-        return replace(self, pending_ids=(*self.pending_ids, *ids))

@@ -6,7 +6,7 @@ T frames, S SAM image size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from unipixel.tracking.propagation import FrameMasks, propagate
 from unipixel.tracking.segmenter import FrameFeatures, Segmentation, Segmenter, SegmentPrompt
 
 if TYPE_CHECKING:
+    from unipixel.generation import Decoder, Generation, GenerationSettings
+    from unipixel.language import Prefix
     from unipixel.tracking.config import SegmenterConfig
 
 
@@ -137,6 +139,19 @@ class UniPixel(nn.Module):
         embeds = _fill(embeds, ids == self.config.mem_token_id, memory, "<|mem|>")
         return EmbeddedInputs(embeds, positions + start, following + start, inputs.attention_mask)
 
+    def generate(
+        self,
+        inputs: ModelInputs,
+        *,
+        prefix: Prefix | None = None,
+        settings: GenerationSettings | None = None,
+        decode: Decoder | None = None,
+    ) -> list[Generation]:
+        """Write one answer per sample. To see tokens as they come, use `unipixel.generation.AnswerStream`."""
+        from unipixel.generation import AnswerStream
+
+        return AnswerStream(self, inputs, prefix=prefix, settings=settings, decode=decode).finish()
+
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Score the vocabulary (..., V) from states (..., D) before the final norm."""
         return self.lm_head(self.model.language_model.norm(hidden_states))
@@ -179,7 +194,7 @@ class UniPixel(nn.Module):
         first = next(frames)
         anchor = self.segment(first, mask_tokens)
 
-        def all_frames():
+        def all_frames() -> Iterator[FrameFeatures]:
             yield first
             yield from frames
 
