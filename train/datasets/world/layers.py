@@ -169,43 +169,63 @@ def visibility(layers: Sequence[Layer], *, num_frames: int, height: int, width: 
     """
     count = len(layers)
     top = np.zeros((num_frames, height, width), np.int8)
-    whole = np.zeros((count, num_frames, height, width), bool)
-    grown = np.zeros((count, num_frames, height, width), bool)
-    for number, layer in enumerate(layers):
-        side = layer.coverage.shape[1]
-        solid = layer.coverage >= 0.5
-        wide = solid.copy()
-        # A gap of one pixel still reads as contact.
-        wide[:, 1:] |= solid[:, :-1]
-        wide[:, :-1] |= solid[:, 1:]
-        wide[:, :, 1:] |= solid[:, :, :-1]
-        wide[:, :, :-1] |= solid[:, :, 1:]
-        for index in range(num_frames):
-            place = window(layer.origins[index], side=side, height=height, width=width)
-            if place is None:
-                continue
-            (rows, columns), (patch_rows, patch_columns) = place
-            part = solid[index, patch_rows, patch_columns]
-            whole[number, index, rows, columns] = part
-            grown[number, index, rows, columns] = wide[index, patch_rows, patch_columns]
-            top[index, rows, columns][part] = number + 1
-    masks = whole & (top[None] == np.arange(1, count + 1, dtype=np.int8)[:, None, None, None])
+    places = [
+        [window(origin, side=layer.coverage.shape[1], height=height, width=width) for origin in layer.origins]
+        for layer in layers
+    ]
+    solids = [layer.coverage >= 0.5 for layer in layers]
+    for number, solid in enumerate(solids):
+        for index, place in enumerate(places[number]):
+            if place is not None:
+                top[index][place[0]][solid[index][place[1]]] = number + 1
     hidden_by = np.zeros((count, count, num_frames), np.int64)
-    touching = np.zeros((count, count, num_frames), bool)
-    for number in range(count):
-        frame_numbers, rows, columns = np.nonzero(whole[number])
-        owner = top[frame_numbers, rows, columns].astype(np.int64)
-        table = np.bincount(frame_numbers * (count + 1) + owner, minlength=num_frames * (count + 1))
-        hidden_by[number] = table.reshape(num_frames, count + 1)[:, 1:].T
-        hidden_by[number, number] = 0
-        for other in range(number):
-            meets = (grown[number] & grown[other]).any(axis=(1, 2))
-            touching[number, other] = touching[other, number] = meets
+    frame_area = np.zeros((count, num_frames), np.int64)
+    for number, solid in enumerate(solids):
+        for index, place in enumerate(places[number]):
+            if place is not None:
+                owners = np.bincount(top[index][place[0]][solid[index][place[1]]], minlength=count + 1)
+                hidden_by[number, :, index] = owners[1:]
+                frame_area[number, index] = owners.sum()
+    visible_area = hidden_by[np.arange(count), np.arange(count)].copy()
+    hidden_by[np.arange(count), np.arange(count)] = 0
     return Visibility(
-        masks=masks,
-        whole_area=np.stack([(layer.coverage >= 0.5).sum(axis=(1, 2)) for layer in layers]),
-        frame_area=whole.sum(axis=(2, 3)),
-        visible_area=masks.sum(axis=(2, 3)),
+        masks=top[None] == np.arange(1, count + 1, dtype=np.int8)[:, None, None, None],
+        whole_area=np.stack([solid.sum(axis=(1, 2)) for solid in solids]),
+        frame_area=frame_area,
+        visible_area=visible_area,
         hidden_by=hidden_by,
-        touching=touching,
+        touching=_contacts(layers, solids, num_frames=num_frames, height=height, width=width),
     )
+
+
+def _contacts(
+    layers: Sequence[Layer],
+    solids: Sequence[NDArray[np.bool_]],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+) -> NDArray[np.bool_]:
+    """Whether two objects meet or overlap inside the frame (O, O, N); a gap of one pixel reads as contact."""
+    count = len(layers)
+    touching = np.zeros((count, count, num_frames), bool)
+    if count < 2:
+        return touching
+    sides = np.array([solid.shape[1] for solid in solids])
+    origins = np.stack([layer.origins for layer in layers])
+    for index in range(num_frames):
+        low = origins[:, index]
+        high = low + sides[:, None]
+        near = (low[:, None] < high[None]).all(axis=-1) & (low[None] < high[:, None]).all(axis=-1)
+        for one, two in np.argwhere(np.triu(near, 1)):
+            area = np.zeros((2, height + 2, width + 2), bool)
+            for layer_area, number in zip(area, (one, two), strict=True):
+                place = window(low[number], side=int(sides[number]), height=height, width=width)
+                if place is not None:
+                    layer_area[1:-1, 1:-1][place[0]] = solids[number][index][place[1]]
+            wide = area[0, 1:-1, 1:-1] | area[0, :-2, 1:-1] | area[0, 2:, 1:-1] | area[0, 1:-1, :-2]
+            wide |= area[0, 1:-1, 2:]
+            near_other = area[1, 1:-1, 1:-1] | area[1, :-2, 1:-1] | area[1, 2:, 1:-1] | area[1, 1:-1, :-2]
+            near_other |= area[1, 1:-1, 2:]
+            touching[one, two, index] = touching[two, one, index] = bool((wide & near_other).any())
+    return touching

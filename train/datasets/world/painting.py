@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from unipixel.train.datasets.world.backgrounds import canvas, colour_gap, drifting
 from unipixel.train.datasets.world.layers import Layer, window
@@ -121,20 +122,11 @@ def _paint_outline(frames: Array, layer: Layer, tone: Array) -> None:
         below += (tone - below) * rim[index, patch_rows, patch_columns, None] * np.float32(0.85)
 
 
-def _blurred(frames: Array, strength: float) -> Array:
-    """Three-tap blur along rows and columns; strength is the weight of each neighbour, up to 0.25."""
-    side, middle = np.float32(strength), np.float32(1 - 2 * strength)
-    across = frames * middle
-    across[:, :, 1:] += frames[:, :, :-1] * side
-    across[:, :, :-1] += frames[:, :, 1:] * side
-    across[:, :, 0] += frames[:, :, 0] * side
-    across[:, :, -1] += frames[:, :, -1] * side
-    down = across * middle
-    down[:, 1:] += across[:, :-1] * side
-    down[:, :-1] += across[:, 1:] * side
-    down[:, 0] += across[:, 0] * side
-    down[:, -1] += across[:, -1] * side
-    return down
+def _blurred(frames: Array, radius: float) -> Array:
+    """Blur every frame; Pillow's filter on bytes is several times faster than slices of floats."""
+    small = np.clip(frames * 255 + np.float32(0.5), 0, 255).astype(np.uint8)
+    soft = [np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius))) for frame in small]
+    return np.stack(soft).astype(np.float32) / np.float32(255)
 
 
 def develop(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -> NDArray[np.uint8]:
@@ -150,7 +142,7 @@ def develop(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -
     """
     count, height, width = frames.shape[:3]
     if rng.random() < 0.3:
-        frames = _blurred(frames, float(rng.uniform(0.08, 0.22)))
+        frames = _blurred(frames, float(rng.uniform(0.35, 0.8)) * min(1.0, max(height, width) / 128))
     gain = np.float32(255 * (1 + strength * rng.uniform(-0.14, 0.06)))
     tint = (1 + strength * rng.uniform(-0.03, 0.03, 3)).astype(np.float32)
     light = np.broadcast_to(gain * tint, (count, 1, 1, 3)).astype(np.float32)
@@ -165,4 +157,6 @@ def develop(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -
         for index in range(count):
             row, column = rng.integers(0, 32, 2)
             frames[index] += tile[row : row + height, column : column + width, None]
-    return np.clip(frames + np.float32(0.5), 0, 255).astype(np.uint8)
+    frames += np.float32(0.5)
+    np.clip(frames, 0, 255, out=frames)
+    return frames.astype(np.uint8)

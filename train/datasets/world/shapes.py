@@ -94,11 +94,14 @@ def _cross(x: Array, y: Array) -> Array:
 
 
 def _heart(x: Array, y: Array) -> Array:
-    # Two discs over a square that stands on its corner; scaled so that the whole fits the unit box.
+    # Two discs, and the wedge between the lines from the lower tip that are tangent to them. (0.770, 0.639)
+    # is the normal of such a line; the wedge ends where it touches its disc.
     ax = np.abs(x)
-    lobe = np.sqrt((ax - np.float32(0.23)) ** 2 + (y + np.float32(0.2)) ** 2) - np.float32(0.27)
-    diamond = (ax + np.abs(y - np.float32(0.028)) - np.float32(0.455)) * np.float32(0.7071)
-    return np.minimum(lobe, np.maximum(diamond, -y - np.float32(0.2)))
+    dx, dy = ax - np.float32(0.23), y + np.float32(0.2)
+    lobe = np.sqrt(dx * dx + dy * dy) - np.float32(0.27)
+    wedge = dx * np.float32(0.7696) + dy * np.float32(0.6386) - np.float32(0.27)
+    past = dx * np.float32(0.6386) - dy * np.float32(0.7696)
+    return np.minimum(lobe, np.maximum(np.maximum(wedge, past), -y - np.float32(0.3)))
 
 
 def _crescent(x: Array, y: Array) -> Array:
@@ -151,15 +154,30 @@ def blob_distance(x: Array, y: Array, harmonics: NDArray[np.float64]) -> Array:
         Approximate signed distances (N, H, W), negative inside.
     """
     radius = np.sqrt(x * x + y * y)
-    angle = np.arctan2(y, x)
+    inverse = 1 / np.maximum(radius, np.float32(1e-4))
+    first_cosine, first_sine = x * inverse, y * inverse
+    cosine, sine = first_cosine, first_sine
     outline = np.full(x.shape, 0.38, np.float32)
     slope = np.zeros(x.shape, np.float32)
+    weights = (harmonics * 0.38).astype(np.float32)[..., None, None]
     for order in range(harmonics.shape[1]):
-        k = order + 1
-        a = harmonics[:, order, 0].astype(np.float32)[:, None, None] * np.float32(0.38)
-        b = harmonics[:, order, 1].astype(np.float32)[:, None, None] * np.float32(0.38)
-        cosine, sine = np.cos(k * angle), np.sin(k * angle)
+        if order:
+            # Angle addition: one pair of products per harmonic instead of a sine and a cosine.
+            cosine, sine = cosine * first_cosine - sine * first_sine, sine * first_cosine + cosine * first_sine
+        a, b = weights[:, order, 0], weights[:, order, 1]
         outline += a * cosine + b * sine
-        slope += k * (b * cosine - a * sine)
+        slope += np.float32(order + 1) * (b * cosine - a * sine)
     # First-order correction: the radial gap overstates the distance where the outline is steep.
     return (radius - outline) / np.sqrt(1 + (slope / np.maximum(outline, np.float32(0.1))) ** 2)
+
+
+def blob_reach(harmonics: NDArray[np.float64]) -> float:
+    """Farthest point of a blob from its centre in any frame, in units of its extent.
+
+    Args:
+        harmonics: As for `blob_distance`.
+    """
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    orders = np.arange(1, harmonics.shape[1] + 1)[:, None] * angles
+    outline = harmonics[..., 0] @ np.cos(orders) + harmonics[..., 1] @ np.sin(orders)
+    return float(0.38 * (1 + outline.max()) * 1.04)

@@ -16,13 +16,12 @@ from unipixel.train.datasets.world.backgrounds import canvas, smooth_noise
 from unipixel.train.datasets.world.layers import Layer, Pose, patch_grid, visibility, window
 from unipixel.train.datasets.world.painting import develop
 from unipixel.train.datasets.world.schema import Clip
-from unipixel.train.datasets.world.shapes import blob_distance
+from unipixel.train.datasets.world.shapes import blob_distance, blob_reach
 from unipixel.train.datasets.world.vocabulary import Split
 
 Array = NDArray[np.float32]
 TILE = 96
 EXPOSURES = 3
-REACH = 0.95
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _blob(
 ) -> Layer:
     """Draw the coverage of one blob at the given moments."""
     count = len(moments)
-    extent = float(np.exp(rng.uniform(np.log(0.14), np.log(0.75))))
+    extent = float(np.exp(rng.uniform(np.log(0.14), np.log(0.7))))
     scale = np.exp(wander(rng, moments, size=rng.uniform(0.05, 0.35), columns=1)[:, 0])
     home = np.array([rng.uniform(0.2, 0.8) * side for side in frame])
     middle = np.array(frame) / 2
@@ -93,8 +92,9 @@ def _blob(
     still[1, 0] += rng.uniform(0, 0.3)
     moving = wander(rng, moments, size=rng.uniform(0.05, 0.3), columns=orders * 2).reshape(count, orders, 2)
     harmonics = np.clip(still + moving * decay, -0.3, 0.3)
-    state = Pose(centres, np.clip(extent * scale * camera.zoom, 0.08, 1.1), angles, np.ones(count, bool))
-    origins, x, y, extents = patch_grid(state, reach=REACH, pixels_per_unit=pixels_per_unit)
+    state = Pose(centres, np.clip(extent * scale * camera.zoom, 0.08, 0.95), angles, np.ones(count, bool))
+    reach = blob_reach(harmonics)
+    origins, x, y, extents = patch_grid(state, reach=reach, pixels_per_unit=pixels_per_unit)
     distance = blob_distance(x, y, harmonics) * extents.astype(np.float32)[:, None, None]
     return Layer(origins, np.clip(np.float32(0.5) - distance, 0, 1), x, y, extents)
 
@@ -122,22 +122,23 @@ def _lay(frames: Array, layer: Layer, tile: Array, shade: Array) -> None:
     """Lay a textured blob over frames, in place; shade (T,) is its own light."""
     height, width = frames.shape[1:3]
     side = layer.coverage.shape[1]
-    columns_at = ((layer.x * 0.7 + 0.5) * TILE).astype(np.int64) % TILE
-    rows_at = ((layer.y * 0.7 + 0.5) * TILE).astype(np.int64) % TILE
     for index in range(len(frames)):
         place = window(layer.origins[index], side=side, height=height, width=width)
         if place is None:
             continue
         (rows, columns), (patch_rows, patch_columns) = place
         part = (index, patch_rows, patch_columns)
-        colours = tile[rows_at[part], columns_at[part]] * shade[index]
+        # Offset by whole tiles, so that the cast to integers rounds in one direction.
+        across = ((layer.x[part] * np.float32(0.7) + np.float32(4.5)) * TILE).astype(np.int32) % TILE
+        down = ((layer.y[part] * np.float32(0.7) + np.float32(4.5)) * TILE).astype(np.int32) % TILE
+        colours = tile[down, across] * shade[index]
         below = frames[index, rows, columns]
         below += (colours - below) * layer.coverage[part][..., None]
 
 
-def _exposed(layer: Layer) -> Layer:
+def _exposed(layer: Layer, exposures: int) -> Layer:
     """The middle exposure of every frame."""
-    middle = slice(EXPOSURES // 2, None, EXPOSURES)
+    middle = slice(exposures // 2, None, exposures)
     return Layer(
         layer.origins[middle],
         layer.coverage[middle],
@@ -167,10 +168,10 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
     count = min(num_frames or source, source)
     spread = 1.0 if count == source else float(rng.uniform(count / source, 1.0))
     for _ in range(50):
-        blur = rng.uniform(0.2, 0.9) if rng.random() < 0.5 else 0.0
+        blur, exposures = (rng.uniform(0.2, 0.9), EXPOSURES) if rng.random() < 0.4 else (0.0, 1)
         times = np.linspace(0, spread, count)
         gap = spread / max(count - 1, 1)
-        moments = (times[:, None] + np.linspace(-0.5, 0.5, EXPOSURES) * gap * blur * 0.4).ravel()
+        moments = (times[:, None] + np.linspace(-0.5, 0.5, exposures) * gap * blur * 0.4).ravel()
         travel = rng.uniform(0.0, 0.3) if rng.random() < 0.75 else 0.0
         camera = _Camera(
             wander(rng, moments, size=travel, columns=2),
@@ -182,7 +183,9 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
         layers = [
             _blob(rng, moments=moments, camera=camera, frame=frame, pixels_per_unit=shorter) for _ in range(total)
         ]
-        view = visibility([_exposed(layer) for layer in layers], num_frames=count, height=height, width=width)
+        view = visibility(
+            [_exposed(layer, exposures) for layer in layers], num_frames=count, height=height, width=width
+        )
         chosen = np.flatnonzero(view.visible_area[:, 0] > 0.004 * height * width)
         if len(chosen):
             break
@@ -194,7 +197,7 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
     for layer in layers:
         light = 1 + wander(rng, moments, size=rng.uniform(0, 0.15), columns=1)[:, 0]
         _lay(frames, layer, _tile(rng, split=split), light.astype(np.float32))
-    frames = frames.reshape(count, EXPOSURES, height, width, 3).mean(axis=1)
+    frames = frames.reshape(count, exposures, height, width, 3).mean(axis=1)
     light = 1 + wander(rng, times, size=rng.uniform(0, 0.2), columns=1)[:, 0]
     frames *= np.clip(light, 0.5, 1.4).astype(np.float32)[:, None, None, None]
     indices = np.round(times * (source - 1)).astype(int) if count < source else np.arange(source)
