@@ -24,6 +24,7 @@ from unipixel.frames import (
     Frame,
     FrameSource,
     VideoInfo,
+    check_pixels,
     read_in_order,
     warn_damaged,
 )
@@ -70,9 +71,11 @@ def open_container(
         if isinstance(error, OSError):
             raise OSError(f"{name}: {error.strerror or error}") from error
         raise OSError(f"{name}: neither a readable video nor an image") from error
-    if video_stream(container) is None:
+    stream = video_stream(container)
+    if stream is None or stream.codec_context is None:
         container.close()
-        raise OSError(f"{name}: there is no video stream in it")
+        reason = "there is no video stream in it" if stream is None else "its video codec is unknown"
+        raise OSError(f"{name}: {reason}")
     return container
 
 
@@ -91,6 +94,9 @@ class MediaFile(FrameSource):
         self._path, self._max_pixels = path, max_pixels
         self._damage: str | None = None
         with self._open() as (container, stream):
+            # What the header says, before anything is decoded; a liar is caught frame by frame.
+            if stream.width and stream.height:
+                check_pixels(stream.width, stream.height, max_pixels=max_pixels, name=str(path))
             self._table = scan_packets(container, stream)
         with self._open() as (container, stream):
             first = next(decode_packets(container, stream), None)

@@ -199,8 +199,11 @@ class OverlayVideoWriter(FrameWriter):
         context = stream.codec_context
         context.options = {"crf": str(self._crf), "preset": "veryfast"}
         context.gop_size = max(1, round(2 * self._fps))
+        # Reordered frames would make MP4 state a wrong total length where the rate varies.
+        context.max_b_frames = 0
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._stream = stream
+        self._container.start_encoding()  # a bad path fails now, not when the encoder's queue is full
 
     def _encode(self, image: NDArray[np.uint8], seconds: float) -> None:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
