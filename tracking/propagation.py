@@ -1,64 +1,37 @@
-"""Follows prompted objects through a finite clip, from an anchor frame in one direction."""
+"""Follows prompted objects through a finite clip: forwards and backwards from where they were prompted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from unipixel.tracking.segmentation import FrameFeatures, FrameMasks, Segmentation
+from unipixel.tracking.follower import Follower
+from unipixel.tracking.frames import EncodedClip
+from unipixel.tracking.segmentation import FrameFeatures, FrameMasks, Segmentation, SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.state import FrameMemory, ObjectState, gather_memories
+from unipixel.tracking.state import FrameMemory, ObjectState
+from unipixel.tracking.tracker import TrackedFrame
+
+Direction = Literal["both", "forward", "backward"]
 
 
-def advance(
-    segmenter: Segmenter,
-    features: FrameFeatures,
-    states: Sequence[ObjectState],
-    frame_index: int,
-    *,
-    memory_dtype: torch.dtype,
-    num_frames: int | None = None,
-    is_reverse: bool = False,
-) -> FrameMasks:
-    """Track objects on one more frame, which their states then remember.
+@dataclass(frozen=True)
+class ClipPrompt:
+    """A prompt of one object on one frame of a clip.
 
-    Objects of equal memory layout go through attention, decoder and memory encoder in one batch.
-
-    Args:
-        segmenter: SAM 2.1.
-        features: The frame, N = 1.
-        states: One per object; written to.
+    Attributes:
+        object_id: Id of the object.
         frame_index: Index of the frame.
-        memory_dtype: Type in which the memories are stored.
-        num_frames: Length of the clip where it is known.
-        is_reverse: Whether the clip is tracked backwards.
+        prompt: Clicks, box or tokens (B = 1), or a mask (1, S, S) in {0, 1}. See `unipixel.tracking.prompts`.
     """
-    config = segmenter.config
-    groups = gather_memories(
-        states,
-        frame_index,
-        num_maskmem=config.num_maskmem,
-        max_pointers=config.max_pointers,
-        num_frames=num_frames,
-        is_reverse=is_reverse,
-    )
-    rows: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * len(states)
-    for indices, memory in groups:
-        segmentation = segmenter.decode(features, segmenter.condition(features, memory))
-        memories = encode_memories(segmenter, features, segmentation, memory_dtype=memory_dtype)
-        for row, index in enumerate(indices):
-            states[index].write_tracked(
-                frame_index, memories[row], num_maskmem=config.num_maskmem, max_pointers=config.max_pointers
-            )
-            rows[index] = (
-                segmentation.mask_logits[row],
-                segmentation.object_score[row],
-                segmentation.iou[row],
-            )
-    logits, scores, ious = zip(*(row for row in rows if row is not None), strict=True)
-    return FrameMasks(frame_index, torch.stack(logits), torch.stack(scores), torch.stack(ious))
+
+    object_id: int
+    frame_index: int
+    prompt: SegmentPrompt | Tensor
 
 
 def encode_memories(
@@ -94,6 +67,7 @@ def propagate(
     Yields:
         The masks of each frame, the anchor first.
     """
+    follower = Follower(segmenter, memory_dtype=memory_dtype, num_frames=num_frames)
     states = [ObjectState() for _ in range(len(anchor.mask_logits))]
     step = -1 if is_reverse else 1
     for count, features in enumerate(frames):
@@ -104,7 +78,144 @@ def propagate(
                 state.write_prompted(index, memory)
             yield FrameMasks(index, anchor.mask_logits, anchor.object_score, anchor.iou)
         else:
-            yield advance(
-                segmenter, features, states, index,
-                memory_dtype=memory_dtype, num_frames=num_frames, is_reverse=is_reverse,
-            )  # fmt: skip
+            yield follower.advance(features, states, index, is_reverse=is_reverse)
+
+
+@torch.no_grad()
+def best_anchors(
+    segmenter: Segmenter, clip: EncodedClip, prompt: SegmentPrompt, *, candidates: Sequence[int]
+) -> list[int]:
+    """Choose, for each of B objects, the frame on which the decoder is surest to see it.
+
+    A frame's score is the probability that the object is in it times the IoU predicted for its mask.
+
+    Args:
+        segmenter: SAM 2.1.
+        clip: The frames.
+        prompt: Prompts that hold for any frame: language tokens (B, n, C).
+        candidates: Indices of the frames to compare; on a tie the first wins.
+
+    Raises:
+        IndexError: A candidate is not in the clip.
+        ValueError: There are no candidates, or the prompt has no tokens.
+    """
+    if not candidates or prompt.tokens is None:
+        raise ValueError("choosing an anchor needs at least one candidate frame and a prompt of tokens")
+    scores = []
+    for frame_index in candidates:
+        start = segmenter.start(clip[frame_index], num_objects=len(prompt.tokens))
+        decoded = segmenter.decode(clip[frame_index], start, prompt)
+        scores.append(decoded.object_score.sigmoid() * decoded.iou)
+    return [candidates[place] for place in torch.stack(scores).argmax(dim=0).tolist()]
+
+
+def spread_candidates(num_frames: int, *, count: int = 8) -> list[int]:
+    """Return up to `count` frame indices, evenly over a clip and with its first and last frame."""
+    if num_frames <= count:
+        return list(range(num_frames))
+    return [round(step * (num_frames - 1) / (count - 1)) for step in range(count)] if count > 1 else [0]
+
+
+@dataclass
+class _Follow:
+    """One object of a clip.
+
+    Attributes:
+        anchor: Its first prompted frame.
+        state: What it remembers.
+        given: Its masks where it was prompted.
+        early: Memories of the first frames after the anchor, which the way back reads.
+    """
+
+    anchor: int
+    state: ObjectState = field(default_factory=ObjectState)
+    given: dict[int, Segmentation] = field(default_factory=dict)
+    early: dict[int, FrameMemory] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def follow_clip(
+    follower: Follower, clip: EncodedClip, prompts: Sequence[ClipPrompt], *, direction: Direction = "both"
+) -> Iterator[TrackedFrame]:
+    """Follow objects through a clip from the first frame on which each was prompted.
+
+    All prompts are read first, as the package's predictor does, so an object's later prompts inform its
+    earlier frames. On the way back the frames just after the anchor are remembered too. What is kept
+    does not grow with the clip, and a frame is encoded once per direction in which it is tracked.
+
+    Args:
+        follower: SAM 2.1 with settings; `has_history` is not needed.
+        clip: The frames.
+        prompts: At least one.
+        direction: Which frames: from the anchors on, before them, or both.
+
+    Yields:
+        Each frame with the objects that were followed into it: first forwards from the earliest anchor,
+        then backwards from the frame before the latest.
+
+    Raises:
+        IndexError: A prompted frame is not in the clip.
+        ValueError: There are no prompts.
+    """
+    if not prompts:
+        raise ValueError("nothing to follow: give at least one prompt")
+    for prompt in prompts:
+        clip.check_index(prompt.frame_index)
+    follows = _start(follower, clip, prompts)
+    if direction != "backward":
+        for index in range(min(follow.anchor for follow in follows.values()), len(clip)):
+            members = {key: follow for key, follow in follows.items() if follow.anchor <= index}
+            yield _visit(follower, clip, members, index, is_reverse=False)
+            for follow in members.values():
+                _keep_early(follower, follow, index)
+    if direction != "forward":
+        for follow in follows.values():
+            follow.state = ObjectState(dict(follow.state.prompted), follow.early)
+        for index in range(max(follow.anchor for follow in follows.values()) - 1, -1, -1):
+            members = {key: follow for key, follow in follows.items() if follow.anchor > index}
+            yield _visit(follower, clip, members, index, is_reverse=True)
+
+
+def _start(follower: Follower, clip: EncodedClip, prompts: Sequence[ClipPrompt]) -> dict[int, _Follow]:
+    anchors: dict[int, int] = {}
+    for prompt in prompts:
+        anchors[prompt.object_id] = min(prompt.frame_index, anchors.get(prompt.object_id, prompt.frame_index))
+    follows = {object_id: _Follow(anchor) for object_id, anchor in anchors.items()}
+    for index in sorted({prompt.frame_index for prompt in prompts}):
+        for prompt in prompts:
+            if prompt.frame_index == index:
+                follow = follows[prompt.object_id]
+                follow.given[index] = follower.prompt(clip[index], follow.state, index, prompt.prompt)
+        follower.commit([follow.state for follow in follows.values()], clip.__getitem__)
+    return follows
+
+
+def _visit(
+    follower: Follower, clip: EncodedClip, follows: Mapping[int, _Follow], index: int, *, is_reverse: bool
+) -> TrackedFrame:
+    moving = [key for key, follow in follows.items() if index not in follow.given]
+    # Without anything to track the frame need not be encoded.
+    if moving:
+        tracked = follower.advance(
+            clip[index], [follows[key].state for key in moving], index, is_reverse=is_reverse
+        )  # fmt: skip
+    rows = []
+    for key, follow in follows.items():
+        if index in follow.given:
+            given = follow.given[index]
+            rows.append((given.mask_logits[0], given.object_score[0], given.iou[0]))
+        else:
+            row = moving.index(key)
+            rows.append((tracked.mask_logits[row], tracked.object_score[row], tracked.iou[row]))
+    masks = FrameMasks(index, *(torch.stack(values) for values in zip(*rows, strict=True)))
+    return TrackedFrame(index, tuple(follows), masks, clip.size)
+
+
+def _keep_early(follower: Follower, follow: _Follow, index: int) -> None:
+    """Keep what the way back will read: masks of the nearest frames and pointers of some more."""
+    config, distance = follower.segmenter.config, index - follow.anchor
+    memory = follow.state.tracked.get(index)
+    if memory is None or distance >= config.max_pointers - 1:
+        return
+    features = memory.features if distance < config.num_maskmem - 1 else None
+    follow.early[index] = FrameMemory(features, memory.pointer)

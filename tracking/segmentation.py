@@ -7,7 +7,7 @@ Shape letters: N frames, B objects, C embedding width, D memory width, h/w side 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -59,6 +59,13 @@ class SegmentPrompt:
         """Points and box corners given for each object."""
         return 0 if self.labels is None else int(self.labels.shape[1])
 
+    def behind(self, coords: Tensor, labels: Tensor) -> SegmentPrompt:
+        """Return the prompt with earlier points (B, P, 2) and their labels (B, P) before its own."""
+        if self.coords is None or self.labels is None:
+            return replace(self, coords=coords, labels=labels)
+        both = torch.cat([coords, self.coords.to(coords)], dim=1), torch.cat([labels, self.labels.to(labels)], dim=1)
+        return replace(self, coords=both[0], labels=both[1])
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -83,20 +90,26 @@ class Segmentation:
         """(B,) predicted IoU of the chosen candidate."""
         return self.candidate_ious.max(dim=-1).values
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every value, in the order of the attributes."""
+        return self.mask_logits, self.pointer, self.object_score, self.candidate_logits, self.candidate_ious
+
+    def chosen(self) -> Segmentation:
+        """Return the same masks without the other candidates."""
+        return replace(self, candidate_logits=self.mask_logits[:, None], candidate_ious=self.iou[:, None])
+
     def select(self, rows: Sequence[int]) -> Segmentation:
         """Return the objects at the given positions, in that order."""
         index = torch.tensor(list(rows), device=self.mask_logits.device)
-        return Segmentation(*(value.index_select(0, index) for value in self._values()))
+        return Segmentation(*(value.index_select(0, index) for value in self.tensors))
 
     @staticmethod
     def join(parts: Sequence[Segmentation]) -> Segmentation:
         """Put segmentations of equally many candidates behind each other."""
         if len(parts) == 1:
             return parts[0]
-        return Segmentation(*(torch.cat(values) for values in zip(*(part._values() for part in parts), strict=True)))
-
-    def _values(self) -> tuple[Tensor, ...]:
-        return self.mask_logits, self.pointer, self.object_score, self.candidate_logits, self.candidate_ious
+        return Segmentation(*(torch.cat(values) for values in zip(*(part.tensors for part in parts), strict=True)))
 
 
 @dataclass(frozen=True)

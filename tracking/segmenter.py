@@ -103,7 +103,8 @@ class Segmenter(Float32Module):
         if prompt.num_points > 1:
             candidates = _single(candidates, is_stabilised=is_stabilised)
         else:
-            candidates = _Candidates(*(value[:, 1:] for value in candidates[:3]), candidates.score)
+            logits, ious, tokens, score = candidates
+            candidates = _Candidates(logits[:, 1:], ious[:, 1:], tokens[:, 1:], score)
         return self._choose(candidates)
 
     def adopt(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
@@ -135,7 +136,7 @@ class Segmenter(Float32Module):
         return embedding.expand(num_objects, -1, -1, -1)
 
     def enter(self, features: FrameFeatures) -> Tensor:
-        """Return the part (1, h*w, C) of `condition` that is the same for every object of a frame (N = 1)."""
+        """Return the part (N, h*w, C) of `condition` that does not depend on what objects remember."""
         tokens = features.embedding.flatten(2).transpose(1, 2)
         position = self.image_encoder.neck.position_encoding(features.embedding).to(tokens.dtype)
         return attention.enter(
@@ -143,10 +144,10 @@ class Segmenter(Float32Module):
         )
 
     def condition(self, features: FrameFeatures, memory: MemoryBatch, *, entered: Tensor | None = None) -> Tensor:
-        """Return the embedding (B, C, h, w) of a frame (N = 1) in the light of what B objects remember.
+        """Return the embedding (B, C, h, w) of a frame in the light of what B objects remember.
 
         Args:
-            features: The frame.
+            features: The frame, N = 1 or N = B.
             memory: What the objects remember.
             entered: From `enter`, where several batches of objects look at the same frame.
         """

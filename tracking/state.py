@@ -5,13 +5,14 @@ Shape letters: C embedding width, D memory width, h/w side of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unipixel.tracking.segmentation import MemoryBatch
+from unipixel.tracking.segmentation import MemoryBatch, Segmentation
 
 # The first prompt of an object and this many further prompted frames are kept.
 MAX_CORRECTIONS = 8
@@ -24,10 +25,43 @@ class FrameMemory:
     Attributes:
         features: (h*w, D) in the memory dtype, or None once only the pointer is still of use.
         pointer: (C,).
+        mask_logits: (4h, 4w) that a correction of the frame starts from, where it may still come.
+        scores: (2,) object score logit and predicted IoU, kept with the logits.
     """
 
     features: Tensor | None
     pointer: Tensor
+    mask_logits: Tensor | None = None
+    scores: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that takes memory."""
+        return tuple(t for t in (self.features, self.pointer, self.mask_logits, self.scores) if t is not None)
+
+    def without_mask(self) -> FrameMemory:
+        """Return what attention reads."""
+        return FrameMemory(self.features, self.pointer)
+
+
+@dataclass(frozen=True)
+class StagedPrompt:
+    """A prompt that was decoded but is not yet remembered: more clicks on the frame may follow.
+
+    Attributes:
+        segmentation: The object on the frame, B = 1.
+        is_correction: Whether the object had been tracked on the frame before.
+    """
+
+    segmentation: Segmentation
+    is_correction: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that takes memory."""
+        # The candidates are the chosen mask once more: see `Segmentation.chosen`.
+        chosen = self.segmentation
+        return chosen.mask_logits, chosen.pointer, chosen.object_score, chosen.candidate_ious
 
 
 @dataclass
@@ -37,21 +71,77 @@ class ObjectState:
     Attributes:
         prompted: Frames on which the object was prompted; always attended to.
         tracked: Recent frames on which it was tracked.
+        staged: Frames whose prompt becomes a memory before the next frame is tracked.
+        visited: Frames on which the object was followed, and whether backwards. A prompt on one of
+            them is a correction.
+        clicks: Points and labels, (1, P, 2) and (1, P), given so far on frames that may be clicked on again.
+        num_absent: Frames in a row, up to the newest, in which the object was not seen.
     """
 
     prompted: dict[int, FrameMemory] = field(default_factory=dict)
     tracked: dict[int, FrameMemory] = field(default_factory=dict)
+    staged: dict[int, StagedPrompt] = field(default_factory=dict)
+    visited: dict[int, bool] = field(default_factory=dict)
+    clicks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    num_absent: int = 0
 
     @property
     def num_bytes(self) -> int:
         """Bytes that the object's tensors take."""
-        memories = (*self.prompted.values(), *self.tracked.values())
-        tensors = [tensor for memory in memories for tensor in (memory.features, memory.pointer)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+        tensors = [t for memory in (*self.prompted.values(), *self.tracked.values()) for t in memory.tensors]
+        tensors += [t for prompt in self.staged.values() for t in prompt.tensors]
+        tensors += [tensor for pair in self.clicks.values() for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def copy(self) -> ObjectState:
         """Return a state that can be advanced without changing this one; tensors are shared."""
-        return ObjectState(dict(self.prompted), dict(self.tracked))
+        return ObjectState(
+            dict(self.prompted), dict(self.tracked), dict(self.staged), dict(self.visited), dict(self.clicks),
+            self.num_absent,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the state as plain values and tensors of their own, for `torch.save`."""
+
+        def own(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+            return [None if tensor is None else tensor.clone() for tensor in tensors]
+
+        def memories(source: Mapping[int, FrameMemory]) -> dict[int, list[Tensor | None]]:
+            return {index: own((m.features, m.pointer, m.mask_logits, m.scores)) for index, m in source.items()}
+
+        staged = {
+            index: (own(prompt.segmentation.tensors), prompt.is_correction) for index, prompt in self.staged.items()
+        }
+        return {
+            "prompted": memories(self.prompted),
+            "tracked": memories(self.tracked),
+            "staged": staged,
+            "visited": dict(self.visited),
+            "clicks": {index: own(pair) for index, pair in self.clicks.items()},
+            "num_absent": self.num_absent,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ObjectState:
+        """Rebuild a state from `to_dict`."""
+        return cls(
+            prompted={index: FrameMemory(*memory) for index, memory in values["prompted"].items()},
+            tracked={index: FrameMemory(*memory) for index, memory in values["tracked"].items()},
+            staged={
+                index: StagedPrompt(Segmentation(*tensors), is_correction)
+                for index, (tensors, is_correction) in values["staged"].items()
+            },
+            visited=dict(values["visited"]),
+            clicks={index: (coords, labels) for index, (coords, labels) in values["clicks"].items()},
+            num_absent=values["num_absent"],
+        )
+
+    def mask_logits_at(self, frame_index: int) -> Tensor | None:
+        """Return the newest logits (4h, 4w) known for a frame, from which a correction starts."""
+        if frame_index in self.staged:
+            return self.staged[frame_index].segmentation.mask_logits[0]
+        memory = self.prompted.get(frame_index) or self.tracked.get(frame_index)
+        return None if memory is None else memory.mask_logits
 
     def write_prompted(self, frame_index: int, memory: FrameMemory) -> None:
         """Remember a prompted frame; the first is never dropped, of the others the newest are kept."""
@@ -74,6 +164,16 @@ class ObjectState:
                 del self.tracked[index]
             elif distance >= num_maskmem - 1:
                 self.tracked[index] = FrameMemory(None, self.tracked[index].pointer)
+
+    def leave(self, frame_index: int) -> None:
+        """Let go of what only a correction of other frames than this one would need."""
+        for memories in (self.prompted, self.tracked):
+            for index, memory in memories.items():
+                if index != frame_index and memory.mask_logits is not None:
+                    memories[index] = memory.without_mask()
+        for values in (self.visited, self.clicks):
+            for index in [index for index in values if index != frame_index]:
+                del values[index]
 
 
 @dataclass(frozen=True)
