@@ -13,20 +13,18 @@ from typing import Any, Literal
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict, snapshot_download
-from torch import nn
 
 from unipixel.adapters import apply_adapter_folder, is_adapter_folder
-from unipixel.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig, read_eos_ids, read_qwen_config
-from unipixel.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder
+from unipixel.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig
 from unipixel.model import UniPixel
 from unipixel.quantize import Quantization, quantize_language
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.weights import CheckpointError, TensorFiles, check_tensors, load_tensors, to_disk_name
+from unipixel.weights import CheckpointError, TensorFiles, load_tensors, to_disk_name
 
 BUNDLED = Path(__file__).parent / "assets" / "models"
 GENERATION_FILE = "generation_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_LM_HEAD, _EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
+LM_HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
@@ -82,59 +80,12 @@ def load(
         apply_adapter_folder(model, folder, merge=merge_adapter)
     else:
         config = read_config(folder, sam2_config=sam2_config, memory_pool_order=memory_pool_order)
-        model = build_empty(config, attention=_choose_attention(attention, device, dtype))
-        tied = {_LM_HEAD: _EMBEDDING} if config.is_tied else {}
-        load_tensors(model, TensorFiles.of_folder(folder), dtype=_choose_dtype(dtype, config.extra), tied=tied)
+        model = build_empty(config, attention=choose_attention(attention, device, dtype))
+        tied = {LM_HEAD: EMBEDDING} if config.is_tied else {}
+        load_tensors(model, TensorFiles.of_folder(folder), dtype=choose_dtype(dtype, config.extra), tied=tied)
         model.tie_weights()
     if quantization:
         quantize_language(model, quantization)
-    return model.to(device).eval()
-
-
-def load_base(
-    qwen: str | Path,
-    sam2: str | Path,
-    *,
-    sam2_config: SegmenterConfig | None = None,
-    image_size: int = 768,
-    special_token_ids: tuple[int, int, int] | None = None,
-    dtype: torch.dtype | Literal["auto"] = torch.float32,
-    device: str | torch.device = "cpu",
-    attention: Attention = "auto",
-    seed: int = 42,
-) -> UniPixel:
-    """Start a UniPixel from Qwen2.5-VL and SAM 2.1, with fresh heads between them.
-
-    Args:
-        qwen: Folder or hub id of Qwen2.5-VL.
-        sam2: An official SAM 2.1 checkpoint: `.pt`, read with `weights_only=True`, or safetensors.
-        sam2_config: Its sizes; by default those of the published size that the file's name says.
-        image_size: Side of the SAM input in pixels, a multiple of 32.
-        special_token_ids: Ids of `<|ref|>`, `<|seg|>` and `<|mem|>`; by default those that the tokenizer of
-            `qwen` gives them when they are added.
-        dtype: Type of the language model; training starts from float32.
-        device: Where the model goes.
-        attention: See `load`.
-        seed: Seed of the fresh heads.
-
-    Raises:
-        OSError: A source cannot be found or read.
-        CheckpointError: Tensors are missing, unexpected or mis-shaped.
-        ValueError: The special tokens do not fit into the embedding, or the size cannot be told.
-    """
-    folder = resolve(qwen)
-    fields = _read_json(folder / "config.json")
-    segmenter = sam2_config or _sam2_size(Path(sam2), image_size)
-    config = _base_config(folder, fields, segmenter, special_token_ids, sam2)
-    model = build_empty(config, attention=_choose_attention(attention, device, dtype))
-    _load_sam2(model, Path(sam2))
-    tied = {_LM_HEAD: _EMBEDDING} if config.is_tied else {}
-    language = nn.ModuleDict({"model": model.model, "lm_head": model.lm_head})
-    load_tensors(language, TensorFiles.of_folder(folder), dtype=_choose_dtype(dtype, fields), tied=tied)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _start_heads(model)
-    model.tie_weights()
     return model.to(device).eval()
 
 
@@ -157,7 +108,7 @@ def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") ->
     target.mkdir(parents=True, exist_ok=True)
     state = {to_disk_name(name): tensor for name, tensor in model.state_dict().items()}
     if model.config.is_tied:
-        del state[_LM_HEAD]
+        del state[LM_HEAD]
     if odd := [name for name in state if ".lora_" in name or ".base_layer." in name or "quant" in name]:
         raise ValueError(f"merge the adapter before saving; the model still holds {odd[0]} and {len(odd) - 1} more")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
@@ -211,11 +162,11 @@ def read_config(
         OSError: config.json is missing or no JSON.
         ValueError: It is incomplete, inconsistent or asks for remote code.
     """
-    fields = _read_json(folder / "config.json")
+    fields = read_json(folder / "config.json")
     if sam2_config is None and (folder / SEGMENTER_FILE).is_file():
-        sam2_config = SegmenterConfig.from_tree(_read_json(folder / SEGMENTER_FILE))
+        sam2_config = SegmenterConfig.from_tree(read_json(folder / SEGMENTER_FILE))
     return UniPixelConfig.from_dict(
-        fields, segmenter=sam2_config, memory_pool_order=memory_pool_order, generation=_read_generation(folder)
+        fields, segmenter=sam2_config, memory_pool_order=memory_pool_order, generation=read_generation(folder)
     )
 
 
@@ -229,60 +180,23 @@ def expected_tensors(config: UniPixelConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor that a checkpoint of this configuration holds on disk."""
     state = build_empty(config).state_dict()
     if config.is_tied:
-        del state[_LM_HEAD]
+        del state[LM_HEAD]
     return {to_disk_name(name): tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _load_adapter_base(folder: Path, base: str | Path | None, **options: Any) -> UniPixel:
-    source = base or _read_json(folder / "config.json").get("base_model_path")
+    source = base or read_json(folder / "config.json").get("base_model_path")
     if not source:
         raise ValueError(f"{folder} holds an adapter or partial weights and names no base_model_path: give `base`")
     root = resolve(source)
     if is_adapter_folder(root):
         raise ValueError(f"the base {source} is itself an adapter: merge it first")
-    if _read_json(root / "config.json").get("model_type") == "qwen2_5_vl":
+    if read_json(root / "config.json").get("model_type") == "qwen2_5_vl":
         raise ValueError(
             f"the base {source} is Qwen2.5-VL alone: build a model with UniPixel.from_base(qwen, sam2) "
             "and pass it as `base`"
         )
     return load(root, **options)
-
-
-def _base_config(
-    folder: Path,
-    fields: Mapping[str, Any],
-    segmenter: SegmenterConfig,
-    special_token_ids: tuple[int, int, int] | None,
-    sam2: str | Path,
-) -> UniPixelConfig:
-    if fields.get("model_type") != "qwen2_5_vl":
-        raise ValueError(f"{folder} has model_type {fields.get('model_type')!r}; from_base starts from 'qwen2_5_vl'")
-    if special_token_ids is None:
-        from unipixel.tokens import load_tokenizer, special_ids
-
-        special_token_ids = special_ids(load_tokenizer(folder))
-    name = segmenter_name(segmenter)
-    extra = dict(fields) | {
-        "base_model": "qwen2_5_vl",
-        "conv_type": "chatml",
-        "sam2_config": f"configs/sam2.1_hiera_{name or 'custom'}",
-        "sam2_checkpoint": Path(sam2).name,
-        "sam2_apply_postprocessing": False,
-        "sam2_batch_mode": False,
-        "sam2_enable_decoder": True,
-        "sam2_inference_mode": True,
-    }
-    extra.pop("transformers_version", None)
-    ref, seg, mem = special_token_ids
-    return UniPixelConfig(
-        qwen=read_qwen_config(fields),
-        segmenter=segmenter,
-        ref_token_id=ref,
-        seg_token_id=seg,
-        mem_token_id=mem,
-        eos_token_ids=read_eos_ids(_read_generation(folder), fields),
-        extra=extra,
-    )
 
 
 def segmenter_name(segmenter: SegmenterConfig) -> str | None:
@@ -298,40 +212,12 @@ def _is_published_size(config: UniPixelConfig) -> bool:
     return name is not None and str(config.to_dict()["sam2_config"]).endswith(f"sam2.1_hiera_{name}")
 
 
-def _sam2_size(file: Path, image_size: int) -> SegmenterConfig:
-    for name in ("tiny", "small", "base_plus", "large"):
-        if name in file.stem:
-            return SegmenterConfig.preset(name, image_size=image_size)
-    raise ValueError(f"the name of {file.name} does not say its size (tiny, small, base_plus, large): give sam2_config")
+def choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]) -> torch.dtype:
+    """Return the type asked for, or the one that config.json names.
 
-
-def _load_sam2(model: UniPixel, file: Path) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"SAM 2.1 checkpoint {file} is missing: give the official .pt or safetensors")
-    if file.suffix == ".safetensors":
-        files = TensorFiles([file])
-        state = dict(files.read(files.shapes, dtypes={}, device="cpu"))
-    else:
-        # The one pickle that is ever read: the official file, with nothing but tensors allowed in it.
-        state = torch.load(file, map_location="cpu", weights_only=True)["model"]
-    expected = {name: tuple(tensor.shape) for name, tensor in model.sam2.state_dict().items()}
-    check_tensors(expected, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    model.sam2.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-
-
-def _start_heads(model: UniPixel) -> None:
-    """Initialise the heads as the published training does, with one Fourier matrix for points everywhere."""
-    config = model.config
-    sizes = {"width": config.width, "sam_width": config.segmenter.embed_dim}
-    model.prompt_encoder = VisualPromptEncoder(image_size=config.segmenter.image_size, **sizes)
-    # Parameters and the random matrix: the published code leaves the matrix to chance in each process.
-    model.prompt_encoder.ref_encoder.load_state_dict(model.sam2.sam_prompt_encoder.state_dict())
-    model.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, **sizes).to(model.dtype)
-    model.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=config.width).to(model.dtype)
-    model.msk_proj.load_state_dict(model.model.visual.merger.mlp.state_dict())
-
-
-def _choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]) -> torch.dtype:
+    Raises:
+        ValueError: config.json names another type than float32, bfloat16 and float16.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     name = fields.get("torch_dtype") or fields.get("dtype") or "float32"
@@ -340,7 +226,8 @@ def _choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any
     return _DTYPES[name]
 
 
-def _choose_attention(attention: Attention, device: str | torch.device, dtype: torch.dtype | str) -> str:
+def choose_attention(attention: Attention, device: str | torch.device, dtype: torch.dtype | str) -> str:
+    """Return the implementation asked for; `auto` is flash-attn on CUDA in half precision, else sdpa."""
     if attention != "auto":
         return attention
     from transformers.utils import is_flash_attn_2_available
@@ -350,12 +237,18 @@ def _choose_attention(attention: Attention, device: str | torch.device, dtype: t
     return "flash_attention_2" if usable else "sdpa"
 
 
-def _read_generation(folder: Path) -> dict[str, Any]:
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Return the content of generation_config.json, empty where there is none."""
     file = folder / GENERATION_FILE
-    return _read_json(file) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        OSError: The file is missing or holds no JSON object.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -376,7 +269,6 @@ __all__ = [
     "build_empty",
     "expected_tensors",
     "load",
-    "load_base",
     "read_config",
     "resolve",
     "save",

@@ -63,8 +63,8 @@ class UniPixel(nn.Module):
     def from_base(
         cls, qwen: str | Path, sam2: str | Path, *, sam2_config: SegmenterConfig | None = None, **options: Any
     ) -> UniPixel:
-        """Start from Qwen2.5-VL and SAM 2.1. See `unipixel.checkpoint.load_base`."""
-        from unipixel.checkpoint import load_base
+        """Start from Qwen2.5-VL and SAM 2.1. See `unipixel.base.load_base`."""
+        from unipixel.base import load_base
 
         return load_base(qwen, sam2, sam2_config=sam2_config, **options)
 

@@ -1,0 +1,129 @@
+"""The model computes what the published implementation computes: recorded figures, float32, CPU."""
+
+# mypy: disable-error-code="union-attr, operator, arg-type"
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parity.run_case import compare
+from parity.weights import GOLDEN, PARITY, tiny_config, tiny_model
+from unipixel.checkpoint import expected_tensors
+from unipixel.config import UniPixelConfig
+from unipixel.model import UniPixel
+
+# The published sizes; their configuration files differ from the tiny one in these fields.
+_SIZES = {
+    "3b": {"hidden": 2048, "inner": 11008, "layers": 36, "heads": 16, "kv": 2, "vocabulary": 151936, "tied": True},
+    "7b": {"hidden": 3584, "inner": 18944, "layers": 28, "heads": 28, "kv": 4, "vocabulary": 152064, "tied": False},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> UniPixel:
+    return tiny_model()
+
+
+@pytest.mark.parametrize("case", ["point_box", "image_point", "long_square"])
+def test_forward_of_a_recorded_case_agrees(model: UniPixel, case: str) -> None:
+    figures = compare(model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+    assert figures["embeds_max_abs_diff"] < 1e-4
+    assert figures["logits_max_abs_diff"] < 1e-3
+    assert figures["position_ids_equal"] is True
+    assert figures["generated_ids_equal"] is True
+
+
+@pytest.mark.parametrize("case", ["point_box", "image_point"])
+def test_masks_of_a_recorded_case_agree(model: UniPixel, case: str) -> None:
+    figures = compare(model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+    assert figures["mask_logits_max_abs_diff"] < 1e-2
+    assert figures["mask_iou_min"] > 0.995
+
+
+def test_raster_pooling_agrees_with_its_recorded_figures() -> None:
+    raster = tiny_model(replace(tiny_config(), memory_pool_order="raster"))
+    figures = compare(raster, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
+    assert figures["embeds_max_abs_diff"] < 1e-4
+    assert figures["logits_max_abs_diff"] < 1e-3
+
+
+def test_window_pooling_is_not_raster_pooling(model: UniPixel) -> None:
+    figures = compare(model, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
+    assert figures["embeds_max_abs_diff"] > 0.1
+
+
+def test_mask_of_a_generated_seg_agrees() -> None:
+    writer = tiny_model(replace(tiny_config(), seg_token_id=500))
+    figures = compare(writer, _tensors("point_box", "inputs"), _tensors("generate_seg", "outputs"))
+    assert figures["generated_ids_equal"] is True
+    assert figures["generated_mask_iou_min"] > 0.995
+
+
+def test_absent_objects_agree() -> None:
+    """Objects come and go once the object score's bias is lowered (golden case_absent)."""
+    shy = tiny_model()
+    with torch.no_grad():
+        shy.sam2.sam_mask_decoder.pred_obj_score_head.layers[2].bias -= 0.65
+        inputs, expected = _tensors("point_box", "inputs"), _tensors("absent", "outputs")
+        tokens = _tensors("point_box", "outputs")["seg_prompt_tokens"]
+        frames = shy.segment_video(inputs["sam_frames"], tokens, memory_dtype=torch.float32)
+    scores = torch.stack([frame.object_score for frame in frames], dim=1)
+    logits = torch.stack([frame.resized(90, 120) for frame in frames], dim=1)
+    assert (expected["object_score_logits"] < 0).any()
+    torch.testing.assert_close(scores, expected["object_score_logits"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(logits, expected["mask_logits"], atol=1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_expected_tensors_equal_those_of_the_published_checkpoint(size: str) -> None:
+    published = json.loads((GOLDEN / f"published_keys_{size}.json").read_text(encoding="utf-8"))
+    assert expected_tensors(_published_config(size)) == {name: tuple(shape) for name, shape in published.items()}
+
+
+def test_run_case_prints_one_line_of_json(tmp_path: Path, model: UniPixel) -> None:
+    model.save_pretrained(tmp_path / "checkpoint")
+    command = [sys.executable, str(PARITY / "run_case.py"), "--checkpoint", str(tmp_path / "checkpoint")]
+    command += ["--case", str(GOLDEN / "case_image_point"), "--sam2-config", str(PARITY / "sam2_tiny.json")]
+    environment = os.environ | {"PYTHONPATH": str(PARITY.parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert len(done.stdout.splitlines()) == 1
+    figures = json.loads(done.stdout)
+    assert figures["generated_ids_equal"] is True
+    assert figures["generated_mask_iou_min"] is None
+    assert figures["mask_iou_min"] > 0.995
+
+
+def _tensors(case: str, kind: str) -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / f"case_{case}" / f"{kind}.safetensors")
+
+
+def _published_config(size: str) -> UniPixelConfig:
+    fields = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
+    numbers = _SIZES[size]
+    fields["text_config"] |= {
+        "hidden_size": numbers["hidden"],
+        "intermediate_size": numbers["inner"],
+        "num_hidden_layers": numbers["layers"],
+        "num_attention_heads": numbers["heads"],
+        "num_key_value_heads": numbers["kv"],
+        "vocab_size": numbers["vocabulary"],
+        "layer_types": ["full_attention"] * numbers["layers"],
+    }
+    fields["vision_config"] |= {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": numbers["hidden"],
+    }
+    fields |= {"tie_word_embeddings": numbers["tied"], "sam2_config": "configs/sam2.1_hiera_b+", "sam2_image_size": 768}
+    return UniPixelConfig.from_dict(fields)

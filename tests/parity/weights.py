@@ -1,0 +1,59 @@
+"""The tiny weights of the recorded figures, rebuilt from the names of the tensors."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unipixel.checkpoint import build_empty
+from unipixel.config import UniPixelConfig
+from unipixel.model import UniPixel
+from unipixel.tracking.config import SegmenterConfig
+from unipixel.weights import to_disk_name
+
+PARITY = Path(__file__).parent
+GOLDEN = PARITY / "golden"
+
+
+def tiny_segmenter_config() -> SegmenterConfig:
+    """The SAM 2.1 sizes of the recorded figures."""
+    return SegmenterConfig.from_tree(json.loads((PARITY / "sam2_tiny.json").read_text(encoding="utf-8")))
+
+
+def tiny_config() -> UniPixelConfig:
+    """The configuration of the recorded figures: window pooling, untied head."""
+    fields = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
+    return UniPixelConfig.from_dict(fields, segmenter=tiny_segmenter_config())
+
+
+def seeded_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Draw a tensor from the name that the reference gives it in memory."""
+    values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if len(shape) == 1:
+        values = 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
+    elif "gaussian" in name or "embed" in name:
+        values = 0.5 * values
+    else:
+        values = 1.4 * values / np.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def tiny_model(config: UniPixelConfig | None = None) -> UniPixel:
+    """The model of the recorded figures, or one of another configuration drawn in the same way."""
+    model = build_empty(config or tiny_config())
+    state = {
+        name: seeded_tensor(_reference_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    return model.eval()
+
+
+def _reference_name(name: str) -> str:
+    """The name in the reference's memory: ours, with the prompt encoder's parts at the top and gamma renamed."""
+    return name if name.startswith("model.") else to_disk_name(name)

@@ -1,0 +1,145 @@
+"""Writing answers: streaming, batches, prefixes, sampling, stopping."""
+
+# mypy: disable-error-code="union-attr, operator, arg-type, assignment"
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from parity.weights import tiny_config, tiny_model
+
+from unipixel.generation import AnswerStream, GenerationSettings, read
+from unipixel.inputs import ModelInputs, VideoInput
+from unipixel.model import UniPixel
+
+SHORT = GenerationSettings(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def model() -> UniPixel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def clip() -> VideoInput:
+    return VideoInput(torch.randn(64, 1176, generator=torch.Generator().manual_seed(3)), (1, 8, 8))
+
+
+def _question(*tokens: int) -> ModelInputs:
+    return ModelInputs(torch.tensor([tokens]))
+
+
+def _first(clip: VideoInput, *tokens: int) -> ModelInputs:
+    return ModelInputs(torch.tensor([[5, 6, *[992] * 16, *tokens]]), videos=(clip,))
+
+
+def test_greedy_tokens_are_those_of_repeated_forward_passes(model: UniPixel, clip: VideoInput) -> None:
+    """Independent truth: no cache, the whole text read anew for each token."""
+    answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    tokens: list[int] = []
+    with torch.no_grad():
+        for _ in range(6):
+            tokens.append(int(model(_first(clip, 30, 31, *tokens)).logits[0, -1].argmax()))
+    assert list(answer.token_ids) == tokens
+    assert answer.stop_reason == "length"
+
+
+def test_follow_up_reads_only_its_new_tokens(model: UniPixel, clip: VideoInput) -> None:
+    first = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    second = model.generate(_question(40, 41, 42), prefix=first.prefix, settings=SHORT)[0]
+    assert first.num_read_tokens == 20
+    # Three new tokens and the last one of the answer, which was chosen but not read yet.
+    assert second.num_read_tokens == 4
+    at_once = model.generate(_first(clip, 30, 31, *first.token_ids, 40, 41, 42), settings=SHORT)[0]
+    assert second.token_ids == at_once.token_ids
+
+
+def test_batch_over_one_prefix_equals_single_answers(model: UniPixel, clip: VideoInput) -> None:
+    prefix = read(model, _first(clip)).prefix
+    ids = torch.tensor([[30, 31, 32, 33], [40, 41, 0, 0], [50, 51, 52, 0]])
+    batch = ModelInputs(ids, attention_mask=torch.arange(4) < torch.tensor([[4], [2], [3]]))
+    together = model.generate(batch, prefix=prefix, settings=SHORT)
+    alone = [
+        model.generate(_question(*row), prefix=prefix, settings=SHORT)[0]
+        for row in ((30, 31, 32, 33), (40, 41), (50, 51, 52))
+    ]
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
+    assert [answer.num_read_tokens for answer in together] == [4, 2, 3]
+    assert all(answer.prefix is None for answer in together)
+
+
+def test_each_seg_brings_the_tokens_of_the_state_before_it(clip: VideoInput) -> None:
+    plain = tiny_model()
+    tokens = list(plain.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids)
+    seg = tokens[2]
+    model = tiny_model(replace(tiny_config(), seg_token_id=seg))
+    answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    places = [place for place, token in enumerate(answer.token_ids) if token == seg]
+    inputs = _first(clip, 30, 31, *answer.token_ids)
+    with torch.no_grad():
+        output = model(inputs)
+        expected = model.mask_tokens(model.seg_states(output, inputs.input_ids))
+    assert len(answer.mask_tokens) == len(places) > 0
+    torch.testing.assert_close(answer.mask_tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_stream_yields_the_tokens_of_the_finished_answer(model: UniPixel, clip: VideoInput) -> None:
+    stream = AnswerStream(model, _first(clip, 30, 31), settings=SHORT)
+    tokens = [step.token_id for step in stream]
+    assert tuple(tokens) == stream.finish()[0].token_ids
+
+
+def test_end_token_ends_the_answer(clip: VideoInput) -> None:
+    plain = tiny_model()
+    tokens = plain.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+    model = tiny_model(replace(tiny_config(), eos_token_ids=(tokens[3],)))
+    answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    assert answer.token_ids == tokens[: tokens.index(tokens[3]) + 1]
+    assert answer.stop_reason == "end"
+
+
+def test_stop_string_ends_the_answer(model: UniPixel, clip: VideoInput) -> None:
+    tokens = model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+    settings = replace(SHORT, stop_strings=(f"<{tokens[1]}>",))
+    answer = model.generate(
+        _first(clip, 30, 31), settings=settings, decode=lambda ids: "".join(f"<{token}>" for token in ids)
+    )[0]
+    assert answer.token_ids == tokens[:2]
+    assert answer.stop_reason == "stop_string"
+
+
+def test_stop_string_without_a_decoder_is_refused(model: UniPixel, clip: VideoInput) -> None:
+    with pytest.raises(ValueError, match="stop_strings need `decode`"):
+        model.generate(_first(clip), settings=GenerationSettings(stop_strings=("x",)))
+
+
+def test_sampling_repeats_with_its_seed_and_varies_without(model: UniPixel, clip: VideoInput) -> None:
+    def sampled(seed: int) -> tuple[int, ...]:
+        settings = GenerationSettings(max_new_tokens=12, temperature=2.0, seed=seed)
+        return model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids
+
+    assert sampled(1) == sampled(1)
+    assert len({sampled(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_sampling_from_one_token_is_greedy(model: UniPixel, clip: VideoInput, narrow: dict[str, float]) -> None:
+    greedy = model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+    settings = GenerationSettings(max_new_tokens=6, temperature=1.0, seed=0, **narrow)
+    assert model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids == greedy
+
+
+def test_model_keeps_nothing_of_an_answer(model: UniPixel, clip: VideoInput) -> None:
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    model.generate(_first(clip, 30, 31), settings=SHORT)
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_new_tokens", 0), ("temperature", -0.1), ("top_p", 0.0), ("top_k", 0)]
+)
+def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be .* got {value}"):
+        GenerationSettings(**{field: value})
