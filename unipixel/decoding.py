@@ -173,6 +173,9 @@ class MediaFile(FrameSource):
                 except StopIteration as stop:
                     damage = stop.value or self._damage
                     break
+                if self._table.is_timed and picture.pts not in self._table.pts[index : index + 1]:
+                    # Damaged times: frames can no longer be named by them, only by counting.
+                    self._table = replace(self._table, pts=self._table.pts[:0])
                 yield Frame(index, clock.seconds(picture.pts), convert(picture))
                 index += 1
         if damage or index < (self.info.num_frames or 0):
@@ -224,6 +227,9 @@ class MediaFile(FrameSource):
         except av.FFmpegError:
             return
         for picture in decode_packets(container, stream, wanted=wanted):
+            # What the decoder patches up depends on the frames it saw before.
+            if picture.is_corrupt:
+                return
             # Pictures before the keyframe may refer to what was skipped.
             if picture.pts is None or picture.pts < key_pts:
                 continue

@@ -90,13 +90,14 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        written, self._path = self.path, None
+        written = self.path
         try:
             # A writer that fails while closing leaves nothing behind either.
             self._stack.__exit__(kind, error, trace)
             if _keeps(kind):
                 self._move(written)
         finally:
+            self._path = None
             shutil.rmtree(written, ignore_errors=True)
 
     def _check_target(self) -> None:
