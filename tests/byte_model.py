@@ -1,0 +1,34 @@
+"""A tiny configuration that fits the bundled tokenizer, whose tokens are bytes."""
+
+from __future__ import annotations
+
+from transformers import Qwen2_5_VLConfig
+
+from unipixel.config import UniPixelConfig
+from unipixel.tracking.config import SegmenterConfig
+
+
+def byte_config(image_size: int = 64, seg_token_id: int = 265) -> UniPixelConfig:
+    qwen = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 272, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 256, "eos_token_id": 258,
+            "pad_token_id": 256, "rope_scaling": {"type": "default", "mrope_section": [1, 1, 2]},
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=262, video_token_id=263, vision_start_token_id=259, vision_end_token_id=260,
+    )  # fmt: skip
+    segmenter = SegmenterConfig.from_tree(
+        {
+            "image_size": image_size,
+            "image_encoder": {
+                "trunk": {"embed_dim": 16, "stages": [1, 1, 1, 1], "global_att_blocks": [2]},
+                "neck": {"d_model": 32},
+            },
+            "memory_encoder": {"out_dim": 8},
+        }
+    )
+    return UniPixelConfig(qwen=qwen, segmenter=segmenter, ref_token_id=264, seg_token_id=seg_token_id, mem_token_id=266)
