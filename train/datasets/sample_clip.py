@@ -1,0 +1,134 @@
+"""Draws the sample clip that ships with the package: four objects of the drawn world in four seconds.
+
+    python -m unipixel.train.datasets.sample_clip [FILE.mp4]
+
+Everything is placed by hand, so the clip is the same on every machine; the bytes of the file also
+depend on the version of x264.
+"""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipixel.assets import sample_path
+from unipixel.train.datasets.world.backgrounds import smooth_noise
+from unipixel.train.datasets.world.layers import draw_layer, visibility
+from unipixel.train.datasets.world.motion import Plan, Trajectory
+from unipixel.train.datasets.world.painting import paint_layer
+from unipixel.train.datasets.world.scene import NUM_MOMENTS, Scene, WorldObject
+from unipixel.train.datasets.world.schema import Clip
+from unipixel.train.datasets.world.textures import Look
+from unipixel.train.datasets.world.vocabulary import SHADES
+
+WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
+CRF = 20
+"""Quality of x264: masks stay true to the pixel at the outlines, in a tenth of the allowed 300 kB."""
+
+_WALL_TOP, _WALL_FOOT = (0.80, 0.78, 0.82), (0.58, 0.60, 0.67)
+
+
+def sample_scene() -> Scene:
+    """Return what happens in the clip, the farthest object first.
+
+    A striped red star moves right; a blue circle starts behind it and overtakes it. A large green square
+    stays still, and a spotted yellow heart moves up behind it.
+    """
+    objects = (
+        _object("heart yellow spotted", 0.17, Plan("line", "up"), start=(1.06, 0.88), end=(1.09, 0.12)),
+        _object("square green plain", 0.29, Plan("still"), start=(1.08, 0.47), end=(1.08, 0.47)),
+        _object("star red striped", 0.2, Plan("line", "right"), start=(0.27, 0.36), end=(0.62, 0.35)),
+        _object("circle blue plain", 0.15, Plan("line", "right"), start=(0.11, 0.55), end=(0.8, 0.57)),
+    )
+    return Scene((WIDTH / HEIGHT, 1.0), objects, NUM_FRAMES, float(FPS))
+
+
+def sample_clip() -> Clip:
+    """Draw the clip; objects 1 to 4 are star, circle, square and heart."""
+    scene = sample_scene()
+    moments = np.linspace(0, 1, scene.num_frames)
+    layers = [draw_layer(obj, moments, pixels_per_unit=HEIGHT) for obj in scene.objects]
+    view = visibility(layers, num_frames=scene.num_frames, height=HEIGHT, width=WIDTH)
+    frames = np.repeat(_background()[None], scene.num_frames, axis=0)
+    for layer, obj in zip(layers, scene.objects, strict=True):
+        paint_layer(frames, layer, _look(obj))
+    return Clip(
+        frames=(np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8),
+        masks=view.masks,
+        object_ids=(4, 3, 1, 2),
+        frame_indices=tuple(range(scene.num_frames)),
+        timestamps_seconds=tuple(index / scene.fps for index in range(scene.num_frames)),
+        num_source_frames=scene.num_frames,
+        fps=scene.fps,
+    )
+
+
+def write_sample(path: Path) -> None:
+    """Draw the clip into an MP4 file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from unipixel.export import OverlayVideoWriter
+    from unipixel.frames import Frame
+
+    clip = sample_clip()
+    with OverlayVideoWriter(path, fps=clip.fps, crf=CRF) as writer:
+        for index, (image, seconds) in enumerate(zip(clip.frames, clip.timestamps_seconds, strict=True)):
+            writer.write(Frame(index, seconds, image), {})
+
+
+def main() -> None:
+    """Write the clip to a file, by default where the package keeps it."""
+    parser = argparse.ArgumentParser(description="Draw the bundled sample clip.")
+    parser.add_argument("path", type=Path, nargs="?", default=sample_path(), help="file to write")
+    path = parser.parse_args().path
+    write_sample(path)
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+def _object(
+    words: str, extent: float, plan: Plan, *, start: tuple[float, float], end: tuple[float, float]
+) -> WorldObject:
+    shape, colour, texture = words.split()
+    steps = np.linspace(0, 1, NUM_MOMENTS)[:, None]
+    centres = np.array(start) * (1 - steps) + np.array(end) * steps
+    is_there = np.ones(NUM_MOMENTS, bool)
+    path = Trajectory(centres, np.full(NUM_MOMENTS, extent), np.zeros(NUM_MOMENTS), is_there, None)
+    return WorldObject(shape, colour, texture, extent, plan, path)
+
+
+def _look(obj: WorldObject) -> Look:
+    """Paint in the middle of the colour's range; stripes and spots are darker."""
+    shade = SHADES[obj.colour]
+    hue, saturation, value = (sum(limits) / 2 for limits in (shade.hue, shade.saturation, shade.value))
+    base = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
+    red, green, blue = (0.42 * channel for channel in base)
+    return Look(
+        texture=obj.texture,
+        base=base,
+        second=(red, green, blue),
+        period=0.3,
+        duty=0.38,
+        phase=(0.0, 0.35),
+        pattern_angle=0.6,
+        outline=None,
+        shading=0.15,
+    )
+
+
+def _background() -> NDArray[np.float32]:
+    """Paint a quiet cloudy wall (H, W, 3), 0 to 1, darker towards the bottom."""
+    clouds = smooth_noise(np.random.default_rng(3), height=HEIGHT, width=WIDTH, cells=3)
+    fall = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
+    weight = 0.65 * fall + 0.35 * clouds
+    low, high = np.asarray(_WALL_TOP, np.float32), np.asarray(_WALL_FOOT, np.float32)
+    return np.asarray(low + (high - low) * weight, np.float32)
+
+
+if __name__ == "__main__":
+    main()
