@@ -48,23 +48,18 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     Raises:
         ValueError: The mapping is not of that form, too large, or its runs do not fill the mask.
     """
-    size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_count(side) for side in size):
-        raise ValueError(f"run lengths need `size` [H, W] of two integers, got {size!r}")
-    height, width = (int(side) for side in size)
-    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
-        raise ValueError(f"a mask has 1 to {MAX_MASK_PIXELS} pixels, `size` says {height} x {width}")
-    if isinstance(counts, str):
-        runs = _unpack_counts(counts)
-    elif isinstance(counts, (list, tuple)) and all(_is_count(count) for count in counts):
-        runs = np.asarray(counts, dtype=np.int64)
-    else:
-        raise ValueError(f"run lengths need `counts` as a compressed string or a list of integers, got {type(counts)}")
-    # Each run is bounded before they are summed: a sum of huge runs could wrap around to the right one.
-    if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
-        raise ValueError(f"run lengths of {len(runs)} runs do not fill a mask of {height} x {width} pixels")
+    (height, width), runs = _checked_runs(rle)
     values = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def check_rle(rle: Mapping[str, Any]) -> None:
+    """Check that `decode_rle` can read run lengths, without restoring the mask.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    _checked_runs(rle)
 
 
 def rle_area(rle: Mapping[str, Any]) -> int:
@@ -152,6 +147,26 @@ def to_token_grid(
 def _check_plane(mask: NDArray[Any]) -> None:
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"a mask has shape (H, W) with at least one pixel, not {mask.shape}")
+
+
+def _checked_runs(rle: Mapping[str, Any]) -> tuple[tuple[int, int], NDArray[np.int64]]:
+    """Read size and runs, and check that the runs fill the mask."""
+    size, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_count(side) for side in size):
+        raise ValueError(f"run lengths need `size` [H, W] of two integers, got {size!r}")
+    height, width = (int(side) for side in size)
+    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"a mask has 1 to {MAX_MASK_PIXELS} pixels, `size` says {height} x {width}")
+    if isinstance(counts, str):
+        runs = _unpack_counts(counts)
+    elif isinstance(counts, (list, tuple)) and all(_is_count(count) for count in counts):
+        runs = np.asarray(counts, dtype=np.int64)
+    else:
+        raise ValueError(f"run lengths need `counts` as a compressed string or a list of integers, got {type(counts)}")
+    # Each run is bounded before they are summed: a sum of huge runs could wrap around to the right one.
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
+        raise ValueError(f"run lengths of {len(runs)} runs do not fill a mask of {height} x {width} pixels")
+    return (height, width), runs
 
 
 def _is_count(value: Any) -> bool:

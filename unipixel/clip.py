@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from unipixel.inputs import VideoInput
+from unipixel.memory.records import PromptRecord
 from unipixel.patches import FRAMES_PER_PAIR
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt, VisualPrompt
 from unipixel.sampling import check_frame_index
@@ -143,3 +144,28 @@ def to_references(
         num_frames = FRAMES_PER_PAIR * layout.grid_thw[0]
         references.append(ReferencePrompt(coords, frame=layout.place(prompt.frame_index), num_frames=num_frames))
     return tuple(references)
+
+
+def record_prompt(prompt: VisualPrompt) -> PromptRecord:
+    """Return a prompt as the object memory keeps it."""
+    if isinstance(prompt, PointPrompt):
+        return PromptRecord("point", prompt.frame_index, (prompt.x, prompt.y), is_positive=prompt.is_positive)
+    if isinstance(prompt, BoxPrompt):
+        return PromptRecord("box", prompt.frame_index, tuple(prompt.xyxy))
+    return PromptRecord.of_mask(prompt.mask, prompt.frame_index)
+
+
+def recall_prompt(record: PromptRecord, *, frame_size: tuple[int, int]) -> VisualPrompt:
+    """Return a prompt that the object memory kept.
+
+    Args:
+        record: From `record_prompt`.
+        frame_size: (H, W) of the video.
+    """
+    if record.kind == "point":
+        x, y = record.coords
+        return PointPrompt(x, y, record.frame_index, record.is_positive)
+    if record.kind == "box":
+        left, top, right, bottom = record.coords
+        return BoxPrompt((left, top, right, bottom), record.frame_index)
+    return MaskPrompt(record.mask(frame_size), record.frame_index)

@@ -160,3 +160,14 @@ def test_to_token_grid_refuses_masks_of_another_shape(shape: tuple[int, ...]) ->
 def test_to_token_grid_refuses_a_grid_of_half_tokens() -> None:
     with pytest.raises(ValueError, match=r"multiples of 2, got \(3, 4\)"):
         to_token_grid(np.zeros((1, 1, 8, 8), dtype=bool), (3, 4))
+
+
+@pytest.mark.parametrize(("grid_hw", "rows", "columns"), [((22, 42), 4, 6), ((34, 60), 6, 8)])
+def test_to_token_grid_of_a_rectangle_is_the_published_one(grid_hw: tuple[int, int], rows: int, columns: int) -> None:
+    # Recorded from the published code: object 1 of case_preprocess_long and _short, a rectangle on 854 x 480 pixels.
+    masks = np.zeros((5, 1, 480, 854), dtype=bool)
+    masks[:, :, : 480 // 3, : 854 // 4] = True
+    masks[1::3] = False
+    expected = torch.zeros(3, 1, grid_hw[0] // 2, grid_hw[1] // 2, dtype=torch.bool)
+    expected[:2, :, :rows, :columns] = True
+    assert torch.equal(to_token_grid(masks, grid_hw), expected)

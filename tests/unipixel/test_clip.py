@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from unipixel.clip import ClipLayout, check_prompt, to_references
+from unipixel.clip import ClipLayout, check_prompt, recall_prompt, record_prompt, to_references
+from unipixel.memory.records import PromptRecord
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 LAYOUT = ClipLayout((0, 4, 8, 11, 15), frame_size=(480, 854), num_video_frames=20, grid_thw=(3, 22, 42))
@@ -70,3 +71,19 @@ def test_prompts_on_the_edge_are_accepted(prompt: VisualPrompt) -> None:
 def test_prompts_that_are_no_reference_are_refused(prompt: VisualPrompt, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_references([prompt], LAYOUT, image_size=768)
+
+
+@pytest.mark.parametrize("prompt", [PointPrompt(1.5, 2, 7, is_positive=False), BoxPrompt((1, 2.5, 3, 4), 5)])
+def test_recorded_prompts_are_recalled(prompt: VisualPrompt) -> None:
+    record = PromptRecord.from_json(record_prompt(prompt).to_json(), (6, 8))
+    assert recall_prompt(record, frame_size=(6, 8)) == prompt
+
+
+def test_a_recorded_mask_is_recalled() -> None:
+    mask = np.eye(6, 8, dtype=bool)
+    recalled = recall_prompt(record_prompt(MaskPrompt(mask, 3)), frame_size=(6, 8))
+    assert isinstance(recalled, MaskPrompt)
+    assert (recalled.mask == mask).all()
+    assert recalled.frame_index == 3
+    with pytest.raises(ValueError, match="a point holds no mask"):
+        record_prompt(PointPrompt(1, 2)).mask((6, 8))
