@@ -24,7 +24,8 @@ def rotary_table(side: int, width: int, theta: float, device: torch.device) -> T
     """Return the axial rotations (side*side, width/2) as complex numbers: x in the first half, then y."""
     # Kept for later calls that may record gradients, so never an inference tensor.
     with torch.inference_mode(False), torch.no_grad():
-        rates = theta ** (-torch.arange(0, width, 4, device=device)[: width // 4].float() / width)
+        # Rounded as in the package (position_encoding.py): bfloat16 memories magnify the last bit.
+        rates = 1.0 / (theta ** (torch.arange(0, width, 4, device=device)[: width // 4].float() / width))
         place = torch.arange(side, device=device, dtype=torch.float32)
         angles = torch.outer(place, rates)
         x = angles[None].expand(side, -1, -1)

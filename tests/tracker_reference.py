@@ -1,0 +1,124 @@
+"""The tiny segmenter of the recorded figures, drawn videos, and the sam2 package's predictor over both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from parity.weights import seeded_tensor, tiny_segmenter_config
+from torch import Tensor
+
+from unipixel.tracking.build import build_modules
+from unipixel.tracking.config import SegmenterConfig
+from unipixel.tracking.frames import normalise_frame
+from unipixel.tracking.segmenter import Segmenter
+
+HEIGHT, WIDTH = 192, 256
+# What configs/sam2.1/*.yaml of the package sets beside its three sections.
+_FLAGS = {
+    "sigmoid_scale_for_mem_enc": 20.0,
+    "sigmoid_bias_for_mem_enc": -10.0,
+    "use_mask_input_as_output_without_sam": True,
+    "directly_add_no_mem_embed": True,
+    "no_obj_embed_spatial": True,
+    "use_high_res_features_in_sam": True,
+    "multimask_output_in_sam": True,
+    "iou_prediction_use_sigmoid": True,
+    "use_obj_ptrs_in_encoder": True,
+    "add_tpos_enc_to_obj_ptrs": True,
+    "proj_tpos_enc_in_obj_ptrs": True,
+    "use_signed_tpos_enc_to_obj_ptrs": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "pred_obj_scores_mlp": True,
+    "fixed_no_obj_ptr": True,
+    "multimask_output_for_tracking": True,
+    "use_multimask_token_for_obj_ptr": True,
+    "multimask_min_pt_num": 0,
+    "multimask_max_pt_num": 1,
+    "use_mlp_for_obj_ptr_proj": True,
+}
+
+
+def tiny_segmenter(*, score_shift: float = 0.0, config: SegmenterConfig | None = None) -> Segmenter:
+    """Return the segmenter of the recorded figures; `score_shift` makes objects come and go."""
+    segmenter = Segmenter(config or tiny_segmenter_config())
+    state = {}
+    for name, tensor in segmenter.state_dict().items():
+        # The recorded names call the fuser's layer scale `weight`.
+        recorded = name.replace(".gamma", ".weight") if "fuser" in name else name
+        state[name] = seeded_tensor(f"sam2.{recorded}", tuple(tensor.shape))
+    state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += score_shift
+    segmenter.load_state_dict(state)
+    return segmenter.eval()
+
+
+def drawn_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Draw discs that wander over a shaded ground: (T, H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    ground = np.stack([x / width, y / height, (x + y) / (height + width)], axis=-1) * 120 + 40
+    centres, speeds = rng.uniform(0.2, 0.8, (3, 2)) * (width, height), rng.uniform(-2.5, 2.5, (3, 2))
+    radii, colours = rng.uniform(0.1, 0.22, 3) * height, rng.uniform(0, 255, (3, 3))
+    video = np.empty((num_frames, height, width, 3), np.uint8)
+    for index in range(num_frames):
+        picture = ground.copy()
+        for centre, speed, radius, colour in zip(centres, speeds, radii, colours, strict=True):
+            where = np.abs((centre + speed * index) % (2 * np.array([width, height])) - (width, height))
+            picture[(x - where[0]) ** 2 + (y - where[1]) ** 2 < radius**2] = colour
+        video[index] = np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255)
+    return video
+
+
+class Official:
+    """The package's predictor with our weights, on frames that are handed over as tensors."""
+
+    def __init__(self, segmenter: Segmenter, video: np.ndarray, **flags: Any) -> None:
+        from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+        config = segmenter.config
+        modules = build_modules(config)
+        sections = {name: modules[name] for name in ("image_encoder", "memory_attention", "memory_encoder")}
+        sizes = {"image_size": config.image_size, "num_maskmem": config.num_maskmem}
+        self.predictor = SAM2VideoPredictor(**sections, **sizes, **_FLAGS, **flags).eval()
+        self.predictor.load_state_dict(segmenter.state_dict())
+        frames = torch.stack([normalise_frame(frame, image_size=config.image_size) for frame in video])
+        loaded = (frames, video.shape[1], video.shape[2])
+        with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=loaded):
+            self.state = self.predictor.init_state("")
+
+    def click(self, frame: int, object_id: int, points: Any, labels: Sequence[int], **options: Any) -> Tensor:
+        """Prompt by clicks; logits (B, H, W) of all objects on the frame."""
+        points, labels = np.array(points, np.float32), np.array(labels, np.int32)
+        verb = self.predictor.add_new_points_or_box
+        return verb(self.state, frame, object_id, points=points, labels=labels, **options)[2][:, 0]
+
+    def box(self, frame: int, object_id: int, box: Sequence[float]) -> Tensor:
+        """Prompt by a box; logits (B, H, W)."""
+        verb = self.predictor.add_new_points_or_box
+        return verb(self.state, frame, object_id, box=np.array(box, np.float32))[2][:, 0]
+
+    def mask(self, frame: int, object_id: int, mask: np.ndarray) -> Tensor:
+        """Prompt by a mask; logits (B, H, W)."""
+        return self.predictor.add_new_mask(self.state, frame, object_id, mask)[2][:, 0]
+
+    def propagate(self, **options: Any) -> dict[int, Tensor]:
+        """Follow all objects; logits (B, H, W) by frame index."""
+        frames = self.predictor.propagate_in_video(self.state, **options)
+        return {index: logits[:, 0].clone() for index, _, logits in frames}
+
+
+def min_iou(ours: Tensor, theirs: Tensor) -> float:
+    """Return the least IoU of masks given as logits (..., H, W); two empty masks agree."""
+    a, b = ours > 0, theirs > 0
+    union = (a | b).flatten(-2).sum(-1)
+    shared = (a & b).flatten(-2).sum(-1)
+    return float(torch.where(union > 0, shared / union.clamp(min=1), 1.0).min())
+
+
+def foreground(logits: Tensor) -> Tensor:
+    """Return the share of pixels on the object, (...)."""
+    return (logits > 0).float().flatten(-2).mean(-1)
