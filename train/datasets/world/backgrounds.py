@@ -51,8 +51,8 @@ def photograph(name: str) -> Image.Image:
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("The drawn world needs scikit-image: install the extra `unipixel-agent[train]`.")
-    with Image.open(Path(spec.submodule_search_locations[0]) / "data" / name) as picture:
-        picture = picture.convert("RGB")
+    with Image.open(Path(spec.submodule_search_locations[0]) / "data" / name) as file:
+        picture = file.convert("RGB")
         shorter = min(picture.size)
         if shorter > 640:
             width, height = (round(side * 640 / shorter) for side in picture.size)
@@ -112,7 +112,7 @@ def smooth_noise(rng: np.random.Generator, *, height: int, width: int, cells: in
             total[..., channel] += weight * np.asarray(layer)
         weight *= 0.5
     low, high = total.min(), total.max()
-    return (total - low) / max(float(high - low), 1e-6)
+    return ((total - low) / max(float(high - low), 1e-6)).astype(np.float32)
 
 
 def _crop(rng: np.random.Generator, name: str, *, height: int, width: int) -> Array:
@@ -122,8 +122,8 @@ def _crop(rng: np.random.Generator, name: str, *, height: int, width: int) -> Ar
     crop_width, crop_height = width * scale, height * scale
     left, top = rng.uniform(0, picture.width - crop_width), rng.uniform(0, picture.height - crop_height)
     box = (left, top, left + crop_width, top + crop_height)
-    part = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box), np.float32) / 255
-    return part[:, ::-1] if rng.random() < 0.5 else part
+    part = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box), np.float32) / np.float32(255)
+    return np.flip(part, axis=1) if rng.random() < 0.5 else part
 
 
 def canvas(

@@ -32,11 +32,6 @@ class Actor:
     trajectory: Trajectory
 
 
-def _is_inside(centres: Array, *, margin: float, frame: tuple[float, float]) -> bool:
-    low, high = centres.min(axis=0) - margin, centres.max(axis=0) + margin
-    return bool(low.min() >= -0.02 and high[0] <= frame[0] + 0.02 and high[1] <= frame[1] + 0.02)
-
-
 def _actor(
     rng: np.random.Generator, centres: Array, *, extent: float, plan: Plan, key_time: float | None = None
 ) -> Actor:

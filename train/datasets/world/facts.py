@@ -12,15 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unipixel.train.datasets.world.courses import (
+    FALSE,
+    MOTION_WORDS,
+    TRUE,
+    UNKNOWN,
+    Truth,
+    motion_truth,
+    same_course,
+)
 from unipixel.train.datasets.world.layers import Visibility
-from unipixel.train.datasets.world.motion import Plan
 from unipixel.train.datasets.world.scene import Scene, WorldObject
 from unipixel.train.datasets.world.shapes import AREAS, REACH
-from unipixel.train.datasets.world.vocabulary import DIRECTIONS, MOTIONS, size_class
+from unipixel.train.datasets.world.vocabulary import size_class
 
-TRUE, FALSE, UNKNOWN = 1, 0, -1
-Truth = NDArray[np.int8]
-MOTION_WORDS = (*MOTIONS, "moves", "returns")
 MIN_FRAMES_FOR_MOTION = 4
 
 
@@ -38,6 +43,7 @@ class Facts:
         gaps_at: For "start" and "end", distances of the centres (O, O), NaN where one is not seen.
         centres: Centres of the whole objects (O, N, 2) in units of the shorter side.
         seen: Whether enough of an object is visible to recognise it (O, N).
+        whole: Whether nearly all of it is visible, so that its middle shows (O, N).
         speeds: Mean and peak speed (O, 2), shorter sides per clip; NaN where it cannot be ranked.
         areas: Nominal area at the start and at the end (O, 2), squared shorter sides.
         extents: Extent at the start and at the end (O, 2).
@@ -55,6 +61,7 @@ class Facts:
     gaps_at: dict[str, NDArray[np.float64]]
     centres: NDArray[np.float64]
     seen: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
     speeds: NDArray[np.float64]
     areas: NDArray[np.float64]
     extents: NDArray[np.float64]
@@ -85,68 +92,6 @@ def both(*truths: Truth) -> Truth:
 def negation(truth: Truth) -> Truth:
     """Three-valued "not", element by element."""
     return np.where(truth == UNKNOWN, UNKNOWN, 1 - truth).astype(np.int8)
-
-
-def _direction_truth(plan: Plan) -> dict[str, int]:
-    """Truth of the five directions for a plan."""
-    truth = dict.fromkeys((*DIRECTIONS, "diagonal"), FALSE)
-    if plan.path == "still":
-        return truth
-    if plan.path in ("circle", "bounce", "turn", "return"):
-        return dict.fromkeys(truth, UNKNOWN)
-    if plan.direction == "diagonal":
-        return {**dict.fromkeys(DIRECTIONS, UNKNOWN), "diagonal": TRUE}
-    return {**truth, str(plan.direction): TRUE}
-
-
-def motion_truth(plan: Plan) -> dict[str, int]:
-    """Truth of every motion word for a plan.
-
-    Words that a fair viewer might or might not grant (does an object that bounces straight back turn back?)
-    are UNKNOWN.
-
-    Args:
-        plan: What an object does.
-
-    Returns:
-        TRUE, FALSE or UNKNOWN for each of `MOTION_WORDS`.
-    """
-    truth = dict.fromkeys(MOTION_WORDS, FALSE) | _direction_truth(plan)
-    changes = plan.spins or plan.growth != 1.0 or plan.appears > 0
-    if plan.path == "still":
-        truth["still"] = UNKNOWN if changes else TRUE
-        truth["moves"] = UNKNOWN if changes else FALSE
-    else:
-        truth["moves"] = TRUE
-    truth["spins"] = TRUE if plan.spins else FALSE
-    truth["grows"] = TRUE if plan.growth > 1 else FALSE
-    truth["shrinks"] = TRUE if plan.growth < 1 else FALSE
-    if plan.profile != "steady":
-        truth[plan.profile] = TRUE
-    if plan.profile == "stops":
-        truth["slows_down"] = UNKNOWN
-    elif plan.profile == "starts_late":
-        truth["speeds_up"] = UNKNOWN
-    elif plan.profile == "slows_down":
-        truth["stops"] = UNKNOWN
-    elif plan.profile == "speeds_up":
-        truth["starts_late"] = UNKNOWN
-    if plan.appears > 0 or plan.path == "enter":
-        truth["appears_late"], truth["starts_late"] = TRUE, UNKNOWN
-    paths = {"turn": "turns_back", "circle": "circle", "bounce": "bounces", "leave": "leaves", "return": "returns"}
-    if plan.path in paths:
-        truth[paths[plan.path]] = TRUE
-    doubtful = {
-        "turn": ("speeds_up", "slows_down"),
-        "bounce": ("turns_back", "speeds_up", "slows_down"),
-        "leave": ("stops",),
-        "return": ("turns_back", "leaves", "stops", "appears_late", "bounces"),
-        "circle": ("turns_back",),
-        "enter": ("speeds_up",),
-    }
-    for word in doubtful.get(plan.path, ()):
-        truth[word] = UNKNOWN
-    return truth
 
 
 def side_truth(first: NDArray[np.float64], second: NDArray[np.float64], known: NDArray[np.bool_]) -> dict[str, Truth]:
@@ -203,54 +148,6 @@ def _contact(scene: Scene, view: Visibility) -> tuple[Truth, Truth, Truth]:
     return behind, behind.T.copy(), touches
 
 
-def _same_course(objects: tuple[WorldObject, ...]) -> tuple[Truth, Truth]:
-    """Truth of follows and overtakes (O, O), read from the whole trajectories."""
-    count = len(objects)
-    follows, overtakes = np.zeros((2, count, count), np.int8)
-    for one, first in enumerate(objects):
-        for two, second in enumerate(objects):
-            if one == two:
-                continue
-            follows[one, two], overtakes[one, two] = _course_of_pair(first, second)
-    return follows, overtakes
-
-
-def _course_of_pair(first: WorldObject, second: WorldObject) -> tuple[int, int]:
-    """Truth of "the first follows the second" and "the first overtakes the second"."""
-    moving = motion_truth(first.plan)["moves"], motion_truth(second.plan)["moves"]
-    if moving[0] != TRUE:
-        return FALSE, FALSE
-    a, b = first.trajectory.centres, second.trajectory.centres
-    simple = {"line", "enter", "leave"}
-    if first.plan.path not in simple or second.plan.path not in simple:
-        # Chasing along curves, and passing something at rest, are for the eye of the beholder.
-        near = np.linalg.norm(a - b, axis=1).min() < 0.3
-        return (UNKNOWN if near and moving[1] == TRUE else FALSE), (UNKNOWN if near else FALSE)
-    step_a, step_b = a[-1] - a[0], b[-1] - b[0]
-    heading = step_b / max(float(np.linalg.norm(step_b)), 1e-9)
-    cosine = float(step_a @ heading) / max(float(np.linalg.norm(step_a)), 1e-9)
-    if cosine < 0.5:
-        return FALSE, FALSE
-    behind = (b - a) @ heading
-    aside = np.abs((b - a) @ np.array([-heading[1], heading[0]]))
-    width = first.extent + second.extent
-    if cosine < 0.94:
-        return UNKNOWN, UNKNOWN
-    steady = first.plan.profile == second.plan.profile == "steady"
-    late = first.plan.appears > 0 or second.plan.appears > 0
-    follows = overtakes = UNKNOWN
-    if behind.min() > 0.05 and aside.max() < 0.35 * width and steady and not late:
-        follows = TRUE if behind.max() < 1.6 * width and np.ptp(behind) < 0.08 else UNKNOWN
-    elif behind.max() < -0.02 or aside.min() > 1.5 * width:
-        follows = FALSE
-    if behind[0] > 0.1 and behind[-1] < -0.1:
-        overtakes = TRUE if not late and aside.max() < 2.5 * width else UNKNOWN
-        follows = FALSE
-    elif (behind > 0.03).all() or (behind < -0.03).all():
-        overtakes = FALSE
-    return follows, overtakes
-
-
 def _speeds(objects: tuple[WorldObject, ...]) -> NDArray[np.float64]:
     """Mean and peak speed (O, 2) of the centres, shorter sides per clip."""
     result = np.full((len(objects), 2), np.nan)
@@ -302,7 +199,7 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
         word: np.array([truth[word] if has_motion else UNKNOWN for truth in truths], np.int8) for word in MOTION_WORDS
     }
     behind, front, touches = _contact(scene, view)
-    follows, overtakes = _same_course(objects)
+    follows, overtakes = same_course(objects)
     if not has_motion:
         follows, overtakes = np.full((2, count, count), UNKNOWN, np.int8)
     pairs_seen = seen[:, None] & seen[None]
@@ -330,6 +227,7 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
         gaps_at={"start": gaps[..., 0], "end": gaps[..., -1]},
         centres=centres,
         seen=seen,
+        whole=seen & (visible > 0.85),
         speeds=_speeds(objects) if has_motion else np.full((count, 2), np.nan),
         areas=np.array([AREAS[obj.shape] for obj in objects])[:, None] * ends**2,
         extents=ends,

@@ -108,7 +108,8 @@ def patch_grid(
     cosine = np.cos(state.angles).astype(np.float32)[:, None, None]
     sine = np.sin(state.angles).astype(np.float32)[:, None, None]
     dx, dy = dx[:, None, :], dy[:, :, None]
-    return origins, dx * cosine + dy * sine, dy * cosine - dx * sine, extents
+    x, y = dx * cosine + dy * sine, dy * cosine - dx * sine
+    return origins, np.asarray(x, np.float32), np.asarray(y, np.float32), extents
 
 
 def draw_layer(obj: WorldObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:

@@ -146,7 +146,9 @@ def _bounce(
     axis, far = int(rng.integers(2)), bool(rng.integers(2))
     touch = np.empty(2)
     touch[axis] = frame[axis] - margin if far else margin
-    touch[1 - axis] = rng.uniform(margin, frame[1 - axis] - margin)
+    # The other edges stay at a distance: it shall be clear which one it bounces off.
+    inset = min(margin + 0.06, frame[1 - axis] / 2 - 0.02)
+    touch[1 - axis] = rng.uniform(inset, frame[1 - axis] - inset)
     room = max(frame[axis] - 2 * margin, 0.1)
     speed = rng.uniform(0.6, 1.0) * room / max(key_time, 1 - key_time)
     speed = max(speed, min(0.5, room / max(key_time, 1 - key_time)))
@@ -155,8 +157,7 @@ def _bounce(
     path = np.tile(touch, (len(times), 1))
     path[:, axis] += offset
     sideways = slant * speed * (times - key_time)
-    # The sideways drift is scaled down where it would leave the frame, so that only one edge is hit.
-    low, high = margin - touch[1 - axis], frame[1 - axis] - margin - touch[1 - axis]
+    low, high = inset - touch[1 - axis], frame[1 - axis] - inset - touch[1 - axis]
     shrink = 1.0
     if sideways.max() > high:
         shrink = min(shrink, max(high, 0.0) / sideways.max())
@@ -223,14 +224,15 @@ def trajectory(
         centres = np.tile(_inside(rng, margin=margin, frame=frame), (num_times, 1))
     elif plan.path == "line":
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
-        event = float(rng.uniform(0.36, 0.6))
+        event = float(rng.uniform(0.3, 0.66))
+        event = 1 - event if plan.profile == "starts_late" else event
         own = np.clip((times - plan.appears) / (1 - plan.appears), 0, 1)
         shares = progress(own, profile=plan.profile, key_time=event, ratio=float(rng.uniform(0.1, 0.22)))
         centres = along(heading, start, shares, length)
         if plan.profile in ("stops", "starts_late"):
             key_time = plan.appears + event * (1 - plan.appears)
     elif plan.path == "turn":
-        key_time = float(rng.uniform(0.42, 0.62))
+        key_time = float(rng.uniform(0.35, 0.65))
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
         # The longer of the two ways spans the line, so that neither leaves the frame.
         shares = 1 - np.abs(times - key_time) / max(key_time, 1 - key_time)
@@ -266,7 +268,7 @@ def _through_the_edge(
         start, gone = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
         shares = np.where(times < 0.5, times / out, (1 - times) / (1 - back))
         return start + shares[:, None] * gone * heading, out
-    key_time = float(rng.uniform(0.5, 0.72))
+    key_time = float(rng.uniform(0.42, 0.78))
     entering = plan.path == "enter"
     # An entry is an exit played backwards: its heading points outwards, against the way it moves.
     angle = angle + np.pi if entering else angle

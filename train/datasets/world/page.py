@@ -32,7 +32,9 @@ img { width: 100%; border-radius: 4px; image-rendering: pixelated; }
 h2 { font-size: 13px; color: #666; font-weight: 500; margin: 8px 0; }
 p { margin: 6px 0; white-space: pre-line; }
 .q { font-weight: 600; } .a { color: #05603a; } .legend span { padding: 0 5px; border-radius: 3px; margin-right: 4px; }
-@media (prefers-color-scheme: dark) { body { background: #1c1c1e; color: #eee; } article { background: #2a2a2c; } .a { color: #7ddba8; } }
+@media (prefers-color-scheme: dark) {
+  body { background: #1c1c1e; color: #eee; } article { background: #2a2a2c; } .a { color: #7ddba8; }
+}
 """
 
 

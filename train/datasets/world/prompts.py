@@ -52,12 +52,13 @@ def visual_prompt(
             box += rng.uniform(-1, 1, 4) * np.minimum(0.1 * sides, 20)
             limits = np.array([mask.shape[1], mask.shape[0]] * 2)
             box = np.clip(box, 0, limits)
-        return VisualPrompt("box", frame, box_xyxy=tuple(float(side) for side in box))
+        edges = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        return VisualPrompt("box", frame, box_xyxy=edges)
     if is_fixed or rng.random() < 0.4:
         # One pixel of padding, so that the frame's border counts as the object's.
         depth = ndimage.distance_transform_edt(np.pad(mask[top:bottom, left:right], 1))[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        y, x = int(y) + int(top), int(x) + int(left)
+        deepest = int(depth.argmax())
+        y, x = deepest // depth.shape[1] + int(top), deepest % depth.shape[1] + int(left)
     else:
         chosen = int(rng.integers(len(rows)))
         y, x = int(rows[chosen]), int(columns[chosen])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,11 +116,14 @@ def _set_stage(
     render_size: tuple[int, int] | int | None,
     num_frames: int | None,
     encounters: float,
+    events: float,
 ) -> _Stage | None:
     """Draw a scene; None where an object can hardly be seen."""
     height, width = frame_sizes(rng, render_size)
     shorter = min(height, width)
-    scene = sample_scene(rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters)
+    scene = sample_scene(
+        rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters, event_rate=events
+    )
     indices = sample_indices(scene.num_frames, num_frames)
     moments = indices / (scene.num_frames - 1)
     layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
@@ -267,7 +270,10 @@ def generate(
         task = str(rng.choice(list(DEFAULT_MIXTURE), p=list(DEFAULT_MIXTURE.values())))
     for _ in range(MAX_ATTEMPTS):
         encounters = 0.6 if task in ("segment/relation", "conversation") or task in PIXELQA else 0.3
-        stage = _set_stage(rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters)
+        events = 0.5 if task == "segment/reasoning" else 0.15
+        stage = _set_stage(
+            rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters, events=events
+        )
         draft = None if stage is None else _draft(rng, stage.facts, task=task, split=split)
         if stage is not None and draft is not None:
             return _assemble(rng, stage, draft, task=task, seed=seed, split=split)
@@ -293,59 +299,3 @@ def _assemble(rng: np.random.Generator, stage: _Stage, draft: _Draft, *, task: s
     turns = tuple(finished(turn, ids) for turn in draft.turns)
     kind = task.partition("/")[2] or (draft.prompt if task in ("track", "caption") else "")
     return Sample(clip, task, kind, turns, prompts, seed, split, scene)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """An endless, seeded stream of samples, small enough to be sent to a loader's workers.
-
-    Attributes:
-        split: Split of all samples.
-        start: First seed.
-        mixture: Weight per task; `DEFAULT_MIXTURE` by default.
-        transfer_share: Share of the samples of task "track" that are drawn in the transfer style.
-        render_sizes: Sizes to draw from, as for `generate`.
-        frame_counts: Numbers of frames to draw from, as for `generate`.
-    """
-
-    split: Split = "train"
-    start: int = 0
-    mixture: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIXTURE))
-    transfer_share: float = 0.0
-    render_sizes: tuple[tuple[int, int] | int | None, ...] = (128,)
-    frame_counts: tuple[int | None, ...] = (8,)
-
-    def __post_init__(self) -> None:
-        """Check the mixture."""
-        unknown = sorted(set(self.mixture) - set(TASKS))
-        if unknown:
-            raise ValueError(f"Unknown tasks {unknown}; allowed are {', '.join(TASKS)}.")
-        if not self.mixture or min(self.mixture.values()) < 0 or sum(self.mixture.values()) <= 0:
-            raise ValueError(f"A mixture needs weights of at least 0 and a positive sum, not {dict(self.mixture)}.")
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number `index` of the stream; the same for every reader."""
-        seed = self.start + index
-        rng = np.random.default_rng([SPLITS.index(self.split), seed, 1])
-        weights = np.array(list(self.mixture.values()), np.float64)
-        task = list(self.mixture)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-        size = self.render_sizes[int(rng.integers(len(self.render_sizes)))]
-        count = self.frame_counts[int(rng.integers(len(self.frame_counts)))]
-        style = "transfer" if task == "track" and rng.random() < self.transfer_share else "world"
-        return generate(seed, split=self.split, task=task, render_size=size, num_frames=count, style=style)
-
-    def read(self, *, worker: int = 0, num_workers: int = 1, skip: int = 0) -> Iterator[Sample]:
-        """Samples of one worker, forever: `skip + worker`, then every `num_workers`-th.
-
-        Args:
-            worker: This reader's number, from 0.
-            num_workers: Readers that share the stream.
-            skip: Samples of the stream to pass over, for resuming.
-
-        Returns:
-            An iterator.
-        """
-        index = skip + worker
-        while True:
-            yield self[index]
-            index += num_workers

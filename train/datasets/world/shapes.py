@@ -1,6 +1,7 @@
 """Signed distances of the eight shapes and of deforming blobs, in numpy.
 
-Every shape fits the box from -0.5 to 0.5 (y down); a distance is negative inside, in units of that box.
+Every shape fits a box of side 1 around its centre of mass (y down), so that what is said of its place does
+not hang on how it is drawn; a distance is negative inside, in units of that box.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ AREAS: dict[str, float] = {
     "circle": 0.785,
     "square": 1.0,
     "triangle": 0.5,
-    "star": 0.36,
-    "ring": 0.57,
-    "cross": 0.56,
-    "heart": 0.62,
-    "crescent": 0.42,
+    "star": 0.34,
+    "ring": 0.573,
+    "cross": 0.566,
+    "heart": 0.617,
+    "crescent": 0.371,
 }
 # Distance from the centre to the farthest point of the shape, in units of its extent.
 REACH: dict[str, float] = {
     "circle": 0.5,
     "square": 0.7072,
-    "triangle": 0.7072,
-    "star": 0.53,
+    "triangle": 0.668,
+    "star": 0.526,
     "ring": 0.5,
     "cross": 0.53,
-    "heart": 0.6,
-    "crescent": 0.5,
+    "heart": 0.588,
+    "crescent": 0.634,
 }
 
 
@@ -57,11 +58,11 @@ def _polygon(x: Array, y: Array, corners: NDArray[np.float64]) -> Array:
 def _star_corners(inner: float) -> NDArray[np.float64]:
     angles = -np.pi / 2 + np.arange(10) * np.pi / 5
     radii = np.where(np.arange(10) % 2 == 0, 0.525, 0.525 * inner)
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles) + 0.025], axis=1)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
 _STAR = _star_corners(0.42)
-_TRIANGLE = np.array([[0.0, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+_TRIANGLE = np.array([[0.0, -2 / 3], [0.5, 1 / 3], [-0.5, 1 / 3]])
 
 
 def _circle(x: Array, y: Array) -> Array:
@@ -96,7 +97,7 @@ def _cross(x: Array, y: Array) -> Array:
 def _heart(x: Array, y: Array) -> Array:
     # Two discs, and the wedge between the lines from the lower tip that are tangent to them. (0.770, 0.639)
     # is the normal of such a line; the wedge ends where it touches its disc.
-    ax = np.abs(x)
+    ax, y = np.abs(x), y - np.float32(0.089)
     dx, dy = ax - np.float32(0.23), y + np.float32(0.2)
     lobe = np.sqrt(dx * dx + dy * dy) - np.float32(0.27)
     wedge = dx * np.float32(0.7696) + dy * np.float32(0.6386) - np.float32(0.27)
@@ -105,6 +106,7 @@ def _heart(x: Array, y: Array) -> Array:
 
 
 def _crescent(x: Array, y: Array) -> Array:
+    x = x - np.float32(0.202)
     disc = np.sqrt(x * x + y * y) - np.float32(0.5)
     bite = np.float32(0.42) - np.sqrt((x - np.float32(0.27)) ** 2 + y * y)
     return np.maximum(disc, bite)
@@ -168,7 +170,8 @@ def blob_distance(x: Array, y: Array, harmonics: NDArray[np.float64]) -> Array:
         outline += a * cosine + b * sine
         slope += np.float32(order + 1) * (b * cosine - a * sine)
     # First-order correction: the radial gap overstates the distance where the outline is steep.
-    return (radius - outline) / np.sqrt(1 + (slope / np.maximum(outline, np.float32(0.1))) ** 2)
+    steepness = slope / np.maximum(outline, np.float32(0.1))
+    return np.asarray((radius - outline) / np.sqrt(1 + steepness**2), np.float32)
 
 
 def blob_reach(harmonics: NDArray[np.float64]) -> float:

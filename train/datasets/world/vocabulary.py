@@ -116,7 +116,7 @@ def held_out(split: Split) -> frozenset[tuple[str, str]]:
         raise ValueError(f"Unknown split {split!r}; allowed are {', '.join(SPLITS)}.")
     if split == "test":
         return frozenset()
-    pairs = (*TEST_SHAPE_COLOURS, *TEST_MOTION_SHAPES)
+    pairs: tuple[tuple[str, str], ...] = (*TEST_SHAPE_COLOURS, *TEST_MOTION_SHAPES)
     if split == "train":
         pairs = (*pairs, *VAL_SHAPE_COLOURS, *VAL_MOTION_SHAPES)
     return frozenset(pairs)

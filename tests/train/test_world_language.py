@@ -1,0 +1,327 @@
+"""What the language says, checked again from scene words and drawn masks, without the package's own facts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import unipixel.train.datasets.world.samples as samples_module
+from unipixel.train.datasets.world import Sample, Turn, generate
+from unipixel.train.datasets.world.language.answers import PLACES
+from unipixel.train.datasets.world.language.templates import DESCRIPTION, EXPLANATORY, QUERY, QUESTION, SENTENCE, bare
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES
+
+NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
+
+
+@pytest.fixture(scope="module")
+def unpainted() -> Iterator[None]:
+    """Skip the painting: the language depends on the masks alone, and painting draws its numbers last."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        samples_module,
+        "_paint",
+        lambda rng, stage, *, split: np.zeros((len(stage.moments), stage.height, stage.width, 3), np.uint8),
+    )
+    yield
+    patch.undo()
+
+
+def drawn(task: str, count: int, *, split: str = "train", start: int = 0) -> list[Sample]:
+    return [
+        generate(start + seed, split=split, task=task, render_size=(128, 128), num_frames=8) for seed in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def pixelqa(unpainted: None) -> list[Sample]:
+    return drawn("pixelqa/point", 750)
+
+
+def answer_of(turn: Turn) -> str:
+    """The answer in lower case, without its letter."""
+    text = turn.answer if turn.correct_option is None else turn.options[turn.correct_option]
+    return text.strip(".").lower()
+
+
+def centroid(sample: Sample, object_id: int, frame: int) -> np.ndarray:
+    rows, columns = np.nonzero(sample.clip.masks_of(object_id)[frame])
+    return np.array([columns.mean(), rows.mean()]) / 128
+
+
+def words_hold(phrase: str, obj: object) -> bool:
+    """Whether every attribute word of a phrase is true of an object; size by the published limits."""
+    phrase = phrase.replace("medium-sized", "medium").replace("little", "small").replace("big", "large")
+    phrase = phrase.replace("with stripes", "striped").replace("with spots", "spotted")
+    phrase = phrase.replace("without a pattern", "plain")
+    words = set(re.findall(r"[a-z]+", phrase))
+    singular = {shape: shape in words or f"{shape}s" in words or f"{shape}es" in words for shape in SHAPES}
+    extents = obj.trajectory.extents  # type: ignore[attr-defined]
+    size = [SIZES[int(np.digitize(extent, [0.12, 0.22]))] for extent in (extents.min(), extents.max())]
+    checks = [obj.shape == shape for shape, named in singular.items() if named]  # type: ignore[attr-defined]
+    checks += [obj.colour == colour for colour in COLOURS if colour in words]  # type: ignore[attr-defined]
+    checks += [obj.texture == texture for texture in TEXTURES if texture in words]  # type: ignore[attr-defined]
+    checks += [size == [word, word] for word in SIZES if word in words]
+    return all(checks)
+
+
+def named_ids(sample: Sample, phrase: str) -> set[int]:
+    assert sample.scene is not None
+    objects = zip(sample.clip.object_ids, sample.scene.objects, strict=True)
+    return {object_id for object_id, obj in objects if words_hold(phrase, obj)}
+
+
+def test_attribute_queries_mean_exactly_their_targets(unpainted: None) -> None:
+    for sample in drawn("segment/attribute", 250):
+        turn = sample.turns[0]
+        assert named_ids(sample, turn.question.lower()) == set(turn.target_ids), turn.question
+
+
+def test_sides_in_segmentation_hold_for_the_masks(unpainted: None) -> None:
+    checked = 0
+    pattern = r"(left|right) of the ([a-z -]+?) (?:at the (start|end)|in the (first|last) frame)"
+    for sample in drawn("segment/relation", 220):
+        turn = sample.turns[0]
+        found = re.search(pattern, turn.question)
+        if not found:
+            continue
+        others = named_ids(sample, found.group(2))
+        assert len(others) == 1, turn.question
+        frame = 0 if (found.group(3) or found.group(4)) in ("start", "first") else -1
+        for target in turn.target_ids:
+            step = centroid(sample, target, frame)[0] - centroid(sample, next(iter(others)), frame)[0]
+            assert (step < 0) == (found.group(1) == "left"), turn.question
+            checked += 1
+    assert checked > 20
+
+
+@pytest.mark.parametrize(("word", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
+def test_direction_questions_hold_for_the_masks(pixelqa: list[Sample], word: str, axis: int, sign: int) -> None:
+    checked = 0
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind != "direction" or not re.search(rf"\b{word}\b", answer_of(turn)):
+            continue
+        masks = sample.clip.masks_of(turn.mentioned_ids[0])
+        areas = masks.sum(axis=(1, 2))
+        known = np.flatnonzero(areas > 0.5 * areas.max())
+        first, last = (centroid(sample, turn.mentioned_ids[0], int(index)) for index in (known[0], known[-1]))
+        assert sign * (last - first)[axis] > 0
+        checked += 1
+    assert checked >= 2
+
+
+def test_side_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+    checked = 0
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind not in ("left_of", "right_of", "above", "below"):
+            continue
+        frame = 0 if "start" in turn.question else -1
+        one, two = (centroid(sample, object_id, frame) for object_id in turn.mentioned_ids)
+        axis = 0 if turn.kind in ("left_of", "right_of") else 1
+        step = (two - one)[axis] * (1 if turn.kind in ("left_of", "above") else -1)
+        assert (step > 0.05) == (answer_of(turn) == "yes")
+        assert (step < -0.05) == (answer_of(turn) == "no")
+        checked += 1
+    assert checked > 50
+
+
+def test_touch_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+    answers = Counter()
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind != "touches":
+            continue
+        one, two = (sample.clip.masks_of(object_id) for object_id in turn.mentioned_ids)
+        near = [(ndimage.binary_dilation(a, iterations=3) & b).any() for a, b in zip(one, two, strict=True)]
+        assert any(near) == (answer_of(turn) == "yes")
+        answers[answer_of(turn)] += 1
+    assert min(answers["yes"], answers["no"]) >= 5
+
+
+def test_larger_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+    checked = 0
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind not in ("larger", "smaller"):
+            continue
+        one, two = (sample.clip.masks_of(object_id).sum(axis=(1, 2)).max() for object_id in turn.mentioned_ids)
+        is_yes = answer_of(turn) == "yes"
+        assert (one > two) == (is_yes == (turn.kind == "larger"))
+        checked += 1
+    assert checked > 10
+
+
+def test_place_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+    checked = 0
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind != "place":
+            continue
+        x, y = centroid(sample, turn.mentioned_ids[0], 0 if "the start" in turn.question else -1)
+        expected = PLACES[3 * int(y * 3) + int(x * 3)]
+        assert re.search(rf"\b{expected}\b", answer_of(turn)), (turn, x, y)
+        checked += 1
+    assert checked > 15
+
+
+def test_look_answers_name_the_pointed_object(pixelqa: list[Sample]) -> None:
+    checked = 0
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind in ("shape", "colour", "texture", "size", "description"):
+            assert turn.mentioned_ids[0] in named_ids(sample, answer_of(turn).split(" that ")[0])
+            for number, option in enumerate(turn.options):
+                if number != turn.correct_option and " that " not in option:
+                    assert turn.mentioned_ids[0] not in named_ids(sample, option.lower())
+            checked += 1
+    assert checked > 150
+
+
+def test_counts_of_larger_objects_hold_for_the_extents(pixelqa: list[Sample]) -> None:
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.kind == "count":
+            assert sample.scene is not None
+            extents = [obj.trajectory.extents.mean() for obj in sample.scene.objects]
+            own = extents[sample.clip.object_ids.index(turn.mentioned_ids[0])]
+            sign = 1 if "larger" in turn.question else -1
+            assert sum(sign * (other - own) > 1e-9 for other in extents) == NUMBERS[answer_of(turn)]
+
+
+def test_exchanged_answers_are_those_of_the_other_object(pixelqa: list[Sample]) -> None:
+    kinds = Counter()
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if turn.exchanged_answer is None:
+            continue
+        assert len(turn.mentioned_ids) == 2
+        assert turn.exchanged_answer.lower() != answer_of(turn)
+        assert not turn.options or turn.exchanged_answer in turn.options
+        kinds[turn.kind.split("_")[0]] += 1
+    assert kinds["which"] > 50
+    assert kinds["left"] + kinds["right"] + kinds["above"] + kinds["below"] > 50
+
+
+def test_letters_are_uniform_and_yes_is_as_likely_as_no(pixelqa: list[Sample]) -> None:
+    places = {2: Counter(), 4: Counter()}
+    answers = Counter(answer_of(sample.turns[0]) for sample in pixelqa)
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if len(turn.options) in places:
+            places[len(turn.options)][turn.correct_option] += 1
+    for count, counter in places.items():
+        total = sum(counter.values())
+        # Four standard deviations of a fair draw.
+        slack = 4 * (total / count * (1 - 1 / count)) ** 0.5
+        assert all(abs(counter[place] - total / count) < slack for place in range(count))
+    total = answers["yes"] + answers["no"]
+    assert abs(answers["yes"] - total / 2) < 2 * total**0.5
+
+
+def test_options_follow_the_published_format(pixelqa: list[Sample]) -> None:
+    for sample in pixelqa:
+        turn = sample.turns[0]
+        if not turn.options:
+            continue
+        lines = turn.question.split("\n")
+        assert lines[1] == "Options:"
+        assert lines[-1] == "Please only give the best option."
+        assert lines[2:-1] == [f"({'ABCD'[n]}) {option}" for n, option in enumerate(turn.options)]
+        assert len(set(turn.options)) == len(turn.options)
+        assert turn.correct_option is not None
+        assert turn.answer.startswith(f"The best option is ({'ABCD'[turn.correct_option]})")
+
+
+@pytest.mark.parametrize("kind", ["attribute", "relation", "motion", "reasoning"])
+def test_segmentation_has_none_one_and_several_targets(unpainted: None, kind: str) -> None:
+    counts = Counter(min(len(sample.turns[0].target_ids), 2) for sample in drawn(f"segment/{kind}", 120, start=5000))
+    assert min(counts[0], counts[1], counts[2]) >= 8
+
+
+def test_evaluation_asks_with_the_fixed_questions(unpainted: None) -> None:
+    fixed = [
+        re.escape(pool[0]).replace(r"\{\}", "(.+)") for pool in (QUERY, SENTENCE, EXPLANATORY, QUESTION, DESCRIPTION)
+    ]
+    for kind in ("attribute", "relation", "motion", "reasoning"):
+        for sample in drawn(f"segment/{kind}", 25, split="test"):
+            assert any(re.fullmatch(pattern, sample.turns[0].question) for pattern in fixed), sample.turns[0].question
+
+
+def test_one_frame_is_called_an_image_and_has_no_motion(unpainted: None) -> None:
+    for seed in range(40):
+        sample = generate(seed, split="train", task="segment/attribute", render_size=(128, 128), num_frames=1)
+        assert "video" not in sample.turns[0].question + sample.turns[0].answer
+    with pytest.raises(ValueError, match="at least four frames"):
+        generate(0, split="train", task="segment/motion", render_size=(64, 64), num_frames=1)
+
+
+def test_query_loses_its_article_and_stop() -> None:
+    assert bare("The red star that moves left.") == "red star that moves left"
+    assert bare("an orange ring") == "orange ring"
+
+
+def test_conversation_mentions_only_objects_it_has_found(unpainted: None) -> None:
+    another = 0
+    for sample in drawn("conversation", 120):
+        known: set[int] = set()
+        assert len(sample.turns) >= 2
+        for turn in sample.turns:
+            known |= set(turn.target_ids)
+            assert set(turn.mentioned_ids) <= known
+            if turn.kind == "another":
+                another += 1
+                assert turn.target_ids
+        first = sample.turns[0].target_ids
+        assert first == tuple(range(1, len(first) + 1))
+    assert another > 30
+
+
+def test_pronoun_follows_a_turn_about_one_object(unpainted: None) -> None:
+    checked = 0
+    for sample in drawn("conversation", 150):
+        for before, turn in zip(sample.turns, sample.turns[1:], strict=False):
+            if re.search(r"\bit\b", turn.question) and not turn.mentioned_ids and not turn.target_ids:
+                named = set(before.target_ids) | set(before.mentioned_ids)
+                assert len(named) <= 1
+                checked += 1
+    assert checked > 20
+
+
+def test_published_words_all_occur(unpainted: None) -> None:
+    text = ""
+    for task in (
+        "segment/attribute",
+        "segment/relation",
+        "segment/motion",
+        "segment/reasoning",
+        "pixelqa/box",
+        "plain",
+    ):
+        for sample in drawn(task, 500 if "reasoning" in task else 100, start=9000):
+            text += " ".join(f"{turn.question} {turn.answer}\n" for turn in sample.turns)
+    text = text.lower()
+    phrases = [
+        *SHAPES, *COLOURS, *TEXTURES, *SIZES, "stays still", "moves left", "moves right", "moves up", "moves down",
+        "moves diagonally", "turns back", "speeds up", "slows down", "stops", "starts late", "spins",
+        "grows", "shrinks",
+        "moves in a circle", "bounces off an edge", "appears late", "leaves", "left of", "right of", "above", "below",
+        "nearest to", "farthest from", "behind", "in front of", "touch", "follow", "overtake", "largest", "fastest",
+        "second", "only", "than the", "the same colour as", "does not move", "first to", "last to", "corners",
+        "the colour of grass", "ripe lemon", "snow", "love", "coin", "at the start", "at the end", "how many",
+    ]  # fmt: skip
+    assert [phrase for phrase in phrases if phrase not in text] == []
+
+
+def test_captions_describe_the_pointed_object(unpainted: None) -> None:
+    for sample in drawn("caption", 60):
+        turn = sample.turns[0]
+        found = re.match(r"\[(\d+)\] is (an? [a-z -]+?)(?: that| and|\.)", turn.answer)
+        assert found, turn.answer
+        assert int(found.group(1)) in named_ids(sample, found.group(2))

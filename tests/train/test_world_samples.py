@@ -1,0 +1,233 @@
+"""Samples: the same everywhere, disjoint splits, held-out combinations, exact masks, prompts, the stream."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unipixel.train.datasets.world import TASKS, Sample, Stream, generate
+from unipixel.train.datasets.world.courses import motion_truth
+from unipixel.train.datasets.world.page import contact_sheet
+from unipixel.train.datasets.world.prompts import visual_prompt
+from unipixel.train.datasets.world.samples import sample_indices
+from unipixel.train.datasets.world.scene import sample_scene
+from unipixel.train.datasets.world.vocabulary import (
+    COLOURS,
+    MOTIONS,
+    SHAPES,
+    SIZE_RANGES,
+    TEST_MOTION_SHAPES,
+    TEST_SHAPE_COLOURS,
+    TEXTURES,
+    VAL_MOTION_SHAPES,
+    VAL_SHAPE_COLOURS,
+    held_out,
+)
+
+
+def digest(sample: Sample) -> str:
+    turns = repr([(turn.question, turn.answer, turn.target_ids) for turn in sample.turns])
+    return hashlib.sha256(sample.clip.frames.tobytes() + sample.clip.masks.tobytes() + turns.encode()).hexdigest()
+
+
+def small(seed: int, *, task: str | None = None, split: str = "train", style: str = "world") -> Sample:
+    return generate(seed, split=split, task=task, render_size=(64, 64), num_frames=6, style=style)
+
+
+def test_same_seed_in_another_process_gives_the_same_sample() -> None:
+    code = (
+        "import sys; sys.path[:0] = ['tests/train']\n"
+        "from test_world_samples import digest, small\n"
+        "print(digest(small(7)), digest(small(8, split='test')), digest(small(9, style='transfer')))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ".", "PYTHONHASHSEED": "77"},
+    )
+    expected = [digest(small(7)), digest(small(8, split="test")), digest(small(9, style="transfer"))]
+    assert result.stdout.split() == expected
+
+
+def test_splits_of_one_seed_differ() -> None:
+    assert len({digest(small(3, split=split, task="track")) for split in ("train", "val", "test")}) == 3
+
+
+def test_held_out_combinations_occur_only_where_allowed() -> None:
+    seen: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
+    for split, pairs in seen.items():
+        for seed in range(700):
+            scene = sample_scene(np.random.default_rng(seed), split=split, frame=(1.0, 1.0))
+            for obj in scene.objects:
+                pairs.add((obj.shape, obj.colour))
+                truth = motion_truth(obj.plan)
+                pairs.update((word, obj.shape) for word in MOTIONS if truth[word] == 1)
+    val, test = {*VAL_SHAPE_COLOURS, *VAL_MOTION_SHAPES}, {*TEST_SHAPE_COLOURS, *TEST_MOTION_SHAPES}
+    assert not seen["train"] & (val | test)
+    assert not seen["val"] & test
+    assert seen["val"] >= val
+    assert seen["test"] >= val | test
+
+
+def test_all_other_combinations_occur_in_training() -> None:
+    pairs = set()
+    for seed in range(900):
+        scene = sample_scene(np.random.default_rng(seed), split="train", frame=(1.0, 1.0))
+        pairs |= {(obj.shape, obj.colour) for obj in scene.objects}
+    assert pairs == {(shape, colour) for shape in SHAPES for colour in COLOURS} - held_out("train")
+
+
+def test_scenes_keep_the_published_limits() -> None:
+    counts, textures = set(), set()
+    for seed in range(400):
+        scene = sample_scene(np.random.default_rng(seed), split="test", frame=(16 / 9, 1.0))
+        counts.add(len(scene.objects))
+        assert 8 <= scene.num_frames <= 120
+        assert 8 <= scene.fps <= 30
+        for obj in scene.objects:
+            textures.add(obj.texture)
+            assert obj.trajectory.extents.min() >= 0.06
+            assert obj.trajectory.extents.max() <= 0.4
+    assert counts == set(range(1, 9))
+    assert textures == set(TEXTURES)
+    assert SIZE_RANGES["small"][1] < 0.12 < SIZE_RANGES["medium"][0]
+    assert SIZE_RANGES["medium"][1] < 0.22 < SIZE_RANGES["large"][0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_fills_the_schema(task: str) -> None:
+    for seed in range(4):
+        sample = small(seed, task=task)
+        clip = sample.clip
+        assert clip.frames.dtype == np.uint8
+        assert clip.frames.shape == (6, 64, 64, 3)
+        assert clip.masks.shape == (len(clip.object_ids), 6, 64, 64)
+        assert clip.masks.sum(axis=0).max() <= 1
+        assert len(set(clip.object_ids)) == len(clip.object_ids)
+        assert sample.task == task
+        assert bool(sample.turns) == (task != "track")
+        if task.startswith(("pixelqa", "caption")):
+            assert set(sample.prompts) >= set(sample.turns[0].mentioned_ids)
+        for turn in sample.turns:
+            assert turn.answer.count("<|seg|>") == len(turn.target_ids)
+            assert set(turn.target_ids) <= set(clip.object_ids)
+            assert all(f"[{object_id}]" in turn.question + turn.answer for object_id in turn.mentioned_ids)
+            assert all(clip.masks_of(target).any() for target in turn.target_ids)
+            assert "\x02" not in turn.question + turn.answer
+
+
+def test_random_sizes_stay_within_the_published_limits() -> None:
+    shapes = [generate(seed, split="train", task="track", num_frames=1).clip.frames.shape[1:3] for seed in range(25)]
+    for height, width in shapes:
+        assert 128 <= min(height, width) <= max(height, width) <= 641
+        assert 9 / 16 - 0.02 <= width / height <= 16 / 9 + 0.02
+    assert len(set(shapes)) > 20
+
+
+def test_timestamps_follow_the_frame_rate() -> None:
+    clip = small(1).clip
+    assert clip.timestamps_seconds == tuple(index / clip.fps for index in clip.frame_indices)
+    assert clip.frame_indices[0] == 0
+    assert clip.frame_indices[-1] == clip.num_source_frames - 1
+
+
+def test_indices_are_even_and_hold_both_ends() -> None:
+    assert sample_indices(31, 7).tolist() == [0, 5, 10, 15, 20, 25, 30]
+    assert sample_indices(5, 8).tolist() == [0, 1, 2, 3, 4]
+    assert sample_indices(9, 1).tolist() == [4]
+
+
+def test_drawn_pixels_agree_with_the_masks() -> None:
+    inside, outside = [], []
+    for seed in range(30):
+        sample = generate(seed, split="train", task="track", render_size=(96, 96), num_frames=2)
+        frames = sample.clip.frames.astype(float)
+        gradient = np.abs(np.diff(frames, axis=2)).mean(axis=-1)
+        covered = sample.clip.masks.any(axis=0)
+        edge = covered[:, :, 1:] != covered[:, :, :-1]
+        inside.append(gradient[edge].mean())
+        outside.append(np.median(gradient[~edge]))
+    # Brightness jumps where the masks end.
+    assert np.mean(inside) > 5 * np.mean(outside)
+
+
+def test_fixed_point_is_the_deepest_pixel_and_fixed_box_is_tight() -> None:
+    mask = np.zeros((1, 20, 30), bool)
+    mask[0, 5:12, 10:17] = True
+    rng = np.random.default_rng(0)
+    assert visual_prompt(rng, mask, kind="point", is_fixed=True).point == (13.5, 8.5)
+    assert visual_prompt(rng, mask, kind="box", is_fixed=True).box_xyxy == (10, 5, 17, 12)
+
+
+def test_training_points_lie_inside_and_boxes_near() -> None:
+    rng = np.random.default_rng(1)
+    mask = np.zeros((2, 40, 40), bool)
+    mask[1] = ndimage.binary_dilation(np.eye(40, dtype=bool), iterations=3)
+    for _ in range(50):
+        point = visual_prompt(rng, mask, kind="point", is_fixed=False)
+        assert point.frame == 1
+        assert point.point is not None
+        assert mask[1, int(point.point[1]), int(point.point[0])]
+        box = visual_prompt(rng, mask, kind="box", is_fixed=False).box_xyxy
+        assert box is not None
+        assert np.abs(np.array(box) - (0, 0, 40, 40)).max() <= 4
+
+
+def test_prompt_for_an_invisible_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="visible in no frame"):
+        visual_prompt(np.random.default_rng(0), np.zeros((2, 4, 4), bool), kind="box", is_fixed=True)
+
+
+def test_transfer_clips_show_every_object_at_the_start() -> None:
+    for seed in range(8):
+        sample = small(seed, style="transfer")
+        assert sample.clip.masks[:, 0].any(axis=(1, 2)).all()
+        assert sample.clip.masks.sum(axis=0).max() <= 1
+        assert sample.turns == ()
+
+
+def test_stream_is_picklable_and_workers_share_it_without_overlap() -> None:
+    stream = pickle.loads(
+        pickle.dumps(Stream(mixture={"track": 1.0, "plain": 1.0}, render_sizes=(64,), frame_counts=(4,)))
+    )
+    readers = [stream.read(worker=worker, num_workers=2, skip=3) for worker in range(2)]
+    seeds = [next(readers[number % 2]).seed for number in range(6)]
+    assert seeds == [3, 4, 5, 6, 7, 8]
+    assert digest(stream[5]) == digest(stream[5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "eval"}, "Unknown split 'eval'"),
+        ({"split": "train", "task": "segment"}, "Unknown task 'segment'"),
+        ({"split": "train", "style": "photo"}, "Unknown style 'photo'"),
+        ({"split": "train", "style": "transfer", "task": "plain"}, "has no language"),
+        ({"split": "train", "render_size": (16, 16)}, "too small"),
+    ],
+)
+def test_wrong_argument_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(0, **arguments)  # type: ignore[arg-type]
+
+
+def test_mixture_of_unknown_tasks_is_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown tasks"):
+        Stream(mixture={"segment": 1.0})
+
+
+def test_page_holds_pictures_questions_and_answers() -> None:
+    sample = small(2, task="pixelqa/box")
+    page = contact_sheet([sample], title="A <title>")
+    assert page.count("data:image/webp;base64,") == 1
+    assert "A &lt;title&gt;" in page
+    assert sample.turns[0].answer.split(" (")[0] in page
+    assert "http" not in page
