@@ -186,3 +186,21 @@ def without_unipixel(folder: Path) -> None:
         ]
         (folder / name).write_text(json.dumps(fields))
     (folder / "special_tokens_map.json").unlink()
+
+
+def test_supervision_of_a_merging_tokenizer_covers_answers_and_their_end(tmp_path: Path) -> None:
+    # Qwen's own class, with a vocabulary of bytes and a few merges that could reach over an answer's ends.
+    vocabulary = json.loads((BUNDLED_TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
+    merges = [("Ġ", "a"), ("d", "o"), ("do", "g"), ("Ġ", "dog"), (".", "Ċ"), ("Ċ", "Ċ"), ("Ċ", "d")]
+    for left, right in merges:
+        vocabulary.setdefault(left + right, len(vocabulary))
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Qwen2Tokenizer", "additional_special_tokens": list(CONTROL_TOKENS)})
+    )
+    tokenizer = load_tokenizer(tmp_path)
+    encoded = encode_text(tokenizer, render_conversation([Turn("a dog?", "dog.\n\ndog é <|seg|>."), Turn("So?", "B")]))
+    learnt = [token for token, is_learnt in zip(encoded.ids, encoded.is_supervised, strict=True) if is_learnt]
+    assert tokenizer.decode(learnt) == "dog.\n\ndog é <|seg|>.<|im_end|>B<|im_end|>"
+    assert special_ids(tokenizer)[1] in learnt
