@@ -14,7 +14,7 @@ import unipixel.train.datasets.world.samples as samples_module
 from unipixel.train.datasets.world import Sample, Turn, generate
 from unipixel.train.datasets.world.language.answers import PLACES
 from unipixel.train.datasets.world.language.templates import DESCRIPTION, EXPLANATORY, QUERY, QUESTION, SENTENCE, bare
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES, held_out
 
 NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
 
@@ -325,3 +325,13 @@ def test_captions_describe_the_pointed_object(unpainted: None) -> None:
         found = re.match(r"\[(\d+)\] is (an? [a-z -]+?)(?: that| and|\.)", turn.answer)
         assert found, turn.answer
         assert int(found.group(1)) in named_ids(sample, found.group(2))
+
+
+def test_training_never_names_a_held_out_look(unpainted: None) -> None:
+    pattern = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
+    pairs = held_out("train")
+    for task in ("segment/attribute", "segment/motion", "pixelqa/point", "conversation"):
+        for sample in drawn(task, 80, start=20_000):
+            for turn in sample.turns:
+                for colour, shape in pattern.findall(f"{turn.question} {turn.answer}"):
+                    assert (shape, colour) not in pairs, turn

@@ -135,10 +135,12 @@ def _set_stage(
     return _Stage(scene, facts, layers, view, indices, moments, height, width)
 
 
-def _draft_pixelqa(rng: np.random.Generator, facts: Facts, *, prompt: str) -> _Draft | None:
+def _draft_pixelqa(rng: np.random.Generator, facts: Facts, *, prompt: str, split: Split) -> _Draft | None:
     count = 1 if facts.num_objects == 1 or rng.random() < 0.5 else 2
     pool = tuple(range(facts.num_objects))
-    found = pixelqa_turn(rng, facts, pool=pool, count=count, is_choice=bool(rng.random() < 0.65))
+    found = pixelqa_turn(
+        rng, facts, pool=pool, count=count, is_choice=bool(rng.random() < 0.65), forbidden=held_out(split)
+    )
     if found is None:
         return None
     turn, rows = found
@@ -169,7 +171,7 @@ def _draft(rng: np.random.Generator, facts: Facts, *, task: str, split: Split) -
         )
         return None if turn is None else _Draft((turn,), turn.target_ids)
     if task.startswith("pixelqa/"):
-        return _draft_pixelqa(rng, facts, prompt=task.removeprefix("pixelqa/"))
+        return _draft_pixelqa(rng, facts, prompt=task.removeprefix("pixelqa/"), split=split)
     if task == "caption":
         return _draft_caption(rng, facts, is_fixed=is_fixed)
     if task == "plain":

@@ -60,11 +60,14 @@ class Topic:
         names: How to call each of them.
         wanted: Whether a yes-or-no question shall have the answer yes. It is drawn before the question, and
             only what some object of the pool does is asked about, so that the words give nothing away.
+        forbidden: Held-out combinations. They are not named in wrong answers either: a combination that is
+            always wrong in training would be learnt as one that does not exist.
     """
 
     pool: Rows
     names: Mapping[int, str]
     wanted: bool
+    forbidden: frozenset[tuple[str, str]]
 
 
 def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
@@ -170,7 +173,8 @@ def motion(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None
     row, called = _one_of(rng, topic)
     truth = {word: values[row] for word, values in facts.motion.items() if word not in ("moves", "returns")}
     right = [word for word, value in truth.items() if value == TRUE]
-    wrong = [word for word, value in truth.items() if value == FALSE]
+    shape = facts.objects[row].shape
+    wrong = [word for word, value in truth.items() if value == FALSE and (word, shape) not in topic.forbidden]
     if not right or len(wrong) < 3:
         return None
     text = pick(rng, ("How does {} move?", "What does {} do?", "Which motion does {} make?")).format(called)
@@ -265,6 +269,8 @@ def description(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked |
         words = (SHAPES, COLOURS, TEXTURES)[change]
         look_list = list(own)
         look_list[change] = pick(rng, [word for word in words if word != own[change]])
+        if (look_list[0], look_list[1]) in topic.forbidden:
+            continue
         wrong.append(text((look_list[0], look_list[1], look_list[2]), clause))
     question = pick(rng, ("Which option describes {}?", "Which of these is {}?", "What is {}?")).format(called)
     others = tuple(word for word in dict.fromkeys(wrong) if word != answer)
@@ -280,6 +286,8 @@ def does(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
     if not (truth == TRUE).any() or (truth[pool] == (TRUE if topic.wanted else FALSE)).sum() == 0:
         return None
     row = int(rng.choice(pool[truth[pool] == (TRUE if topic.wanted else FALSE)]))
+    if (word, facts.objects[row].shape) in topic.forbidden:
+        return None
     base = motion_verb(rng, word).base
     for many, one in (("they move", "it moves"), ("their", "its"), ("themselves", "itself")):
         base = base.replace(many, one)

@@ -147,13 +147,16 @@ def attribute_claim(
     return Claim(truth, traits)
 
 
-def motion_claim(rng: np.random.Generator, facts: Facts, *, is_absent: bool) -> Claim | None:
+def motion_claim(
+    rng: np.random.Generator, facts: Facts, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+) -> Claim | None:
     """A claim about how objects move, at times of objects with given attributes.
 
     Args:
         rng: Source of randomness.
         facts: The clip.
         is_absent: Whether nothing shall fit it.
+        forbidden: Held-out combinations, which are not named either: training would learn that none exists.
 
     Returns:
         The claim, or None where this draw did not work.
@@ -170,6 +173,8 @@ def motion_claim(rng: np.random.Generator, facts: Facts, *, is_absent: bool) -> 
     traits = Traits()
     if rng.random() < 0.5:
         traits = sample_traits(rng, facts, index, least=1, most=2)
+    if (word, traits.shape) in forbidden:
+        return None
     parts = [traits_truth(facts, traits), facts.motion[word]]
     verb = motion_verb(rng, word)
     others = [other for other in true_words if other not in (word, "moves")]

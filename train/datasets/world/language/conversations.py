@@ -49,15 +49,21 @@ def _another(rng: np.random.Generator, facts: Facts, known: list[int]) -> Turn |
     return Turn(text.format(phrase), answer, (row,), kind="another")
 
 
-def _follow_up(rng: np.random.Generator, facts: Facts, known: list[int], last: tuple[int, ...]) -> Turn | None:
+def _follow_up(
+    rng: np.random.Generator,
+    facts: Facts,
+    known: list[int],
+    last: tuple[int, ...],
+    forbidden: frozenset[tuple[str, str]],
+) -> Turn | None:
     """Ask about objects that the conversation has named."""
     is_choice = bool(rng.random() < 0.35)
     if len(known) >= 2 and rng.random() < 0.5:
-        found = pixelqa_turn(rng, facts, pool=tuple(known), count=2, is_choice=is_choice)
+        found = pixelqa_turn(rng, facts, pool=tuple(known), count=2, is_choice=is_choice, forbidden=forbidden)
     elif len(last) == 1 and rng.random() < 0.5:
-        found = pixelqa_turn(rng, facts, pool=last, count=1, is_choice=is_choice, name="it")
+        found = pixelqa_turn(rng, facts, pool=last, count=1, is_choice=is_choice, forbidden=forbidden, name="it")
     else:
-        found = pixelqa_turn(rng, facts, pool=tuple(known), count=1, is_choice=is_choice)
+        found = pixelqa_turn(rng, facts, pool=tuple(known), count=1, is_choice=is_choice, forbidden=forbidden)
     return None if found is None else found[0]
 
 
@@ -89,7 +95,7 @@ def conversation(
         return None
     turns, known, last = [first], list(first.target_ids), first.target_ids
     for _ in range(int(rng.integers(1, 5))):
-        turn = _another(rng, facts, known) if rng.random() < 0.3 else _follow_up(rng, facts, known, last)
+        turn = _another(rng, facts, known) if rng.random() < 0.3 else _follow_up(rng, facts, known, last, forbidden)
         if turn is None or turn.question in (other.question for other in turns):
             continue
         turns.append(turn)

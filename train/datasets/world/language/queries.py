@@ -71,7 +71,7 @@ def propose(
         if kind == "attribute":
             claim = attribute_claim(rng, facts, is_absent=count == 0, forbidden=forbidden)
         elif kind == "motion":
-            claim = motion_claim(rng, facts, is_absent=count == 0)
+            claim = motion_claim(rng, facts, is_absent=count == 0, forbidden=forbidden)
         elif kind == "relation":
             claim = relation_claim(rng, facts, is_absent=count == 0)
         else:

@@ -99,6 +99,7 @@ def pixelqa_turn(
     pool: tuple[int, ...],
     count: int,
     is_choice: bool,
+    forbidden: frozenset[tuple[str, str]],
     name: str | None = None,
 ) -> tuple[Turn, tuple[int, ...]] | None:
     """Draft a question about pointed-at objects.
@@ -109,13 +110,14 @@ def pixelqa_turn(
         pool: Objects to choose from.
         count: 1 or 2 objects.
         is_choice: Whether to give options.
+        forbidden: Held-out combinations, not to be named.
         name: How to call the object, by default its mark.
 
     Returns:
         A drafted turn and the objects it asks about, or None where nothing clear could be asked.
     """
     names = {row: name or mark(row) for row in pool}
-    topic = Topic(pool, names, wanted=bool(rng.random() < 0.5))
+    topic = Topic(pool, names, wanted=bool(rng.random() < 0.5), forbidden=forbidden)
     asked = ask(rng, facts, topic=topic, count=count)
     if asked is None:
         return None
