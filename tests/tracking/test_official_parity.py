@@ -19,6 +19,25 @@ CLICK, BOX = [80.0, 60.0], [20.0, 40.0, 150.0, 160.0]
 SECOND = [60, 120]
 
 
+class _Float32Torch:
+    """The torch module, but for bfloat16."""
+
+    bfloat16 = torch.float32
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(torch, name)
+
+
+@pytest.fixture
+def float32_memories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the package keep memories in float32: rounding hides nothing where many passes are compared."""
+    monkeypatch.setattr("sam2.sam2_video_predictor.torch", _Float32Torch())
+
+
+def _largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
 def _mask() -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[40:120, 64:170] = True
@@ -75,10 +94,11 @@ def test_stream_agrees_where_objects_come_and_go() -> None:
     assert min_iou(ours, theirs) >= 0.999
 
 
+@pytest.mark.usefixtures("float32_memories")
 def test_corrections_on_tracked_frames_agree() -> None:
     segmenter, video = tiny_segmenter(), drawn_video(16, seed=1)
     official = Official(segmenter, video, add_all_frames_to_correct_as_cond=True)
-    tracker = StreamingTracker(segmenter, num_frames=16)
+    tracker = StreamingTracker(segmenter, num_frames=16, memory_dtype=torch.float32)
     official.click(0, 1, [CLICK], [1])
     theirs = official.propagate(max_frame_num_to_track=6)
     ours = {}
@@ -92,14 +112,15 @@ def test_corrections_on_tracked_frames_agree() -> None:
             official.click(6, 1, [SECOND], [0])
             theirs[6] = official.click(6, 1, [[200, 90]], [1], clear_old_points=False).clone()
             theirs |= official.propagate(start_frame_idx=6)
-    assert min_iou(torch.stack([ours[i] for i in range(16)]), torch.stack([theirs[i] for i in range(16)])) >= 0.999
+    assert _largest_difference([ours[i] for i in range(16)], [theirs[i] for i in range(16)]) < 1e-2
 
 
+@pytest.mark.usefixtures("float32_memories")
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None:
     segmenter, video = tiny_segmenter(), drawn_video(12, seed=2)
     official = Official(segmenter, video, add_all_frames_to_correct_as_cond=is_kept)
-    predictor = VideoPredictor(segmenter, add_all_frames_to_correct_as_cond=is_kept)
+    predictor = VideoPredictor(segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_kept)
     state = predictor.init_state(video)
     theirs: list[Tensor] = []
     ours: list[Tensor] = []
@@ -121,8 +142,7 @@ def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None
     theirs.append(official.mask(2, 2, _mask()).clone())
     ours.append(predictor.add_new_mask(state, 2, 2, _mask())[2][:, 0])
     propagate(start_frame_idx=2)
-    assert len(ours) == len(theirs)
-    assert min(min_iou(a, b) for a, b in zip(ours, theirs, strict=True)) >= 0.999
+    assert _largest_difference(ours, theirs) < 1e-2
 
 
 @pytest.mark.parametrize("direction", ["both", "backward"])

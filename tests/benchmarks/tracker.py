@@ -1,0 +1,196 @@
+"""How fast objects are tracked, and how much is kept per frame: ours, the sam2 package, transformers.
+
+Run: PYTHONPATH=.:tests python tests/benchmarks/tracker.py --objects 1,8 --frames 16 --image-size 512 --json
+
+All three run a SAM 2.1 of the same size on the same raw frames, in turn, in rounds: seconds per frame
+are the best round's. Each frame ends in mask logits at the size of the video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from tracker_reference import Official, drawn_video
+
+from unipixel.tracking.config import SegmenterConfig
+from unipixel.tracking.frames import normalise_frame
+from unipixel.tracking.segmenter import Segmenter
+from unipixel.tracking.tracker import StreamingTracker
+
+HEIGHT, WIDTH = 480, 640
+# The window of memories is full from here on; only later frames are timed.
+_WARM_UP = 8
+# A run tracks on: each call treats one frame and returns the bytes that are kept for objects and frames.
+Run = Iterator[int]
+
+
+def ours(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
+    """Track with this project."""
+    tracker = StreamingTracker(segmenter)
+    for index, frame in enumerate(video):
+        result = tracker.step(frame)
+        if index == 0:
+            for object_id, point in enumerate(points):
+                result = tracker.add_points(object_id, [point])
+        result.mask_logits()
+        yield tracker.state.num_bytes
+
+
+def official(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
+    """Track with the package's predictor; frames are normalised as they come, as ours are."""
+    session = Official(segmenter, video[:1])
+    state, size = session.state, segmenter.config.image_size
+    images = _Lazy(video, size)
+    state["images"], state["num_frames"] = images, len(video)
+    for object_id, point in enumerate(points):
+        session.click(0, object_id, [point], [1])
+    for _ in session.predictor.propagate_in_video(state):
+        yield _bytes(state["output_dict_per_obj"]) + len(video) * 3 * size * size * 4
+
+
+def transformers(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
+    """Track with transformers' model of the same sizes; its weights are its own."""
+    from transformers import Sam2VideoModel
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+    size = segmenter.config.image_size
+    model = Sam2VideoModel(_transformers_config(segmenter.config)).eval()
+    session = Sam2VideoInferenceSession(video_height=HEIGHT, video_width=WIDTH, dtype=torch.float32)
+    with torch.no_grad():
+        for index, frame in enumerate(video):
+            pixels = normalise_frame(frame, image_size=size)
+            if index == 0:
+                session.add_new_frame(pixels, 0)
+                for object_id, point in enumerate(points):
+                    coords = torch.tensor(point * size / [WIDTH, HEIGHT], dtype=torch.float32).view(1, 1, 1, 2)
+                    place = session.obj_id_to_idx(object_id)
+                    labels = torch.ones(1, 1, 1, dtype=torch.int32)
+                    session.add_point_inputs(place, 0, {"point_coords": coords, "point_labels": labels})
+                session.obj_with_new_inputs = list(range(len(points)))
+                output = model(inference_session=session, frame_idx=0)
+            else:
+                output = model(inference_session=session, frame=pixels)
+            masks = output.pred_masks.float()
+            torch.nn.functional.interpolate(masks, size=(HEIGHT, WIDTH), mode="bilinear")
+            yield _bytes(session.output_dict_per_obj) + _bytes(session.processed_frames)
+
+
+class _Lazy:
+    """Frames that are normalised when they are read."""
+
+    def __init__(self, video: np.ndarray, size: int) -> None:
+        self._video, self._size = video, size
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return normalise_frame(self._video[index], image_size=self._size)
+
+
+def _transformers_config(config: SegmenterConfig):
+    from transformers import Sam2VideoConfig
+
+    trunk, grid = config.image_encoder["trunk"], config.feature_size
+    stages = trunk["stages"]
+    vision = {
+        "image_size": config.image_size,
+        "backbone_feature_sizes": [[4 * grid] * 2, [2 * grid] * 2, [grid] * 2],
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model",
+            "image_size": [config.image_size] * 2,
+            "hidden_size": trunk["embed_dim"],
+            "num_attention_heads": trunk["num_heads"],
+            "blocks_per_stage": stages,
+            "embed_dim_per_stage": [trunk["embed_dim"] * 2**stage for stage in range(4)],
+            "num_attention_heads_per_stage": [trunk["num_heads"] * 2**stage for stage in range(4)],
+            "window_size_per_stage": trunk["window_spec"],
+            "global_attention_blocks": trunk["global_att_blocks"],
+            "window_positional_embedding_background_size": trunk["window_pos_embed_bkg_spatial_size"],
+        },
+    }
+    settings = Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"image_size": config.image_size},
+        image_size=config.image_size,
+        memory_attention_rope_feat_sizes=[grid, grid],
+    )
+    settings._attn_implementation = "sdpa"
+    return settings
+
+
+def _bytes(value: object) -> int:
+    """Bytes of all tensors in nested containers; a shared one counts as often as it is held."""
+    if isinstance(value, Tensor):
+        return value.untyped_storage().nbytes() if value.is_contiguous() else value.numel() * value.element_size()
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(_bytes(child) for child in children)
+
+
+def measure(start: Callable[[], Run]) -> tuple[list[float], int]:
+    """Return the seconds of each frame after the warm-up and the bytes that each of them added."""
+    run, seconds, kept = start(), [], []
+    while True:
+        begin = time.perf_counter()
+        size = next(run, None)
+        if size is None:
+            break
+        seconds.append(time.perf_counter() - begin)
+        kept.append(size)
+    growth = (kept[-1] - kept[_WARM_UP]) / max(len(kept) - 1 - _WARM_UP, 1)
+    return seconds[_WARM_UP + 1 :], round(growth)
+
+
+def compare(config: SegmenterConfig, *, num_objects: int, num_frames: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Measure all three with so many objects."""
+    video = drawn_video(num_frames + _WARM_UP + 1, height=HEIGHT, width=WIDTH)
+    points = np.random.default_rng(0).uniform(0.2, 0.8, (num_objects, 2)) * [WIDTH, HEIGHT]
+    segmenter = Segmenter(config).eval()
+    ways = {"ours": ours, "official": official, "transformers": transformers}
+    best: dict[str, dict[str, float]] = {}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds, growth = measure(lambda way=way: way(segmenter, video, points))
+            known = best.get(name, {"seconds_per_frame": float("inf")})["seconds_per_frame"]
+            figure = min(known, float(np.median(seconds)))
+            best[name] = {"seconds_per_frame": round(figure, 4), "state_growth_bytes_per_frame": growth}
+    for name in ("official", "transformers"):
+        best["ours"][f"times_{name}"] = round(best["ours"]["seconds_per_frame"] / best[name]["seconds_per_frame"], 3)
+    return best
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objects", default="1,8", help="numbers of objects, separated by commas")
+    parser.add_argument("--frames", type=int, default=16, help="frames timed, after the memory is full")
+    parser.add_argument("--image-size", type=int, default=512)
+    parser.add_argument("--model", default="tiny", help="tiny, small, base_plus or large")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    config = SegmenterConfig.preset(arguments.model, image_size=arguments.image_size)
+    settings = {"num_frames": arguments.frames, "rounds": arguments.rounds}
+    results = {count: compare(config, num_objects=int(count), **settings) for count in arguments.objects.split(",")}
+    report = {
+        "model": arguments.model, "image_size": arguments.image_size, "frames": arguments.frames,
+        "threads": torch.get_num_threads(), "objects": results,
+    }  # fmt: skip
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    for count, figures in results.items():
+        for name, values in figures.items():
+            print(f"{count} objects, {name}: {values}")
+
+
+if __name__ == "__main__":
+    main()
