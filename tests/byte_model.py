@@ -25,7 +25,7 @@ def byte_config(image_size: int = 64, seg_token_id: int = 265) -> UniPixelConfig
         {
             "image_size": image_size,
             "image_encoder": {
-                "trunk": {"embed_dim": 16, "stages": [1, 1, 1, 1], "global_att_blocks": [2]},
+                "trunk": {"embed_dim": 16, "stages": [1, 1, 2, 1], "global_att_blocks": [3]},
                 "neck": {"d_model": 32},
             },
             "memory_encoder": {"out_dim": 8},

@@ -223,7 +223,8 @@ class Follower:
 
     def _with_feedback(self, prompt: SegmentPrompt, known: Tensor | None, device: torch.device) -> SegmentPrompt:
         moved = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
-        return replace(prompt, **moved, **({} if known is None else {"mask_logits": known[None]}))
+        fed_back = {} if known is None else {"mask_logits": known[None]}
+        return replace(prompt, **(moved | fed_back))
 
     def _finished(self, segmentation: Segmentation) -> Segmentation:
         if not self.is_postprocessed:

@@ -8,17 +8,19 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict, snapshot_download
+from torch import nn
 
 from unipixel.adapters import apply_adapter_folder, is_adapter_folder
 from unipixel.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig
 from unipixel.model import UniPixel
 from unipixel.quantize import Quantization, quantize_language
 from unipixel.tracking.config import SegmenterConfig
+from unipixel.tracking.segmenter import Segmenter
 from unipixel.weights import CheckpointError, TensorFiles, load_tensors, to_disk_name
 
 BUNDLED = Path(__file__).parent / "assets" / "models"
@@ -87,6 +89,26 @@ def load(
     if quantization:
         quantize_language(model, quantization)
     return model.to(device).eval()
+
+
+def load_segmenter(source: str | Path, *, device: str | torch.device = "cpu") -> Segmenter:
+    """Load SAM 2.1 alone out of a UniPixel checkpoint, for tracking without a language model.
+
+    Args:
+        source: See `load`; a full checkpoint.
+        device: Where it goes.
+
+    Raises:
+        OSError: The source cannot be found, fetched or read.
+        CheckpointError: Tensors are missing or mis-shaped.
+    """
+    folder = resolve(source)
+    segmenter = read_config(folder).segmenter
+    with init_empty_weights(include_buffers=False):
+        holder = nn.ModuleDict({"sam2": Segmenter(segmenter)})
+    files = TensorFiles.of_folder(folder)
+    load_tensors(holder, files.only("sam2."), dtype=torch.float32)
+    return cast("Segmenter", holder["sam2"]).to(device).eval()
 
 
 def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") -> None:
@@ -269,6 +291,7 @@ __all__ = [
     "build_empty",
     "expected_tensors",
     "load",
+    "load_segmenter",
     "read_config",
     "resolve",
     "save",

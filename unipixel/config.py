@@ -170,8 +170,23 @@ def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
         names = ("text_config", "vision_config", "image_token_id", "video_token_id", "vision_start_token_id",
                  "vision_end_token_id", "tie_word_embeddings")  # fmt: skip
         kept = {name: kept[name] for name in names if kept.get(name) is not None}
-        kept["text_config"] = {key: value for key, value in kept["text_config"].items() if value is not None}
+        text = {key: value for key, value in kept["text_config"].items() if value is not None}
+        kept["text_config"] = _with_rope_parameters(text)
     return Qwen2_5_VLConfig(**kept)
+
+
+def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
+    """Join what transformers 4 spread over `rope_theta` and `rope_scaling`, as transformers 5 expects it."""
+    scaling = text.pop("rope_scaling", None) or {}
+    theta = text.pop("rope_theta", None)
+    if "rope_parameters" not in text:
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        text["rope_parameters"] = {key: value for key, value in scaling.items() if key != "type"} | {
+            # Qwen2.5-VL's own configuration calls its sections "mrope"; the frequencies are the default ones.
+            "rope_type": "default" if kind == "mrope" else kind,
+            "rope_theta": 1_000_000.0 if theta is None else theta,
+        }
+    return text
 
 
 def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from unipixel.frames import (
+    MAX_PIXELS,
     UNTIMED_FPS,
     Frame,
     FrameSource,
@@ -47,12 +48,29 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         OSError: The file is missing, no PNG, JPEG, WebP, BMP or TIFF, damaged, or above `max_pixels`.
     """
+    return _opened(path, _upright_rgb, max_pixels=max_pixels)
+
+
+def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """Read a mask image: True where a pixel is not zero, whatever its palette says.
+
+    Args:
+        path: A file.
+        max_pixels: Ceiling on width times height.
+
+    Raises:
+        OSError: The file is missing, no image, damaged, or above `max_pixels`.
+    """
+    return _opened(path, _marked, max_pixels=max_pixels)
+
+
+def _opened(path: Path, convert: Callable[[Image.Image], NDArray[Any]], *, max_pixels: int) -> NDArray[Any]:
     try:
         # Pillow warns of a bomb at a size of its own; the ceiling that counts is ours.
         with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as opened:
             warnings.simplefilter("ignore")
             check_pixels(*opened.size, max_pixels=max_pixels, name=str(path))
-            return _upright_rgb(opened)
+            return convert(opened)
     except Image.UnidentifiedImageError as error:
         raise OSError(f"{path}: not a readable PNG, JPEG, WebP, BMP or TIFF image") from error
     except OSError as error:
@@ -64,6 +82,11 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
         raise OSError(f"{path}: the image is damaged ({error})") from error
     except (Image.DecompressionBombError, ZeroDivisionError, KeyError, AttributeError) as error:
         raise OSError(f"{path}: the image is damaged ({error})") from error
+
+
+def _marked(opened: Image.Image) -> NDArray[np.bool_]:
+    pixels = np.asarray(opened if len(opened.getbands()) == 1 else opened.convert("RGB"))
+    return pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(axis=-1)
 
 
 def _upright_rgb(opened: Image.Image) -> NDArray[np.uint8]:

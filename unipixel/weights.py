@@ -95,6 +95,13 @@ class TensorFiles:
             )
         raise FileNotFoundError(f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
 
+    def only(self, prefix: str) -> TensorFiles:
+        """Return those tensors whose name on disk begins with a prefix."""
+        part = TensorFiles([])
+        part._files = {name: file for name, file in self._files.items() if name.startswith(prefix)}
+        part.shapes = {name: self.shapes[name] for name in part._files}
+        return part
+
     def read(
         self, names: Iterable[str], *, dtypes: Mapping[str, torch.dtype | None], device: str
     ) -> Iterator[tuple[str, Tensor]]:

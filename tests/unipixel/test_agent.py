@@ -1,0 +1,263 @@
+"""A session: pre-filling, memory, an append-only conversation, corrections."""
+
+# mypy: disable-error-code="union-attr, operator, arg-type"
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from byte_model import byte_config
+from parity.weights import tiny_model
+
+from unipixel.agent import Session, SessionSettings
+from unipixel.dialogue import Dialogue, Reply
+from unipixel.generation import GenerationSettings
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.tokens import Turn, load_tokenizer
+
+NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
+SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
+POINT, BOX = PointPrompt(10, 12, 2), BoxPrompt((20, 8, 40, 30), 0)
+
+
+@pytest.fixture(scope="module")
+def model() -> UniPixel:
+    return tiny_model(byte_config())
+
+
+@pytest.fixture(scope="module")
+def processor(model: UniPixel) -> Processor:
+    return Processor(model.config, load_tokenizer())
+
+
+@pytest.fixture
+def session(model: UniPixel, processor: Processor) -> Session:
+    return Session(model, processor, _clip(), settings=SETTINGS)
+
+
+class TestAsking:
+    def test_pointed_objects_are_prefilled_followed_and_remembered(self, session: Session) -> None:
+        session.prompt(1, POINT)
+        session.prompt(2, BOX)
+        answer = session.ask("What is [1] doing to [2]?")
+        assert answer.prefilled_ids == (1, 2)
+        assert set(answer.new_ids) >= {1, 2}
+        assert [session.bank[key].source for key in (1, 2)] == ["point", "box"]
+        assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
+        for object_id in (1, 2):
+            assert [index for index, _ in session.bank.frames(object_id)] == list(range(NUM_FRAMES))
+
+    def test_objects_that_the_model_leaves_out_are_forced(self, session: Session) -> None:
+        # Random weights write no ids by themselves.
+        session.prompt(1, POINT)
+        session.prompt(2, BOX)
+        answer = session.ask("Does [2] touch [1]?")
+        assert answer.unforced_ids == ()
+        assert answer.prefilled_ids == (2, 1)
+        assert {1, 2} <= set(session.bank.ids)
+
+    def test_forced_tokens_are_those_of_the_text_read_at_once(self, model: UniPixel, processor: Processor) -> None:
+        """Independent truth: the whole exchange with its `<|seg|>` tokens in one forward pass."""
+        clip = processor.clip(_clip()[:4])
+        dialogue = Dialogue(model, processor, clip)
+        dialogue._settings = GenerationSettings(max_new_tokens=1)
+        filled = dialogue.prefill("Is [1] near [2]?", {1: replace(POINT, frame_index=1), 2: BOX})
+        assert filled.unforced_ids == ()
+        assert filled.tokens[1].shape == (model.config.num_mask_tokens, model.config.segmenter.embed_dim)
+        assert not torch.allclose(filled.tokens[1], filled.tokens[2])
+
+    def test_conversation_holds_questions_and_answers_and_nothing_of_the_prefilling(
+        self, session: Session, processor: Processor
+    ) -> None:
+        session.prompt(1, POINT)
+        session.ask("Where is [1]?")
+        second = session.ask("Why?")
+        prefix = session._dialogue._prefix
+        # The text that a training sample would have, without the answers' tokens.
+        layout = session._dialogue.layout
+        masks = session.bank.masks_on(layout.frame_indices, object_ids=[1])
+        memory = processor.memory([1], masks, layout) if masks.any() else None
+        first_turn = processor.encode([Turn("Where is [1]?", memory=memory)], clip=session._dialogue._clip)
+        later = processor.encode_later_turn(Turn("Why?"), layout=layout, has_ended=False)
+        num_answer_tokens = 5
+        expected = first_turn.inputs.input_ids.shape[1] + num_answer_tokens + later.inputs.input_ids.shape[1]
+        assert prefix.num_tokens + len(prefix.pending_ids) == expected + num_answer_tokens
+        assert second.num_read_tokens == later.inputs.input_ids.shape[1] + 1
+
+    def test_forward_tracking_encodes_each_frame_once(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.prompt(2, replace(POINT, frame_index=0))
+        session.ask("Is [1] left of [2]?")
+        assert session.num_encoded_frames == NUM_FRAMES
+
+    def test_object_that_the_question_does_not_name_is_tracked_from_its_prompt(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.prompt(7, POINT)
+        answer = session.ask("What is [1]?")
+        assert answer.prefilled_ids == (1,)
+        assert 7 in session.bank
+        by_tracker = Session(session._model, session._processor, _clip(), settings=SETTINGS)
+        by_tracker.prompt(7, POINT)
+        by_tracker.scene.track()
+        _assert_same_masks(session, by_tracker, 7)
+
+    def test_mask_prompt_needs_no_prefilling(self, session: Session) -> None:
+        mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        mask[10:20, 10:30] = True
+        session.prompt(3, MaskPrompt(mask, 1))
+        answer = session.ask("What is [3]?")
+        assert answer.prefilled_ids == ()
+        assert session.bank[3].source == "mask"
+        # SAM's resolution is 16 pixels for 56: the mask comes back as it was, but for its edge.
+        returned = session.bank.frame(3, 1).mask((HEIGHT, WIDTH))
+        assert (returned & mask).sum() / (returned | mask).sum() > 0.6
+
+    def test_plain_question_needs_no_object(self, session: Session) -> None:
+        answer = session.ask("How many objects are there?")
+        assert session.num_encoded_frames == 0
+        assert answer.prefilled_ids == ()
+
+    def test_seg_in_the_answer_adds_an_object_with_a_new_id(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session.prompt(1, BOX)
+        tokens = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0))
+        reply = Reply("[1] chases <|seg|> and [4] <|seg|>.", tokens, 3, 9)
+        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        answer = session.ask("What does [1] chase?")
+        assert answer.text == "[1] chases [2] and [4]."
+        assert session.bank[2].source == "language"
+        assert set(session.bank.ids) == {1, 2, 4}
+
+    def test_image_is_a_video_of_one_frame(self, model: UniPixel, processor: Processor) -> None:
+        session = Session(model, processor, _clip()[:1], settings=SETTINGS)
+        session.prompt(1, BOX)
+        session.ask("What is [1]?")
+        assert [index for index, _ in session.bank.frames(1)] == [0]
+
+    def test_text_is_handed_on_as_it_is_written(self, session: Session) -> None:
+        pieces: list[str] = []
+        answer = session.ask("How many?", on_text=pieces.append)
+        assert answer.text.startswith("".join(pieces).strip()[:3])
+
+
+class TestCorrecting:
+    def test_correction_follows_the_object_again(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.scene.track()
+        before = session.bank.masks_on(range(NUM_FRAMES), object_ids=[1])
+        session.prompt(1, PointPrompt(50, 35, 3), PointPrompt(12, 12, 3, is_positive=False))
+        session.scene.track()
+        after = session.bank.masks_on(range(NUM_FRAMES), object_ids=[1])
+        assert len(session.bank[1].prompts) == 3
+        assert (before != after).any()
+
+    def test_negative_click_alone_corrects_a_known_mask(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.scene.track()
+        session.prompt(1, PointPrompt(30, 20, 0, is_positive=False))
+        session.scene.track()
+        assert session.bank[1].prompts[1].is_positive is False
+
+    def test_changed_object_opens_the_next_turn(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.ask("What is [1]?")
+        assert session._injection() is None
+        session.prompt(1, MaskPrompt(np.ones((HEIGHT, WIDTH), dtype=bool), 0))
+        session.scene.track()
+        memory = session._injection()
+        assert memory is not None
+        assert memory.is_update
+
+    def test_forgotten_object_is_gone(self, session: Session) -> None:
+        session.prompt(1, BOX)
+        session.scene.track()
+        session.forget(1)
+        with pytest.raises(ValueError, match=r"names \[1\], which is neither prompted nor remembered"):
+            session.ask("What is [1]?")
+
+
+class TestAnchors:
+    def test_best_anchor_is_used_where_asked(self, model: UniPixel, processor: Processor) -> None:
+        session = Session(model, processor, _clip(), settings=replace(SETTINGS, anchor="first"))
+        session.prompt(1, POINT)
+        session.ask("What is [1]?")
+        assert session.bank[1].anchor_frame == 0
+
+    def test_tracker_prefill_uses_the_prompt_alone(self, model: UniPixel, processor: Processor) -> None:
+        session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))
+        session.prompt(1, POINT)
+        answer = session.ask("What is [1]?")
+        assert answer.prefilled_ids == ()
+        assert session.bank[1].anchor_frame == 2
+
+
+class TestThreads:
+    def test_sessions_share_a_model_from_several_threads(self, model: UniPixel, processor: Processor) -> None:
+        def talk() -> list[str]:
+            session = Session(model, processor, _clip(), settings=SETTINGS)
+            session.prompt(1, POINT)
+            return [session.ask("What is [1]?").text, session.ask("And where?").text]
+
+        alone = talk()
+        together: list[list[str]] = []
+        threads = [threading.Thread(target=lambda: together.append(talk())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert together == [alone] * 3
+
+
+class TestBadInput:
+    def test_empty_question_is_refused(self, session: Session) -> None:
+        with pytest.raises(ValueError, match="the question is empty"):
+            session.ask("  ")
+
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            (PointPrompt(56, 3, 0), r"point \(56, 3\) is outside the frame of 56 x 40"),
+            (PointPrompt(3, 3, 6), "frame"),
+            (BoxPrompt((30, 8, 20, 30), 0), "inverted"),
+            (MaskPrompt(np.zeros((HEIGHT, WIDTH), dtype=bool), 0), "empty"),
+            (MaskPrompt(np.ones((3, 3), dtype=bool), 0), "shape"),
+            (PointPrompt(3, 3, 0, is_positive=False), "only negative points"),
+        ],
+    )
+    def test_prompt_that_is_not_on_the_video_is_refused(self, session: Session, prompt: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            session.prompt(1, prompt)
+
+    def test_too_many_objects_are_refused(self, model: UniPixel, processor: Processor) -> None:
+        session = Session(model, processor, _clip(), settings=replace(SETTINGS, max_objects=1))
+        session.prompt(1, BOX)
+        with pytest.raises(ValueError, match="at most 1 are kept"):
+            session.prompt(2, POINT)
+
+    @pytest.mark.parametrize(("field", "value"), [("anchor", "last"), ("prefill", "none"), ("num_frames", 0)])
+    def test_settings_out_of_range_are_refused(self, field: str, value: object) -> None:
+        with pytest.raises(ValueError, match=f"{field} must be .* got {value!r}"):
+            replace(SETTINGS, **{field: value})
+
+
+def _clip() -> list[np.ndarray]:
+    """A bright square that moves right over a dark ground."""
+    frames = []
+    for index in range(NUM_FRAMES):
+        frame = np.full((HEIGHT, WIDTH, 3), 30, dtype=np.uint8)
+        frame[8:24, 4 + 4 * index : 20 + 4 * index] = (200, 60, 40)
+        frames.append(frame)
+    return frames
+
+
+def _assert_same_masks(one: Session, other: Session, object_id: int) -> None:
+    ours = one.bank.masks_on(range(NUM_FRAMES), object_ids=[object_id])
+    theirs = other.bank.masks_on(range(NUM_FRAMES), object_ids=[object_id])
+    assert np.array_equal(ours, theirs)

@@ -1,0 +1,302 @@
+"""A session: one video, the objects in it, and the conversation about them (UniPixel, section 3.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from unipixel.answers import ParsedAnswer, parse_answer
+from unipixel.dialogue import Dialogue, TextSink
+from unipixel.generation import GenerationSettings
+from unipixel.memory.bank import ObjectMemoryBank
+from unipixel.memory.injection import MemoryInjection, visible_ids
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
+from unipixel.sampling import select_frames
+from unipixel.scene import Scene
+from unipixel.templates import SegmentationForm, mark_references, segmentation_question
+from unipixel.tokens import Turn
+from unipixel.video import Video
+
+Anchor = Literal["auto", "prompt", "best", "first"]
+Prefill = Literal["model", "tracker"]
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session works.
+
+    Attributes:
+        num_frames: Frames of the video that the language model sees.
+        anchor: Frame on which an object that language found is segmented first. `auto` is the prompted
+            frame for a point or box, else frame 0, or the best frame where the object is absent from it;
+            `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
+            surest; `first` is frame 0.
+        prefill: Who segments prompted objects: the model, or the tracker from the prompt alone.
+        max_objects: Ceiling on the objects of a session.
+        memory_dtype: Type of SAM's memories; None is the language model's own.
+        is_postprocessed: Whether SAM 2's own post-processing is on.
+        generation: How answers are written.
+    """
+
+    num_frames: int = 16
+    anchor: Anchor = "auto"
+    prefill: Prefill = "model"
+    max_objects: int = 64
+    memory_dtype: torch.dtype | None = None
+    is_postprocessed: bool = False
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("anchor", get_args(Anchor)), ("prefill", get_args(Prefill))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("num_frames", "max_objects"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a session answers.
+
+    Attributes:
+        question: As it was asked.
+        text: With objects as `[id]`, without special tokens.
+        parsed: The answer taken apart.
+        new_ids: Objects that this turn added to the memory, by prompts or by the answer.
+        unforced_ids: Prompted objects that the model wrote by itself while pre-filling.
+        prefilled_ids: Prompted objects that it was asked for.
+        num_read_tokens: Tokens that the language model read before it answered.
+        timings_seconds: Seconds by stage.
+    """
+
+    question: str
+    text: str
+    parsed: ParsedAnswer
+    new_ids: tuple[int, ...]
+    unforced_ids: tuple[int, ...]
+    prefilled_ids: tuple[int, ...]
+    num_read_tokens: int
+    timings_seconds: dict[str, float]
+
+
+class Session:
+    """One video, its object memory, and the conversation about it.
+
+    Several sessions may share a model, from several threads: the model keeps nothing. A session itself
+    is for one thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: UniPixel,
+        processor: Processor,
+        video: Video | Any,
+        *,
+        settings: SessionSettings | None = None,
+    ) -> None:
+        """Open a session; nothing is computed yet.
+
+        Args:
+            model: The model.
+            processor: Prepares its inputs.
+            video: A finite video, or what `open_video` takes.
+            settings: How to work.
+
+        Raises:
+            OSError: The video cannot be read.
+            ValueError: It is a stream.
+        """
+        self.settings = settings or SessionSettings()
+        self.scene = Scene(
+            model.sam2,
+            video,
+            memory_dtype=self.settings.memory_dtype or model.dtype,
+            max_objects=self.settings.max_objects,
+            is_postprocessed=self.settings.is_postprocessed,
+        )
+        self.timings: dict[str, float] = {}
+        self._model, self._processor = model, processor
+        self._dialogue: Dialogue | None = None
+        self._seen_version = 0
+
+    @property
+    def bank(self) -> ObjectMemoryBank:
+        """What is remembered of each object."""
+        return self.scene.bank
+
+    @property
+    def num_encoded_frames(self) -> int:
+        """How often SAM's image encoder ran."""
+        return self.scene.follower.clip.num_encoded
+
+    def prompt(self, object_id: int, *prompts: VisualPrompt) -> None:
+        """Point at an object, or correct one that is remembered; it is followed when it is next needed.
+
+        Args:
+            object_id: New or known id, from 0.
+            prompts: Points, a box or a mask, in pixels of the original frames.
+
+        Raises:
+            ValueError: A prompt is not on the video, or there are too many objects.
+        """
+        self.scene.prompt(object_id, *prompts)
+
+    def ask(self, question: str, *, on_text: TextSink | None = None) -> Answer:
+        """Ask about the video and its objects; `[id]` in the question names an object.
+
+        Args:
+            question: What to ask.
+            on_text: Receives the answer as it is written.
+
+        Raises:
+            ValueError: The question is empty or names an object that is neither prompted nor remembered.
+        """
+        self._check_question(question)
+        before = set(self.bank.ids)
+        self.timings = {}
+        unforced, asked = self._prefill(question)
+        with self._timed("track"):
+            self.scene.track()
+        turn = Turn(question, memory=self._injection())
+        with self._timed("answer"):
+            reply = self._talk().ask(turn, on_text=on_text)
+        parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=1)
+        tokens = {
+            segment.object_id: reply.mask_tokens[segment.mask_index]
+            for segment in parsed.masks
+            # An object that is remembered keeps its masks; only a new id, or none, adds one.
+            if segment.mask_index is not None and segment.object_id not in self.bank
+        }
+        with self._timed("segment"):
+            if tokens:
+                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=question)
+        return Answer(
+            question=question,
+            text=parsed.display,
+            parsed=parsed,
+            new_ids=tuple(object_id for object_id in self.bank.ids if object_id not in before),
+            unforced_ids=unforced,
+            prefilled_ids=asked,
+            num_read_tokens=reply.num_read_tokens,
+            timings_seconds=dict(self.timings),
+        )
+
+    def segment(self, query: str, *, form: SegmentationForm | None = None, on_text: TextSink | None = None) -> Answer:
+        """Segment what a text means: a noun phrase, or a question about it.
+
+        Args:
+            query: What to find.
+            form: Wording of the question; by default `sentence` for a query that ends with `?`, else `query`.
+            on_text: Receives the answer as it is written.
+
+        Raises:
+            ValueError: The query is empty.
+        """
+        chosen = form or ("sentence" if query.strip().endswith("?") else "query")
+        return self.ask(
+            segmentation_question(query, form=chosen, num_frames=self._talk().layout.num_frames), on_text=on_text
+        )
+
+    def forget(self, object_id: int) -> None:
+        """Forget an object; what the conversation already says of it stays said.
+
+        Raises:
+            KeyError: The object is neither remembered nor prompted.
+        """
+        self.scene.forget(object_id)
+
+    def _talk(self) -> Dialogue:
+        """The conversation; its clip is read at the first use, with the frames that prompts are on."""
+        if self._dialogue is None:
+            with self._timed("read_video"):
+                prompted = sorted({prompt.frame_index for prompts in self.scene.waiting.values() for prompt in prompts})
+                kept = prompted[: self.settings.num_frames]
+                num_frames = self.scene.video.info.num_frames or 0
+                indices = select_frames(num_frames, self.settings.num_frames, kept=kept)
+                images = [frame.image for frame in self.scene.video.read(indices)]
+                clip = self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
+            self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
+        return self._dialogue
+
+    def _check_question(self, question: str) -> None:
+        if not question.strip():
+            raise ValueError("the question is empty: say what is to be answered or segmented")
+        known = self.scene.known_ids
+        named = {segment.object_id for segment in parse_answer(question).objects}
+        if unknown := sorted(named - known):
+            raise ValueError(
+                f"the question names [{unknown[0]}], which is neither prompted nor remembered: "
+                f"known are {sorted(known) or 'none'}"
+            )
+
+    def _prefill(self, question: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Let the model segment the new objects that the question names by a point or box.
+
+        Prompts that the language model cannot read - masks, negative points, frames that it does not
+        see, further prompts of the same object - are left to the tracker.
+        """
+        if self.settings.prefill == "tracker" or not self.scene.waiting:
+            return (), ()
+        seen = self._talk().layout.frame_indices
+        pointed: dict[int, VisualPrompt] = {}
+        for object_id, prompts in self.scene.waiting.items():
+            first = prompts[0]
+            is_readable = isinstance(first, BoxPrompt) or (isinstance(first, PointPrompt) and first.is_positive)
+            if object_id not in self.bank and is_readable and first.frame_index in seen:
+                pointed[object_id] = first
+        _, order = mark_references(question, list(pointed))
+        if not order:
+            return (), ()
+        with self._timed("prefill"):
+            filled = self._talk().prefill(question, {object_id: pointed[object_id] for object_id in order})
+        with self._timed("segment"):
+            anchors = self._anchors(filled.tokens, {key: pointed[key].frame_index for key in order})
+            self.scene.follow_pointed(filled.tokens, anchors)
+        return filled.unforced_ids, order
+
+    def _anchors(self, tokens: Mapping[int, Tensor], prompted: Mapping[int, int]) -> dict[int, int]:
+        """Choose the frame on which each object is segmented first; `prompted` knows some of them."""
+        choice = self.settings.anchor
+        if choice == "first":
+            return dict.fromkeys(tokens, 0)
+        if choice == "best":
+            return self.scene.follower.best_anchors(tokens)
+        anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
+        found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
+        if choice == "auto" and found:
+            present = self.scene.follower.are_present(found, 0)
+            absent = {object_id: own for object_id, own in found.items() if not present[object_id]}
+            anchors |= self.scene.follower.best_anchors(absent) if absent else {}
+        return anchors
+
+    def _injection(self) -> MemoryInjection | None:
+        """The memory of objects that are new or changed since the last turn and that the model sees."""
+        layout = self._talk().layout
+        changes = self.bank.changes_since(self._seen_version, frame_indices=layout.frame_indices)
+        self._seen_version = self.bank.version
+        ids = sorted([*changes.added, *changes.changed])
+        if not ids:
+            return None
+        masks = self.bank.masks_on(layout.frame_indices, object_ids=ids)
+        visible = visible_ids(ids, masks)
+        if not visible:
+            return None
+        rows = [ids.index(object_id) for object_id in visible]
+        return self._processor.memory(visible, masks[:, rows], layout, is_update=self._talk().num_turns > 0)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started

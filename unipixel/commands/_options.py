@@ -1,0 +1,108 @@
+"""Options that the commands about videos share, and what is built from them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from unipixel.agent import SessionSettings
+    from unipixel.model import UniPixel
+    from unipixel.processor import Processor
+
+DEFAULT_MODEL = "unipixel-nano"
+MAX_FRAMES = 108_000
+"""Frames of the longest video that is taken by default: an hour at 30 per second."""
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a model and of where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, folder or hub id (%(default)s)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--postprocess", action="store_true", help="SAM 2's own post-processing of masks")
+
+
+def add_language_options(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how the language model is used."""
+    group = parser.add_argument_group("language")
+    group.add_argument("--frames", type=int, default=16, metavar="N", help="frames the language model sees (16)")
+    group.add_argument("--anchor", default="auto", choices=("auto", "prompt", "best", "first"))
+    group.add_argument("--prefill", default="model", choices=("model", "tracker"))
+    group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
+    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    group.add_argument("--seed", type=int, default=None, help="seed of the sampling")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add where results go and in which forms."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks")
+    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
+    group.add_argument("--json", action="store_true", help="print result.json on stdout")
+    group.add_argument("--no-overlay", action="store_true", help="write no overlay video")
+    group.add_argument("--davis", action="store_true", help="also write palette images in the DAVIS layout")
+    group.add_argument("--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer videos")
+
+
+def session_settings(arguments: argparse.Namespace) -> SessionSettings:
+    """Return the settings of a session.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    from unipixel.agent import SessionSettings
+    from unipixel.generation import GenerationSettings
+
+    generation = GenerationSettings(
+        max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed
+    )
+    return SessionSettings(
+        num_frames=arguments.frames,
+        anchor=arguments.anchor,
+        prefill=arguments.prefill,
+        is_postprocessed=arguments.postprocess,
+        generation=generation,
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
+    """Load the model and what prepares its inputs.
+
+    Raises:
+        OSError: The model cannot be found, fetched or read.
+        ValueError: Its files do not fit together, or the device is unknown.
+    """
+    import torch
+
+    from unipixel.model import UniPixel
+    from unipixel.processor import Processor
+
+    dtype: Any = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
+    model = UniPixel.from_pretrained(arguments.model, dtype=dtype, device=choose_device(arguments.device))
+    return model, Processor.from_pretrained(arguments.model)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` is the first of CUDA, MPS and the CPU that is there.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name!r} is unknown: allowed are auto, cpu, cuda, cuda:N and mps") from error
+    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there.get(device.type, False):
+        raise ValueError(f"--device {name!r} is not on this machine: use auto or cpu")
+    return device
