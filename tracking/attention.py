@@ -17,6 +17,9 @@ from torch import Tensor
 
 # Rows of queries that one softmax takes at a time on a CPU: its scores stay in the cache.
 _QUERY_ROWS = 256
+# Tokens of memory from which on it pays to weigh values before they are projected; below, results keep
+# the very bits of the package.
+_MANY_TOKENS = 2048
 
 
 @functools.lru_cache(maxsize=8)
@@ -90,7 +93,8 @@ def _look_back(
     query = _rotate(_heads(attention.q_proj(state), num_heads), rotations)
     key = _heads(attention.k_proj(keys), num_heads)
     key = torch.cat([_rotate(key[:, :, :num_rotated], rotations), key[:, :, num_rotated:]], dim=2)
-    is_narrow = values.shape[-1] < query.shape[-1] and values.device.type == "cpu" and not torch.is_grad_enabled()
+    is_narrow = values.shape[-1] < query.shape[-1] and values.shape[1] >= _MANY_TOKENS
+    is_narrow = is_narrow and values.device.type == "cpu" and not torch.is_grad_enabled()
     if is_narrow and query.dtype == values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
         seen = _attend_narrow(query, key, values, _value_weights(attention), attention.v_proj.bias)
     else:

@@ -33,6 +33,7 @@ class Follower:
         are_corrections_kept: bool = True,
         is_postprocessed: bool = False,
         redetect_after: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Choose settings.
 
@@ -49,13 +50,20 @@ class Follower:
                 to candidates, prompted frames are remembered as binary masks, small holes are filled.
             redetect_after: After so many frames without it, an object is also looked for with its
                 prompted frames alone; None for never.
+            batch_size: Objects that go through the modules together; None for all of a group, but one
+                on a CPU. There a batch is not faster, and an object alone is rounded in the same way
+                whatever else is tracked, which is the package's.
 
         Raises:
             ValueError: A count is below 1, or the memory type is not floating-point.
         """
         if not memory_dtype.is_floating_point:
             raise ValueError(f"memory_dtype must be a floating-point type, got {memory_dtype}")
-        for name, count in (("num_frames", num_frames), ("redetect_after", redetect_after)):
+        for name, count in (
+            ("num_frames", num_frames),
+            ("redetect_after", redetect_after),
+            ("batch_size", batch_size),
+        ):
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {count}")
         self.segmenter = segmenter
@@ -65,6 +73,7 @@ class Follower:
         self.are_corrections_kept = are_corrections_kept
         self.is_postprocessed = is_postprocessed
         self.redetect_after = redetect_after
+        self.batch_size = batch_size
 
     def prompt(
         self, features: FrameFeatures, state: ObjectState, frame_index: int, prompt: SegmentPrompt | Tensor
@@ -115,7 +124,7 @@ class Follower:
             members = [state for state in states if frame_index in state.staged]
             prompts = [state.staged.pop(frame_index) for state in members]
             joined = Segmentation.join([prompt.segmentation for prompt in prompts])
-            stored = self.segmenter.remember(features_of(frame_index), joined, is_binary=self.is_postprocessed)
+            stored = self._remember(features_of(frame_index), joined, is_binary=self.is_postprocessed)
             for row, (state, prompt) in enumerate(zip(members, prompts, strict=True)):
                 # Kept for as long as the object, so not as a view of what others were encoded with.
                 features = stored[row].to(self.memory_dtype, copy=True)
@@ -140,10 +149,16 @@ class Follower:
         """
         if not states:
             return empty_masks(self.segmenter, frame_index)
-        segmentation = self._track(features, states, frame_index, is_reverse=is_reverse)
+        entered = self.segmenter.enter(features)
+        segmentation = Segmentation.join(
+            [
+                self._track(features, states[rows], frame_index, is_reverse=is_reverse, entered=entered)
+                for rows in self._batches(features, len(states))
+            ]
+        )
         if self.redetect_after is not None:
             segmentation = self._redetect(features, states, frame_index, segmentation)
-        stored = self.segmenter.remember(features, segmentation).to(self.memory_dtype)
+        stored = self._remember(features, segmentation).to(self.memory_dtype)
         shown = self._finished(segmentation)
         for row, state in enumerate(states):
             self._write_tracked(state, frame_index, _memory(shown, row, stored[row]))
@@ -169,10 +184,20 @@ class Follower:
             state.visited[frame_index] = is_reverse
         return shown_masks(self.segmenter, states, frame_index)
 
+    def _batches(self, features: FrameFeatures, num_objects: int) -> list[slice]:
+        is_cpu = features.embedding.device.type == "cpu"
+        size = self.batch_size or (1 if is_cpu else num_objects)
+        return [slice(start, start + size) for start in range(0, num_objects, size)]
+
+    def _remember(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
+        rows = range(len(segmentation.object_score))
+        batches = [segmentation.select(rows[part]) for part in self._batches(features, len(rows))]
+        return torch.cat([self.segmenter.remember(features, part, is_binary=is_binary) for part in batches])
+
     def _track(
-        self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool
-    ) -> Segmentation:
-        entered = self.segmenter.enter(features)
+        self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool,
+        entered: Tensor | None = None,
+    ) -> Segmentation:  # fmt: skip
         parts: list[Segmentation] = []
         order: list[int] = []
         for indices, memory in self._gather(states, frame_index, is_reverse=is_reverse):
@@ -181,6 +206,7 @@ class Follower:
             order += indices
         if len(parts) == 1:
             return parts[0]
+        # Groups come in their own order; rows go back to that of the states.
         return Segmentation.join(parts).select([order.index(row) for row in range(len(order))])
 
     def _gather(

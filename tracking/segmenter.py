@@ -27,6 +27,9 @@ _FEEDBACK_LOGIT = 32.0
 # A single mask whose area changes by more than this share when its threshold moves by the margin is
 # replaced by the best of the three candidates, where post-processing is on (build_sam.py).
 _STABLE_SHARE, _STABLE_MARGIN = 0.98, 0.05
+# Side of a map from which on folding two convolutions into one saves time. Below, results keep the very
+# bits of the package, whose last ones the bfloat16 memories of a small model magnify.
+_FOLDED_SIDE = 64
 
 
 class Segmenter(Float32Module):
@@ -172,13 +175,17 @@ class Segmenter(Float32Module):
         Returns:
             Memories (B, h*w, D).
         """
-        logits = F.interpolate(
-            segmentation.mask_logits[:, None].float(), size=[self.config.image_size] * 2, mode="bilinear"
-        )
+        logits = segmentation.mask_logits[:, None].float()
+        if logits.device.type == "cpu":
+            # The package enlarges all candidates of a tracked frame at once; torch rounds one channel otherwise.
+            logits = logits.expand(-1, segmentation.candidate_ious.shape[1], -1, -1)
+        logits = F.interpolate(logits, size=[self.config.image_size] * 2, mode="bilinear")[:, :1]
         masks = ((logits > 0).float() if is_binary else logits.sigmoid()) * _MASK_SCALE + _MASK_BIAS
         encoder = self.memory_encoder
         # Without its call, which would also build the position encoding: that is constant and added on reading.
-        fused = encoder.fuser(encoder.pix_feat_proj(features.embedding) + encoder.mask_downsampler(masks))
+        # Contiguous as in the package: another layout is rounded otherwise, and bfloat16 magnifies that.
+        seen = encoder.pix_feat_proj(features.embedding).contiguous()
+        fused = encoder.fuser(seen + encoder.mask_downsampler(masks))
         memories = encoder.out_proj(fused).flatten(2).transpose(1, 2)
         is_absent = (segmentation.object_score <= 0).to(memories.dtype)[:, None, None]
         return memories + is_absent * self.no_obj_embed_spatial
@@ -197,7 +204,8 @@ class Segmenter(Float32Module):
             lateral = neck.convs[last - level].conv
             is_sum = level in neck.fpn_top_down_levels and level < last
             is_summand = level - 1 in neck.fpn_top_down_levels
-            if level < len(narrow) and not is_sum and not is_summand:
+            is_large = trunk_maps[level].shape[-1] >= _FOLDED_SIDE
+            if level < len(narrow) and is_large and not is_sum and not is_summand:
                 maps[level] = _folded(trunk_maps[level], lateral, narrow[level])
                 continue
             maps[level] = lateral(trunk_maps[level])
