@@ -21,6 +21,7 @@ from unipixel.checkpoint import (
     read_json,
     resolve,
     segmenter_name,
+    usable_device,
 )
 from unipixel.config import UniPixelConfig, read_eos_ids, read_qwen_config
 from unipixel.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder
@@ -60,6 +61,7 @@ def load_base(
         CheckpointError: Tensors are missing, unexpected or mis-shaped.
         ValueError: The special tokens do not fit into the embedding, or the size cannot be told.
     """
+    place = usable_device(device)
     folder = resolve(qwen)
     fields = read_json(folder / "config.json")
     segmenter = sam2_config or _sam2_size(Path(sam2), image_size)
@@ -73,7 +75,7 @@ def load_base(
         torch.manual_seed(seed)
         _start_heads(model)
     model.tie_weights()
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def _base_config(

@@ -72,9 +72,9 @@ def load(
         ValueError: The configuration is incomplete, inconsistent or asks for remote code.
         ImportError: bitsandbytes is needed and missing.
     """
+    place = usable_device(device)
     folder = resolve(source)
     if is_adapter_folder(folder):
-        # `load_full` of the base, then the adapter: the same options hold for the base.
         model = base if isinstance(base, UniPixel) else _load_adapter_base(
             folder, base, dtype=dtype, attention=attention, sam2_config=sam2_config,
             memory_pool_order=memory_pool_order,
@@ -88,7 +88,7 @@ def load(
         model.tie_weights()
     if quantization:
         quantize_language(model, quantization)
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def load_segmenter(source: str | Path, *, device: str | torch.device = "cpu") -> Segmenter:
@@ -102,13 +102,14 @@ def load_segmenter(source: str | Path, *, device: str | torch.device = "cpu") ->
         OSError: The source cannot be found, fetched or read.
         CheckpointError: Tensors are missing or mis-shaped.
     """
+    place = usable_device(device)
     folder = resolve(source)
     segmenter = read_config(folder).segmenter
     with init_empty_weights(include_buffers=False):
         holder = nn.ModuleDict({"sam2": Segmenter(segmenter)})
     files = TensorFiles.of_folder(folder)
     load_tensors(holder, files.only("sam2."), dtype=torch.float32)
-    return cast("Segmenter", holder["sam2"]).to(device).eval()
+    return cast("Segmenter", holder["sam2"]).to(place).eval()
 
 
 def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") -> None:
@@ -232,6 +233,25 @@ def segmenter_name(segmenter: SegmenterConfig) -> str | None:
 def _is_published_size(config: UniPixelConfig) -> bool:
     name = segmenter_name(config.segmenter)
     return name is not None and str(config.to_dict()["sam2_config"]).endswith(f"sam2.1_hiera_{name}")
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device that this machine has.
+
+    Raises:
+        ValueError: There is no such device, or torch cannot use it.
+    """
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is unknown: allowed are cpu, cuda, cuda:N and mps") from error
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    is_there = {"cuda": (chosen.index or 0) < num_cuda, "mps": torch.backends.mps.is_available()}
+    if not is_there.get(chosen.type, True):
+        raise ValueError(
+            f"device {str(device)!r} is not on this machine, torch sees {num_cuda} CUDA devices: use device='cpu'"
+        )
+    return chosen
 
 
 def choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]) -> torch.dtype:

@@ -138,7 +138,9 @@ class UniPixelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of a config.json; those it was read from stay as they were."""
-        fields = copy.deepcopy(dict(self.extra)) or self._qwen_fields()
+        fields = copy.deepcopy(dict(self.extra))
+        if "vision_config" not in fields:
+            fields = self._qwen_fields() | fields
         fields.update(
             model_type=MODEL_TYPE,
             architectures=[ARCHITECTURE],
@@ -154,9 +156,14 @@ class UniPixelConfig:
         return fields
 
     def _qwen_fields(self) -> dict[str, Any]:
-        """Fields of a model that was made from sizes: nested as in the current transformers, flat as published."""
+        """Fields of a model that was made from sizes, as transformers 4 wrote them: nested, and flat once more."""
         fields: dict[str, Any] = self.qwen.to_dict()
-        for key, value in fields["text_config"].items():
+        text = fields["text_config"]
+        rope = text.pop("rope_parameters")
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = {**rope, "type": rope["rope_type"]}
+        fields["vision_config"].pop("rope_parameters", None)
+        for key, value in text.items():
             fields.setdefault(key, value)
         return fields
 

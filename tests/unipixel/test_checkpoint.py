@@ -15,7 +15,7 @@ import torch
 from parity.weights import GOLDEN, tiny_config, tiny_model, tiny_segmenter_config
 from safetensors.torch import load_file, save_file
 
-from unipixel.checkpoint import resolve
+from unipixel.checkpoint import load_segmenter, resolve
 from unipixel.config import UniPixelConfig
 from unipixel.inputs import ModelInputs
 from unipixel.model import UniPixel
@@ -90,6 +90,14 @@ class TestRoundTrip:
         assert loaded.eos_token_ids == (2, 7)
         assert loaded.segmenter == config.segmenter
         assert loaded.qwen.text_config.to_dict() == config.qwen.text_config.to_dict()
+        # What transformers 4, and so the published code, reads the rotary sections from.
+        fields = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+        assert fields["text_config"]["rope_scaling"]["mrope_section"] == [2, 3, 3]
+
+    def test_segmenter_loads_alone(self, folder: Path, model: UniPixel) -> None:
+        alone, whole = load_segmenter(folder).state_dict(), model.sam2.state_dict()
+        assert alone.keys() == whole.keys()
+        assert all(torch.equal(alone[name], whole[name]) for name in whole)
 
 
 class TestLoading:
@@ -192,6 +200,15 @@ class TestRefusals:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(OSError, match=r"could not fetch 'nobody/nothing' .* give a folder"):
             resolve("nobody/nothing")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
+    def test_missing_gpu_is_refused_with_the_remedy(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"'cuda' is not on this machine, .* use device='cpu'"):
+            UniPixel.from_pretrained(folder, device="cuda")
+
+    def test_unknown_device_is_refused(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="'tpu7' is unknown"):
+            UniPixel.from_pretrained(folder, device="tpu7")
 
     def test_empty_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"config.json is missing"):

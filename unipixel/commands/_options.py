@@ -95,14 +95,9 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
+    from unipixel.checkpoint import usable_device
+
     if name == "auto":
         has_mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name!r} is unknown: allowed are auto, cpu, cuda, cuda:N and mps") from error
-    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there.get(device.type, False):
-        raise ValueError(f"--device {name!r} is not on this machine: use auto or cpu")
-    return device
+    return usable_device(name)
