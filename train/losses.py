@@ -5,6 +5,7 @@ Shape letters: B objects, K candidate masks, H/W frame in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -157,19 +158,22 @@ def label_masks(coverage: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[:, 0] > LABEL_THRESHOLD
 
 
-def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def text_loss(states: Tensor, labels: Tensor, *, score: Callable[[Tensor], Tensor]) -> Tensor:
     """Mean cross-entropy of the next token over supervised positions.
 
+    Only those positions meet the vocabulary: the logits of all would not fit into memory for long clips.
+
     Args:
-        logits: (B, L, V).
+        states: (B, L, D).
         labels: (B, L) ids, `IGNORED_LABEL` where a token is not supervised.
+        score: Turns states (N, D) into logits (N, V).
 
     Returns:
         A scalar; 0 where nothing is supervised, still part of the graph.
     """
     following = labels[:, 1:]
     is_supervised = following != IGNORED_LABEL
-    chosen = logits[:, :-1][is_supervised].float()
-    if len(chosen) == 0:
-        return chosen.sum()
-    return F.cross_entropy(chosen, following[is_supervised])
+    logits = score(states[:, :-1][is_supervised])
+    if len(logits) == 0:
+        return logits.sum()
+    return F.cross_entropy(logits.float(), following[is_supervised])

@@ -1,0 +1,111 @@
+"""Drawn clips with several turns each: encoding a clip costs more than one more question about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from unipixel.train.datasets.world import Sample, Turn, generate
+from unipixel.train.datasets.world.facts import Facts, gather_facts
+from unipixel.train.datasets.world.language.queries import KINDS, segmentation_turn
+from unipixel.train.datasets.world.language.questions import pixelqa_turn, plain_turn
+from unipixel.train.datasets.world.layers import draw_layer, visibility
+from unipixel.train.datasets.world.schema import finished
+from unipixel.train.datasets.world.vocabulary import Split, held_out
+
+# A group named `image:TASK` shows one frame, any other the whole clip.
+IMAGE_PREFIX = "image:"
+_NO_TURN_AFTER = 12
+
+
+@dataclass(frozen=True)
+class DrawnClips:
+    """A seeded source of drawn samples.
+
+    Attributes:
+        seed: First seed; each group has its own range.
+        num_frames: Frames of a clip.
+        render_size: Shorter side of the frames in pixels.
+        max_turns: Questions about one clip, where the task allows several.
+        split: Split of the drawn world.
+    """
+
+    seed: int
+    num_frames: int = 8
+    render_size: int = 144
+    max_turns: int = 1
+    split: Split = "train"
+
+    def draw(self, group: str, number: int) -> Sample:
+        """Draw sample `number` of a group, the same at every call.
+
+        Args:
+            group: A task of the drawn world, with `image:` before it for single frames.
+            number: From 0.
+
+        Raises:
+            ValueError: The world knows no such task.
+        """
+        task = group.removeprefix(IMAGE_PREFIX)
+        seed = self.seed + number + 10_000_000 * (sum(group.encode()) % 97)
+        num_frames = 1 if group.startswith(IMAGE_PREFIX) else self.num_frames
+        sample = generate(seed, split=self.split, task=task, render_size=self.render_size, num_frames=num_frames)
+        rng = np.random.default_rng([seed, 11])
+        count = int(rng.integers(1, self.max_turns + 1))
+        if task.startswith(("segment/", "plain")):
+            return _ask_on(sample, rng, count, "plain")
+        if task == "pixelqa/mask":
+            return _ask_on(sample, rng, count, "pixelqa")
+        return sample
+
+
+def clip_facts(sample: Sample) -> Facts:
+    """Work out again what is true of a drawn clip.
+
+    Raises:
+        ValueError: The sample shows no scene of the drawn world.
+    """
+    scene, clip = sample.scene, sample.clip
+    if scene is None:
+        raise ValueError(f"sample {sample.seed} has no scene, so that nothing can be said about it")
+    height, width = clip.frames.shape[1:3]
+    shorter = min(height, width)
+    moments = np.asarray(clip.frame_indices) / (scene.num_frames - 1)
+    layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
+    view = visibility(layers, num_frames=len(moments), height=height, width=width)
+    return gather_facts(scene, view, moments, shorter=shorter)
+
+
+def _ask_on(sample: Sample, rng: np.random.Generator, count: int, manner: str) -> Sample:
+    """Add questions until there are `count`, none of them twice."""
+    if count <= len(sample.turns):
+        return sample
+    facts = clip_facts(sample)
+    ids = dict(enumerate(sample.clip.object_ids))
+    turns = list(sample.turns)
+    for _ in range(_NO_TURN_AFTER):
+        if len(turns) == count:
+            break
+        drafted = _draft(sample, facts, rng, manner)
+        if drafted is None:
+            continue
+        turn = finished(drafted, ids)
+        if turn.question not in (other.question for other in turns):
+            turns.append(turn)
+    return replace(sample, turns=tuple(turns))
+
+
+def _draft(sample: Sample, facts: Facts, rng: np.random.Generator, manner: str) -> Turn | None:
+    num_frames, forbidden = len(sample.clip.frames), held_out(sample.split)
+    if manner == "pixelqa":
+        pool = tuple(row for row, name in enumerate(sample.clip.object_ids) if name in sample.prompts)
+        both = len(pool) > 1 and rng.random() < 0.5
+        is_choice = bool(rng.random() < 0.6)
+        found = pixelqa_turn(rng, facts, pool=pool, count=2 if both else 1, is_choice=is_choice, forbidden=forbidden)
+        return None if found is None else found[0]
+    if rng.random() < 0.15:
+        return plain_turn(rng, facts, num_frames=num_frames)
+    kinds = KINDS if num_frames > 1 else ("attribute", "relation")
+    kind = str(rng.choice(kinds))
+    return segmentation_turn(rng, facts, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=False)

@@ -1,0 +1,327 @@
+"""What to train, read from a TOML file and overridden from the command line as `key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from unipixel.train.losses import MaskLossWeights
+
+Stage = Literal["segmenter", "pretrain", "stage1", "stage2", "stage3", "tune"]
+Precision = Literal["float32", "bfloat16"]
+Schedule = Literal["cosine", "linear", "constant"]
+Anchor = Literal["first", "visible"]
+_Section = TypeVar("_Section")
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Where the weights come from.
+
+    Exactly one of `sizes`, `start` and `qwen` with `sam2` is given.
+
+    Attributes:
+        sizes: TOML file of sizes to build from nothing, relative to the recipe.
+        start: Folder, bundled name or hub id of a UniPixel checkpoint.
+        qwen: Qwen2.5-VL to start from.
+        sam2: SAM 2.1 checkpoint to start from.
+        partial: Checkpoints of earlier stages that are laid over the start.
+        segmenter: Folder of a trained segmenter that replaces the start's.
+        image_size: Side of the segmenter's input in pixels; None is that of the start.
+    """
+
+    sizes: str | None = None
+    start: str | None = None
+    qwen: str | None = None
+    sam2: str | None = None
+    partial: tuple[str, ...] = ()
+    segmenter: str | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("sizes", "start", "qwen") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"[model] gives {given}: give one of sizes, start, and qwen with sam2")
+        if (self.qwen is None) != (self.sam2 is None):
+            raise ValueError("[model] qwen and sam2 belong together: give both or neither")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is learned from.
+
+    Attributes:
+        tasks: Share of the micro batches by task; a batch holds samples of one task.
+        path: JSONL file of the user's own data; None is the drawn world.
+        num_frames: Frames of a clip that the language model sees.
+        num_mask_frames: Frames of a clip on which masks are trained.
+        render_size: Shorter side of drawn frames in pixels.
+        max_objects: Masks per sample that are trained, a random choice of them.
+        max_tokens: Longest sample; None is no limit.
+        max_turns: Questions about one drawn clip, where its task allows several.
+        anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: wherever their
+            object is in sight, in either direction.
+        single_share: Share of the batches whose masks are trained frame by frame, without memory.
+        max_broken_share: Share of broken samples at which training stops.
+    """
+
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    path: str | None = None
+    num_frames: int = 8
+    num_mask_frames: int = 4
+    render_size: int = 160
+    max_objects: int = 5
+    max_tokens: int | None = None
+    max_turns: int = 1
+    anchor: Anchor = "first"
+    single_share: float = 0.0
+    max_broken_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("[data] tasks is empty: give a share per task")
+        if bad := {task: share for task, share in self.tasks.items() if share < 0}:
+            raise ValueError(f"[data] shares must not be negative, got {bad}")
+        if sum(self.tasks.values()) <= 0:
+            raise ValueError("[data] shares add up to nothing")
+        for name in ("num_frames", "num_mask_frames", "render_size", "max_objects", "max_turns"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"[data] {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("single_share", "max_broken_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LoopRecipe:
+    """How the steps are taken.
+
+    Attributes:
+        max_steps: Optimiser steps.
+        batch_size: Samples per device and micro batch.
+        accumulation: Micro batches per optimiser step.
+        learning_rate: Peak rate of everything that has no rate of its own.
+        sam2_learning_rate: Peak rate of SAM 2.1; None is `learning_rate`.
+        schedule: Course of the rate after the warm-up.
+        warmup_share: Share of the steps over which the rate rises.
+        weight_decay: Decay of matrices; vectors have none.
+        clip_norm: Largest norm of the gradient.
+        precision: Type of the computation; weights are kept in float32.
+        gradient_checkpointing: Recompute activations to save memory.
+        save_every: Steps between checkpoints.
+        keep: Checkpoints that are kept.
+        log_every: Steps between lines of the log.
+        validate_every: Steps between validations; None is never.
+        num_validation: Samples of a validation.
+        num_workers: Processes that prepare samples; 0 is the training process itself.
+        deepspeed: DeepSpeed configuration file.
+        fsdp: Options of FSDP, as transformers reads them.
+    """
+
+    max_steps: int
+    batch_size: int = 1
+    accumulation: int = 1
+    learning_rate: float = 2e-5
+    sam2_learning_rate: float | None = None
+    schedule: Schedule = "cosine"
+    warmup_share: float = 0.03
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    precision: Precision = "float32"
+    gradient_checkpointing: bool = False
+    save_every: int = 500
+    keep: int = 1
+    log_every: int = 10
+    validate_every: int | None = None
+    num_validation: int = 64
+    num_workers: int = 0
+    deepspeed: str | None = None
+    fsdp: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "accumulation", "save_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"[loop] {name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"[loop] learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"[loop] warmup_share must be in [0, 1), got {self.warmup_share}")
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """Low-rank updates of the two transformers (spec 2.6).
+
+    Attributes:
+        rank: Rank of an update.
+        alpha: The update is scaled by alpha / rank.
+        dropout: Dropout of an update's input.
+    """
+
+    rank: int = 128
+    alpha: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise ValueError(f"[lora] rank and alpha must be at least 1, got {self.rank} and {self.alpha}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        stage: What is trained and how; see `unipixel.train.stages`.
+        output: Folder of checkpoints, logs and the result.
+        model: Where the weights come from.
+        data: What is learned from.
+        loop: How the steps are taken.
+        losses: Weights of the mask loss.
+        lora: Low-rank updates; None trains none.
+        seed: Seed of everything random.
+        folder: Folder of the recipe; relative paths of sizes start there.
+    """
+
+    stage: Stage
+    output: str
+    model: ModelRecipe
+    data: DataRecipe
+    loop: LoopRecipe
+    losses: MaskLossWeights = field(default_factory=MaskLossWeights)
+    lora: LoraRecipe | None = None
+    seed: int = 42
+    folder: str = "."
+
+    def __post_init__(self) -> None:
+        if self.stage not in get_args(Stage):
+            raise ValueError(f"stage must be one of {get_args(Stage)}, got {self.stage!r}")
+
+    def sizes(self) -> dict[str, Any]:
+        """Read the file of sizes.
+
+        Raises:
+            ValueError: The recipe names none.
+            OSError: The file cannot be read.
+        """
+        if self.model.sizes is None:
+            raise ValueError("the recipe gives no [model] sizes to build from nothing")
+        return _read_toml(Path(self.folder) / self.model.sizes)
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: Path of a TOML file, or the name of one that ships with the package, such as `nano/stage1`.
+        overrides: `key=value` with a dotted key and a TOML value, such as `loop.max_steps=10`; a value that
+            is no TOML is a string.
+
+    Raises:
+        FileNotFoundError: There is no such file or bundled recipe.
+        ValueError: A key is unknown, or a value out of range.
+    """
+    path = find_recipe(source)
+    tree = _read_toml(path)
+    for override in overrides:
+        _override(tree, override)
+    tree["folder"] = str(path.parent)
+    return _build(Recipe, tree, "")
+
+
+def find_recipe(source: str | Path) -> Path:
+    """Return the file of a recipe given by path or bundled name.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    bundled = Path(str(resources.files("unipixel.train") / "recipes"))
+    named = bundled / path if path.suffix == ".toml" else bundled / f"{source}.toml"
+    if not named.is_file():
+        known = sorted(str(file.relative_to(bundled).with_suffix("")) for file in bundled.glob("*/*.toml"))
+        raise FileNotFoundError(f"no recipe {str(source)!r}: give the path of a TOML file or one of {known}")
+    return named
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"an override is written key=value, got {override!r}")
+    *sections, name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"override {override!r}: {section} is a value, not a section")
+    try:
+        tree[name] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        tree[name] = text
+
+
+def _build(kind: type[_Section], tree: Mapping[str, Any], where: str) -> _Section:
+    """Make a dataclass of a TOML table, with its tables made into dataclasses in turn."""
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in dataclasses.fields(typing.cast(Any, kind))}
+    if unknown := sorted(set(tree) - set(known)):
+        raise ValueError(f"unknown settings {[where + key for key in unknown]}: allowed are {sorted(known)}")
+    required = [
+        name
+        for name, entry in known.items()
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    ]
+    if missing := [where + name for name in required if name not in tree]:
+        raise ValueError(f"the recipe lacks {missing}")
+    return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in tree.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    options = [
+        option
+        for option in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+        if option is not types.NoneType
+    ]
+    section = next((option for option in options if dataclasses.is_dataclass(option)), None)
+    if section is not None:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} is a section, got {value!r}")
+        return _build(typing.cast(Any, section), value, f"{where}.")
+    origin = typing.get_origin(options[0])
+    if origin is Literal:
+        if value not in get_args(options[0]):
+            raise ValueError(f"{where} must be one of {get_args(options[0])}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} must be a list, got {value!r}")
+        return tuple(value)
+    if origin is not None:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a table, got {value!r}")
+        return value
+    if options[0] is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, options[0]) or (options[0] is int and isinstance(value, bool)):
+        raise ValueError(f"{where} must be of type {options[0].__name__}, got {value!r}")
+    return value

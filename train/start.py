@@ -1,0 +1,103 @@
+"""The model a run starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from unipixel.adapters import load_partial
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.tokens import load_tokenizer
+from unipixel.tracking.config import SegmenterConfig
+from unipixel.tracking.segmenter import Segmenter
+from unipixel.train import tracks
+from unipixel.train.blueprint import configure, frame_budget
+from unipixel.train.recipe import Recipe
+from unipixel.train.results import SEGMENTER_WEIGHTS
+from unipixel.train.segmentation import LookHead, SegmenterObjective, WordPrompts
+from unipixel.train.vocabulary import build_tokenizer, world_texts
+from unipixel.weights import PARTIAL_FILE
+
+_SEGMENTER_PREFIX = "segmenter."
+
+
+def load_start(recipe: Recipe) -> tuple[UniPixel, Processor]:
+    """Build or load a model with its processor, in float32.
+
+    Raises:
+        ValueError: The recipe names no start, or its parts do not fit together.
+        OSError: Weights cannot be read.
+    """
+    given = recipe.model
+    if given.sizes is not None:
+        model, processor = _from_nothing(recipe)
+    elif given.start is not None:
+        model = UniPixel.from_pretrained(given.start, dtype=torch.float32)
+        processor = Processor.from_pretrained(given.start)
+    elif given.qwen is not None and given.sam2 is not None:
+        model = UniPixel.from_base(given.qwen, given.sam2, image_size=given.image_size or 768, seed=recipe.seed)
+        processor = Processor(model.config, load_tokenizer(given.qwen))
+    else:
+        raise ValueError("the recipe names no start: give [model] sizes, start, or qwen with sam2")
+    if given.image_size not in (None, model.config.segmenter.image_size):
+        model = _resized(model, int(given.image_size or 0))
+        processor = Processor(model.config, processor.tokenizer, budget=processor.budget)
+    if given.segmenter is not None:
+        state = load_file(Path(given.segmenter) / SEGMENTER_WEIGHTS)
+        model.sam2.load_state_dict(_segmenter_state(state))
+    for folder in given.partial:
+        load_partial(model, Path(folder) / PARTIAL_FILE)
+    return model.train(), processor
+
+
+def load_segmenter(recipe: Recipe) -> SegmenterObjective:
+    """Build a segmenter from sizes, with the weights of an earlier run where the recipe names one.
+
+    Raises:
+        ValueError: The recipe gives no sizes.
+        OSError: Weights cannot be read.
+    """
+    tree = dict(recipe.sizes()["segmenter"])
+    if recipe.model.image_size is not None:
+        tree["image_size"] = recipe.model.image_size
+    config = SegmenterConfig.from_tree(tree)
+    words = WordPrompts(tracks.WORD_COUNTS, width=config.embed_dim, num_tokens=2)
+    looks = LookHead(tracks.WORD_COUNTS, width=config.embed_dim)
+    objective = SegmenterObjective(Segmenter(config), words, looks, weights=recipe.losses)
+    if recipe.model.segmenter is not None:
+        objective.load_state_dict(load_file(Path(recipe.model.segmenter) / SEGMENTER_WEIGHTS))
+    return objective
+
+
+def _from_nothing(recipe: Recipe) -> tuple[UniPixel, Processor]:
+    sizes = recipe.sizes()
+    folder = Path(recipe.output) / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        vocabulary = sizes["vocabulary"]
+        texts = world_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
+        build_tokenizer(texts, size=vocabulary["size"]).save_pretrained(str(folder))
+    tokenizer = load_tokenizer(folder)
+    config = configure(sizes, tokenizer, image_size=recipe.model.image_size)
+    # Seeded again: whether the tokenizer was there already must not change the weights.
+    torch.manual_seed(recipe.seed)
+    return UniPixel(config), Processor(config, tokenizer, budget=frame_budget(sizes))
+
+
+def _resized(model: UniPixel, image_size: int) -> UniPixel:
+    """The same weights behind a segmenter of another input size; none of its weights depends on it."""
+    tree = {**model.config.segmenter.to_tree(), "image_size": image_size}
+    other = UniPixel(replace(model.config, segmenter=SegmenterConfig.from_tree(tree)))
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def _segmenter_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(_SEGMENTER_PREFIX): tensor
+        for name, tensor in state.items()
+        if name.startswith(_SEGMENTER_PREFIX)
+    }

@@ -1,0 +1,307 @@
+"""Drawn clips as tracks of prompted objects, for the segmenter's own training.
+
+Shape letters: L frames of a track, O objects, S image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unipixel.tracking.segmentation import SegmentPrompt
+from unipixel.train.datasets.world import Sample, generate
+from unipixel.train.datasets.world.prompts import visual_prompt
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.losses import label_masks
+from unipixel.train.rollout import AnchorPrompts
+from unipixel.train.schedule import GroupSchedule
+from unipixel.train.segmentation import TrackBatch
+
+VOCABULARY = (SHAPES, COLOURS, TEXTURES)
+WORD_COUNTS = tuple(len(words) + 1 for words in VOCABULARY)
+# Blobs take long to draw: each clip of a pool is used this often, cut and coloured differently each time.
+_POOL_SIZE, _POOL_USES = 48, 6
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_PROMPTS = {
+    "image": {"point": 0.3, "box": 0.2, "words": 0.5},
+    "clip": {"mask": 0.4, "point": 0.2, "box": 0.15, "words": 0.25},
+    "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
+    "transfer_image": {"point": 0.6, "box": 0.4},
+}
+_ABSENT_SHARE = 0.25
+_ZOOM_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """How clips are cut.
+
+    Attributes:
+        image_size: Side S of the segmenter's input in pixels.
+        num_frames: Frames L of a track in the groups of clips.
+        render_size: Shorter side of drawn frames in pixels.
+        max_objects: Objects of a clip that are used.
+        seed: First seed of the drawn clips.
+    """
+
+    image_size: int
+    num_frames: int
+    render_size: int
+    max_objects: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Track:
+    """One clip with its prompted objects.
+
+    Attributes:
+        frames: (L, 3, S, S) normalised.
+        labels: (O, L, S, S) bool.
+        kinds: By object `point`, `box`, `mask` or `words`.
+        coords: By object (P, 2) in pixels of the square frame, or None.
+        words: By object a word's number per attribute, or None.
+        looks: (L, A, S/4, S/4) and
+        centres: (L, 2, S/4, S/4), see `TrackBatch`.
+    """
+
+    frames: Tensor
+    labels: Tensor
+    kinds: tuple[str, ...]
+    coords: tuple[Tensor | None, ...]
+    words: tuple[tuple[int, ...] | None, ...]
+    looks: Tensor
+    centres: Tensor
+
+
+class TrackDataset(Dataset):
+    """The clips of a run, by their place in it."""
+
+    def __init__(self, schedule: GroupSchedule, settings: TrackSettings) -> None:
+        """Describe a run.
+
+        Args:
+            schedule: Order of the groups `image`, `clip`, `transfer` and `transfer_image`.
+            settings: How clips are cut.
+        """
+        self._schedule = schedule
+        self._settings = settings
+
+    def __len__(self) -> int:
+        """Clips of the run."""
+        return len(self._schedule)
+
+    def __getitem__(self, index: int) -> Track:
+        """Draw clip `index`."""
+        group, number = self._schedule.place(index)
+        return draw_track(group, number, self._settings)
+
+
+def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
+    """Draw one clip with prompts.
+
+    Args:
+        group: `image`, `clip`, `transfer` or `transfer_image`.
+        number: Number within the group; with the seed of the settings it decides everything.
+        settings: How clips are cut.
+    """
+    groups = sorted(_PROMPTS)
+    rng = np.random.default_rng([settings.seed, groups.index(group), number])
+    length = 1 if group.endswith("image") else settings.num_frames
+    if group.startswith("transfer"):
+        turn, place = divmod(number, _POOL_SIZE * _POOL_USES)
+        pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
+        # Single frames come from the pool of clips.
+        sample = _blobs(pooled, settings.render_size, 2 * settings.num_frames)
+    else:
+        drawn = length * int(rng.integers(1, 4)) if length > 1 else 1
+        seed = settings.seed + 4_000_000 * groups.index(group) + number
+        sample = generate(seed, split="train", task="track", render_size=settings.render_size, num_frames=drawn)
+    return _cut(sample, group, length, rng, settings)
+
+
+@lru_cache(maxsize=2 * _POOL_SIZE)
+def _blobs(seed: int, render_size: int, num_frames: int) -> Sample:
+    return generate(seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style="transfer")
+
+
+def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, settings: TrackSettings) -> Track:
+    """Choose frames in either direction, objects that are there on the first, and their prompts."""
+    clip = sample.clip
+    count = len(clip.frames)
+    start = int(rng.integers(count - length + 1)) if count > length else 0
+    chosen = np.arange(start, min(start + length, count))
+    if rng.random() < 0.5:
+        chosen = chosen[::-1]
+    chosen = np.concatenate([chosen, np.repeat(chosen[-1:], length - len(chosen))])
+    frames, masks = clip.frames[chosen], clip.masks[:, chosen]
+    frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("transfer"))
+    side = settings.image_size
+    labels = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])).float(), (side, side))
+    labels = labels.unflatten(0, masks.shape[:2])
+    visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()][: settings.max_objects]
+    kinds, coords, words, rows = [], [], [], []
+    shares = _PROMPTS[group]
+    for row in visible:
+        kind = str(rng.choice(list(shares), p=list(shares.values())))
+        described = _describe(sample, int(row), masks[:, 0], rng) if kind == "words" else None
+        if kind == "words" and described is None:
+            kind = "point"
+        kinds.append(kind)
+        words.append(described)
+        coords.append(_point_at(masks[row, :1], kind, side, rng) if kind in ("point", "box") else None)
+        rows.append(int(row))
+    labels = labels[rows] if rows else labels[:0]
+    if "words" in shares and length == 1 and rng.random() < _ABSENT_SHARE:
+        kinds, coords, words = [*kinds, "words"], [*coords, None], [*words, _describe_nothing(sample, rng)]
+        labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
+    maps = _maps(sample, masks, side // 4)
+    return Track(normalised(frames, side), labels, tuple(kinds), tuple(coords), tuple(words), *maps)
+
+
+def _maps(sample: Sample, masks: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
+    """Look and middle of the object at every pixel, (L, A, side, side) and (L, 2, side, side)."""
+    small = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])), (side, side)).unflatten(
+        0, masks.shape[:2]
+    )
+    known = _looks(sample)
+    shape = (masks.shape[1], len(VOCABULARY), side, side)
+    looks = torch.zeros(shape, dtype=torch.long) if known else torch.full(shape, -1)
+    centres = torch.full((masks.shape[1], 2, side, side), float("nan"))
+    for row, frames in enumerate(small):
+        for frame, mask in enumerate(frames):
+            if not mask.any():
+                continue
+            if known:
+                looks[frame, :, mask] = torch.tensor(known[row])[:, None]
+            middle = mask.nonzero().float().mean(dim=0).flip(0) * 2 / side - 1
+            centres[frame, :, mask] = middle[:, None]
+    return looks, centres
+
+
+def normalised(frames: np.ndarray, side: int) -> Tensor:
+    """Return frames (L, H, W, 3) uint8 as the segmenter reads them, (L, 3, side, side)."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    return (pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)
+
+
+def _vary(
+    frames: np.ndarray, masks: np.ndarray, rng: np.random.Generator, *, is_recoloured: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mirror a clip, zoom in on one of its objects and, where no colour is named, exchange the channels."""
+    if rng.random() < 0.5:
+        frames, masks = frames[:, :, ::-1], masks[..., ::-1]
+    if is_recoloured and rng.random() < 0.7:
+        frames = frames[..., rng.permutation(3)]
+    seen = [row for row in range(len(masks)) if masks[row, 0].any()]
+    if seen and rng.random() < _ZOOM_SHARE:
+        window = _window_around(masks[seen[int(rng.integers(len(seen)))], 0], rng)
+        frames, masks = frames[(slice(None), *window)], masks[(..., *window)]
+    return frames, np.ascontiguousarray(masks)
+
+
+def _window_around(mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+    """A part of the frame that holds an object: small objects alone would teach little at first."""
+    share = float(rng.uniform(0.3, 1.0))
+    window = []
+    for axis, length in enumerate(mask.shape):
+        inside = np.flatnonzero(mask.any(axis=1 - axis))
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        side = min(max(int(length * share), last - first + 2), length)
+        start = int(rng.integers(max(0, last - side), min(first, length - side) + 1))
+        window.append(slice(start, start + side))
+    return window[0], window[1]
+
+
+def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator) -> Tensor | None:
+    if not masks.any():
+        return None
+    prompt = visual_prompt(rng, masks, kind=kind, is_fixed=False, frame=0)
+    values = prompt.point if prompt.point is not None else prompt.box_xyxy
+    coords = torch.tensor(values, dtype=torch.float32).view(-1, 2)
+    return coords * torch.tensor([side / masks.shape[2], side / masks.shape[1]])
+
+
+def _looks(sample: Sample) -> list[tuple[int, ...]]:
+    objects = sample.scene.objects if sample.scene is not None else ()
+    return [
+        tuple(words.index(word) + 1 for words, word in zip(VOCABULARY, (o.shape, o.colour, o.texture), strict=True))
+        for o in objects
+    ]
+
+
+def _describe(sample: Sample, row: int, masks: np.ndarray, rng: np.random.Generator) -> tuple[int, ...] | None:
+    """Words that mean one object among those in sight, or None where no words do."""
+    looks = _looks(sample)
+    rivals = [looks[other] for other in range(len(looks)) if other != row and masks[other].any()]
+    for kept in (rng.random(3) < 0.6, rng.random(3) < 0.75, np.ones(3, bool)):
+        words = tuple(word if keep else 0 for word, keep in zip(looks[row], kept, strict=True))
+        if any(words) and not any(_matches(words, rival) for rival in rivals):
+            return words
+    return None
+
+
+def _describe_nothing(sample: Sample, rng: np.random.Generator) -> tuple[int, ...]:
+    looks = _looks(sample)
+    while True:
+        words = tuple(int(rng.integers(1, count)) if rng.random() < 0.7 else 0 for count in WORD_COUNTS)
+        if any(words) and not any(_matches(words, look) for look in looks):
+            return words
+
+
+def _matches(words: Sequence[int], look: Sequence[int]) -> bool:
+    return all(word in (0, seen) for word, seen in zip(words, look, strict=True))
+
+
+def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
+    """Join clips of one group into a batch, under the objective's keyword.
+
+    Raises:
+        ValueError: No clip has an object.
+    """
+    rows: dict[str, list[int]] = {"point": [], "box": [], "mask": [], "words": []}
+    coords: list[Tensor | None] = []
+    words: list[tuple[int, ...]] = []
+    paths, first = [], 0
+    for track in tracks:
+        for place, kind in enumerate(track.kinds):
+            rows[kind].append(len(coords))
+            coords.append(track.coords[place])
+            described = track.words[place]
+            if described is not None:
+                words.append(described)
+            paths.append(torch.arange(first, first + len(track.frames)))
+        first += len(track.frames)
+    if not paths:
+        raise ValueError("a batch of clips without a prompted object")
+    labels = torch.cat([track.labels for track in tracks])
+    anchors = []
+    for kind, point_labels in (("point", (1,)), ("box", (2, 3))):
+        if chosen := rows[kind]:
+            given = torch.stack([value for value in (coords[row] for row in chosen) if value is not None])
+            prompt = SegmentPrompt(coords=given, labels=torch.tensor([point_labels] * len(chosen)))
+            anchors.append(AnchorPrompts(torch.tensor(chosen), prompt))
+    if chosen := rows["mask"]:
+        anchors.append(AnchorPrompts(torch.tensor(chosen), masks=labels[chosen, 0]))
+    length = len(tracks[0].frames)
+    batch = TrackBatch(
+        frames=torch.cat([track.frames for track in tracks]),
+        tracks=torch.stack(paths),
+        labels=labels,
+        anchors=tuple(anchors),
+        word_rows=torch.tensor(rows["words"], dtype=torch.long),
+        words=torch.tensor(words, dtype=torch.long).view(-1, len(WORD_COUNTS)),
+        # Half of the clips are followed as a finite clip, half as a stream of unknown length.
+        num_frames=length if int(labels[0].sum()) % 2 else None,
+        looks=torch.cat([track.looks for track in tracks]),
+        centres=torch.cat([track.centres for track in tracks]),
+    )
+    return {"batch": batch}
