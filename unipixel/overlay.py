@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from unipixel.memory.masks import mask_box
+
 # Seven colours that stay apart for colour-blind eyes (Okabe and Ito, 2008, without black), ordered
 # so that the first few also differ in lightness.
 _COLORS = (
@@ -116,17 +118,6 @@ def draw_overlay(
     for object_id in sorted(boxes):
         _draw_label(canvas, object_id, objects[object_id].mask, boxes[object_id], taken)
     return canvas
-
-
-def mask_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """Return the edges of a mask's box: left, top, right, bottom, the last two exclusive.
-
-    None where the mask (H, W) is empty.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _draw_mask(

@@ -14,8 +14,8 @@ import numpy as np
 
 from unipixel.export import shown_mask
 from unipixel.frames import Frame, VideoInfo
-from unipixel.memory.masks import decode_rle, encode_rle
-from unipixel.overlay import ObjectMask, mask_box
+from unipixel.memory.masks import decode_rle, encode_rle, mask_box
+from unipixel.overlay import ObjectMask
 
 VERSION = 1
 SOURCES = ("point", "box", "mask", "language")

@@ -19,7 +19,7 @@ from unipixel.export import (
     overlay_writer,
 )
 from unipixel.frames import Frame, VideoInfo
-from unipixel.overlay import ObjectMask, PromptMark, draw_overlay, mask_box, object_color
+from unipixel.overlay import ObjectMask, PromptMark, draw_overlay, object_color
 from unipixel.video import open_video
 
 
@@ -171,8 +171,3 @@ def test_draw_overlay_prompts_beyond_the_edge_are_cut_off() -> None:
 
 def test_object_colors_differ_for_the_first_twenty_one_ids() -> None:
     assert len({object_color(object_id) for object_id in range(1, 22)}) == 21
-
-
-def test_mask_box_edges_are_exclusive() -> None:
-    assert mask_box(square(4, 6, 10).mask) == (6, 4, 16, 14)
-    assert mask_box(np.zeros((3, 3), bool)) is None

@@ -18,6 +18,42 @@ MAX_FRAMES = 108_000
 """Frames of the longest video that is taken by default: an hour at 30 per second."""
 
 
+PROMPT_FORMS = {
+    "point": "ID:X,Y@FRAME",
+    "not-point": "ID:X,Y@FRAME",
+    "box": "ID:X1,Y1,X2,Y2@FRAME",
+    "mask": "ID:FILE@FRAME",
+}
+_PROMPT_HELP = {
+    "point": "a click on object ID, in pixels of frame FRAME (from 0)",
+    "not-point": "a click beside object ID, which corrects its mask",
+    "box": "a box around object ID",
+    "mask": "a mask of object ID: an image of the frame's size, non-zero on the object",
+}
+
+
+def add_question_parser(subparsers: Any, name: str, *, summary: str, description: str, metavar: str) -> Any:
+    """Describe the arguments of a command that puts questions about videos, and return its parser."""
+    parser = subparsers.add_parser(name, help=summary, description=description)
+    parser.add_argument("video", metavar="VIDEO", nargs="?", help="file, image, folder of frames, or folder of clips")
+    parser.add_argument("question", metavar=metavar, nargs="?")
+    parser.add_argument(
+        "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks"
+    )
+    add_prompt_options(parser)
+    add_language_options(parser)
+    add_model_options(parser)
+    add_output_options(parser)
+    return parser
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--point`, `--not-point`, `--box` and `--mask`, which may be repeated."""
+    group = parser.add_argument_group("prompts")
+    for name, form in PROMPT_FORMS.items():
+        group.add_argument(f"--{name}", metavar=form, action="append", default=[], help=_PROMPT_HELP[name])
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a model and of where it runs."""
     group = parser.add_argument_group("model")

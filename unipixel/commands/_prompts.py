@@ -8,23 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unipixel.commands._options import PROMPT_FORMS
 from unipixel.pictures import read_mask
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-
-_FORMS = {"point": "ID:X,Y@FRAME", "not-point": "ID:X,Y@FRAME", "box": "ID:X1,Y1,X2,Y2@FRAME", "mask": "ID:FILE@FRAME"}
-_HELP = {
-    "point": "a click on object ID, in pixels of frame FRAME (from 0)",
-    "not-point": "a click beside object ID, which corrects its mask",
-    "box": "a box around object ID",
-    "mask": "a mask of object ID: an image of the frame's size, non-zero on the object",
-}
-
-
-def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--point`, `--not-point`, `--box` and `--mask`, which may be repeated."""
-    group = parser.add_argument_group("prompts")
-    for name, form in _FORMS.items():
-        group.add_argument(f"--{name}", metavar=form, action="append", default=[], help=_HELP[name])
 
 
 def read_prompts(arguments: argparse.Namespace) -> dict[int, list[VisualPrompt]]:
@@ -73,7 +59,9 @@ def parse_prompt(kind: str, text: str) -> tuple[int, VisualPrompt]:
     except ValueError as error:
         if isinstance(error, _MaskError):
             raise
-        raise ValueError(f"--{kind} {text!r} is not of the form {_FORMS[kind]}, such as {_example(kind)}") from error
+        raise ValueError(
+            f"--{kind} {text!r} is not of the form {PROMPT_FORMS[kind]}, such as {_example(kind)}"
+        ) from error
     if kind == "box":
         left, top, right, bottom = values
         return object_id, BoxPrompt((left, top, right, bottom), frame_index)

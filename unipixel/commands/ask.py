@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from unipixel.commands._options import add_language_options, add_model_options, add_output_options
-from unipixel.commands._prompts import add_prompt_options
+from unipixel.commands._options import add_question_parser
 
 
 def add_parser(subparsers: Any) -> None:
     """Describe the arguments of `unipixel ask`."""
-    parser = subparsers.add_parser(
+    parser = add_question_parser(
+        subparsers,
         "ask",
-        help="ask about a video; get an answer, and the mask of each object in it",
+        summary="ask about a video; get an answer, and the mask of each object in it",
         description="Ask about a video. Prompts name objects that the question mentions as [ID].",
+        metavar="QUESTION",
     )
-    parser.add_argument("video", metavar="VIDEO", nargs="?", help="file, image, folder of frames, or folder of clips")
-    parser.add_argument("question", metavar="QUESTION", nargs="?")
-    parser.add_argument(
-        "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks"
-    )
-    add_prompt_options(parser)
-    add_language_options(parser)
-    add_model_options(parser)
-    add_output_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -6,8 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from unipixel.commands._options import add_model_options, add_output_options, choose_device
-from unipixel.commands._prompts import add_prompt_options
+from unipixel.commands._options import add_model_options, add_output_options, add_prompt_options, choose_device
 
 
 def add_parser(subparsers: Any) -> None:
