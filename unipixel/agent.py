@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from unipixel.answers import ParsedAnswer, parse_answer
-from unipixel.dialogue import Dialogue, TextSink
+from unipixel.dialogue import Dialogue, TextSink, check_question
 from unipixel.generation import GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
-from unipixel.memory.injection import MemoryInjection, visible_ids
+from unipixel.memory.injection import MemoryInjection
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.sampling import select_frames
 from unipixel.scene import Scene
-from unipixel.templates import SegmentationForm, mark_references, segmentation_question
+from unipixel.templates import SegmentationForm, default_form, mark_references, segmentation_question
 from unipixel.tokens import Turn
 from unipixel.video import Video
 
@@ -160,7 +160,10 @@ class Session:
         Raises:
             ValueError: The question is empty or names an object that is neither prompted nor remembered.
         """
-        self._check_question(question)
+        return self._ask(question, expression=question, on_text=on_text)
+
+    def _ask(self, question: str, *, expression: str, on_text: TextSink | None) -> Answer:
+        check_question(question, known_ids=self.scene.known_ids)
         before = set(self.bank.ids)
         self.timings = {}
         unforced, asked = self._prefill(question)
@@ -178,7 +181,7 @@ class Session:
         }
         with self._timed("segment"):
             if tokens:
-                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=question)
+                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=expression)
         return Answer(
             question=question,
             text=parsed.display,
@@ -201,10 +204,9 @@ class Session:
         Raises:
             ValueError: The query is empty.
         """
-        chosen = form or ("sentence" if query.strip().endswith("?") else "query")
-        return self.ask(
-            segmentation_question(query, form=chosen, num_frames=self._talk().layout.num_frames), on_text=on_text
-        )
+        num_frames = self._talk().layout.num_frames
+        question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
+        return self._ask(question, expression=query.strip(), on_text=on_text)
 
     def forget(self, object_id: int) -> None:
         """Forget an object; what the conversation already says of it stays said.
@@ -226,17 +228,6 @@ class Session:
                 clip = self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
             self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
         return self._dialogue
-
-    def _check_question(self, question: str) -> None:
-        if not question.strip():
-            raise ValueError("the question is empty: say what is to be answered or segmented")
-        known = self.scene.known_ids
-        named = {segment.object_id for segment in parse_answer(question).objects}
-        if unknown := sorted(named - known):
-            raise ValueError(
-                f"the question names [{unknown[0]}], which is neither prompted nor remembered: "
-                f"known are {sorted(known) or 'none'}"
-            )
 
     def _prefill(self, question: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Let the model segment the new objects that the question names by a point or box.
@@ -280,18 +271,9 @@ class Session:
 
     def _injection(self) -> MemoryInjection | None:
         """The memory of objects that are new or changed since the last turn and that the model sees."""
-        layout = self._talk().layout
-        changes = self.bank.changes_since(self._seen_version, frame_indices=layout.frame_indices)
+        memory = self._talk().memory(self.bank, since_version=self._seen_version)
         self._seen_version = self.bank.version
-        ids = sorted([*changes.added, *changes.changed])
-        if not ids:
-            return None
-        masks = self.bank.masks_on(layout.frame_indices, object_ids=ids)
-        visible = visible_ids(ids, masks)
-        if not visible:
-            return None
-        rows = [ids.index(object_id) for object_id in visible]
-        return self._processor.memory(visible, masks[:, rows], layout, is_update=self._talk().num_turns > 0)
+        return memory
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,8 @@ from unipixel.clip import Clip
 from unipixel.generation import AnswerStream, Generation, GenerationSettings, read
 from unipixel.inputs import ModelInputs
 from unipixel.language import Prefix
+from unipixel.memory.bank import ObjectMemoryBank
+from unipixel.memory.injection import MemoryInjection, visible_ids
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.prompts import VisualPrompt
@@ -55,6 +57,22 @@ class Prefilled:
     unforced_ids: tuple[int, ...]
 
 
+def check_question(question: str, *, known_ids: Collection[int]) -> None:
+    """Check that a question can be asked.
+
+    Raises:
+        ValueError: It is empty, or names an object that is not known.
+    """
+    if not question.strip():
+        raise ValueError("the question is empty: say what is to be answered or segmented")
+    named = {segment.object_id for segment in parse_answer(question).objects}
+    if unknown := sorted(named - set(known_ids)):
+        raise ValueError(
+            f"the question names [{unknown[0]}], which is neither prompted nor remembered: "
+            f"known are {sorted(known_ids) or 'none'}"
+        )
+
+
 class Dialogue:
     """A conversation about a clip: the clip is read once, each turn only pays for its own tokens."""
 
@@ -70,12 +88,29 @@ class Dialogue:
             settings: How answers are written.
         """
         self.layout = clip.layout
-        self.num_turns = 0
         self._model, self._processor, self._clip = model, processor, clip
         self._settings = settings or GenerationSettings()
         self._start: Prefix | None = None
         self._prefix: Prefix | None = None
         self._has_ended = True
+        self._has_memory = False
+
+    def memory(self, bank: ObjectMemoryBank, *, since_version: int) -> MemoryInjection | None:
+        """Return the memory that the next turn opens with; None where the model would see nothing of it.
+
+        Args:
+            bank: The objects.
+            since_version: The bank's version at the turn before; only what is new or changed since is told.
+        """
+        frames = self.layout.frame_indices
+        changes = bank.changes_since(since_version, frame_indices=frames)
+        ids = sorted([*changes.added, *changes.changed])
+        masks = bank.masks_on(frames, object_ids=ids)
+        visible = visible_ids(ids, masks)
+        if not visible:
+            return None
+        rows = [ids.index(object_id) for object_id in visible]
+        return self._processor.memory(visible, masks[:, rows], self.layout, is_update=self._has_memory)
 
     def ask(self, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
         """Ask, and append question and answer to the conversation.
@@ -88,7 +123,7 @@ class Dialogue:
         generation = self._write(prefix, inputs, self._settings, on_text)
         self._prefix = generation.prefix
         self._has_ended = generation.stop_reason == "end"
-        self.num_turns += 1
+        self._has_memory = self._has_memory or turn.memory is not None
         return Reply(
             turn.prefill + self._text(generation.token_ids),
             generation.mask_tokens,

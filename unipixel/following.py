@@ -166,7 +166,7 @@ class VideoFollower:
         known = known or {}
         made = []
         for frame_index, group in sorted(by_frame.items()):
-            _check_group(group, is_known=frame_index in known)
+            check_group(group, is_known=frame_index in known)
             joined = self._joined(group)
             mask = known.get(frame_index)
             if mask is not None and isinstance(joined, SegmentPrompt):
@@ -211,8 +211,16 @@ class VideoFollower:
         return (resized * 2 - 1) * _KNOWN_LOGIT
 
 
-def _check_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
-    """Check that the prompts of one object on one frame go together."""
+def check_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
+    """Check that the prompts of one object on one frame go together.
+
+    Args:
+        prompts: At least one.
+        is_known: Whether a mask of the object on the frame is known, which negative points alone may correct.
+
+    Raises:
+        ValueError: They do not.
+    """
     counts = {
         kind: sum(isinstance(prompt, kind) for prompt in prompts) for kind in (MaskPrompt, BoxPrompt, PointPrompt)
     }

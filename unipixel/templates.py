@@ -142,6 +142,11 @@ def segmentation_question(
     return _pick(SEGMENTATION_QUESTIONS[form], generator).format(query=text, scene=scene_word(num_frames))
 
 
+def default_form(query: str) -> SegmentationForm:
+    """Return the form of a text that nothing else is known of: a question, or a noun phrase."""
+    return "sentence" if query.strip().endswith("?") else "query"
+
+
 def segmentation_answer(
     *,
     form: SegmentationForm = "query",

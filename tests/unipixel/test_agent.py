@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from byte_model import byte_config
 from parity.weights import tiny_model
 
 from unipixel.agent import Session, SessionSettings
-from unipixel.dialogue import Dialogue, Reply
+from unipixel.dialogue import Dialogue, Reply, TextSink
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
@@ -135,6 +136,15 @@ class TestAsking:
         assert session.bank[2].source == "language"
         assert set(session.bank.ids) == {1, 2, 4}
 
+    def test_object_that_a_text_found_is_named_by_that_text(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        answer = session.segment(" the red cup ")
+        assert answer.question == "Please segment the red cup in this video."
+        assert session.bank[1].expression == "the red cup"
+
     def test_image_is_a_video_of_one_frame(self, model: UniPixel, processor: Processor) -> None:
         session = Session(model, processor, _clip()[:1], settings=SETTINGS)
         session.prompt(1, BOX)
@@ -166,7 +176,7 @@ class TestCorrecting:
         assert session.bank[1].prompts[1].is_positive is False
 
     def test_changed_object_opens_the_next_turn(self, session: Session) -> None:
-        session.prompt(1, BOX)
+        session.prompt(1, MaskPrompt(np.tri(HEIGHT, WIDTH, dtype=bool), 0))
         session.ask("What is [1]?")
         assert session._injection() is None
         session.prompt(1, MaskPrompt(np.ones((HEIGHT, WIDTH), dtype=bool), 0))
@@ -174,6 +184,21 @@ class TestCorrecting:
         memory = session._injection()
         assert memory is not None
         assert memory.is_update
+
+    def test_first_memory_introduces_the_frames_whenever_it_comes(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in training: an update is what follows a memory, not what follows a turn."""
+        turns: list[Turn] = []
+        monkeypatch.setattr(Dialogue, "ask", _noted(Dialogue.ask, turns))
+        session.ask("How many objects are there?")
+        mask = np.ones((HEIGHT, WIDTH), dtype=bool)
+        session.prompt(1, MaskPrompt(mask, 0))
+        session.ask("What is [1]?")
+        session.prompt(2, MaskPrompt(mask, 0))
+        session.ask("What is [2]?")
+        assert turns[0].memory is None
+        assert [turn.memory.is_update for turn in turns[1:]] == [False, True]
 
     def test_forgotten_object_is_gone(self, session: Session) -> None:
         session.prompt(1, BOX)
@@ -245,6 +270,14 @@ class TestBadInput:
     def test_settings_out_of_range_are_refused(self, field: str, value: object) -> None:
         with pytest.raises(ValueError, match=f"{field} must be .* got {value!r}"):
             replace(SETTINGS, **{field: value})
+
+
+def _noted(ask: Callable[..., Reply], turns: list[Turn]) -> Callable[..., Reply]:
+    def noted(dialogue: Dialogue, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
+        turns.append(turn)
+        return ask(dialogue, turn, on_text=on_text)
+
+    return noted
 
 
 def _clip() -> list[np.ndarray]:
