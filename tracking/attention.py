@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-# Rows of queries that one softmax takes at a time on a CPU: its scores stay in the cache.
-_QUERY_ROWS = 256
+# Rows of queries that one softmax takes at a time on a CPU, which bounds the memory of its scores.
+_QUERY_ROWS = 1024
 # Tokens of memory from which on it pays to weigh values before they are projected; below, results keep
 # the very bits of the package.
 _MANY_TOKENS = 2048
