@@ -1,0 +1,82 @@
+"""Uses the installed wheel, in the folder where it was unpacked and with nothing else on the path.
+
+Run: PYTHONPATH=FOLDER python .ci/check_wheel.py FILE.whl, in FOLDER.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import zipfile
+from pathlib import Path
+
+
+def main() -> None:
+    """Check the archive, then the package that was installed from it."""
+    check_archive(Path(sys.argv[1]))
+    check_imports(Path.cwd())
+    check_use()
+    print(f"{Path(sys.argv[1]).name}: one top-level name, every module imports, tokenizer, clip and tracker work")
+
+
+def check_archive(wheel: Path) -> None:
+    """Check what lies in the wheel."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    expect(tops == {"unipixel"}, f"the wheel's top-level names are {sorted(tops)}")
+    licences = {Path(name).name for name in names if ".dist-info/licenses/" in name}
+    expect(licences == {"LICENSE", "THIRD_PARTY.md"}, f"the wheel's licence files are {sorted(licences)}")
+    expect(any(name == "unipixel/py.typed" for name in names), "the wheel lacks unipixel/py.typed")
+    odd = [name for name in names if "__pycache__" in name or "/test_" in name]
+    expect(not odd, f"the wheel holds {odd[:5]}")
+
+
+def check_imports(folder: Path) -> None:
+    """Import every module, and the public names, from the folder and from nowhere else."""
+    import unipixel
+
+    for module in pkgutil.walk_packages(unipixel.__path__, "unipixel."):
+        importlib.import_module(module.name)
+    for name in unipixel.__all__:
+        getattr(unipixel, name)
+    strangers = [
+        name
+        for name, module in sys.modules.items()
+        if name.split(".")[0] == "unipixel" and folder.resolve() not in Path(str(module.__file__)).resolve().parents
+    ]
+    expect(not strangers, f"not imported from {folder}: {strangers[:5]}")
+
+
+def check_use() -> None:
+    """Load the tokenizer, read the sample clip, follow an object in it, load the bundled models."""
+    from unipixel import SegmenterConfig, UniPixel
+    from unipixel.assets import sample_path
+    from unipixel.checkpoint import BUNDLED
+    from unipixel.tokens import load_tokenizer
+    from unipixel.tracking.segmenter import Segmenter
+    from unipixel.tracking.tracker import StreamingTracker
+    from unipixel.video import open_video
+
+    tokenizer = load_tokenizer()
+    text = "What is [1] doing?<|seg|>"
+    expect(tokenizer.decode(tokenizer(text)["input_ids"]) == text, "the bundled tokenizer loses text")
+    tracker = StreamingTracker(Segmenter(SegmenterConfig.preset("tiny", image_size=64)).eval())
+    video = open_video(sample_path())
+    for frame in video.read([0, 1]):
+        tracked = tracker.step(frame.image)
+        if frame.index == 0:
+            tracked = tracker.add_points(1, [(65, 85)])
+    expect(tracked.mask_of(1).shape == (video.info.height, video.info.width), "a mask is not of the video's size")
+    for model in sorted(BUNDLED.iterdir()) if BUNDLED.is_dir() else []:
+        UniPixel.from_pretrained(model.name)
+
+
+def expect(is_met: bool, failure: str) -> None:
+    """Leave with a message unless a condition is met."""
+    if not is_met:
+        sys.exit(f"check_wheel: {failure}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""README and docs do what they say: their Python runs, their links lead somewhere, their commands exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from byte_model import byte_config
+from parity.weights import tiny_segmenter_config
+
+from unipixel.assets import sample_path
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.tokens import load_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+RUNNABLE = [path for path in DOCUMENTS if "```python\n" in path.read_text(encoding="utf-8")]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_REPOSITORY_FILE = re.compile(
+    r"\b(?:tests|docs|train|tracking|memory|unipixel|\.ci)/[\w./-]+\.(?:py|md|toml|json|mp4)\b"
+)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    found = _BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind == language]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with random weights, in the place of the published ones."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(0)
+    model = UniPixel(replace(byte_config(), segmenter=tiny_segmenter_config())).eval()
+    model.save_pretrained(folder)
+    Processor(model.config, load_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a clip, where every hub id leads to the tiny checkpoint."""
+    shutil.copy(sample_path(), tmp_path / "clip.mp4")
+    monkeypatch.setattr("unipixel.checkpoint.snapshot_download", lambda name, **_: str(published))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
+def test_python_of_a_document_runs_from_top_to_bottom(path: Path, desk: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(path, "python"):
+        exec(compile(block.replace('"cuda"', '"cpu"'), name_of(path), "exec"), names)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_of_a_document_lead_to_files(path: Path) -> None:
+    targets = _LINK.findall(path.read_text(encoding="utf-8"))
+    lost = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    assert lost == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_a_document_names_exist(path: Path) -> None:
+    named = set(_REPOSITORY_FILE.findall(path.read_text(encoding="utf-8")))
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_that_a_document_shows_exist(path: Path) -> None:
+    lines = [line for language in ("", "sh", "bash") for block in blocks(path, language) for line in block.splitlines()]
+    used = {found for line in lines for found in re.findall(r"(?:^|&& )unipixel ([a-z]+)", line)}
+    present = {file.stem for file in (ROOT / "unipixel/commands").glob("[a-z]*.py")}
+    assert sorted(used - present) == []
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    command = "python -m pip install -e '.[test]' && python -m pytest"
+    for name in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        assert command in (ROOT / name).read_text(encoding="utf-8").splitlines(), name
+
+
+def test_ci_can_be_executed() -> None:
+    assert os.access(ROOT / ".ci/run", os.X_OK)
