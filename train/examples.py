@@ -101,20 +101,19 @@ class ExampleBuilder:
         """Memory pre-filling: points and boxes become masks, and masks the memory of the question (section 3.2)."""
         turn = sample.turns[0]
         marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
-        question = templates.prefill_question(marked, generator=generator)
-        localized = tokens.Turn(question, templates.prefill_answer(order))
-        prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
+        # A session localizes on a fork: the question that follows sees the masks, not the localizing.
         if generator.random() < 0.5:
-            return _Script([localized], prompts, list(order))
-        # The rest of the conversation goes on with the masks in memory.
-        rest = self._converse(sample, layout, known=order)
-        return _Script([localized, *rest.turns], prompts, [*order, *rest.seg_ids])
+            return self._converse(sample, layout, known=order)
+        question = templates.prefill_question(marked, generator=generator)
+        prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
+        return _Script([tokens.Turn(question, templates.prefill_answer(order))], prompts, list(order))
 
     def _converse(self, sample: Sample, layout: ClipLayout, *, known: Sequence[int]) -> _Script:
         """A conversation in which each turn opens with the memory of objects found since the last."""
         turns: list[tokens.Turn] = []
         seg_ids: list[int] = []
-        waiting, remembered = list(known), set[int]()
+        # In the order of a session, which injects by id.
+        waiting, remembered = sorted(known), set[int]()
         for turn in sample.turns:
             if turn.answer.count(SEG) != len(turn.target_ids):
                 raise ValueError(
@@ -130,7 +129,7 @@ class ExampleBuilder:
             seg_ids += turn.target_ids
             waiting = []
             if sample.task == "conversation":
-                waiting = [name for name in dict.fromkeys(turn.target_ids) if name not in remembered]
+                waiting = sorted({name for name in turn.target_ids if name not in remembered})
         return _Script(turns, [], seg_ids)
 
 

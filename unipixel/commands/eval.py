@@ -1,0 +1,55 @@
+"""`unipixel eval world`: the figures of a model in the drawn world."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+BUNDLED_MODEL = "unipixel-nano"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the sub-command."""
+    parser = subparsers.add_parser("eval", help="measure a model", description="Measure a model on a benchmark.")
+    benchmarks = parser.add_subparsers(metavar="BENCHMARK", required=True)
+    world = benchmarks.add_parser("world", help="clips of the drawn world, which are made on the spot")
+    world.add_argument("--model", default=BUNDLED_MODEL, help="bundled name, folder or hub id (default: %(default)s)")
+    world.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
+    world.add_argument("--split", choices=("test", "val", "train"), default="test")
+    world.add_argument("--seed", type=int, default=0, help="other seeds, other clips (default: %(default)s)")
+    world.add_argument("--limit", type=int, default=90, metavar="M", help="samples over all tasks (default: 90)")
+    world.add_argument("--frames", type=int, metavar="N", default=16, help="frames of a clip, 0 for all (default: 16)")
+    world.add_argument(
+        "--render-size", type=int, default=160, metavar="PX", help="shorter side, 0 for a random size (default: 160)"
+    )
+    world.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    world.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    from unipixel.model import UniPixel
+    from unipixel.processor import Processor
+    from unipixel.train.evaluation.world import evaluate
+
+    model = UniPixel.from_pretrained(args.model, device=args.device)
+    report = evaluate(
+        model,
+        Processor.from_pretrained(args.model),
+        split=args.split,
+        seed=args.seed,
+        limit=args.limit,
+        num_frames=args.frames or None,
+        render_size=args.render_size or None,
+    )
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    for task in ("track", "segment", "pixelqa"):
+        for kind, figures in report[task].items():
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+            print(f"{task:8} {kind:14} {shown}")
+    for name in ("no_target", "follow_up", "baselines", "num_samples"):
+        print(f"{name}: {json.dumps(report[name])}")
+    return 0
