@@ -92,9 +92,8 @@ class Official:
 
     def click(self, frame: int, object_id: int, points: Any, labels: Sequence[int], **options: Any) -> Tensor:
         """Prompt by clicks; logits (B, H, W) of all objects on the frame."""
-        points, labels = np.array(points, np.float32), np.array(labels, np.int32)
-        verb = self.predictor.add_new_points_or_box
-        return verb(self.state, frame, object_id, points=points, labels=labels, **options)[2][:, 0]
+        clicks = {"points": np.array(points, np.float32), "labels": np.array(labels, np.int32)}
+        return self.predictor.add_new_points_or_box(self.state, frame, object_id, **clicks, **options)[2][:, 0]
 
     def box(self, frame: int, object_id: int, box: Sequence[float]) -> Tensor:
         """Prompt by a box; logits (B, H, W)."""

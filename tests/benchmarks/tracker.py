@@ -97,7 +97,7 @@ class _Lazy:
         return normalise_frame(self._video[index], image_size=self._size)
 
 
-def _transformers_config(config: SegmenterConfig):
+def _transformers_config(config: SegmenterConfig) -> Any:
     from transformers import Sam2VideoConfig
 
     trunk, grid = config.image_encoder["trunk"], config.feature_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from unipixel.tracking.follower import Follower
 from unipixel.tracking.frames import EncodedClip
 from unipixel.tracking.predictor import VideoPredictor
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, follow_clip
+from unipixel.tracking.propagation import ClipPrompt, Direction, follow_clip
 from unipixel.tracking.tracker import StreamingTracker
 
 CLICK, BOX = [80.0, 60.0], [20.0, 40.0, 150.0, 160.0]
@@ -125,7 +127,7 @@ def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None
     theirs: list[Tensor] = []
     ours: list[Tensor] = []
 
-    def propagate(**options: object) -> None:
+    def propagate(**options: Any) -> None:
         theirs.extend(official.propagate(**options).values())
         ours.extend(logits[:, 0] for _, _, logits in predictor.propagate_in_video(state, **options))
 
@@ -146,15 +148,15 @@ def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None
 
 
 @pytest.mark.parametrize("direction", ["both", "backward"])
-def test_backwards_from_an_anchor_agrees(direction: str) -> None:
+def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
     segmenter, video = tiny_segmenter(), drawn_video(24, seed=3)
     official = Official(segmenter, video)
     official.click(17, 1, [CLICK], [1])
     theirs = official.propagate() if direction == "both" else {}
     theirs |= official.propagate(reverse=True)
     clip = EncodedClip(segmenter, video)
-    size = {"size": (HEIGHT, WIDTH), "image_size": segmenter.config.image_size}
-    prompts = [ClipPrompt(1, 17, click_prompt([CLICK], **size))]
+    prompt = click_prompt([CLICK], size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
+    prompts = [ClipPrompt(1, 17, prompt)]
     follower = Follower(segmenter, num_frames=24)
     ours = {
         frame.frame_index: frame.mask_logits() for frame in follow_clip(follower, clip, prompts, direction=direction)
