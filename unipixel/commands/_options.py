@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from unipixel.agent import SessionSettings
+    from unipixel.generation import GenerationSettings
     from unipixel.model import UniPixel
     from unipixel.processor import Processor
 
@@ -63,12 +64,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--postprocess", action="store_true", help="SAM 2's own post-processing of masks")
 
 
-def add_language_options(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how the language model is used."""
+def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = False) -> None:
+    """Add what decides how the language model is used; a live source leaves no choice of frames to start from."""
     group = parser.add_argument_group("language")
     group.add_argument("--frames", type=int, default=16, metavar="N", help="frames the language model sees (16)")
-    group.add_argument("--anchor", default="auto", choices=("auto", "prompt", "best", "first"))
-    group.add_argument("--prefill", default="model", choices=("model", "tracker"))
+    if not is_live:
+        group.add_argument("--anchor", default="auto", choices=("auto", "prompt", "best", "first"))
+        group.add_argument("--prefill", default="model", choices=("model", "tracker"))
     group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
     group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     group.add_argument("--seed", type=int, default=None, help="seed of the sampling")
@@ -78,8 +80,13 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add where results go and in which forms."""
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks")
-    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
     group.add_argument("--json", action="store_true", help="print result.json on stdout")
+    add_result_options(group)
+
+
+def add_result_options(group: Any) -> None:
+    """Add, to a parser or a group of one, what a folder of results holds."""
+    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
     group.add_argument("--no-overlay", action="store_true", help="write no overlay video")
     group.add_argument("--davis", action="store_true", help="also write palette images in the DAVIS layout")
     group.add_argument("--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer videos")
@@ -92,17 +99,26 @@ def session_settings(arguments: argparse.Namespace) -> SessionSettings:
         ValueError: One is out of range.
     """
     from unipixel.agent import SessionSettings
-    from unipixel.generation import GenerationSettings
 
-    generation = GenerationSettings(
-        max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed
-    )
     return SessionSettings(
         num_frames=arguments.frames,
         anchor=arguments.anchor,
         prefill=arguments.prefill,
         is_postprocessed=arguments.postprocess,
-        generation=generation,
+        generation=generation_settings(arguments),
+    )
+
+
+def generation_settings(arguments: argparse.Namespace) -> GenerationSettings:
+    """Return how answers are written.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+    from unipixel.generation import GenerationSettings
+
+    return GenerationSettings(
+        max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed
     )
 
 

@@ -1,0 +1,72 @@
+"""`unipixel stream`: follow objects through a stream, a line of JSON per frame."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from unipixel.commands._options import add_language_options, add_model_options, add_prompt_options
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel stream`."""
+    parser = subparsers.add_parser(
+        "stream",
+        help="follow objects through a camera, a network stream or a file; a line of JSON per frame",
+        description="Follow objects frame by frame and print a line of JSON for each: frame_index, timestamp_seconds "
+        "and objects. An answer to --ask is a line of its own, behind that of its frame.",
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="rtsp or http address, file, folder, camera number, - for a container on stdin"
+    )
+    parser.add_argument(
+        "query",
+        metavar="QUERY",
+        nargs="?",
+        help="text that is segmented on the first frame, and again every --retry seconds until something is found",
+    )
+    group = parser.add_argument_group("stream")
+    group.add_argument("--every", type=int, default=1, metavar="N", help="treat every N-th frame (1)")
+    group.add_argument("--max-frames", type=int, metavar="N", help="end after N treated frames")
+    group.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="ask on the way; repeatable")
+    group.add_argument(
+        "--ask-at",
+        type=float,
+        action="append",
+        default=[],
+        metavar="SECONDS",
+        help="when each --ask is put, in the time of the stream; by default on the first frame",
+    )
+    group.add_argument("--retry", type=float, default=2.0, metavar="SECONDS", help="see QUERY (2)")
+    group.add_argument(
+        "--drop",
+        default="auto",
+        choices=("auto", "always", "never"),
+        help="drop frames that arrive while the model works; auto: those of cameras and live addresses",
+    )
+    group.add_argument(
+        "--redetect-after", type=int, metavar="N", help="look again for an object after N frames without it"
+    )
+    add_prompt_options(parser)
+    add_language_options(parser, is_live=True)
+    add_model_options(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the overlay, written while streaming")
+    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Follow, print, and write the overlay.
+
+    Returns:
+        0, or 2 where a question failed, or it or a prompt was not reached.
+
+    Raises:
+        ValueError: Bad input.
+        OSError: The source, the model or the output folder cannot be used.
+    """
+    from unipixel.commands._streaming import read_plan, run_plan
+
+    return run_plan(arguments, read_plan(arguments))
