@@ -5,7 +5,7 @@ Shape letters: C embedding width, D memory width, h/w side of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,23 +101,18 @@ class ObjectState:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the state as plain values and tensors of their own, for `torch.save`."""
-
-        def own(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
-            return [None if tensor is None else tensor.clone() for tensor in tensors]
+        """Return the state as plain values and tensors, for `unipixel.tracking.archive`."""
 
         def memories(source: Mapping[int, FrameMemory]) -> dict[int, list[Tensor | None]]:
-            return {index: own((m.features, m.pointer, m.mask_logits, m.scores)) for index, m in source.items()}
+            return {index: [m.features, m.pointer, m.mask_logits, m.scores] for index, m in source.items()}
 
-        staged = {
-            index: (own(prompt.segmentation.tensors), prompt.is_correction) for index, prompt in self.staged.items()
-        }
+        staged = {index: (prompt.segmentation.tensors, prompt.is_correction) for index, prompt in self.staged.items()}
         return {
             "prompted": memories(self.prompted),
             "tracked": memories(self.tracked),
             "staged": staged,
             "visited": dict(self.visited),
-            "clicks": {index: own(pair) for index, pair in self.clicks.items()},
+            "clicks": dict(self.clicks),
             "num_absent": self.num_absent,
         }
 

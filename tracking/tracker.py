@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from unipixel.tracking.archive import read_tree, write_tree
 from unipixel.tracking.follower import Follower, shown_masks
 from unipixel.tracking.frames import Frame, encode_frame
 from unipixel.tracking.prompts import click_prompt, mask_prompt
@@ -94,7 +95,7 @@ class TrackerState:
         return TrackerState(self.frame_index, self.size, self.features, objects)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to one file.
+        """Write the state to one safetensors file.
 
         Raises:
             OSError: The file cannot be written.
@@ -103,18 +104,17 @@ class TrackerState:
         if self.features is not None:
             features = [self.features.embedding, *self.features.high_res]
         objects = {object_id: state.to_dict() for object_id, state in self.objects.items()}
-        torch.save(
-            {"frame_index": self.frame_index, "size": self.size, "features": features, "objects": objects}, Path(path)
-        )
+        values = {"frame_index": self.frame_index, "size": self.size, "features": features, "objects": objects}
+        write_tree(path, values)
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> TrackerState:
         """Read a state that `save` wrote, onto a device.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: The file is missing, damaged, or no state.
         """
-        values = torch.load(Path(path), map_location=device, weights_only=True)
+        values = read_tree(path, device=device)
         features = None
         if values["features"] is not None:
             embedding, fine, finer = values["features"]

@@ -110,9 +110,9 @@ def test_copied_and_saved_states_go_on_alike(segmenter: Segmenter, tmp_path: Pat
     tracker.step(video[1])
     tracker.add_points(1, [[100, 90]], [0])
     branch = tracker.state.copy()
-    tracker.state.save(tmp_path / "state.pt")
+    tracker.state.save(tmp_path / "state.safetensors")
     expected = [tracker.step(frame).masks.mask_logits for frame in video[2:]]
-    for state in (branch, TrackerState.load(tmp_path / "state.pt")):
+    for state in (branch, TrackerState.load(tmp_path / "state.safetensors")):
         tracker.state = state
         assert all(
             torch.equal(tracker.step(frame).masks.mask_logits, e) for frame, e in zip(video[2:], expected, strict=True)
@@ -235,3 +235,14 @@ def test_prompts_beyond_the_clip_are_refused(segmenter: Segmenter) -> None:
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=128)
     with pytest.raises(IndexError, match="frame 9 is outside the clip: allowed are 0 to 1"):
         list(follow_clip(Follower(segmenter), clip, [ClipPrompt(1, 9, prompt)]))
+
+
+class TestSavedState:
+    def test_pickle_is_refused_unread(self, tmp_path: Path) -> None:
+        torch.save({"frame_index": 0}, tmp_path / "state.pt")
+        with pytest.raises(OSError, match="holds no saved state, or is damaged"):
+            TrackerState.load(tmp_path / "state.pt")
+
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="is missing"):
+            TrackerState.load(tmp_path / "state.safetensors")

@@ -1,0 +1,73 @@
+"""Nested values with tensors in one safetensors file: a state that is saved runs no code when it is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_TREE = "tree"
+
+
+def write_tree(path: str | Path, values: Any) -> None:
+    """Write mappings, lists, tuples, numbers, texts, None and tensors; tuples come back as lists.
+
+    Raises:
+        TypeError: A value is of another type.
+        OSError: The file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _packed(values, tensors)
+    save_file(tensors, Path(path), metadata={_TREE: json.dumps(tree)})
+
+
+def read_tree(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
+    """Read what `write_tree` wrote.
+
+    Args:
+        path: The file.
+        device: Where the tensors go.
+
+    Raises:
+        OSError: The file is missing, truncated, or was not written by `write_tree`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with safe_open(Path(path), framework="pt", device=str(device)) as file:
+            tree = json.loads((file.metadata() or {})[_TREE])
+            return _unpacked(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise OSError(f"{path} holds no saved state, or is damaged: {error}") from error
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Replace what JSON cannot hold: tensors by names, mappings by pairs, since keys may be numbers."""
+    if isinstance(value, Tensor):
+        name = f"t{len(tensors)}"
+        # Of its own: safetensors refuses tensors that share memory.
+        tensors[name] = value.detach().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"pairs": [[_packed(key, tensors), _packed(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_packed(item, tensors) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be saved")
+
+
+def _unpacked(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if "tensor" in tree:
+            return tensors[tree["tensor"]]
+        return {_unpacked(key, tensors): _unpacked(item, tensors) for key, item in tree["pairs"]}
+    if isinstance(tree, list):
+        return [_unpacked(item, tensors) for item in tree]
+    return tree
