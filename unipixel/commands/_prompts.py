@@ -32,12 +32,13 @@ def read_prompts(arguments: argparse.Namespace) -> dict[int, list[VisualPrompt]]
     return prompts
 
 
-def parse_prompt(kind: str, text: str) -> tuple[int, VisualPrompt]:
+def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, VisualPrompt]:
     """Read one prompt.
 
     Args:
         kind: `point`, `not-point`, `box` or `mask`.
         text: Of the form that belongs to it; the frame may be left out and is 0 then.
+        sign: What stands before the kind where the user writes it.
 
     Raises:
         ValueError: It is not of that form.
@@ -60,7 +61,7 @@ def parse_prompt(kind: str, text: str) -> tuple[int, VisualPrompt]:
         if isinstance(error, _MaskError):
             raise
         raise ValueError(
-            f"--{kind} {text!r} is not of the form {PROMPT_FORMS[kind]}, such as {_example(kind)}"
+            f"{sign}{kind} {text!r} is not of the form {PROMPT_FORMS[kind]}, such as {_example(kind)}"
         ) from error
     if kind == "box":
         left, top, right, bottom = values
