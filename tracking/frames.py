@@ -83,7 +83,7 @@ def encode_frame(segmenter: Segmenter, frame: Frame) -> tuple[FrameFeatures, tup
 
 
 class EncodedClip:
-    """A finite clip whose frames are read and encoded when they are asked for; the last one is kept.
+    """A finite clip whose frames are read and encoded when they are asked for; the last ones are kept.
 
     Attributes:
         num_encoded: How often the image encoder ran.
@@ -96,6 +96,7 @@ class EncodedClip:
         *,
         num_frames: int | None = None,
         size: tuple[int, int] | None = None,
+        max_kept_bytes: int = 0,
     ) -> None:
         """Wrap a source of frames.
 
@@ -104,6 +105,8 @@ class EncodedClip:
             frames: Something with a length that is indexed by frame, or a function of the frame index.
             num_frames: Length of the clip; needed for a function.
             size: (H, W) of the video; by default that of the first frame that is read.
+            max_kept_bytes: Memory for the features of frames that were encoded, the newest of them; the
+                last one is always kept.
 
         Raises:
             ValueError: The length is unknown or not positive.
@@ -117,7 +120,8 @@ class EncodedClip:
         self._read: Callable[[int], Frame] = frames if callable(frames) else frames.__getitem__
         self._num_frames = length
         self._size = size
-        self._last: tuple[int, FrameFeatures] | None = None
+        self._kept: dict[int, FrameFeatures] = {}
+        self._max_kept_bytes = max_kept_bytes
         self.num_encoded = 0
 
     def __len__(self) -> int:
@@ -137,12 +141,15 @@ class EncodedClip:
             IndexError: The frame is not in the clip.
         """
         self.check_index(frame_index)
-        if self._last is None or self._last[0] != frame_index:
+        if frame_index not in self._kept:
             features, size = encode_frame(self._segmenter, self._read(frame_index))
-            self._last = (frame_index, features)
             self._size = self._size or size
             self.num_encoded += 1
-        return self._last[1]
+            self._kept[frame_index] = features
+            # All frames take the same memory, so counting them is enough.
+            if len(self._kept) > max(1, self._max_kept_bytes // features.num_bytes):
+                del self._kept[next(iter(self._kept))]
+        return self._kept[frame_index]
 
     def check_index(self, frame_index: int) -> None:
         """Check that a frame is in the clip.

@@ -29,6 +29,11 @@ class FrameFeatures:
     def __len__(self) -> int:
         return self.embedding.shape[0]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the maps take."""
+        return sum(maps.numel() * maps.element_size() for maps in (self.embedding, *self.high_res))
+
     def __getitem__(self, index: int) -> FrameFeatures:
         """Return the features of one frame, N = 1."""
         if not -len(self) <= index < len(self):

@@ -26,6 +26,8 @@ from unipixel.video import Video
 
 # Frames that are decoded at once when a clip is read backwards; a decoder can only run forwards.
 _BACKWARD_BLOCK = 16
+# Memory for encoded frames, so that a short clip is encoded once for all that is asked about it.
+_FEATURE_BYTES = 2**28
 # Logit of a pixel of a known mask: sure, as SAM 2 makes them of given masks (sam2_base.py).
 _KNOWN_LOGIT = 10.0
 
@@ -119,7 +121,7 @@ class VideoFollower:
         """
         self.frames = VideoFrames(video)
         self.size = (video.info.height, video.info.width)
-        self.clip = EncodedClip(segmenter, self.frames, size=self.size)
+        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_kept_bytes=_FEATURE_BYTES)
         self._segmenter = segmenter
         self._follower = Follower(
             segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed

@@ -246,3 +246,15 @@ class TestSavedState:
     def test_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="is missing"):
             TrackerState.load(tmp_path / "state.safetensors")
+
+
+class TestEncodedClip:
+    def test_only_as_many_frames_are_kept_as_memory_allows(self) -> None:
+        segmenter = tiny_segmenter()
+        frames = drawn_video(6)
+        one = EncodedClip(segmenter, frames)[0].num_bytes
+        clip = EncodedClip(segmenter, frames, max_kept_bytes=2 * one)
+        with torch.no_grad():
+            for index in (0, 1, 0, 1, 2, 1, 0):
+                clip[index]
+        assert clip.num_encoded == 4  # 0, 1, 2, which drops 0, and 0 again

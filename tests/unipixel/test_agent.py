@@ -97,6 +97,15 @@ class TestAsking:
         session.ask("Is [1] left of [2]?")
         assert session.num_encoded_frames == NUM_FRAMES
 
+    def test_a_short_clip_is_encoded_once_for_all_turns(self, session: Session) -> None:
+        session.prompt(1, POINT)
+        session.ask("What is [1]?")
+        session.prompt(2, BOX)
+        session.ask("And [2]?")
+        session.prompt(1, PointPrompt(50, 35, 3))
+        session.scene.track()
+        assert session.num_encoded_frames == NUM_FRAMES
+
     def test_object_that_the_question_does_not_name_is_tracked_from_its_prompt(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.prompt(7, POINT)
