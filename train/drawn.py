@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def _ask_on(sample: Sample, rng: np.random.Generator, count: int, manner: str) -
 
 
 def _draft(sample: Sample, facts: Facts, rng: np.random.Generator, manner: str) -> Turn | None:
-    num_frames, forbidden = len(sample.clip.frames), held_out(sample.split)
+    num_frames, forbidden = len(sample.clip.frames), held_out(cast(Split, sample.split))
     if manner == "pixelqa":
         pool = tuple(row for row, name in enumerate(sample.clip.object_ids) if name in sample.prompts)
         both = len(pool) > 1 and rng.random() < 0.5

@@ -123,7 +123,7 @@ class ExampleBuilder:
             memory = None
             if waiting:
                 masks = np.stack([sample.clip.masks_of(object_id) for object_id in waiting], axis=1)
-                memory = self._processor.memory(waiting, masks, layout, is_update=bool(remembered))
+                memory = self._processor.memory(waiting, masks, layout, is_update=bool(turns))
                 remembered.update(waiting)
             turns.append(tokens.Turn(turn.question, turn.answer, memory))
             seg_ids += turn.target_ids

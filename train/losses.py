@@ -27,17 +27,23 @@ class MaskLossWeights:
         dice: Dice loss of the best candidate.
         iou: Error of the predicted IoU, over all candidates.
         score: Cross-entropy of the object score.
+        others: Share of all candidates in the focal and dice loss, in [0, 1]; the rest is the best one's. A
+            model that starts from nothing otherwise gives each candidate to one object of the frame and
+            never learns to read the prompt.
     """
 
     focal: float = 100.0
     dice: float = 5.0
     iou: float = 5.0
     score: float = 5.0
+    others: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("focal", "dice", "iou", "score"):
             if getattr(self, name) < 0:
                 raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.others <= 1:
+            raise ValueError(f"others must be a share in [0, 1], got {self.others}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,8 @@ def mask_loss(
     rows = torch.arange(len(best), device=best.device)
     is_present = targets.flatten(1).any(dim=1).to(logits.dtype)
     iou_error = (candidate_ious.float() - mask_iou(logits.detach(), wanted)).abs().mean(dim=1)
-    focal, dice, iou = focal[rows, best] * is_present, dice[rows, best] * is_present, iou_error * is_present
+    focal, dice = ((part[rows, best].lerp(part.mean(dim=1), weights.others)) * is_present for part in (focal, dice))
+    iou = iou_error * is_present
     score = F.binary_cross_entropy_with_logits(object_score.float(), is_present, reduction="none")
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.score * score
     return MaskLoss(focal, dice, iou, score, total)

@@ -30,10 +30,9 @@ class UniPixelObjective(nn.Module):
         batch = batch.to(self.model.device)
         if batch.encoded is None:
             # Every sample was broken: a loss without effect, so that all processes still take the step.
-            return {
-                "loss": sum(parameter.sum() * 0 for parameter in self.model.parameters() if parameter.requires_grad)
-            }
-        hidden = self._read(batch)
+            trained = [parameter.sum() for parameter in self.model.parameters() if parameter.requires_grad]
+            return {"loss": torch.stack(trained).sum() * 0}
+        hidden = self._read(batch.encoded.inputs)
         ids, labels = batch.encoded.inputs.input_ids, batch.encoded.labels
         text = text_loss(hidden, labels, score=self.model.logits)
         if not len(batch.owners):

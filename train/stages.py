@@ -75,7 +75,9 @@ def _prepare_model(recipe: Recipe) -> Job:
     lora = select_parts(model, recipe.stage, recipe.lora)
     if recipe.loop.gradient_checkpointing:
         for part in (model.model.visual, model.model.language_model):
-            part.gradient_checkpointing_enable({"use_reentrant": False})
+            # The name changes with transformers 5's releases.
+            enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
     objective = UniPixelObjective(model, weights=recipe.losses)
     builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens)
     dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)

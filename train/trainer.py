@@ -82,6 +82,7 @@ class ObjectiveTrainer(Trainer):
             **options: As for `Trainer`.
         """
         super().__init__(*args, **options)
+        self.optimizer: torch.optim.Optimizer | None
         self._rate_of = rate_of or (lambda _name: None)
         self._broken = broken or BrokenCount()
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
@@ -210,25 +211,35 @@ def run(
     Returns:
         The trainer after its last step.
     """
-    folder = Path(recipe.output)
-    loop = recipe.loop
-    callbacks: list[TrainerCallback] = [RunLog(folder, validate=validate, every=loop.validate_every)]
+    trainer = build(recipe, objective, dataset, collate, validate=validate)
     if stop_after is not None:
-        callbacks.append(_StopAfter(stop_after))
-    trainer = ObjectiveTrainer(
-        model=objective,
-        args=training_arguments(recipe),
-        train_dataset=dataset,
-        data_collator=collate,
-        callbacks=callbacks,
-        broken=BrokenCount(max_share=recipe.data.max_broken_share),
-        rate_of=lambda name: loop.sam2_learning_rate if name.startswith(("segmenter.", "model.sam2.")) else None,
-    )
-    last = get_last_checkpoint(recipe.output) if folder.is_dir() else None
+        trainer.add_callback(_StopAfter(stop_after))
+    last = get_last_checkpoint(recipe.output) if Path(recipe.output).is_dir() else None
     if last is not None:
         logger.info("resuming from %s", last)
     trainer.train(resume_from_checkpoint=last)
     return trainer
+
+
+def build(
+    recipe: Recipe,
+    objective: nn.Module,
+    dataset: Dataset,
+    collate: Callable[[list[Any]], dict[str, Any]],
+    *,
+    validate: Callable[[int], dict[str, float]] | None = None,
+) -> ObjectiveTrainer:
+    """Return the trainer of a recipe before its first step; see `run`."""
+    loop = recipe.loop
+    return ObjectiveTrainer(
+        model=objective,
+        args=training_arguments(recipe),
+        train_dataset=dataset,
+        data_collator=collate,
+        callbacks=[RunLog(Path(recipe.output), validate=validate, every=loop.validate_every)],
+        broken=BrokenCount(max_share=recipe.data.max_broken_share),
+        rate_of=lambda name: loop.sam2_learning_rate if name.startswith("model.sam2.") else None,
+    )
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
@@ -247,7 +258,6 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         weight_decay=loop.weight_decay,
         max_grad_norm=loop.clip_norm,
         bf16=loop.precision == "bfloat16",
-        gradient_checkpointing=False,  # switched on in the model, which transformers does not know
         save_strategy="steps",
         save_steps=loop.save_every,
         save_total_limit=loop.keep,

@@ -9,7 +9,7 @@ from unipixel.checkpoint import build_empty
 from unipixel.config import UniPixelConfig
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.train.lora import lora_targets, select_parts, trainable_parameters
-from unipixel.train.recipe import load_recipe
+from unipixel.train.recipe_files import load_recipe
 
 _SIZES = {
     "3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,

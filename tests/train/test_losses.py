@@ -110,3 +110,14 @@ def test_text_loss_nothing_supervised_is_zero_with_a_graph() -> None:
     loss = text_loss(logits, torch.full((1, 4), IGNORED_LABEL), score=torch.clone)
     loss.backward()
     assert loss.item() == 0
+
+
+def test_mask_loss_others_give_every_candidate_its_share(square: torch.Tensor) -> None:
+    candidates = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    loss = mask_loss(candidates, torch.zeros(1, 3), torch.zeros(1), square, weights=MaskLossWeights(others=1.0))
+    assert loss.dice.item() == pytest.approx(dice_loss(candidates, square[:, None]).mean().item(), rel=1e-5)
+
+
+def test_mask_loss_weights_share_beyond_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="others"):
+        MaskLossWeights(others=1.5)

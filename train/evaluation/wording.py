@@ -6,28 +6,7 @@ import re
 
 _OPTION = re.compile(r"\(?([A-Z])\)")
 _EMPTY_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "it",
-        "is",
-        "are",
-        "was",
-        "its",
-        "they",
-        "in",
-        "of",
-        "at",
-        "to",
-        "video",
-        "clip",
-        "image",
-        "there",
-        "here",
-        "option",
-        "best",
-    ]
+    ["a", "an", "the", "it", "is", "are", "was", "its", "they", "in", "of", "at", "to", "there", "here"]
 )
 
 

@@ -127,8 +127,8 @@ class _Examiner:
             self._tally.hit("answered_without_mask", not has_mask)
             return
         self._tally.hit("answered_with_mask", has_mask)
-        truth = np.any([clip.masks_of(object_id) for object_id in turn.target_ids], axis=0)
-        found = _remembered(session, answer.new_ids, len(clip.frames)).any(axis=1)
+        truth = np.asarray(np.stack([clip.masks_of(object_id) for object_id in turn.target_ids]).any(axis=0))
+        found = np.asarray(_remembered(session, answer.new_ids, len(clip.frames)).any(axis=1))
         self._tally.masks(("segment", kind), score_masks(found, truth))
         guess = clip.masks_of(int(rng.choice(clip.object_ids)))
         self._tally.masks(("random_object", kind), score_masks(guess, truth))

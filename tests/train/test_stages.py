@@ -1,0 +1,122 @@
+"""One step of each stage: what it trains moves, everything else stays as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import tiny_checkpoint, tiny_recipe
+
+from unipixel.model import UniPixel
+from unipixel.tracking.segmenter import Segmenter
+from unipixel.train import trainer
+from unipixel.train.lora import lora_targets
+from unipixel.train.objective import UniPixelObjective
+from unipixel.train.recipe_files import load_recipe
+from unipixel.train.segmentation import SegmenterObjective
+from unipixel.train.stages import Job, prepare
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def model_of(job: Job) -> UniPixel:
+    assert isinstance(job.objective, UniPixelObjective)
+    return job.objective.model
+
+
+def segmenter_of(job: Job) -> Segmenter:
+    assert isinstance(job.objective, SegmenterObjective)
+    return job.objective.segmenter
+
+
+def moved_parts(checkpoint: Path, output: Path, stage: str, *overrides: str) -> set[str]:
+    before = UniPixel.from_pretrained(checkpoint, dtype=torch.float32)
+    recipe = tiny_recipe(stage, checkpoint, output, *overrides)
+    job = prepare(recipe)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    job.save(output / "final")
+    after = model_of(job).state_dict()
+    return {
+        ".".join(name.split(".")[:2])
+        for name, tensor in before.state_dict().items()
+        if not torch.equal(tensor, after[name])
+    }
+
+
+def test_stage1_moves_the_reference_projectors_only(checkpoint: Path, tmp_path: Path) -> None:
+    moved = moved_parts(checkpoint, tmp_path, "stage1", "loop.batch_size=8")
+    assert moved == {
+        "prompt_encoder.ref_proj",
+        "prompt_encoder.ref_proj_double",
+        "prompt_encoder.ref_proj_single",
+        "prompt_encoder.tem_emb",
+        "prompt_encoder.tem_proj",
+    }
+    assert (tmp_path / "final" / "pytorch_model.safetensors").is_file()
+
+
+def test_stage2_moves_the_mask_head_only(checkpoint: Path, tmp_path: Path) -> None:
+    moved = moved_parts(checkpoint, tmp_path, "stage2", "loop.batch_size=6")
+    assert moved == {f"seg_head.{layer}" for layer in (0, 1, 3)}
+
+
+def test_stage3_leaves_a_merged_checkpoint_that_loads(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "loop.max_steps=2")
+    job = prepare(recipe)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    job.save(tmp_path / "final")
+    merged = UniPixel.from_pretrained(tmp_path / "final", dtype=torch.float32)
+    before = UniPixel.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
+    changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {f"{name}.weight" for name in lora_targets(merged)} <= changed
+    assert (tmp_path / "final" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_stage3_continues_from_the_partial_weights_of_stage2(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("stage2", checkpoint, tmp_path / "two", "loop.batch_size=6")
+    job = prepare(recipe)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    job.save(tmp_path / "two" / "final")
+    partial = f'model.partial=["{tmp_path / "two" / "final"}"]'
+    later = prepare(tiny_recipe("stage3", checkpoint, tmp_path / "three", partial))
+    trained = model_of(job).seg_head.state_dict()
+    for name, tensor in model_of(later).seg_head.state_dict().items():
+        assert torch.equal(tensor, trained[name])
+
+
+def test_gradient_checkpointing_gives_the_same_loss(checkpoint: Path, tmp_path: Path) -> None:
+    figures = []
+    for setting in ("true", "false"):
+        recipe = tiny_recipe(
+            "stage2", checkpoint, tmp_path, f"loop.gradient_checkpointing={setting}", "loop.batch_size=4"
+        )
+        job = prepare(recipe)
+        batch = job.collate([job.dataset[index] for index in range(4)])
+        loss = job.objective(**batch)["loss"]
+        loss.backward()
+        gradient = model_of(job).seg_head.get_parameter("1.weight").grad
+        assert gradient is not None
+        figures.append((loss.item(), gradient.norm().item()))
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "nano/segmenter_clips",
+        [
+            f"output={tmp_path}", "loop.max_steps=1", "loop.batch_size=2", "data.render_size=48",
+            "model={sizes='sizes.toml', image_size=64}", "data.tasks={clip=1.0}",
+        ],
+    )  # fmt: skip
+    job = prepare(recipe)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    job.save(tmp_path / "final")
+    again = prepare(load_recipe("nano/segmenter", [f"output={tmp_path}", f"model.segmenter={tmp_path / 'final'}",
+                                                   "model.image_size=96"]))  # fmt: skip
+    trained = segmenter_of(job).no_mem_embed
+    assert torch.equal(segmenter_of(again).no_mem_embed, trained)
+    assert segmenter_of(again).config.image_size == 96
