@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from unipixel import commands
 
@@ -19,12 +20,32 @@ INTERRUPTED = 130
 _USER_ERRORS = (ValueError, TypeError, OSError, LookupError, ImportError)
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Lets options stand between positional arguments, some of which may be left out.
+
+    argparse takes the first run of positional arguments for all of them, so that in
+    `ask clip.mp4 --out result "What moves?"` the question would be one too many.
+    """
+
+    _is_within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse options first, then what is left."""
+        if self._is_within:
+            return super().parse_known_args(args, namespace)
+        self._is_within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_within = False
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Assemble the parser from the modules under `unipixel/commands/`."""
     parser = argparse.ArgumentParser(
         prog="unipixel", description="Ask about a video; get an answer, and the mask of each object it names."
     )
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
     for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
         if not module.name.startswith("_"):
             importlib.import_module(f"{commands.__name__}.{module.name}").add_parser(subparsers)
