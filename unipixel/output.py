@@ -37,6 +37,7 @@ class OutputFolder:
         self._overwrite = overwrite
         self._stack = contextlib.ExitStack()
         self._path: Path | None = None
+        self._new_parents: list[Path] = []
 
     @property
     def path(self) -> Path:
@@ -75,10 +76,12 @@ class OutputFolder:
             OSError: Its parent cannot be written.
         """
         self._check_target()
+        self._new_parents = [parent for parent in self.target.parents if not parent.exists()]
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix=f".{self.target.name}.", suffix=".partial", dir=self.target.parent)
         except OSError as error:
+            self._remove_new_parents()
             raise OSError(error.errno, f"cannot write there: {error.strerror}", str(self.target)) from error
         self._path = Path(made)
         # mkdtemp keeps others out; a result is as readable as any folder the user makes.
@@ -99,6 +102,13 @@ class OutputFolder:
         finally:
             self._path = None
             shutil.rmtree(written, ignore_errors=True)
+            self._remove_new_parents()
+
+    def _remove_new_parents(self) -> None:
+        """Remove the folders that were made on the way to the target, where nothing is in them."""
+        for parent in self._new_parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
     def _check_target(self) -> None:
         if self.target.is_dir():

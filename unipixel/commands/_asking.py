@@ -50,8 +50,8 @@ def _run_batch(arguments: argparse.Namespace, jobs: list[Any], settings: Any, as
     summary = out / "results.jsonl"
     if summary.exists() and not arguments.overwrite:
         raise FileExistsError(f"{summary} exists; give --overwrite to replace its results")
-    out.mkdir(parents=True, exist_ok=True)
     model, processor = load_model(arguments)
+    out.mkdir(parents=True, exist_ok=True)
     num_failed = 0
     with summary.open("w", encoding="utf-8") as file:
         for job in jobs:

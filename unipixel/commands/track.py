@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from unipixel.commands._options import add_model_options, add_output_options, add_prompt_options, choose_device
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = read_prompts(arguments)
     if not prompts:
         raise ValueError("nothing to track: give --point, --box or --mask, such as --point 1:640,360@0")
-    with ResultWriter(arguments, out=arguments.out) as writer:
+    with ResultWriter(arguments, out=arguments.out, davis_name=Path(arguments.video).stem) as writer:
         video = open_video(arguments.video, max_frames=arguments.max_frames)
         started = time.perf_counter()
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
