@@ -65,3 +65,14 @@ def decode(path: Path) -> tuple[int, tuple[int, int]]:
     with av.open(str(path)) as container:
         frames = [(frame.width, frame.height) for frame in container.decode(video=0)]
     return len(frames), frames[0]
+
+
+def write_sound(path: Path) -> Path:
+    """Write a container with sound and no picture."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate, sound.pts = 8000, 0
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    return path
