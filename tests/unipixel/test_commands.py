@@ -326,7 +326,7 @@ class TestBadInput:
             ("ask", ["What?", "--frames", "0"], "num_frames must be at least 1, got 0"),
             ("ask", ["What?", "--temperature", "-1"], "temperature must be 0"),
             ("ask", ["What?", "--questions", "file.jsonl"], "--questions names clips and questions itself"),
-            ("ask", ["What?", "--device", "warp"], "--device 'warp' is unknown"),
+            ("ask", ["What?", "--device", "warp"], "device 'warp' is unknown"),
         ],
     )
     def test_bad_question_is_one_line_and_leaves_nothing(
