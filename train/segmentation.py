@@ -159,16 +159,22 @@ class SegmenterObjective(nn.Module):
         if batch.words is not None and batch.word_rows is not None and len(batch.word_rows):
             prompt = SegmentPrompt(tokens=self.words(batch.words))
             anchors = (*anchors, AnchorPrompts(batch.word_rows, prompt))
-        tally = MaskTally(self.weights)
         features = self.segmenter.encode(batch.frames)
+        figures = self._masks(features, batch, anchors) if len(batch.tracks) else {}
+        if batch.looks is not None and batch.centres is not None:
+            look = self.looks(features, batch.looks, batch.centres)
+            total = _LOOK_WEIGHT * look
+            figures |= {"loss": figures["loss"] + total if figures else total, "look": look.detach()}
+        return figures
+
+    def _masks(
+        self, features: FrameFeatures, batch: TrackBatch, anchors: tuple[AnchorPrompts, ...]
+    ) -> dict[str, Tensor]:
+        tally = MaskTally(self.weights)
         for step in roll_out(self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames):
             if not step.is_given:
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
-        figures = tally.means()
-        if batch.looks is not None and batch.centres is not None:
-            look = self.looks(features, batch.looks, batch.centres)
-            figures |= {"loss": figures["loss"] + _LOOK_WEIGHT * look, "look": look.detach()}
-        return figures
+        return tally.means()
 
 
 class MaskTally:

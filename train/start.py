@@ -107,7 +107,6 @@ def _spread(segmenter: Segmenter) -> None:
     decoder = segmenter.sam_mask_decoder
     layers = [segmenter.image_encoder.trunk.patch_embed.proj, decoder.conv_s0, decoder.conv_s1]
     layers += [level.conv for level in segmenter.image_encoder.neck.convs]
-    layers += [layer for network in decoder.output_hypernetworks_mlps for layer in network.layers]
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)

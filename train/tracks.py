@@ -34,6 +34,8 @@ _PROMPTS = {
     "clip": {"mask": 0.4, "point": 0.2, "box": 0.15, "words": 0.25},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "transfer_image": {"point": 0.6, "box": 0.4},
+    # Nothing is prompted: only the image encoder learns, from the look of every pixel.
+    "look": {},
 }
 _ABSENT_SHARE = 0.25
 _ZOOM_SHARE = 0.75
@@ -88,7 +90,7 @@ class TrackDataset(Dataset):
         """Describe a run.
 
         Args:
-            schedule: Order of the groups `image`, `clip`, `transfer` and `transfer_image`.
+            schedule: Order of the groups, see `draw_track`.
             settings: How clips are cut.
         """
         self._schedule = schedule
@@ -108,13 +110,13 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `transfer` or `transfer_image`.
+        group: `image`, `clip`, `transfer`, `transfer_image` or `look`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
-    length = 1 if group.endswith("image") else settings.num_frames
+    length = 1 if group.endswith("image") or group == "look" else settings.num_frames
     if group.startswith("transfer"):
         turn, place = divmod(number, _POOL_SIZE * _POOL_USES)
         pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
@@ -149,7 +151,7 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()][: settings.max_objects]
     kinds, coords, words, rows = [], [], [], []
     shares = _PROMPTS[group]
-    for row in visible:
+    for row in visible if shares else ():
         kind = str(rng.choice(list(shares), p=list(shares.values())))
         described = _describe(sample, int(row), masks[:, 0], rng) if kind == "words" else None
         if kind == "words" and described is None:
@@ -262,11 +264,7 @@ def _matches(words: Sequence[int], look: Sequence[int]) -> bool:
 
 
 def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
-    """Join clips of one group into a batch, under the objective's keyword.
-
-    Raises:
-        ValueError: No clip has an object.
-    """
+    """Join clips of one group into a batch, under the objective's keyword."""
     rows: dict[str, list[int]] = {"point": [], "box": [], "mask": [], "words": []}
     coords: list[Tensor | None] = []
     words: list[tuple[int, ...]] = []
@@ -280,8 +278,6 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
                 words.append(described)
             paths.append(torch.arange(first, first + len(track.frames)))
         first += len(track.frames)
-    if not paths:
-        raise ValueError("a batch of clips without a prompted object")
     labels = torch.cat([track.labels for track in tracks])
     anchors = []
     for kind, point_labels in (("point", (1,)), ("box", (2, 3))):
@@ -294,13 +290,13 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
     length = len(tracks[0].frames)
     batch = TrackBatch(
         frames=torch.cat([track.frames for track in tracks]),
-        tracks=torch.stack(paths),
+        tracks=torch.stack(paths) if paths else torch.empty(0, length, dtype=torch.long),
         labels=labels,
         anchors=tuple(anchors),
         word_rows=torch.tensor(rows["words"], dtype=torch.long),
         words=torch.tensor(words, dtype=torch.long).view(-1, len(WORD_COUNTS)),
         # Half of the clips are followed as a finite clip, half as a stream of unknown length.
-        num_frames=length if int(labels[0].sum()) % 2 else None,
+        num_frames=length if int(labels.sum()) % 2 else None,
         looks=torch.cat([track.looks for track in tracks]),
         centres=torch.cat([track.centres for track in tracks]),
     )

@@ -23,8 +23,8 @@ def processor() -> Processor:
     return Processor(byte_config(), load_tokenizer())
 
 
-def drawn(processor: Processor, group: str, number: int, **options: int) -> Example:
-    clips = DrawnClips(seed=3, num_frames=6, render_size=64, **options)
+def drawn(processor: Processor, group: str, number: int, *, max_turns: int = 1) -> Example:
+    clips = DrawnClips(seed=3, num_frames=6, render_size=64, max_turns=max_turns)
     return ExampleBuilder(processor).build(clips.draw(group, number), seed=number)
 
 

@@ -120,3 +120,17 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     trained = segmenter_of(job).no_mem_embed
     assert torch.equal(segmenter_of(again).no_mem_embed, trained)
     assert segmenter_of(again).config.image_size == 96
+
+
+def test_segmenter_stage_without_prompts_teaches_the_image_encoder_alone(tmp_path: Path) -> None:
+    settings = ["loop.max_steps=2", "loop.batch_size=2", "data.render_size=48", "model.image_size=64"]
+    recipe = load_recipe("nano/trunk", [f"output={tmp_path}", *settings])
+    job = prepare(recipe)
+    before = {name: tensor.clone() for name, tensor in segmenter_of(job).state_dict().items()}
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    after = segmenter_of(job).state_dict()
+    moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert "image_encoder" in moved
+    assert moved <= {"image_encoder", "sam_mask_decoder"}
+    decoder = {name for name in before if name.startswith("sam_mask_decoder") and "conv_s" not in name}
+    assert all(torch.equal(before[name], after[name]) for name in decoder)
