@@ -12,19 +12,18 @@ BUNDLED_MODEL = "unipixel-nano"
 def add_parser(subparsers: Any) -> None:
     """Register the sub-command."""
     parser = subparsers.add_parser("eval", help="measure a model", description="Measure a model on a benchmark.")
-    benchmarks = parser.add_subparsers(metavar="BENCHMARK", required=True)
-    world = benchmarks.add_parser("world", help="clips of the drawn world, which are made on the spot")
-    world.add_argument("--model", default=BUNDLED_MODEL, help="bundled name, folder or hub id (default: %(default)s)")
-    world.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
-    world.add_argument("--split", choices=("test", "val", "train"), default="test")
-    world.add_argument("--seed", type=int, default=0, help="other seeds, other clips (default: %(default)s)")
-    world.add_argument("--limit", type=int, default=90, metavar="M", help="samples over all tasks (default: 90)")
-    world.add_argument("--frames", type=int, metavar="N", default=16, help="frames of a clip, 0 for all (default: 16)")
-    world.add_argument(
+    parser.add_argument("benchmark", choices=("world",), help="world: clips of the drawn world, made on the spot")
+    parser.add_argument("--model", default=BUNDLED_MODEL, help="bundled name, folder or hub id (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds, other clips (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=90, metavar="M", help="samples over all tasks (default: 90)")
+    parser.add_argument("--frames", type=int, metavar="N", default=16, help="frames of a clip, 0 for all (default: 16)")
+    parser.add_argument(
         "--render-size", type=int, default=160, metavar="PX", help="shorter side, 0 for a random size (default: 160)"
     )
-    world.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    world.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
