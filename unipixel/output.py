@@ -153,7 +153,12 @@ class BackgroundWriter(FrameWriter):
 
     def __init__(self, *writers: FrameWriter, max_pending: int = 4) -> None:
         self._writers = writers
-        self._queue: queue.Queue[tuple[Frame, Mapping[int, ObjectMask]] | None] = queue.Queue(max_pending)
+        # Ctrl-C within the bounded Queue, between waking the other thread and noting that it was woken,
+        # would leave that thread asleep for ever. A SimpleQueue has no such moment; slots make it bounded.
+        self._queue: queue.SimpleQueue[tuple[Frame, Mapping[int, ObjectMask]] | None] = queue.SimpleQueue()
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(max_pending):
+            self._slots.put(None)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="unipixel-writer", daemon=True)
         self._is_closed = False
@@ -170,6 +175,7 @@ class BackgroundWriter(FrameWriter):
         if self._is_closed:
             raise RuntimeError("the writer was closed: make a new one")
         self._raise_error()
+        self._slots.get()
         self._queue.put((frame, dict(objects)))
 
     def close(self) -> None:
@@ -191,8 +197,9 @@ class BackgroundWriter(FrameWriter):
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
+            self._slots.put(None)
             if self._error is not None:
-                continue  # keep emptying the queue, or `write` would wait for ever
+                continue  # keep giving slots back, or `write` would wait for ever
             try:
                 for writer in self._writers:
                     writer.write(*item)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -105,3 +109,30 @@ def test_background_writer_raises_the_error_of_its_thread() -> None:
     with pytest.raises(OSError, match="disk full"):
         write_on()
     writer.close()
+
+
+def test_background_writer_closes_after_an_interrupt_at_any_moment() -> None:
+    """Ctrl-C may hit between any two steps of handing a frame over; the thread must still hear of the end."""
+
+    class Busy(FrameWriter):
+        def write(self, frame: Any, objects: Any) -> None:
+            sum(range(3000))
+
+    def write_until_interrupted(writer: BackgroundWriter, seconds: float) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            while True:
+                writer.write(FRAME, {})
+
+    moments = random.Random(0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(200):
+            writer = BackgroundWriter(Busy())
+            write_until_interrupted(writer, moments.uniform(0.001, 0.008))
+            closing = threading.Thread(target=writer.close, daemon=True)
+            closing.start()
+            closing.join(10)
+            assert not closing.is_alive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
