@@ -10,52 +10,79 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unipixel.checkpoint import CheckpointError
+    from unipixel.agent import Answer, Session, SessionSettings
     from unipixel.config import UniPixelConfig
     from unipixel.generation import AnswerStream, Generation, GenerationSettings, read
     from unipixel.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
     from unipixel.language import Prefix
+    from unipixel.live import LiveSession, LiveSettings
+    from unipixel.memory.bank import ObjectMemoryBank
     from unipixel.model import UniPixel
+    from unipixel.processor import Processor
     from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
+    from unipixel.tokens import Turn
     from unipixel.tracking.config import SegmenterConfig
+    from unipixel.tracking.tracker import StreamingTracker
+    from unipixel.video import open_video
+    from unipixel.weights import CheckpointError
 
 _HOMES = {
+    "Answer": "unipixel.agent",
     "AnswerStream": "unipixel.generation",
     "BoxPrompt": "unipixel.prompts",
     "CheckpointError": "unipixel.weights",
     "Generation": "unipixel.generation",
     "GenerationSettings": "unipixel.generation",
+    "LiveSession": "unipixel.live",
+    "LiveSettings": "unipixel.live",
     "MaskPrompt": "unipixel.prompts",
     "ModelInputs": "unipixel.inputs",
     "ModelOutput": "unipixel.inputs",
+    "ObjectMemoryBank": "unipixel.memory.bank",
     "PointPrompt": "unipixel.prompts",
     "Prefix": "unipixel.language",
+    "Processor": "unipixel.processor",
     "ReferencePrompt": "unipixel.prompts",
     "SegmenterConfig": "unipixel.tracking.config",
+    "Session": "unipixel.agent",
+    "SessionSettings": "unipixel.agent",
+    "StreamingTracker": "unipixel.tracking.tracker",
+    "Turn": "unipixel.tokens",
     "UniPixel": "unipixel.model",
     "UniPixelConfig": "unipixel.config",
     "VideoFeatures": "unipixel.inputs",
     "VideoInput": "unipixel.inputs",
+    "open_video": "unipixel.video",
     "read": "unipixel.generation",
 }
 
 __all__ = [
+    "Answer",
     "AnswerStream",
     "BoxPrompt",
     "CheckpointError",
     "Generation",
     "GenerationSettings",
+    "LiveSession",
+    "LiveSettings",
     "MaskPrompt",
     "ModelInputs",
     "ModelOutput",
+    "ObjectMemoryBank",
     "PointPrompt",
     "Prefix",
+    "Processor",
     "ReferencePrompt",
     "SegmenterConfig",
+    "Session",
+    "SessionSettings",
+    "StreamingTracker",
+    "Turn",
     "UniPixel",
     "UniPixelConfig",
     "VideoFeatures",
     "VideoInput",
+    "open_video",
     "read",
 ]
 
