@@ -14,7 +14,7 @@ import unipixel.train.datasets.world.samples as samples_module
 from unipixel.train.datasets.world import Sample, Turn, generate
 from unipixel.train.datasets.world.language.answers import PLACES
 from unipixel.train.datasets.world.language.templates import DESCRIPTION, EXPLANATORY, QUERY, QUESTION, SENTENCE, bare
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES, held_out
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out
 
 NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
 
@@ -32,7 +32,7 @@ def unpainted() -> Iterator[None]:
     patch.undo()
 
 
-def drawn(task: str, count: int, *, split: str = "train", start: int = 0) -> list[Sample]:
+def drawn(task: str, count: int, *, split: Split = "train", start: int = 0) -> list[Sample]:
     return [
         generate(start + seed, split=split, task=task, render_size=(128, 128), num_frames=8) for seed in range(count)
     ]
@@ -133,7 +133,7 @@ def test_side_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
 
 
 def test_touch_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
-    answers = Counter()
+    answers: Counter[str] = Counter()
     for sample in pixelqa:
         turn = sample.turns[0]
         if turn.kind != "touches":
@@ -196,7 +196,7 @@ def test_counts_of_larger_objects_hold_for_the_extents(pixelqa: list[Sample]) ->
 
 
 def test_exchanged_answers_are_those_of_the_other_object(pixelqa: list[Sample]) -> None:
-    kinds = Counter()
+    kinds: Counter[str] = Counter()
     for sample in pixelqa:
         turn = sample.turns[0]
         if turn.exchanged_answer is None:
@@ -210,7 +210,7 @@ def test_exchanged_answers_are_those_of_the_other_object(pixelqa: list[Sample]) 
 
 
 def test_letters_are_uniform_and_yes_is_as_likely_as_no(pixelqa: list[Sample]) -> None:
-    places = {2: Counter(), 4: Counter()}
+    places: dict[int, Counter[int | None]] = {2: Counter(), 4: Counter()}
     answers = Counter(answer_of(sample.turns[0]) for sample in pixelqa)
     for sample in pixelqa:
         turn = sample.turns[0]

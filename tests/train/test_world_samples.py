@@ -27,6 +27,7 @@ from unipixel.train.datasets.world.vocabulary import (
     TEXTURES,
     VAL_MOTION_SHAPES,
     VAL_SHAPE_COLOURS,
+    Split,
     held_out,
 )
 
@@ -36,7 +37,7 @@ def digest(sample: Sample) -> str:
     return hashlib.sha256(sample.clip.frames.tobytes() + sample.clip.masks.tobytes() + turns.encode()).hexdigest()
 
 
-def small(seed: int, *, task: str | None = None, split: str = "train", style: str = "world") -> Sample:
+def small(seed: int, *, task: str | None = None, split: Split = "train", style: str = "world") -> Sample:
     return generate(seed, split=split, task=task, render_size=(64, 64), num_frames=6, style=style)
 
 
@@ -62,7 +63,7 @@ def test_splits_of_one_seed_differ() -> None:
 
 
 def test_held_out_combinations_occur_only_where_allowed() -> None:
-    seen: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
+    seen: dict[Split, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
     for split, pairs in seen.items():
         for seed in range(700):
             scene = sample_scene(np.random.default_rng(seed), split=split, frame=(1.0, 1.0))
@@ -151,7 +152,7 @@ def test_drawn_pixels_agree_with_the_masks() -> None:
         sample = generate(seed, split="train", task="track", render_size=(96, 96), num_frames=2)
         frames = sample.clip.frames.astype(float)
         gradient = np.abs(np.diff(frames, axis=2)).mean(axis=-1)
-        covered = sample.clip.masks.any(axis=0)
+        covered = np.asarray(sample.clip.masks.any(axis=0))
         edge = covered[:, :, 1:] != covered[:, :, :-1]
         inside.append(gradient[edge].mean())
         outside.append(np.median(gradient[~edge]))

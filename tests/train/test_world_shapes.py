@@ -124,7 +124,7 @@ def test_blob_without_harmonics_is_a_disc() -> None:
 @pytest.mark.parametrize("colour", COLOURS)
 def test_shade_is_nearest_to_its_own_name(colour: str) -> None:
     middles = {
-        name: colorsys.hsv_to_rgb(np.mean(s.hue) % 360 / 360, np.mean(s.saturation), np.mean(s.value))
+        name: colorsys.hsv_to_rgb(*(float(np.mean(v)) for v in (np.mean(s.hue) % 360 / 360, s.saturation, s.value)))
         for name, s in SHADES.items()
     }
     rng = np.random.default_rng(3)
