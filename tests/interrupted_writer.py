@@ -1,0 +1,43 @@
+"""Interrupts a writing thread's owner 200 times at random moments; run by the test of the output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+
+from unipixel.export import FrameWriter
+from unipixel.frames import Frame
+from unipixel.output import BackgroundWriter
+
+
+class _Busy(FrameWriter):
+    def write(self, frame: Any, objects: Any) -> None:
+        sum(range(3000))
+
+
+def main() -> None:
+    """Interrupt, close and count."""
+    frame = Frame(0, 0.0, np.zeros((4, 4, 3), np.uint8))
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    moments = random.Random(0)
+    for _ in range(200):
+        writer = BackgroundWriter(_Busy())
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.001, 0.008))
+            while True:
+                writer.write(frame, {})
+        closing = threading.Thread(target=writer.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        if closing.is_alive():
+            raise SystemExit("the writing thread never heard of the end")
+    print("200 writers closed")
+
+
+if __name__ == "__main__":
+    main()
