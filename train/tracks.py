@@ -34,8 +34,9 @@ _PROMPTS = {
     "clip": {"mask": 0.4, "point": 0.2, "box": 0.15, "words": 0.25},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "transfer_image": {"point": 0.6, "box": 0.4},
-    # Nothing is prompted: only the image encoder learns, from the look of every pixel.
-    "look": {},
+    # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
+    # hundred steps, and not at all where the look of every pixel or words are asked for at the same time.
+    "boxes": {"box": 1.0},
 }
 _ABSENT_SHARE = 0.25
 _ZOOM_SHARE = 0.75
@@ -110,13 +111,13 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `transfer`, `transfer_image` or `look`.
+        group: `image`, `clip`, `transfer`, `transfer_image` or `boxes`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
-    length = 1 if group.endswith("image") or group == "look" else settings.num_frames
+    length = 1 if group.endswith("image") or group == "boxes" else settings.num_frames
     if group.startswith("transfer"):
         turn, place = divmod(number, _POOL_SIZE * _POOL_USES)
         pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
@@ -144,14 +145,15 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
         chosen = chosen[::-1]
     chosen = np.concatenate([chosen, np.repeat(chosen[-1:], length - len(chosen))])
     frames, masks = clip.frames[chosen], clip.masks[:, chosen]
-    frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("transfer"))
+    if group != "boxes":
+        frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("transfer"))
     side = settings.image_size
     labels = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])).float(), (side, side))
     labels = labels.unflatten(0, masks.shape[:2])
     visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()][: settings.max_objects]
     kinds, coords, words, rows = [], [], [], []
     shares = _PROMPTS[group]
-    for row in visible if shares else ():
+    for row in visible:
         kind = str(rng.choice(list(shares), p=list(shares.values())))
         described = _describe(sample, int(row), masks[:, 0], rng) if kind == "words" else None
         if kind == "words" and described is None:
@@ -164,8 +166,10 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     if "words" in shares and length == 1 and rng.random() < _ABSENT_SHARE:
         kinds, coords, words = [*kinds, "words"], [*coords, None], [*words, _describe_nothing(sample, rng)]
         labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
-    maps = _maps(sample, masks, side // 4)
-    return Track(normalised(frames, side), labels, tuple(kinds), tuple(coords), tuple(words), *maps)
+    looks, centres = _maps(sample, masks, side // 4)
+    if group == "boxes":
+        looks, centres = torch.full_like(looks, -1), torch.full_like(centres, float("nan"))
+    return Track(normalised(frames, side), labels, tuple(kinds), tuple(coords), tuple(words), looks, centres)
 
 
 def _maps(sample: Sample, masks: np.ndarray, side: int) -> tuple[Tensor, Tensor]:

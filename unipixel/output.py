@@ -160,6 +160,7 @@ class BackgroundWriter(FrameWriter):
         for _ in range(max_pending):
             self._slots.put(None)
         self._error: BaseException | None = None
+        self._has_failed = False
         self._thread = threading.Thread(target=self._work, name="unipixel-writer", daemon=True)
         self._is_closed = False
         self._thread.start()
@@ -198,11 +199,11 @@ class BackgroundWriter(FrameWriter):
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             self._slots.put(None)
-            if self._error is not None:
+            if self._has_failed:
                 continue  # keep giving slots back, or `write` would wait for ever
             try:
                 for writer in self._writers:
                     writer.write(*item)
             # Whatever it is, it belongs to the thread that called `write`.
             except BaseException as error:  # noqa: BLE001
-                self._error = error
+                self._error, self._has_failed = error, True

@@ -16,6 +16,7 @@ from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.segmentation import SegmenterObjective
 from unipixel.train.stages import Job, prepare
+from unipixel.train.tracks import TrackSettings, draw_track
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +123,17 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     assert segmenter_of(again).config.image_size == 96
 
 
-def test_segmenter_stage_without_prompts_teaches_the_image_encoder_alone(tmp_path: Path) -> None:
-    settings = ["loop.max_steps=2", "loop.batch_size=2", "data.render_size=48", "model.image_size=64"]
-    recipe = load_recipe("nano/trunk", [f"output={tmp_path}", *settings])
-    job = prepare(recipe)
-    before = {name: tensor.clone() for name, tensor in segmenter_of(job).state_dict().items()}
-    trainer.run(recipe, job.objective, job.dataset, job.collate)
-    after = segmenter_of(job).state_dict()
-    moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    assert "image_encoder" in moved
-    assert moved <= {"image_encoder", "sam_mask_decoder"}
-    decoder = {name for name in before if name.startswith("sam_mask_decoder") and "conv_s" not in name}
-    assert all(torch.equal(before[name], after[name]) for name in decoder)
+def test_first_stage_of_the_segmenter_is_prompted_by_boxes_alone() -> None:
+    recipe = load_recipe("nano/boxes", [])
+    assert set(recipe.data.tasks) == {"boxes"}
+    track = draw_track("boxes", 3, TrackSettings(image_size=64, num_frames=2, render_size=64))
+    assert set(track.kinds) == {"box"}
+    boxes = [coords for coords in track.coords if coords is not None]
+    for coords, labels in zip(boxes, track.labels, strict=True):
+        rows, columns = labels[0].any(dim=1).nonzero(), labels[0].any(dim=0).nonzero()
+        middle = torch.stack([columns.float().mean(), rows.float().mean()])
+        assert (coords[0] <= middle).all()
+        assert (middle <= coords[1]).all()
+    # Nothing is asked of single pixels.
+    assert (track.looks == -1).all()
+    assert track.centres.isnan().all()

@@ -29,7 +29,6 @@ TRAIN_PHOTOGRAPHS = (
     "grass.png",
     "camera.png",
     "coins.png",
-    "motorcycle_left.png",
 )
 EXTRA_PHOTOGRAPHS = ("coffee.png", "gravel.png")
 
