@@ -11,10 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from unipixel.tracking.frames import normalise_frame
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.datasets.world import Sample, generate
 from unipixel.train.datasets.world.prompts import visual_prompt
@@ -28,7 +28,6 @@ VOCABULARY = (SHAPES, COLOURS, TEXTURES)
 WORD_COUNTS = tuple(len(words) + 1 for words in VOCABULARY)
 # Blobs take long to draw: each clip of a pool is used this often, cut and coloured differently each time.
 _POOL_SIZE, _POOL_USES = 48, 6
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PROMPTS = {
     "image": {"point": 0.3, "box": 0.2, "words": 0.5},
     "clip": {"mask": 0.4, "point": 0.2, "box": 0.15, "words": 0.25},
@@ -169,7 +168,8 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     looks, centres = _maps(sample, masks, side // 4)
     if group == "boxes":
         looks, centres = torch.full_like(looks, -1), torch.full_like(centres, float("nan"))
-    return Track(normalised(frames, side), labels, tuple(kinds), tuple(coords), tuple(words), looks, centres)
+    pictures = torch.stack([normalise_frame(frame, image_size=side) for frame in frames])
+    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(words), looks, centres)
 
 
 def _maps(sample: Sample, masks: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
@@ -190,13 +190,6 @@ def _maps(sample: Sample, masks: np.ndarray, side: int) -> tuple[Tensor, Tensor]
             middle = mask.nonzero().float().mean(dim=0).flip(0) * 2 / side - 1
             centres[frame, :, mask] = middle[:, None]
     return looks, centres
-
-
-def normalised(frames: np.ndarray, side: int) -> Tensor:
-    """Return frames (L, H, W, 3) uint8 as the segmenter reads them, (L, 3, side, side)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-    pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
-    return (pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)
 
 
 def _vary(

@@ -17,11 +17,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 # Channel statistics of the data that CLIP (Qwen2.5-VL's vision encoder) and SAM 2.1 were trained with.
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_SAM_MEAN, _SAM_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MAX_ASPECT_RATIO = 200
 FRAMES_PER_PAIR = 2
 """Frames that Qwen2.5-VL joins in one patch; the prompts' `<1>-<2>` rest on it."""
@@ -157,16 +155,6 @@ def to_patches(frames: Sequence[NDArray[np.uint8]], sizes: PatchSizes) -> tuple[
     )
     patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return patches.reshape(t * h * w, 3 * FRAMES_PER_PAIR * sizes.patch**2), (t, h, w)
-
-
-def to_sam_frame(frame: NDArray[np.uint8], image_size: int) -> Tensor:
-    """Turn a frame (H, W, 3) into SAM's input: a (3, S, S) float32 square, its aspect ratio not kept."""
-    pixels = torch.tensor(frame).permute(2, 0, 1)[None].float() / 255
-    pixels = functional.interpolate(
-        pixels, size=(image_size, image_size), mode="bilinear", align_corners=False, antialias=True
-    )
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_SAM_MEAN, _SAM_STD))
-    return (pixels[0] - mean) / std
 
 
 def check_frames(frames: Sequence[Any]) -> tuple[int, int]:

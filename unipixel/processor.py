@@ -23,7 +23,7 @@ from unipixel.clip import Clip, ClipLayout, to_references
 from unipixel.config import UniPixelConfig
 from unipixel.inputs import ModelInputs, VideoInput
 from unipixel.memory.injection import MEM, MemoryInjection, inject
-from unipixel.patches import FrameBudget, PatchSizes, check_frames, fit_size, resize_frame, to_patches, to_sam_frame
+from unipixel.patches import FrameBudget, PatchSizes, check_frames, fit_size, resize_frame, to_patches
 from unipixel.prompts import VisualPrompt
 from unipixel.special import REF
 from unipixel.tokens import (
@@ -36,6 +36,7 @@ from unipixel.tokens import (
     render_conversation,
     render_later_turn,
 )
+from unipixel.tracking.frames import normalise_frame
 
 IGNORED_LABEL = -100
 """Label of tokens that are not learnt; PyTorch's cross-entropy leaves it out."""
@@ -148,7 +149,7 @@ class Processor:
     def sam_frames(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
         """Yield frames (H, W, 3) as SAM reads them: (3, S, S) each; stack them for `segment_video`."""
         for frame in frames:
-            yield to_sam_frame(frame, self.config.segmenter.image_size)
+            yield normalise_frame(frame, image_size=self.config.segmenter.image_size)
 
     def memory(
         self,

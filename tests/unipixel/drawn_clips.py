@@ -50,13 +50,3 @@ def draw(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return times
-
-
-def draw_sound(path: Path) -> None:
-    """Write a container with sound and nothing else."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate, sound.pts = 8000, 0
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode(None))

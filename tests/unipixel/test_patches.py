@@ -18,7 +18,6 @@ from unipixel.patches import (
     fit_size,
     resize_frame,
     to_patches,
-    to_sam_frame,
 )
 
 sides = st.integers(1, 3000)
@@ -70,20 +69,6 @@ def test_to_patches_of_other_sizes_agrees_with_transformers() -> None:
     )
     assert grid == (2, 6, 12)
     torch.testing.assert_close(patches, peer["pixel_values_videos"], atol=1e-6, rtol=0)
-
-
-def test_to_sam_frame_of_one_colour_is_that_colour_normalised() -> None:
-    frame = np.full((30, 50, 3), (255, 0, 51), dtype=np.uint8)
-    expected = torch.tensor([(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225])
-    torch.testing.assert_close(to_sam_frame(frame, 32), expected.view(3, 1, 1).expand(3, 32, 32))
-
-
-def test_to_sam_frame_halves_by_a_triangle_filter() -> None:
-    frame = np.zeros((4, 4, 3), dtype=np.uint8)
-    frame[:, :2] = 255
-    # Antialiased bilinear at scale 2: weights 3/7 of a pixel in reach, over pixels 0, 1, 2 for the first column.
-    red = to_sam_frame(frame, 2)[0, 0] * 0.229 + 0.485
-    torch.testing.assert_close(red, torch.tensor([6 / 7, 1 / 7]))
 
 
 @pytest.mark.parametrize(("num_frames", "expected"), [(16, 256), (9, 256), (8, 512), (5, 768), (1, 4096), (60, 256)])

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drawn_clips import draw, draw_sound, picture
+from drawn_clips import draw, picture
+from tiny_checkpoint import write_sound
 
 from unipixel.streams import without_secrets
 from unipixel.video import open_video
@@ -158,7 +159,7 @@ def test_open_video_unreadable_raises_oserror_that_names_it(tmp_path: Path) -> N
     (tmp_path / "zero.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 200)
     (tmp_path / "empty_folder").mkdir()
-    draw_sound(tmp_path / "sound.m4a")
+    write_sound(tmp_path / "sound.m4a")
     cases = {
         "zero.mp4": "0 bytes",
         "text.mp4": "neither",
