@@ -67,7 +67,9 @@ class UnknownVisitorError(VisitorError, LookupError):
 
     def __init__(self) -> None:
         """Say nothing of the key: it may be nearly right."""
-        super().__init__("this session is not known here, or was removed after its time: open a new one", field="session")
+        super().__init__(
+            "this session is not known here, or was removed after its time: open a new one", field="session"
+        )
 
 
 class DownloadError(VisitorError, LookupError):

@@ -64,6 +64,5 @@ class Limits:
                 raise ValueError(f"{field.name} must be a whole number, got {value!r}")
         if self.max_saved_sessions < self.max_sessions:
             raise ValueError(
-                f"max_saved_sessions must be at least max_sessions = {self.max_sessions}, "
-                f"got {self.max_saved_sessions}"
+                f"max_saved_sessions must be at least max_sessions = {self.max_sessions}, got {self.max_saved_sessions}"
             )

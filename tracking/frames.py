@@ -128,6 +128,11 @@ class EncodedClip:
         return self._num_frames
 
     @property
+    def num_kept_bytes(self) -> int:
+        """Memory that the features of kept frames take."""
+        return sum(features.num_bytes for features in self._kept.values())
+
+    @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the video; reads the first frame where none was read yet."""
         if self._size is None:

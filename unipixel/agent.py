@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from unipixel.answers import ParsedAnswer, parse_answer
-from unipixel.dialogue import Dialogue, TextSink, check_question
+from unipixel.dialogue import Dialogue, DialogueMark, check_question
+from unipixel.following import MAX_FEATURE_BYTES
 from unipixel.generation import GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
+from unipixel.progress import FrameSink, Progress, TextSink
 from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.sampling import select_frames
 from unipixel.scene import Scene
@@ -43,6 +45,7 @@ class SessionSettings:
         max_objects: Ceiling on the objects of a session.
         memory_dtype: Type of SAM's memories; None is the language model's own.
         is_postprocessed: Whether SAM 2's own post-processing is on.
+        max_feature_bytes: Memory for encoded frames, which later questions and corrections use again.
         generation: How answers are written.
     """
 
@@ -52,13 +55,14 @@ class SessionSettings:
     max_objects: int = 64
     memory_dtype: torch.dtype | None = None
     is_postprocessed: bool = False
+    max_feature_bytes: int = MAX_FEATURE_BYTES
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def __post_init__(self) -> None:
         for name, allowed in (("anchor", get_args(Anchor)), ("prefill", get_args(Prefill))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("num_frames", "max_objects"):
+        for name in ("num_frames", "max_objects", "max_feature_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -102,6 +106,7 @@ class Session:
         video: Video | Any,
         *,
         settings: SessionSettings | None = None,
+        bank: ObjectMemoryBank | None = None,
     ) -> None:
         """Open a session; nothing is computed yet.
 
@@ -110,10 +115,11 @@ class Session:
             processor: Prepares its inputs.
             video: A finite video, or what `open_video` takes.
             settings: How to work.
+            bank: Object memory that an earlier session about the video saved; the model is told of it again.
 
         Raises:
             OSError: The video cannot be read.
-            ValueError: It is a stream.
+            ValueError: It is a stream, or the memory is of another video.
         """
         self.settings = settings or SessionSettings()
         self.scene = Scene(
@@ -122,7 +128,10 @@ class Session:
             memory_dtype=self.settings.memory_dtype or model.dtype,
             max_objects=self.settings.max_objects,
             is_postprocessed=self.settings.is_postprocessed,
+            max_feature_bytes=self.settings.max_feature_bytes,
         )
+        if bank is not None:
+            self.scene.adopt(bank)
         self.timings: dict[str, float] = {}
         self._model, self._processor = model, processor
         self._dialogue: Dialogue | None = None
@@ -138,6 +147,11 @@ class Session:
         """How often SAM's image encoder ran."""
         return self.scene.follower.clip.num_encoded
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that encoded frames and the conversation hold, the model left out."""
+        return self.scene.follower.clip.num_kept_bytes + (self._dialogue.num_bytes if self._dialogue else 0)
+
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> None:
         """Point at an object, or correct one that is remembered; it is followed when it is next needed.
 
@@ -150,28 +164,43 @@ class Session:
         """
         self.scene.prompt(object_id, *prompts)
 
-    def ask(self, question: str, *, on_text: TextSink | None = None) -> Answer:
+    def ask(
+        self,
+        question: str,
+        *,
+        on_text: TextSink | None = None,
+        on_frame: FrameSink | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Answer:
         """Ask about the video and its objects; `[id]` in the question names an object.
 
         Args:
             question: What to ask.
             on_text: Receives the answer as it is written.
+            on_frame: Receives each frame with the objects that were followed into it; a frame comes
+                again where other objects are followed later.
+            should_stop: Asked before each token and each frame; True ends the work with `Stopped`.
 
         Raises:
             ValueError: The question is empty or names an object that is neither prompted nor remembered.
+            Stopped: The work was stopped. The conversation is as before, and no object is half followed.
         """
-        return self._ask(question, expression=question, on_text=on_text)
+        return self._ask(question, expression=question, progress=Progress(on_text, on_frame, should_stop))
 
-    def _ask(self, question: str, *, expression: str, on_text: TextSink | None) -> Answer:
+    def _ask(self, question: str, *, expression: str, progress: Progress) -> Answer:
         check_question(question, known_ids=self.scene.known_ids)
-        before = set(self.bank.ids)
         self.timings = {}
-        unforced, asked = self._prefill(question)
+        with self._whole_turn():
+            return self._answer(question, expression=expression, progress=progress)
+
+    def _answer(self, question: str, *, expression: str, progress: Progress) -> Answer:
+        before = set(self.bank.ids)
+        unforced, asked = self._prefill(question, progress)
         with self._timed("track"):
-            self.scene.track()
+            self.scene.track(progress)
         turn = Turn(question, memory=self._injection())
         with self._timed("answer"):
-            reply = self._talk().ask(turn, on_text=on_text)
+            reply = self._talk().ask(turn, on_text=progress.text_sink)
         parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=1)
         tokens = {
             segment.object_id: reply.mask_tokens[segment.mask_index]
@@ -181,7 +210,7 @@ class Session:
         }
         with self._timed("segment"):
             if tokens:
-                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=expression)
+                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=expression, progress=progress)
         return Answer(
             question=question,
             text=parsed.display,
@@ -193,20 +222,31 @@ class Session:
             timings_seconds=dict(self.timings),
         )
 
-    def segment(self, query: str, *, form: SegmentationForm | None = None, on_text: TextSink | None = None) -> Answer:
+    def segment(
+        self,
+        query: str,
+        *,
+        form: SegmentationForm | None = None,
+        on_text: TextSink | None = None,
+        on_frame: FrameSink | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Answer:
         """Segment what a text means: a noun phrase, or a question about it.
 
         Args:
             query: What to find.
             form: Wording of the question; by default `sentence` for a query that ends with `?`, else `query`.
-            on_text: Receives the answer as it is written.
+            on_text: See `ask`.
+            on_frame: See `ask`.
+            should_stop: See `ask`.
 
         Raises:
             ValueError: The query is empty.
+            Stopped: See `ask`.
         """
         num_frames = self._talk().layout.num_frames
         question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
-        return self._ask(question, expression=query.strip(), on_text=on_text)
+        return self._ask(question, expression=query.strip(), progress=Progress(on_text, on_frame, should_stop))
 
     def forget(self, object_id: int) -> None:
         """Forget an object; what the conversation already says of it stays said.
@@ -229,7 +269,7 @@ class Session:
             self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
         return self._dialogue
 
-    def _prefill(self, question: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _prefill(self, question: str, progress: Progress) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Let the model segment the new objects that the question names by a point or box.
 
         Prompts that the language model cannot read - masks, negative points, frames that it does not
@@ -248,10 +288,11 @@ class Session:
         if not order:
             return (), ()
         with self._timed("prefill"):
-            filled = self._talk().prefill(question, {object_id: pointed[object_id] for object_id in order})
+            chosen = {object_id: pointed[object_id] for object_id in order}
+            filled = self._talk().prefill(question, chosen, on_text=progress.silent_sink)
         with self._timed("segment"):
             anchors = self._anchors(filled.tokens, {key: pointed[key].frame_index for key in order})
-            self.scene.follow_pointed(filled.tokens, anchors)
+            self.scene.follow_pointed(filled.tokens, anchors, progress=progress)
         return filled.unforced_ids, order
 
     def _anchors(self, tokens: Mapping[int, Tensor], prompted: Mapping[int, int]) -> dict[int, int]:
@@ -274,6 +315,19 @@ class Session:
         memory = self._talk().memory(self.bank, since_version=self._seen_version)
         self._seen_version = self.bank.version
         return memory
+
+    @contextmanager
+    def _whole_turn(self) -> Iterator[None]:
+        """Add a turn to the conversation whole or, where it fails, not at all."""
+        mark = self._dialogue.mark() if self._dialogue else DialogueMark()
+        seen_version = self._seen_version
+        try:
+            yield
+        except BaseException:
+            if self._dialogue is not None:
+                self._dialogue.rewind(mark)
+            self._seen_version = seen_version
+            raise
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

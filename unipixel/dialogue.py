@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,12 +17,12 @@ from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection, visible_ids
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
+from unipixel.progress import TextSink
 from unipixel.prompts import VisualPrompt
 from unipixel.special import IM_END, SEG, VISION_END
 from unipixel.templates import mark_references, prefill_question
 from unipixel.tokens import Turn
 
-TextSink = Callable[[str], None]
 # Tokens that a pre-filled answer may take per object: `[12] <|seg|> ` in bytes, and some to spare.
 _PREFILL_TOKENS = 16
 
@@ -55,6 +55,21 @@ class Prefilled:
 
     tokens: dict[int, Tensor]
     unforced_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DialogueMark:
+    """Where a conversation stood.
+
+    Attributes:
+        prefix: What was read and written; None before the first turn.
+        has_ended: Whether the last answer came to its end.
+        has_memory: Whether a memory was told of.
+    """
+
+    prefix: Prefix | None = None
+    has_ended: bool = True
+    has_memory: bool = False
 
 
 def check_question(question: str, *, known_ids: Collection[int]) -> None:
@@ -95,6 +110,21 @@ class Dialogue:
         self._has_ended = True
         self._has_memory = False
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the conversation holds: the clip, and keys and values of what was read."""
+        pixels = self._clip.video.pixel_values
+        held = [prefix.num_bytes for prefix in (self._start, self._prefix) if prefix is not None]
+        return pixels.numel() * pixels.element_size() + sum(held)
+
+    def mark(self) -> DialogueMark:
+        """Return where the conversation stands, to `rewind` to."""
+        return DialogueMark(self._prefix, self._has_ended, self._has_memory)
+
+    def rewind(self, mark: DialogueMark) -> None:
+        """Take back what was said since a mark."""
+        self._prefix, self._has_ended, self._has_memory = mark.prefix, mark.has_ended, mark.has_memory
+
     def memory(self, bank: ObjectMemoryBank, *, since_version: int) -> MemoryInjection | None:
         """Return the memory that the next turn opens with; None where the model would see nothing of it.
 
@@ -117,7 +147,8 @@ class Dialogue:
 
         Args:
             turn: The question with the memory that opens it.
-            on_text: Receives the answer as it is written, piece by piece, without special tokens.
+            on_text: Receives the answer as it is written, piece by piece, without special tokens; called
+                at every token. An error that it raises ends the turn, and leaves the conversation as it was.
         """
         prefix, inputs = self._continuation(turn, [])
         generation = self._write(prefix, inputs, self._settings, on_text)
@@ -131,7 +162,9 @@ class Dialogue:
             len(generation.token_ids),
         )
 
-    def prefill(self, question: str, prompts: Mapping[int, VisualPrompt]) -> Prefilled:
+    def prefill(
+        self, question: str, prompts: Mapping[int, VisualPrompt], *, on_text: TextSink | None = None
+    ) -> Prefilled:
         """Let the model write the ids and masks of the objects that a question points at.
 
         Runs on a fork: the conversation does not see it. Ids that the model leaves out are completed by
@@ -140,12 +173,13 @@ class Dialogue:
         Args:
             question: Names objects as `[id]`.
             prompts: A point or box for each of them.
+            on_text: Receives what the model writes by itself, as in `ask`.
         """
         marked, order = mark_references(question, list(prompts))
         turn = Turn(prefill_question(marked))
         prefix, inputs = self._continuation(turn, [prompts[object_id] for object_id in order])
         settings = GenerationSettings(max_new_tokens=_PREFILL_TOKENS * len(order) + _PREFILL_TOKENS)
-        generation = self._write(prefix, inputs, settings, None)
+        generation = self._write(prefix, inputs, settings, on_text)
         parsed = parse_answer(self._text(generation.token_ids))
         tokens: dict[int, Tensor] = {}
         for segment in parsed.masks:
@@ -183,9 +217,10 @@ class Dialogue:
             if on_text is not None:
                 text = strip_tokens(self._text(written))
                 # A character of several bytes may be unfinished; it shows as the replacement character.
-                if text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                    on_text(text[len(shown) :])
-                    shown = text
+                is_whole = text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}")
+                piece = text[len(shown) :] if is_whole else ""
+                shown += piece
+                on_text(piece)
         return stream.finish()[0]
 
     @torch.no_grad()

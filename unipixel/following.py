@@ -26,8 +26,8 @@ from unipixel.video import Video
 
 # Frames that are decoded at once when a clip is read backwards; a decoder can only run forwards.
 _BACKWARD_BLOCK = 16
-# Memory for encoded frames, so that a short clip is encoded once for all that is asked about it.
-_FEATURE_BYTES = 2**28
+MAX_FEATURE_BYTES = 2**28
+"""Memory for encoded frames by default, so that a short clip is encoded once for all that is asked about it."""
 # Logit of a pixel of a known mask: sure, as SAM 2 makes them of given masks (sam2_base.py).
 _KNOWN_LOGIT = 10.0
 
@@ -107,6 +107,7 @@ class VideoFollower:
         *,
         memory_dtype: torch.dtype = torch.bfloat16,
         is_postprocessed: bool = False,
+        max_feature_bytes: int = MAX_FEATURE_BYTES,
     ) -> None:
         """Prepare to follow.
 
@@ -115,13 +116,14 @@ class VideoFollower:
             video: Finite.
             memory_dtype: Type in which memories are stored.
             is_postprocessed: Whether SAM 2's own post-processing is on.
+            max_feature_bytes: Memory for encoded frames.
 
         Raises:
             ValueError: The video is a stream.
         """
         self.frames = VideoFrames(video)
         self.size = (video.info.height, video.info.width)
-        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_kept_bytes=_FEATURE_BYTES)
+        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_kept_bytes=max_feature_bytes)
         self._segmenter = segmenter
         self._follower = Follower(
             segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed

@@ -253,6 +253,14 @@ class Prefix:
     pending_ids: tuple[int, ...] = ()
     video: VideoFeatures | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that keys, values and the clip's features take."""
+        tensors = [held for layer in self.cache.layers for held in (layer.keys, layer.values) if held is not None]
+        if self.video is not None:
+            tensors += [self.video.tokens, self.video.pooling_rows]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def fork(self, batch_size: int = 1) -> DynamicCache:
         """Return a cache for `batch_size` continuations; updates of it do not reach this prefix."""
         forked = copy.copy(self.cache)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,34 @@ import torch
 from torch import Tensor
 
 from unipixel.clip import check_prompt, record_prompt
-from unipixel.following import FollowedFrame, VideoFollower
+from unipixel.following import MAX_FEATURE_BYTES, FollowedFrame, VideoFollower
+from unipixel.memory.archive import ObjectState
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import Source
+from unipixel.progress import Progress, Stopped
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.tracking.propagation import ClipPrompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.video import Video, open_video
 
 _SOURCES: dict[type, Source] = {PointPrompt: "point", BoxPrompt: "box", MaskPrompt: "mask"}
+
+
+@dataclass(frozen=True)
+class KeptObject:
+    """One object as it was at some moment.
+
+    Attributes:
+        object_id: Its id.
+        state: What was remembered of it; None where it was not in the memory.
+        waiting: Its prompts that were not followed yet.
+        tracks: Its prompts that were.
+    """
+
+    object_id: int
+    state: ObjectState | None
+    waiting: tuple[VisualPrompt, ...]
+    tracks: tuple[ClipPrompt, ...]
 
 
 class Scene:
@@ -42,6 +63,7 @@ class Scene:
         memory_dtype: torch.dtype = torch.bfloat16,
         max_objects: int = 64,
         is_postprocessed: bool = False,
+        max_feature_bytes: int = MAX_FEATURE_BYTES,
     ) -> None:
         """Open a video; nothing is computed yet.
 
@@ -51,6 +73,7 @@ class Scene:
             memory_dtype: Type of SAM's memories.
             max_objects: Ceiling on the objects.
             is_postprocessed: Whether SAM 2's own post-processing is on.
+            max_feature_bytes: Memory for encoded frames.
 
         Raises:
             OSError: The video cannot be read.
@@ -61,7 +84,11 @@ class Scene:
         self.video = video if isinstance(video, Video) else open_video(video)
         self.bank = ObjectMemoryBank((self.video.info.height, self.video.info.width))
         self.follower = VideoFollower(
-            segmenter, self.video, memory_dtype=memory_dtype, is_postprocessed=is_postprocessed
+            segmenter,
+            self.video,
+            memory_dtype=memory_dtype,
+            is_postprocessed=is_postprocessed,
+            max_feature_bytes=max_feature_bytes,
         )
         self.max_objects = max_objects
         self.waiting: dict[int, list[VisualPrompt]] = {}
@@ -90,10 +117,17 @@ class Scene:
         self.follower.visual_prompts(object_id, merged, known=self._known_masks(object_id, merged))
         self.waiting[object_id] = merged
 
-    def track(self) -> None:
-        """Follow every object that waits, from its prompts alone."""
-        for _ in self.track_frames():
-            pass
+    def track(self, progress: Progress | None = None) -> None:
+        """Follow every object that waits, from its prompts alone.
+
+        Args:
+            progress: Who is told of each frame, and may stop the work.
+
+        Raises:
+            Stopped: The work was stopped; the objects wait as before.
+        """
+        with self._whole(progress) as told:
+            told(self.track_frames())
 
     def track_frames(self) -> Iterator[FollowedFrame]:
         """Do what `track` does, and yield each frame as it is done."""
@@ -111,42 +145,57 @@ class Scene:
                 self._add(object_id, prompts, anchor_frame=track[0].frame_index)
         yield from self._follow(follow)
 
-    def follow_pointed(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> None:
+    def follow_pointed(
+        self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int], *, progress: Progress | None = None
+    ) -> None:
         """Follow objects that wait, from a language model's tokens in place of their first prompt.
 
         Args:
             tokens: (n, C) by id.
             anchors: Frame on which each is segmented first.
-        """
-        follow: list[ClipPrompt] = []
-        for object_id, prompt in self.follower.language_prompts(tokens, anchors).items():
-            prompts = self.waiting.pop(object_id)
-            # The pass that follows makes a mask on the anchor, which further clicks there correct.
-            rest = self.follower.visual_prompts(object_id, prompts[1:], known={prompt.frame_index: None})
-            self._tracks[object_id] = [prompt, *rest]
-            follow += self._tracks[object_id]
-            self._add(object_id, prompts, anchor_frame=prompt.frame_index)
-        for _ in self._follow(follow):
-            pass
+            progress: Who is told of each frame, and may stop the work.
 
-    def follow_named(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int], *, expression: str) -> None:
+        Raises:
+            Stopped: The work was stopped; the objects wait as before.
+        """
+        with self._whole(progress) as told:
+            follow: list[ClipPrompt] = []
+            for object_id, prompt in self.follower.language_prompts(tokens, anchors).items():
+                prompts = self.waiting.pop(object_id)
+                # The pass that follows makes a mask on the anchor, which further clicks there correct.
+                rest = self.follower.visual_prompts(object_id, prompts[1:], known={prompt.frame_index: None})
+                self._tracks[object_id] = [prompt, *rest]
+                follow += self._tracks[object_id]
+                self._add(object_id, prompts, anchor_frame=prompt.frame_index)
+            told(self._follow(follow))
+
+    def follow_named(
+        self,
+        tokens: Mapping[int, Tensor],
+        anchors: Mapping[int, int],
+        *,
+        expression: str,
+        progress: Progress | None = None,
+    ) -> None:
         """Follow new objects that words named.
 
         Args:
             tokens: (n, C) by id.
             anchors: Frame on which each is segmented first.
             expression: The words.
+            progress: Who is told of each frame, and may stop the work.
 
         Raises:
             ValueError: There are too many objects, or an id is in use.
+            Stopped: The work was stopped; the objects are not known.
         """
         self.check_room(list(tokens))
-        follow = self.follower.language_prompts(tokens, anchors)
-        for object_id, prompt in follow.items():
-            self._tracks[object_id] = [prompt]
-            self.bank.add(object_id, source="language", expression=expression, anchor_frame=prompt.frame_index)
-        for _ in self._follow(list(follow.values())):
-            pass
+        with self._whole(progress) as told:
+            follow = self.follower.language_prompts(tokens, anchors)
+            for object_id, prompt in follow.items():
+                self._tracks[object_id] = [prompt]
+                self.bank.add(object_id, source="language", expression=expression, anchor_frame=prompt.frame_index)
+            told(self._follow(list(follow.values())))
 
     def forget(self, object_id: int) -> None:
         """Forget an object.
@@ -157,6 +206,67 @@ class Scene:
         if self.waiting.pop(object_id, None) is None or object_id in self.bank:
             self.bank.forget(object_id)
         self._tracks.pop(object_id, None)
+
+    def keep(self, object_id: int) -> KeptObject:
+        """Return an object as it is now, known or not, to `put_back` later."""
+        states = {held.record.object_id: held for held in self.bank.state().objects}
+        return KeptObject(
+            object_id,
+            states.get(object_id),
+            tuple(self.waiting.get(object_id, ())),
+            tuple(self._tracks.get(object_id, ())),
+        )
+
+    def put_back(self, kept: KeptObject) -> None:
+        """Make an object what it was when it was kept; the others stay as they are.
+
+        Args:
+            kept: From `keep`.
+        """
+        state, object_id = self.bank.state(), kept.object_id
+        version = state.version + 1
+        held = {entry.record.object_id: entry for entry in state.objects}
+        forgotten = {**state.forgotten}
+        if kept.state is not None:
+            # A change like any other: the next turn tells the model of it.
+            record = replace(kept.state.record, changed_version=version)
+            held[object_id] = replace(kept.state, record=record)
+            forgotten.pop(object_id, None)
+        elif held.pop(object_id, None) is not None:
+            forgotten[object_id] = version
+        self.bank = ObjectMemoryBank.restore(
+            replace(state, version=version, objects=tuple(held.values()), forgotten=forgotten)
+        )
+        for prompts, before in ((self.waiting, kept.waiting), (self._tracks, kept.tracks)):
+            prompts.pop(object_id, None)
+            if before:
+                prompts[object_id] = list(before)
+
+    def adopt(self, bank: ObjectMemoryBank) -> None:
+        """Go on with an object memory that was saved; corrections then start from its masks.
+
+        Raises:
+            ValueError: It is of another video, or holds too many objects.
+        """
+        num_frames = self.video.info.num_frames or 0
+        last = max((index for key in bank.ids for index, _ in bank.frames(key)), default=0)
+        if bank.frame_size != self.bank.frame_size or last >= num_frames:
+            raise ValueError(
+                f"the memory is of {last + 1} or more frames with (H, W) = {bank.frame_size}, "
+                f"the video has {num_frames} with {self.bank.frame_size}"
+            )
+        self.bank, self.waiting, self._tracks = bank, {}, {}
+        self.check_room([])
+        for object_id in bank.ids:
+            record = bank[object_id]
+            prompted = {record.anchor_frame, *(prompt.frame_index for prompt in record.prompts)}
+            looks = {index: bank.frame(object_id, index) for index in sorted(prompted)}
+            masks = [
+                MaskPrompt(look.mask(bank.frame_size), index)
+                for index, look in looks.items()
+                if look is not None and look.is_visible
+            ]
+            self._tracks[object_id] = self.follower.visual_prompts(object_id, masks)
 
     def check_room(self, object_ids: Sequence[int]) -> None:
         """Check that further objects fit.
@@ -173,6 +283,28 @@ class Scene:
     def save(self, folder: str | Path) -> None:
         """Write the object memory to a folder. See `ObjectMemoryBank.save`."""
         self.bank.save(folder)
+
+    @contextmanager
+    def _whole(self, progress: Progress | None) -> Iterator[Callable[[Iterator[FollowedFrame]], None]]:
+        """Do a piece of work whole or, where it is stopped, not at all."""
+        progress = progress or Progress()
+        kept = self.bank.state() if progress.should_stop is not None else None
+        waiting = {key: list(prompts) for key, prompts in self.waiting.items()}
+        tracks = {key: list(prompts) for key, prompts in self._tracks.items()}
+
+        def tell(frames: Iterator[FollowedFrame]) -> None:
+            progress.check()
+            for followed in frames:
+                progress.tell_frame(followed)
+                progress.check()
+
+        try:
+            yield tell
+        except Stopped:
+            if kept is not None:
+                self.bank = ObjectMemoryBank.restore(kept)
+                self.waiting, self._tracks = waiting, tracks
+            raise
 
     def _follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[FollowedFrame]:
         if not prompts:
