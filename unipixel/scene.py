@@ -237,10 +237,12 @@ class Scene:
         self.bank = ObjectMemoryBank.restore(
             replace(state, version=version, objects=tuple(held.values()), forgotten=forgotten)
         )
-        for prompts, before in ((self.waiting, kept.waiting), (self._tracks, kept.tracks)):
-            prompts.pop(object_id, None)
-            if before:
-                prompts[object_id] = list(before)
+        self.waiting.pop(object_id, None)
+        self._tracks.pop(object_id, None)
+        if kept.waiting:
+            self.waiting[object_id] = list(kept.waiting)
+        if kept.tracks:
+            self._tracks[object_id] = list(kept.tracks)
 
     def adopt(self, bank: ObjectMemoryBank) -> None:
         """Go on with an object memory that was saved; corrections then start from its masks.

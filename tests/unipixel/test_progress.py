@@ -77,7 +77,8 @@ class TestStopping:
         untouched.prompt(1, BOX)
         again, first = stopped.ask("What is [1]?"), untouched.ask("What is [1]?")
         assert again.text == first.text
-        assert np.array_equal(*(each.bank.masks_on(range(NUM_FRAMES), object_ids=[1]) for each in (stopped, untouched)))
+        masks = [each.bank.masks_on(range(NUM_FRAMES), object_ids=[1]) for each in (stopped, untouched)]
+        assert np.array_equal(masks[0], masks[1])
 
     def test_stopped_tracking_leaves_the_objects_waiting(self, session: Session) -> None:
         session.prompt(1, BOX)
