@@ -55,6 +55,7 @@ class ConfinedVideo(FrameSource):
         self._path, self._limits = path, limits
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
         self._passes = itertools.count()
         self.info = VideoInfo(name, 0, 0, None, None, None)
         self._start()
@@ -90,7 +91,12 @@ class ConfinedVideo(FrameSource):
         return found
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; nothing can be read any more."""
+        with self._lock:
+            self._is_closed = True
+            self._stop()
+
+    def _stop(self) -> None:
         with self._lock:
             process, self._process = self._process, None
             if process is not None:
@@ -129,21 +135,23 @@ class ConfinedVideo(FrameSource):
                 self.info = VideoInfo(path=self.info.path, **header["info"])
                 return
         except _BROKEN as error:
-            self.close()
+            self._stop()
             raise self._failure() from error
-        self.close()
+        self._stop()
         raise UploadError(str(header["error"])) if header.get("is_refused") else self._failure()
 
     def _ask(self, request: dict[str, Any], *, num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
         """Put a request; where the process was ended meanwhile, once more to a new one."""
         with self._lock:
             for attempt in range(2):
+                if self._is_closed:
+                    raise UploadError("the video was closed: open it again")
                 if self._process is None:
                     self._start()
                 try:
                     return self._answered(request, num_frames)
                 except _BROKEN as error:
-                    self.close()
+                    self._stop()
                     if attempt:
                         raise self._failure() from error
         raise self._failure()
