@@ -1,0 +1,47 @@
+"""A store of visitors over a tiny random model, for the tests of the demo."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from byte_model import byte_config
+from parity.weights import tiny_model
+from tiny_checkpoint import write_clip
+
+from unipixel.agent import SessionSettings
+from unipixel.demos.events import Event
+from unipixel.demos.limits import Limits
+from unipixel.demos.session import Visitor
+from unipixel.demos.store import VisitorStore
+from unipixel.generation import GenerationSettings
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.tokens import load_tokenizer
+
+SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
+
+
+@cache
+def tiny_pair() -> tuple[UniPixel, Processor]:
+    model = tiny_model(byte_config())
+    return model, Processor(model.config, load_tokenizer())
+
+
+def make_store(folder: Path | None = None, **limits: Any) -> VisitorStore:
+    return VisitorStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
+
+
+def visitor_with_clip(store: VisitorStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True) -> Visitor:
+    """A visitor who loaded the moving square; trusted, it needs no process of its own."""
+    path = tmp_path / f"clip-{num_frames}.mp4"
+    if not path.exists():
+        write_clip(path, num_frames=num_frames)
+    visitor = store.open()
+    visitor.load(path, is_trusted=is_trusted)
+    return visitor
+
+
+def track(visitor: Visitor) -> list[Event]:
+    return list(visitor.track())
