@@ -6,7 +6,7 @@ Shape letters: F frames of all clips, M tracks, L frames of a track, S SAM image
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,7 @@ from unipixel.processor import Processor
 from unipixel.processor import Sample as EncodedSample
 from unipixel.train.examples import Example
 from unipixel.train.recipe import Anchor
+from unipixel.train.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class MaskPlan:
         num_frames: Frames of a track.
         max_objects: Masks per sample, a random choice of them.
         anchor: `first`, as in the paper: a track starts on the clip's first frame. `visible`: it starts
-            wherever the object is in sight, and runs in either direction.
-        single_share: Share of the batches in which frames are segmented one by one, without memory.
+            where a session would, see `Example.anchors`, and runs in either direction.
+        single_share: Share of the batches in which only the first frame of a track is segmented.
     """
 
     num_frames: int
@@ -48,31 +49,27 @@ class MaskPlan:
     anchor: Anchor = "first"
     single_share: float = 0.0
 
-    def tracks(self, masks: Tensor, *, is_single: bool, generator: random.Random) -> list[tuple[int, ...]]:
+    def track(self, count: int, *, anchor: int, is_single: bool, generator: random.Random) -> tuple[int, ...]:
         """Choose frames of one object.
 
         Args:
-            masks: (T, S, S) bool.
-            is_single: Whether frames are segmented one by one.
+            count: Frames of the clip.
+            anchor: Frame on which a session would begin to follow it.
+            is_single: Whether only the first frame is wanted.
             generator: Source of the choices.
 
         Returns:
-            One or several tracks, each a list of frames in the order of tracking.
+            Frames in the order of tracking.
         """
-        count = len(masks)
-        if is_single:
-            return [(frame,) for frame in generator.sample(range(count), min(self.num_frames, count))]
+        length = 1 if is_single else self.num_frames
         if self.anchor == "first":
-            steps = [round(step * (count - 1) / max(self.num_frames - 1, 1)) for step in range(self.num_frames)]
-            return [tuple(steps if count > self.num_frames else range(count))]
-        visible = [frame for frame in range(count) if masks[frame].any()] or [0]
-        start = generator.choice(visible)
-        ahead = list(range(start, count)) if generator.random() < 0.5 else list(range(start, -1, -1))
-        if len(ahead) < self.num_frames:
-            ahead = list(range(start, count)) if ahead[-1] == 0 else list(range(start, -1, -1))
+            steps = [round(step * (count - 1) / max(length - 1, 1)) for step in range(length)]
+            return tuple(steps if count > length else range(count))
+        ways = [list(range(anchor, count)), list(range(anchor, -1, -1))]
+        long = [way for way in ways if len(way) >= length]
+        way = generator.choice(long) if long else max(ways, key=len)
         # What is still too short rests on its last frame, as a clip that stands still.
-        ahead += ahead[-1:] * (self.num_frames - len(ahead))
-        return [tuple(ahead[: self.num_frames])]
+        return tuple((way + way[-1:] * length)[:length])
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,9 @@ class ExampleBatch:
         owners: (M,) which `<|seg|>` of the batch each track belongs to, in the order of the texts.
         tracks: (M, L) indices into `frames`.
         labels: (M, L, S, S) bool.
+        places: (G, 2, 2) corners of the box of each `<|seg|>`'s object on its anchor frame, x, y in pixels of
+            SAM's input, in the order of the texts; NaN where it is out of sight.
+        sights: What is where, one per clip; empty where it is not asked for.
         broken: Samples that are missing from the batch.
     """
 
@@ -93,6 +93,8 @@ class ExampleBatch:
     owners: Tensor
     tracks: Tensor
     labels: Tensor
+    places: Tensor
+    sights: tuple[Sight, ...] = ()
     broken: tuple[BrokenExample, ...] = ()
 
     def to(self, device: torch.device) -> ExampleBatch:
@@ -100,7 +102,7 @@ class ExampleBatch:
         encoded = self.encoded
         if encoded is not None:
             encoded = replace(encoded, inputs=encoded.inputs.to(device), labels=encoded.labels.to(device))
-        moved = {name: getattr(self, name).to(device) for name in ("frames", "owners", "tracks", "labels")}
+        moved = {name: getattr(self, name).to(device) for name in ("frames", "owners", "tracks", "labels", "places")}
         return replace(self, encoded=encoded, **moved)
 
 
@@ -122,13 +124,23 @@ class ExampleCollator:
         whole = [example for example in examples if isinstance(example, Example)]
         broken = tuple(example for example in examples if isinstance(example, BrokenExample))
         encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
-        return {"batch": replace(self._masks(whole), encoded=encoded, broken=broken)}
+        places = [_box(masks[anchor]) for example in whole for masks, anchor in _named(example)]
+        batch = replace(
+            self._masks(whole),
+            encoded=encoded,
+            places=torch.stack(places) if places else torch.empty(0, 2, 2),
+            sights=tuple(example.sight for example in whole if example.sight is not None),
+            broken=broken,
+        )
+        return {"batch": batch}
 
     def _masks(self, examples: Sequence[Example]) -> ExampleBatch:
         """Lay out the tracks; the names of the samples decide every choice."""
         plan = self._plan
         nothing = torch.empty(0, dtype=torch.long)
-        empty = ExampleBatch(None, torch.empty(0), nothing, nothing, torch.empty(0, dtype=torch.bool))
+        empty = ExampleBatch(
+            None, torch.empty(0), nothing, nothing, torch.empty(0, dtype=torch.bool), torch.empty(0, 2, 2)
+        )
         if plan is None or not any(example.masks for example in examples):
             return empty
         generator = random.Random("|".join(example.name for example in examples))
@@ -139,14 +151,15 @@ class ExampleCollator:
         for number, example in enumerate(examples):
             count = len(example.masks)
             for row in sorted(generator.sample(range(count), min(plan.max_objects, count))):
-                for track in plan.tracks(example.masks[row], is_single=is_single, generator=generator):
-                    for frame in track:
-                        if (number, frame) not in places:
-                            places[number, frame] = len(frames)
-                            frames.append(example.sam_frames[frame])
-                    owners.append(first + row)
-                    tracks.append([places[number, frame] for frame in track])
-                    labels.append(example.masks[row][list(track)])
+                masks, anchor = example.masks[row], example.anchors[row]
+                track = plan.track(len(masks), anchor=anchor, is_single=is_single, generator=generator)
+                for frame in track:
+                    if (number, frame) not in places:
+                        places[number, frame] = len(frames)
+                        frames.append(example.sam_frames[frame])
+                owners.append(first + row)
+                tracks.append([places[number, frame] for frame in track])
+                labels.append(masks[list(track)])
             first += count
         length = min(len(track) for track in tracks)
         return replace(
@@ -156,3 +169,16 @@ class ExampleCollator:
             tracks=torch.tensor([track[:length] for track in tracks]),
             labels=torch.stack([label[:length] for label in labels]),
         )
+
+
+def _named(example: Example) -> Iterator[tuple[Tensor, int]]:
+    """Masks (T, S, S) and anchor of each `<|seg|>`."""
+    return zip(example.masks, example.anchors, strict=True)
+
+
+def _box(mask: Tensor) -> Tensor:
+    """Corners (2, 2) of a mask (S, S), x, y; NaN where it is empty."""
+    places = mask.nonzero().flip(1).float()
+    if not len(places):
+        return torch.full((2, 2), float("nan"))
+    return torch.stack([places.amin(dim=0), places.amax(dim=0) + 1])

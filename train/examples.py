@@ -24,6 +24,7 @@ from unipixel.special import SEG
 from unipixel.train.datasets.world import Sample
 from unipixel.train.datasets.world.schema import VisualPrompt as DrawnPrompt
 from unipixel.train.losses import label_masks
+from unipixel.train.sight import Sight, see_clip
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,17 @@ class Example:
         encoded: What the model reads; a batch of one.
         sam_frames: (T, 3, S, S) frames of the clip for SAM.
         masks: Per `<|seg|>` in the order of the text its masks (T, S, S) bool.
+        anchors: Per `<|seg|>` the frame on which a session would begin to follow the object: the prompted one,
+            else the first where it is in sight.
+        sight: What is where in the clip; None where it is not asked for.
     """
 
     name: str
     encoded: EncodedSample
     sam_frames: Tensor
     masks: tuple[Tensor, ...]
+    anchors: tuple[int, ...]
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,16 @@ class _Script:
 class ExampleBuilder:
     """Turns samples into examples for one model."""
 
-    def __init__(self, processor: Processor, *, max_tokens: int | None = None) -> None:
+    def __init__(self, processor: Processor, *, max_tokens: int | None = None, has_sight: bool = False) -> None:
         """Prepare to build.
 
         Args:
             processor: That of the model to be trained.
             max_tokens: Longest conversation that is accepted.
+            has_sight: Whether to say what is where, which only the drawn world knows.
         """
         self._processor = processor
+        self._has_sight = has_sight
         self._max_tokens = max_tokens
 
     def build(self, sample: Sample, *, seed: int = 0) -> Example:
@@ -87,7 +95,11 @@ class ExampleBuilder:
             coverage = torch.from_numpy(np.ascontiguousarray(sample.clip.masks_of(object_id)))
             masks.append(label_masks(coverage, (side, side)))
         frames = torch.stack(list(self._processor.sam_frames(sample.clip.frames))) if masks else torch.empty(0)
-        return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks))
+        # A question that points is answered on the frame it points at.
+        prompted = {name: prompt.frame for name, prompt in sample.prompts.items() if script.prompts}
+        anchors = tuple(prompted.get(name, _first_seen(mask)) for name, mask in zip(script.seg_ids, masks, strict=True))
+        sight = see_clip(sample, clip.layout) if self._has_sight else None
+        return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:
         pointed = [name for name, prompt in sample.prompts.items() if prompt.kind in ("point", "box")]
@@ -131,6 +143,11 @@ class ExampleBuilder:
             if sample.task == "conversation":
                 waiting = sorted({name for name in turn.target_ids if name not in remembered})
         return _Script(turns, [], seg_ids)
+
+
+def _first_seen(masks: Tensor) -> int:
+    """First frame of masks (T, S, S) that shows anything, or 0."""
+    return int(masks.flatten(1).any(dim=1).int().argmax())
 
 
 def _refer(sample: Sample, generator: random.Random) -> _Script:

@@ -12,18 +12,20 @@ from unipixel.inputs import ModelInputs
 from unipixel.model import UniPixel
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.collate import ExampleBatch
-from unipixel.train.losses import MaskLossWeights, text_loss
+from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
-from unipixel.train.segmentation import MaskTally
+from unipixel.train.segmentation import MaskTally, box_tokens
+from unipixel.train.sight import MOVING_PLACES, SightHead
 
 
 class UniPixelObjective(nn.Module):
     """A model with the loss of the paper: text plus masks (section 3.4)."""
 
-    def __init__(self, model: UniPixel, *, weights: MaskLossWeights | None = None) -> None:
+    def __init__(self, model: UniPixel, *, weights: LossWeights | None = None) -> None:
         super().__init__()
         self.model = model
-        self.weights = weights or MaskLossWeights()
+        self.weights = weights or LossWeights()
+        self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if self.weights.sight else None
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
@@ -32,29 +34,53 @@ class UniPixelObjective(nn.Module):
             # Every sample was broken: a loss without effect, so that all processes still take the step.
             trained = [parameter.sum() for parameter in self.model.parameters() if parameter.requires_grad]
             return {"loss": torch.stack(trained).sum() * 0}
-        hidden = self._read(batch.encoded.inputs)
-        ids, labels = batch.encoded.inputs.input_ids, batch.encoded.labels
-        text = text_loss(hidden, labels, score=self.model.logits)
-        if not len(batch.owners):
-            return {"loss": text, "text": text.detach()}
-        masks = self._mask_loss(hidden, ids, batch)
-        loss = text + masks.pop("loss")
-        return {"loss": loss, "text": text.detach(), **masks}
+        inputs = batch.encoded.inputs
+        hidden, middle = self._read(inputs)
+        figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
+        loss = figures["text"]
+        if self.sight is not None and batch.sights:
+            is_visual = torch.isin(inputs.input_ids, torch.tensor(self.model.config.rope_layout.visual_ids))
+            figures |= self.sight(middle[is_visual.to(middle.device)], batch.sights)
+            loss = loss + self.weights.sight * figures["sight"]
+        if len(batch.places):
+            # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
+            states = hidden[:, :-1][inputs.input_ids[:, 1:] == self.model.config.seg_token_id]
+            if self.weights.place:
+                figures["place"] = self._place_loss(states, batch.places)
+                loss = loss + self.weights.place * figures["place"]
+            if len(batch.owners):
+                masks = self._mask_loss(states[batch.owners], batch)
+                loss = loss + masks.pop("loss")
+                figures |= masks
+        return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
 
-    def _read(self, inputs: ModelInputs) -> Tensor:
-        """States (B, L, D) before the final norm."""
+    def _read(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """States (B, L, D) before the final norm, and those that a third of the layers still read."""
         features = self.model.encode_videos(inputs.videos)
         embedded = self.model.embed(inputs, features)
-        return self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
+        layers = self.model.model.language_model.layers
+        seen: list[Tensor] = []
+        handle = layers[len(layers) * 2 // 3 - 1].register_forward_hook(
+            lambda _layer, _given, state: seen.append(state)
+        )
+        try:
+            hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
+        finally:
+            handle.remove()
+        return hidden, seen[0]
 
-    def _mask_loss(self, hidden: Tensor, ids: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
-        # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
-        states = hidden[:, :-1][ids[:, 1:] == self.model.config.seg_token_id]
-        tokens = self.model.mask_tokens(states[batch.owners])
+    def _place_loss(self, states: Tensor, places: Tensor) -> Tensor:
+        is_known = ~places.flatten(1).isnan().any(dim=1)
+        with torch.no_grad():
+            wanted = box_tokens(self.model.sam2, places[is_known].to(states.device))
+        return nn.functional.mse_loss(self.model.mask_tokens(states[is_known.to(states.device)]), wanted)
+
+    def _mask_loss(self, states: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
+        tokens = self.model.mask_tokens(states)
         # SAM computes in float32 whatever the language model's type.
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(states.device.type, enabled=False):
             features = self.model.sam2.encode(batch.frames.float())
-            everyone = torch.arange(len(batch.owners), device=hidden.device)
+            everyone = torch.arange(len(batch.owners), device=states.device)
             anchors = [AnchorPrompts(everyone, SegmentPrompt(tokens=tokens.float()))]
             tally = MaskTally(self.weights)
             for step in roll_out(self.model.sam2, features, batch.tracks, anchors):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from unipixel.train.losses import MaskLossWeights
+from unipixel.train.losses import LossWeights
 
 Stage = Literal["segmenter", "pretrain", "stage1", "stage2", "stage3", "tune"]
 Precision = Literal["float32", "bfloat16"]
@@ -55,14 +55,14 @@ class DataRecipe:
         tasks: Share of the micro batches by task; a batch holds samples of one task.
         path: JSONL file of the user's own data; None is the drawn world.
         num_frames: Frames of a clip that the language model sees.
-        num_mask_frames: Frames of a clip on which masks are trained.
+        num_mask_frames: Frames of a clip on which masks are trained; 0 trains none.
         render_size: Shorter side of drawn frames in pixels.
         max_objects: Masks per sample that are trained, a random choice of them.
         max_tokens: Longest sample; None is no limit.
         max_turns: Questions about one drawn clip, where its task allows several.
-        anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: wherever their
-            object is in sight, in either direction.
-        single_share: Share of the batches whose masks are trained frame by frame, without memory.
+        anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: where a session
+            would start, on the prompted frame or the first that shows the object, in either direction.
+        single_share: Share of the batches in which only the first frame of each mask is trained.
         max_broken_share: Share of broken samples at which training stops.
     """
 
@@ -85,7 +85,9 @@ class DataRecipe:
             raise ValueError(f"[data] shares must not be negative, got {bad}")
         if sum(self.tasks.values()) <= 0:
             raise ValueError("[data] shares add up to nothing")
-        for name in ("num_frames", "num_mask_frames", "render_size", "max_objects", "max_turns"):
+        if self.num_mask_frames < 0:
+            raise ValueError(f"[data] num_mask_frames must not be negative, got {self.num_mask_frames}")
+        for name in ("num_frames", "render_size", "max_objects", "max_turns"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[data] {name} must be at least 1, got {getattr(self, name)}")
         for name in ("single_share", "max_broken_share"):
@@ -189,7 +191,7 @@ class Recipe:
     model: ModelRecipe
     data: DataRecipe
     loop: LoopRecipe
-    losses: MaskLossWeights = field(default_factory=MaskLossWeights)
+    losses: LossWeights = field(default_factory=LossWeights)
     lora: LoraRecipe | None = None
     seed: int = 42
     folder: str = "."

@@ -87,7 +87,7 @@ def halve(folder: Path) -> int:
 
 
 def save_segmenter(objective: SegmenterObjective, folder: Path) -> None:
-    """Write a segmenter with its word prompts and sizes."""
+    """Write a segmenter with its sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in objective.state_dict().items()}
     save_file(state, folder / SEGMENTER_WEIGHTS, metadata={"format": "pt"})

@@ -1,6 +1,6 @@
-"""What the segmenter learns on its own: to read points, boxes, masks and words, and to follow.
+"""What the segmenter learns on its own: to read points, boxes and masks, and to follow.
 
-Shape letters: F frames, B objects, L frames of an object's track, n tokens, C SAM width, S image size.
+Shape letters: F frames, B objects, L frames of an object's track, S image size.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from unipixel.tracking.segmentation import FrameFeatures, Segmentation, SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.train.losses import MaskLoss, MaskLossWeights, mask_iou, mask_loss
+from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
-
-_OBJECT_WEIGHT, _LOOK_WEIGHT = 5.0, 2.0
+from unipixel.train.sight import STILL_PLACES, Sight, SightHead
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,20 @@ class TrackBatch:
         tracks: (B, L) indices into `frames`, in the order of tracking.
         labels: (B, L, S, S) bool.
         anchors: Prompts by point, box or mask; rows of `labels`.
-        word_rows: (b,) rows of the objects that are described by words.
-        words: (b, A) a word's number by attribute, 0 where the attribute is not mentioned.
+        place_rows: (b,) rows of objects that are prompted as the language model would do it, by tokens.
+        places: (b, 2, 2) their boxes' corners x, y in pixels.
         num_frames: What the pointers' time is scaled by; None as for a stream.
-        looks: (F, A, S/4, S/4) at every pixel the word's number by attribute, 0 on the background and -1
-            where it is unknown.
-        centres: (F, 2, S/4, S/4) middle of the object at every pixel as x, y in [-1, 1], NaN on the background.
+        sights: What is where on each frame, a quarter of SAM's input to a side; empty where it is not asked for.
     """
 
     frames: Tensor
     tracks: Tensor
     labels: Tensor
-    anchors: tuple[AnchorPrompts, ...] = ()
-    word_rows: Tensor | None = None
-    words: Tensor | None = None
+    anchors: tuple[AnchorPrompts, ...]
+    place_rows: Tensor
+    places: Tensor
     num_frames: int | None = None
-    looks: Tensor | None = None
-    centres: Tensor | None = None
+    sights: tuple[Sight, ...] = ()
 
     def to(self, device: torch.device) -> TrackBatch:
         """Return the same batch on a device."""
@@ -63,124 +59,67 @@ class TrackBatch:
             tracks=self.tracks.to(device),
             labels=self.labels.to(device),
             anchors=tuple(anchors),
-            word_rows=moved(self.word_rows),
-            words=moved(self.words),
-            looks=moved(self.looks),
-            centres=moved(self.centres),
+            place_rows=self.place_rows.to(device),
+            places=self.places.to(device),
         )
 
 
-class WordPrompts(nn.Module):
-    """Stands in for the language model while the segmenter learns alone: words of a look to mask tokens."""
+def box_tokens(segmenter: Segmenter, corners: Tensor) -> Tensor:
+    """Tokens (b, 2, C) that say where a box is, as SAM's own prompt encoder would say it.
 
-    def __init__(self, vocabulary_sizes: tuple[int, ...], *, width: int, num_tokens: int) -> None:
-        """Build the embeddings.
+    A language model that starts from nothing learns to write these before it learns to write better ones.
 
-        Args:
-            vocabulary_sizes: Words of each attribute, number 0 ("not mentioned") included.
-            width: Channels of a token.
-            num_tokens: Tokens per object.
-        """
-        super().__init__()
-        self.tables = nn.ModuleList([nn.Embedding(size, width) for size in vocabulary_sizes])
-        self.mixer = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width * num_tokens)
-        )
-        self.num_tokens = num_tokens
-
-    def forward(self, words: Tensor) -> Tensor:
-        """Return the tokens (b, n, C) of descriptions (b, A)."""
-        mixed = torch.stack([table(column) for table, column in zip(self.tables, words.T, strict=True)]).sum(dim=0)
-        return self.mixer(mixed).unflatten(-1, (self.num_tokens, -1))
-
-
-class LookHead(nn.Module):
-    """Asks the image encoder, at every pixel, for the look and the middle of what is seen there.
-
-    Masks alone teach an encoder that starts from nothing slowly: few pixels of few objects send gradients.
+    Args:
+        segmenter: SAM 2.1.
+        corners: (b, 2, 2) left top and right bottom, x, y in pixels of SAM's input.
     """
-
-    def __init__(self, vocabulary_sizes: tuple[int, ...], *, width: int, hidden: int = 96) -> None:
-        """Build the head.
-
-        Args:
-            vocabulary_sizes: Words of each attribute, number 0 included.
-            width: Channels C of the frame embedding; the finer maps have C/4 and C/8.
-            hidden: Channels between the two convolutions.
-        """
-        super().__init__()
-        self.sizes = vocabulary_sizes
-        self.layers = nn.Sequential(
-            nn.Conv2d(width + width // 4 + width // 8, hidden, 1),
-            nn.GELU(),
-            nn.Conv2d(hidden, sum(vocabulary_sizes) + 2, 1),
-        )
-
-    def forward(self, features: FrameFeatures, looks: Tensor, centres: Tensor) -> Tensor:
-        """Return the loss, a scalar.
-
-        Args:
-            features: F frames.
-            looks: See `TrackBatch`.
-            centres: See `TrackBatch`.
-        """
-        fine = features.high_res[0]
-        coarser = (features.high_res[1], features.embedding)
-        maps = [nn.functional.interpolate(level, fine.shape[-2:], mode="bilinear") for level in coarser]
-        *logits, places = self.layers(torch.cat([fine, *maps], dim=1)).split([*self.sizes, 2], dim=1)
-        # The background covers most of a frame.
-        weights = torch.where(looks[:, 0] > 0, _OBJECT_WEIGHT, 1.0)
-        loss = fine.new_zeros(())
-        for column, scores in enumerate(logits):
-            wrong = nn.functional.cross_entropy(scores, looks[:, column], reduction="none", ignore_index=-1)
-            loss = loss + (wrong * weights).sum() / weights.sum()
-        is_object = ~centres.isnan()
-        if is_object.any():
-            loss = loss + _OBJECT_WEIGHT * (places - centres)[is_object].abs().mean()
-        return loss
+    encoder = segmenter.sam_prompt_encoder
+    labels = torch.tensor([[2, 3]], device=corners.device).expand(len(corners), -1)
+    return encoder._embed_points(corners, labels, pad=False)
 
 
 class SegmenterObjective(nn.Module):
-    """A segmenter with the loss of its masks over tracks, and that of its maps."""
+    """A segmenter with the loss of its masks over tracks."""
 
-    def __init__(
-        self, segmenter: Segmenter, words: WordPrompts, looks: LookHead, *, weights: MaskLossWeights | None = None
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, *, weights: LossWeights | None = None) -> None:
         super().__init__()
         self.segmenter = segmenter
-        self.words = words
-        self.looks = looks
-        self.weights = weights or MaskLossWeights()
+        self.weights = weights or LossWeights()
+        width = segmenter.config.embed_dim
+        widths = width + width // 4 + width // 8
+        self.sight = SightHead(widths, num_places=STILL_PLACES) if self.weights.sight else None
 
     def forward(self, batch: TrackBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts and the mean IoU of present objects."""
         batch = batch.to(self.segmenter.no_mem_embed.device)
         anchors = batch.anchors
-        if batch.words is not None and batch.word_rows is not None and len(batch.word_rows):
-            prompt = SegmentPrompt(tokens=self.words(batch.words))
-            anchors = (*anchors, AnchorPrompts(batch.word_rows, prompt))
+        if len(batch.place_rows):
+            prompt = SegmentPrompt(tokens=box_tokens(self.segmenter, batch.places))
+            anchors = (*anchors, AnchorPrompts(batch.place_rows, prompt))
         features = self.segmenter.encode(batch.frames)
-        figures = self._masks(features, batch, anchors) if len(batch.tracks) else {}
-        if batch.looks is not None and batch.centres is not None:
-            look = self.looks(features, batch.looks, batch.centres)
-            total = _LOOK_WEIGHT * look
-            figures |= {"loss": figures["loss"] + total if figures else total, "look": look.detach()}
-        return figures
-
-    def _masks(
-        self, features: FrameFeatures, batch: TrackBatch, anchors: tuple[AnchorPrompts, ...]
-    ) -> dict[str, Tensor]:
         tally = MaskTally(self.weights)
         for step in roll_out(self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames):
             if not step.is_given:
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
-        return tally.means()
+        figures = tally.means()
+        if self.sight is not None and batch.sights:
+            seen = self.sight(_at_every_place(features), batch.sights)
+            figures = {**figures, **seen, "loss": figures["loss"] + self.weights.sight * seen["sight"]}
+        return {name: value if name == "loss" else value.detach() for name, value in figures.items()}
+
+
+def _at_every_place(features: FrameFeatures) -> Tensor:
+    """Channels of all three levels at each place of the finest, (F * S/4 * S/4, D)."""
+    fine = features.high_res[0]
+    coarser = (features.high_res[1], features.embedding)
+    maps = [nn.functional.interpolate(level, fine.shape[-2:], mode="bilinear") for level in coarser]
+    return torch.cat([fine, *maps], dim=1).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 class MaskTally:
     """Adds up mask losses over frames and objects; every frame of every object weighs the same."""
 
-    def __init__(self, weights: MaskLossWeights) -> None:
+    def __init__(self, weights: LossWeights) -> None:
         self._weights = weights
         self._losses: list[MaskLoss] = []
         self._ious: list[Tensor] = []

@@ -65,6 +65,7 @@ def _prepare_segmenter(recipe: Recipe) -> Job:
         render_size=recipe.data.render_size,
         max_objects=recipe.data.max_objects,
         seed=recipe.seed * 1_000_000,
+        has_sight=recipe.losses.sight > 0,
     )
     dataset = tracks.TrackDataset(_schedule(recipe), settings)
     return Job(objective, dataset, tracks.collate_tracks, lambda folder: save_segmenter(objective, folder))
@@ -79,7 +80,7 @@ def _prepare_model(recipe: Recipe) -> Job:
             enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
     objective = UniPixelObjective(model, weights=recipe.losses)
-    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens)
+    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=recipe.losses.sight > 0)
     dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)
     return Job(
         objective,
@@ -105,9 +106,9 @@ def _source(recipe: Recipe) -> SampleSource:
 
 
 def _mask_plan(recipe: Recipe) -> MaskPlan | None:
-    if recipe.stage == "stage1":
-        return None
     data = recipe.data
+    if recipe.stage == "stage1" or not data.num_mask_frames:
+        return None
     return MaskPlan(data.num_mask_frames, data.max_objects, data.anchor, data.single_share)
 
 

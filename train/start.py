@@ -15,11 +15,10 @@ from unipixel.processor import Processor
 from unipixel.tokens import load_tokenizer
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.train import tracks
 from unipixel.train.blueprint import configure, frame_budget
 from unipixel.train.recipe import Recipe
 from unipixel.train.results import SEGMENTER_WEIGHTS
-from unipixel.train.segmentation import LookHead, SegmenterObjective, WordPrompts
+from unipixel.train.segmentation import SegmenterObjective
 from unipixel.train.vocabulary import build_tokenizer, world_texts
 from unipixel.weights import PARTIAL_FILE
 
@@ -66,14 +65,13 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
     if recipe.model.image_size is not None:
         tree["image_size"] = recipe.model.image_size
     config = SegmenterConfig.from_tree(tree)
-    words = WordPrompts(tracks.WORD_COUNTS, width=config.embed_dim, num_tokens=2)
-    looks = LookHead(tracks.WORD_COUNTS, width=config.embed_dim)
-    objective = SegmenterObjective(Segmenter(config), words, looks, weights=recipe.losses)
+    segmenter = Segmenter(config)
     if recipe.model.segmenter is None:
-        _spread(objective.segmenter)
+        _spread(segmenter)
     else:
-        objective.load_state_dict(load_file(Path(recipe.model.segmenter) / SEGMENTER_WEIGHTS))
-    return objective
+        state = load_file(Path(recipe.model.segmenter) / SEGMENTER_WEIGHTS)
+        segmenter.load_state_dict(_segmenter_state(state))
+    return SegmenterObjective(segmenter, weights=recipe.losses)
 
 
 def _from_nothing(recipe: Recipe) -> tuple[UniPixel, Processor]:

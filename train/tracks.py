@@ -18,27 +18,26 @@ from unipixel.tracking.frames import normalise_frame
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.datasets.world import Sample, generate
 from unipixel.train.datasets.world.prompts import visual_prompt
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.losses import label_masks
 from unipixel.train.rollout import AnchorPrompts
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.segmentation import TrackBatch
+from unipixel.train.sight import Sight, look_numbers, see
 
-VOCABULARY = (SHAPES, COLOURS, TEXTURES)
-WORD_COUNTS = tuple(len(words) + 1 for words in VOCABULARY)
 # Blobs take long to draw: each clip of a pool is used this often, cut and coloured differently each time.
 _POOL_SIZE, _POOL_USES = 48, 6
 _PROMPTS = {
-    "image": {"point": 0.3, "box": 0.2, "words": 0.5},
-    "clip": {"mask": 0.4, "point": 0.2, "box": 0.15, "words": 0.25},
+    "image": {"point": 0.5, "box": 0.25, "place": 0.25},
+    "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "transfer_image": {"point": 0.6, "box": 0.4},
     # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
-    # hundred steps, and not at all where the look of every pixel or words are asked for at the same time.
+    # hundred steps, and not at all where more is asked of it at the same time.
     "boxes": {"box": 1.0},
 }
-_ABSENT_SHARE = 0.25
-_ZOOM_SHARE = 0.75
+_ZOOM_SHARE = 0.3
+# Share of the images that also get a box around nothing, so that the object score means something.
+_NOTHING_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class TrackSettings:
         render_size: Shorter side of drawn frames in pixels.
         max_objects: Objects of a clip that are used.
         seed: First seed of the drawn clips.
+        has_sight: Whether to say what is where on each frame.
     """
 
     image_size: int
@@ -58,6 +58,7 @@ class TrackSettings:
     render_size: int
     max_objects: int = 4
     seed: int = 0
+    has_sight: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,20 +68,16 @@ class Track:
     Attributes:
         frames: (L, 3, S, S) normalised.
         labels: (O, L, S, S) bool.
-        kinds: By object `point`, `box`, `mask` or `words`.
+        kinds: By object `point`, `box`, `mask`, or `place`, a box given in the way of the language model.
         coords: By object (P, 2) in pixels of the square frame, or None.
-        words: By object a word's number per attribute, or None.
-        looks: (L, A, S/4, S/4) and
-        centres: (L, 2, S/4, S/4), see `TrackBatch`.
+        sight: What is where, see `TrackBatch`; None where it is not asked for.
     """
 
     frames: Tensor
     labels: Tensor
     kinds: tuple[str, ...]
     coords: tuple[Tensor | None, ...]
-    words: tuple[tuple[int, ...] | None, ...]
-    looks: Tensor
-    centres: Tensor
+    sight: Sight | None = None
 
 
 class TrackDataset(Dataset):
@@ -150,46 +147,24 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     labels = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])).float(), (side, side))
     labels = labels.unflatten(0, masks.shape[:2])
     visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()][: settings.max_objects]
-    kinds, coords, words, rows = [], [], [], []
+    kinds, coords, rows = [], [], []
     shares = _PROMPTS[group]
     for row in visible:
         kind = str(rng.choice(list(shares), p=list(shares.values())))
-        described = _describe(sample, int(row), masks[:, 0], rng) if kind == "words" else None
-        if kind == "words" and described is None:
-            kind = "point"
         kinds.append(kind)
-        words.append(described)
-        coords.append(_point_at(masks[row, :1], kind, side, rng) if kind in ("point", "box") else None)
+        coords.append(None if kind == "mask" else _point_at(masks[row, :1], kind, side, rng))
         rows.append(int(row))
     labels = labels[rows] if rows else labels[:0]
-    if "words" in shares and length == 1 and rng.random() < _ABSENT_SHARE:
-        kinds, coords, words = [*kinds, "words"], [*coords, None], [*words, _describe_nothing(sample, rng)]
-        labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
-    looks, centres = _maps(sample, masks, side // 4)
-    if group == "boxes":
-        looks, centres = torch.full_like(looks, -1), torch.full_like(centres, float("nan"))
+    if group.endswith("image") and rng.random() < _NOTHING_SHARE:
+        nothing = _box_around_nothing(masks[:, 0].any(axis=0), side, rng)
+        if nothing is not None:
+            kinds, coords = [*kinds, "place"], [*coords, nothing]
+            labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
     pictures = torch.stack([normalise_frame(frame, image_size=side) for frame in frames])
-    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(words), looks, centres)
-
-
-def _maps(sample: Sample, masks: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
-    """Look and middle of the object at every pixel, (L, A, side, side) and (L, 2, side, side)."""
-    small = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])), (side, side)).unflatten(
-        0, masks.shape[:2]
-    )
-    known = _looks(sample)
-    shape = (masks.shape[1], len(VOCABULARY), side, side)
-    looks = torch.zeros(shape, dtype=torch.long) if known else torch.full(shape, -1)
-    centres = torch.full((masks.shape[1], 2, side, side), float("nan"))
-    for row, frames in enumerate(small):
-        for frame, mask in enumerate(frames):
-            if not mask.any():
-                continue
-            if known:
-                looks[frame, :, mask] = torch.tensor(known[row])[:, None]
-            middle = mask.nonzero().float().mean(dim=0).flip(0) * 2 / side - 1
-            centres[frame, :, mask] = middle[:, None]
-    return looks, centres
+    sight = None
+    if settings.has_sight:
+        sight = see(torch.from_numpy(masks).float(), look_numbers(sample), grid=(side // 4, side // 4))
+    return Track(pictures, labels, tuple(kinds), tuple(coords), sight)
 
 
 def _vary(
@@ -220,68 +195,51 @@ def _window_around(mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, s
     return window[0], window[1]
 
 
-def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator) -> Tensor | None:
-    if not masks.any():
-        return None
-    prompt = visual_prompt(rng, masks, kind=kind, is_fixed=False, frame=0)
+def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator) -> Tensor:
+    """Coordinates (P, 2) in pixels of the square frame."""
+    shown = "box" if kind == "place" else kind
+    prompt = visual_prompt(rng, masks, kind=shown, is_fixed=False, frame=0)
     values = prompt.point if prompt.point is not None else prompt.box_xyxy
-    coords = torch.tensor(values, dtype=torch.float32).view(-1, 2)
-    return coords * torch.tensor([side / masks.shape[2], side / masks.shape[1]])
+    return _squared(values, masks.shape[1:], side)
 
 
-def _looks(sample: Sample) -> list[tuple[int, ...]]:
-    objects = sample.scene.objects if sample.scene is not None else ()
-    return [
-        tuple(words.index(word) + 1 for words, word in zip(VOCABULARY, (o.shape, o.colour, o.texture), strict=True))
-        for o in objects
-    ]
-
-
-def _describe(sample: Sample, row: int, masks: np.ndarray, rng: np.random.Generator) -> tuple[int, ...] | None:
-    """Words that mean one object among those in sight, or None where no words do."""
-    looks = _looks(sample)
-    rivals = [looks[other] for other in range(len(looks)) if other != row and masks[other].any()]
-    for kept in (rng.random(3) < 0.6, rng.random(3) < 0.75, np.ones(3, bool)):
-        words = tuple(word if keep else 0 for word, keep in zip(looks[row], kept, strict=True))
-        if any(words) and not any(_matches(words, rival) for rival in rivals):
-            return words
+def _box_around_nothing(taken: np.ndarray, side: int, rng: np.random.Generator) -> Tensor | None:
+    """A box (2, 2) on the background alone, or None where none was found."""
+    for _ in range(8):
+        sides = [max(4, int(length * rng.uniform(0.1, 0.4))) for length in taken.shape]
+        top, left = (int(rng.integers(max(1, length - own))) for length, own in zip(taken.shape, sides, strict=True))
+        if not taken[top : top + sides[0], left : left + sides[1]].any():
+            return _squared((left, top, left + sides[1], top + sides[0]), taken.shape, side)
     return None
 
 
-def _describe_nothing(sample: Sample, rng: np.random.Generator) -> tuple[int, ...]:
-    looks = _looks(sample)
-    while True:
-        words = tuple(int(rng.integers(1, count)) if rng.random() < 0.7 else 0 for count in WORD_COUNTS)
-        if any(words) and not any(_matches(words, look) for look in looks):
-            return words
-
-
-def _matches(words: Sequence[int], look: Sequence[int]) -> bool:
-    return all(word in (0, seen) for word, seen in zip(words, look, strict=True))
+def _squared(values: Sequence[float] | None, size: tuple[int, ...], side: int) -> Tensor:
+    coords = torch.tensor(values, dtype=torch.float32).view(-1, 2)
+    return coords * torch.tensor([side / size[1], side / size[0]])
 
 
 def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
     """Join clips of one group into a batch, under the objective's keyword."""
-    rows: dict[str, list[int]] = {"point": [], "box": [], "mask": [], "words": []}
+    rows: dict[str, list[int]] = {"point": [], "box": [], "place": [], "mask": []}
     coords: list[Tensor | None] = []
-    words: list[tuple[int, ...]] = []
     paths, first = [], 0
     for track in tracks:
         for place, kind in enumerate(track.kinds):
             rows[kind].append(len(coords))
             coords.append(track.coords[place])
-            described = track.words[place]
-            if described is not None:
-                words.append(described)
             paths.append(torch.arange(first, first + len(track.frames)))
         first += len(track.frames)
     labels = torch.cat([track.labels for track in tracks])
     anchors = []
+    given = {
+        kind: torch.stack([value for value in (coords[row] for row in chosen) if value is not None])
+        for kind, chosen in rows.items()
+        if kind != "mask" and chosen
+    }
     for kind, point_labels in (("point", (1,)), ("box", (2, 3))):
-        if chosen := rows[kind]:
-            given = torch.stack([value for value in (coords[row] for row in chosen) if value is not None])
-            prompt = SegmentPrompt(coords=given, labels=torch.tensor([point_labels] * len(chosen)))
-            anchors.append(AnchorPrompts(torch.tensor(chosen), prompt))
+        if kind in given:
+            prompt = SegmentPrompt(coords=given[kind], labels=torch.tensor([point_labels] * len(rows[kind])))
+            anchors.append(AnchorPrompts(torch.tensor(rows[kind]), prompt))
     if chosen := rows["mask"]:
         anchors.append(AnchorPrompts(torch.tensor(chosen), masks=labels[chosen, 0]))
     length = len(tracks[0].frames)
@@ -290,11 +248,10 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
         tracks=torch.stack(paths) if paths else torch.empty(0, length, dtype=torch.long),
         labels=labels,
         anchors=tuple(anchors),
-        word_rows=torch.tensor(rows["words"], dtype=torch.long),
-        words=torch.tensor(words, dtype=torch.long).view(-1, len(WORD_COUNTS)),
+        place_rows=torch.tensor(rows["place"], dtype=torch.long),
+        places=given.get("place", torch.empty(0, 2, 2)),
         # Half of the clips are followed as a finite clip, half as a stream of unknown length.
         num_frames=length if int(labels.sum()) % 2 else None,
-        looks=torch.cat([track.looks for track in tracks]),
-        centres=torch.cat([track.centres for track in tracks]),
+        sights=tuple(track.sight for track in tracks if track.sight is not None),
     )
     return {"batch": batch}

@@ -78,21 +78,46 @@ def test_build_too_long_sample_is_refused(processor: Processor) -> None:
         ExampleBuilder(processor, max_tokens=10).build(sample)
 
 
-def test_tracks_visible_anchor_starts_where_the_object_is_seen() -> None:
-    masks = torch.zeros(8, 4, 4, dtype=torch.bool)
-    masks[5] = True
+def test_track_starts_where_a_session_would_and_runs_either_way() -> None:
     plan = MaskPlan(3, anchor="visible")
-    for seed in range(10):
-        (track,) = plan.tracks(masks, is_single=False, generator=random.Random(seed))
-        assert track[0] == 5
-        assert len(track) == 3
-        assert track in ((5, 6, 7), (5, 4, 3))
+    tracks = [plan.track(8, anchor=5, is_single=False, generator=random.Random(seed)) for seed in range(10)]
+    assert set(tracks) == {(5, 6, 7), (5, 4, 3)}
+    assert plan.track(8, anchor=7, is_single=False, generator=random.Random(0)) == (7, 6, 5)
+    assert plan.track(2, anchor=1, is_single=False, generator=random.Random(0)) == (1, 0, 0)
+    assert plan.track(8, anchor=5, is_single=True, generator=random.Random(0)) == (5,)
 
 
-def test_tracks_first_anchor_is_frame_0_of_the_whole_clip() -> None:
-    masks = torch.zeros(8, 4, 4, dtype=torch.bool)
-    assert MaskPlan(8).tracks(masks, is_single=False, generator=random.Random(0)) == [tuple(range(8))]
-    assert MaskPlan(3).tracks(masks, is_single=False, generator=random.Random(0)) == [(0, 4, 7)]
+def test_track_first_anchor_is_frame_0_of_the_whole_clip() -> None:
+    assert MaskPlan(8).track(8, anchor=4, is_single=False, generator=random.Random(0)) == tuple(range(8))
+    assert MaskPlan(3).track(8, anchor=4, is_single=False, generator=random.Random(0)) == (0, 4, 7)
+
+
+def test_anchors_are_the_prompted_frame_or_the_first_that_shows_the_object(processor: Processor) -> None:
+    clips = DrawnClips(seed=3, num_frames=6, render_size=64)
+    for number in range(12):
+        sample = clips.draw("pixelqa/point", number)
+        example = ExampleBuilder(processor).build(sample, seed=number)
+        if example.masks:
+            assert set(example.anchors) <= {prompt.frame for prompt in sample.prompts.values()}
+        example = drawn(processor, "segment/motion", number)
+        for masks, anchor in zip(example.masks, example.anchors, strict=True):
+            assert masks[anchor].any()
+            assert not masks[:anchor].any()
+
+
+def test_collator_places_are_the_boxes_of_the_masks(processor: Processor) -> None:
+    examples = [drawn(processor, "segment/attribute", number, max_turns=3) for number in range(3)]
+    places = ExampleCollator(processor, None)(examples)["batch"].places
+    masks = [
+        masks[anchor] for example in examples for masks, anchor in zip(example.masks, example.anchors, strict=True)
+    ]
+    assert len(places) == len(masks) > 0
+    for (start, end), mask in zip(places.int().tolist(), masks, strict=True):
+        inside = torch.zeros_like(mask)
+        inside[start[1] : end[1], start[0] : end[0]] = True
+        assert not (mask & ~inside).any()
+        assert mask[start[1]].any()
+        assert mask[:, end[0] - 1].any()
 
 
 def test_collator_labels_are_the_masks_of_the_tracks_frames(processor: Processor) -> None:

@@ -10,7 +10,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from unipixel.train.losses import (
     IGNORED_LABEL,
-    MaskLossWeights,
+    LossWeights,
     dice_loss,
     focal_loss,
     label_masks,
@@ -73,8 +73,8 @@ def test_mask_loss_weights_choose_the_best_candidate(square: torch.Tensor) -> No
     confident_and_too_large = torch.full((8, 8), 8.0)
     undecided = torch.zeros(8, 8)
     candidates = torch.stack([confident_and_too_large, undecided])[None]
-    focal_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=MaskLossWeights(dice=0))
-    dice_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=MaskLossWeights(focal=0))
+    focal_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=LossWeights(dice=0))
+    dice_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=LossWeights(focal=0))
     assert focal_only.focal.item() == pytest.approx(focal_loss(undecided, square[0]).item())
     assert dice_only.dice.item() == pytest.approx(dice_loss(confident_and_too_large, square[0]).item())
 
@@ -86,7 +86,7 @@ def test_mask_loss_different_counts_are_refused(square: torch.Tensor) -> None:
 
 def test_mask_loss_weights_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="dice"):
-        MaskLossWeights(dice=-1)
+        LossWeights(dice=-1)
 
 
 def test_label_masks_large_frame_keeps_the_area() -> None:
@@ -114,10 +114,10 @@ def test_text_loss_nothing_supervised_is_zero_with_a_graph() -> None:
 
 def test_mask_loss_others_give_every_candidate_its_share(square: torch.Tensor) -> None:
     candidates = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    loss = mask_loss(candidates, torch.zeros(1, 3), torch.zeros(1), square, weights=MaskLossWeights(others=1.0))
+    loss = mask_loss(candidates, torch.zeros(1, 3), torch.zeros(1), square, weights=LossWeights(others=1.0))
     assert loss.dice.item() == pytest.approx(dice_loss(candidates, square[:, None]).mean().item(), rel=1e-5)
 
 
 def test_mask_loss_weights_share_beyond_one_is_refused() -> None:
     with pytest.raises(ValueError, match="others"):
-        MaskLossWeights(others=1.5)
+        LossWeights(others=1.5)

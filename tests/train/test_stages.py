@@ -14,7 +14,7 @@ from unipixel.train import trainer
 from unipixel.train.lora import lora_targets
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.segmentation import SegmenterObjective
+from unipixel.train.segmentation import SegmenterObjective, box_tokens
 from unipixel.train.stages import Job, prepare
 from unipixel.train.tracks import TrackSettings, draw_track
 
@@ -123,6 +123,14 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     assert segmenter_of(again).config.image_size == 96
 
 
+def test_box_tokens_are_those_of_sams_own_prompt_encoder() -> None:
+    job = prepare(load_recipe("nano/boxes", ["output=unused"]))
+    segmenter = segmenter_of(job)
+    corners = torch.tensor([[[10.0, 20.0], [50.0, 90.0]], [[0.0, 0.0], [128.0, 128.0]]])
+    tokens, _ = segmenter.sam_prompt_encoder(points=None, boxes=corners.flatten(1), masks=None)
+    torch.testing.assert_close(box_tokens(segmenter, corners), tokens)
+
+
 def test_first_stage_of_the_segmenter_is_prompted_by_boxes_alone() -> None:
     recipe = load_recipe("nano/boxes", [])
     assert set(recipe.data.tasks) == {"boxes"}
@@ -134,6 +142,35 @@ def test_first_stage_of_the_segmenter_is_prompted_by_boxes_alone() -> None:
         middle = torch.stack([columns.float().mean(), rows.float().mean()])
         assert (coords[0] <= middle).all()
         assert (middle <= coords[1]).all()
-    # Nothing is asked of single pixels.
-    assert (track.looks == -1).all()
-    assert track.centres.isnan().all()
+
+
+def test_images_also_show_places_where_nothing_is() -> None:
+    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    empty = [
+        (corners, labels)
+        for number in range(30)
+        for track in [draw_track("image", number, settings)]
+        for corners, labels in zip(track.coords, track.labels, strict=True)
+        if not labels.any()
+    ]
+    assert empty
+    assert all(corners is not None and (corners[0] < corners[1]).all() for corners, _ in empty)
+
+
+def test_pretraining_learns_what_is_where_without_masks(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "nano/pretrain",
+        [
+            f"output={tmp_path}", "model={sizes='sizes.toml'}", "loop.batch_size=2", "data.render_size=64",
+            "data.num_frames=4", "data.tasks={'segment/attribute'=1.0}",
+        ],
+    )  # fmt: skip
+    job = prepare(recipe)
+    figures = job.objective(**job.collate([job.dataset[0], job.dataset[1]]))
+    assert {"text", "place", "sight", "looks", "places"} < set(figures)
+    assert "dice" not in figures
+    figures["loss"].backward()
+    model = model_of(job)
+    for part in (model.model.visual, model.model.language_model, model.seg_head):
+        assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
+    assert all(parameter.grad is None for parameter in model.sam2.parameters())

@@ -1,0 +1,53 @@
+"""What is said of every place of a drawn clip, held against its masks and its scene."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from byte_model import byte_config
+
+from unipixel.processor import Processor
+from unipixel.tokens import load_tokenizer
+from unipixel.train.datasets.world import generate
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.sight import Sight, SightHead, see_clip
+
+
+def test_covered_cells_name_their_object_and_its_middle() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    num_checked = 0
+    for seed in range(6):
+        sample = generate(seed, split="train", task="track", render_size=224, num_frames=4)
+        layout = processor.clip(list(sample.clip.frames)).layout
+        sight = see_clip(sample, layout)
+        t, rows, columns = layout.grid_thw[0], layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
+        looks, places = sight.looks.view(t, rows, columns, 3), sight.places.view(t, rows, columns, -1)
+        assert sample.scene is not None
+        height, width = sample.clip.frames.shape[1:3]
+        for obj, masks in zip(sample.scene.objects, sample.clip.masks, strict=True):
+            words = [SHAPES.index(obj.shape) + 1, COLOURS.index(obj.colour) + 1, TEXTURES.index(obj.texture) + 1]
+            for pair in range(t):
+                both = masks[2 * pair] & masks[2 * pair + 1]
+                seen = np.argwhere(masks[2 * pair] | masks[2 * pair + 1])
+                for row in range(rows):
+                    for column in range(columns):
+                        top, bottom = row * height / rows, (row + 1) * height / rows
+                        left, right = column * width / columns, (column + 1) * width / columns
+                        cell = both[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+                        if cell.mean() > 0.7:
+                            num_checked += 1
+                            assert looks[pair, row, column].tolist() == words
+                            middle = [seen[:, 1].mean() * 2 / width - 1, seen[:, 0].mean() * 2 / height - 1]
+                            np.testing.assert_allclose(places[pair, row, column, 2:4], middle, atol=1e-4)
+        empty = ~sample.clip.masks.any(axis=(0, 1))
+        if empty[: int(height / rows), : int(width / columns)].all():
+            assert looks[:, 0, 0].eq(0).all()
+            assert places[:, 0, 0, 2:10].isnan().all()
+    assert num_checked > 10
+
+
+def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
+    sight = Sight(torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan))
+    sight.places[:, :2] = 0
+    figures = SightHead(8, num_places=11)(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), [sight])
+    assert all(value.isfinite() for value in figures.values())
