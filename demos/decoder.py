@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import struct
 import sys
@@ -25,6 +26,7 @@ CONTAINERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", 
 """Containers that are read: each holds its own frames and names no further file, as playlists do."""
 SHOWN_FORMATS = "MP4, MOV, WebM, MKV, AVI, MPEG, FLV, OGG, WMV, GIF, and PNG, JPEG, WebP, BMP, TIFF images"
 _MAX_OPEN_FILES = 64
+_BLOCK = 64  # the largest one, of AV1 and HEVC, in which decoders count
 
 
 class RefusedError(ValueError):
@@ -36,7 +38,11 @@ def main() -> int:
     stream = sys.stdin.buffer
     request = json.loads(stream.readline())
     confine(max_bytes=int(request["max_bytes"]), max_cpu_seconds=int(request["max_cpu_seconds"]))
+    from PIL import Image
+
     warnings.simplefilter("ignore")
+    # The ceiling that counts is the request's; Pillow's own would be told as damage.
+    Image.MAX_IMAGE_PIXELS = None
     answers = sys.stdout.buffer
     try:
         video = open_upload(Path(request["path"]), request)
@@ -87,12 +93,15 @@ def open_upload(path: Path, limits: dict[str, Any]) -> Video:
     from unipixel.pictures import is_image_file
     from unipixel.video import open_video
 
+    max_pixels = int(limits["max_pixels"])
     if not is_image_file(path):
-        _check_container(path, limits)
+        max_pixels = max(max_pixels, _check_container(path, limits))
     try:
-        video = open_video(path, max_pixels=int(limits["max_pixels"]))
+        video = open_video(path, max_pixels=max_pixels)
     except OSError as error:
         raise RefusedError(_without_path(error, path)) from error
+    if video.info.width * video.info.height > limits["max_pixels"]:
+        raise RefusedError(_too_many_pixels(video.info.width, video.info.height, limits))
     if video.is_stream:
         raise RefusedError(f"the file is neither a video nor an image; readable are {SHOWN_FORMATS}")
     _check_length(video.info.duration_seconds, video.info.num_frames, limits)
@@ -154,8 +163,12 @@ def _answer_frame(answers: BinaryIO, frame: Frame) -> None:
     answer(answers, header, frame.image.reshape(-1).data)
 
 
-def _check_container(path: Path, limits: dict[str, Any]) -> None:
-    """Check what kind of file it is, and the length and size that its header claims, before all is read."""
+def _check_container(path: Path, limits: dict[str, Any]) -> int:
+    """Check what kind of file it is, and the length and size that its header claims, before all is read.
+
+    Returns:
+        Pixels of a frame as a decoder holds it, with the blocks at its edges whole.
+    """
     import av
 
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join((*CONTAINERS, "m4a", "3gp", "3g2", "mj2"))}
@@ -172,6 +185,7 @@ def _check_container(path: Path, limits: dict[str, Any]) -> None:
             shown = container.streams.video[0]
             if shown.width and shown.height and shown.width * shown.height > limits["max_pixels"]:
                 raise RefusedError(_too_many_pixels(shown.width, shown.height, limits))
+            return math.prod(_BLOCK * math.ceil(side / _BLOCK) for side in (shown.width, shown.height))
     except av.FFmpegError as error:
         raise RefusedError(refusal) from error
 

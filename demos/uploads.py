@@ -35,10 +35,11 @@ def take_upload(source: Path, folder: Path, *, limits: Limits) -> Path:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise UploadError("the file did not arrive: upload it again") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise UploadError("that is no file: upload a video or an image")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UploadError("that is no file: upload a video or an image")
         if status.st_size == 0:
             raise UploadError("the file is empty (0 bytes): upload a video or an image")
         if status.st_size > ceiling:
