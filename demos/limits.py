@@ -24,7 +24,8 @@ class Limits:
         max_pixels: Width times height of a picture.
         max_objects: Objects of one visitor.
         max_prompts: Clicks, boxes and masks of one object.
-        max_turns: Questions that a conversation keeps.
+        max_turns: Questions that a conversation keeps; after as many the model begins it anew, so that its
+            memory does not grow.
         max_question_chars: Characters of a question.
         max_name_chars: Characters of an object's name.
         max_workers: Visitors that the model works for at the same time.

@@ -237,6 +237,10 @@ class Visitor(Pointing):
             flag = self._begin()
 
         def work(tell: Tell) -> Event:
+            if self._num_said >= self._workshop.limits.max_turns:
+                session.restart()
+                self._num_said = 0
+            self._num_said += 1
             answer = method(session)(
                 text, on_text=_text_sink(tell), on_frame=self._frame_sink(session, tell), should_stop=flag
             )

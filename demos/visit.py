@@ -164,6 +164,7 @@ class Visit:
         self._names: dict[int, str] = {}
         self._turns: deque[Turn] = deque(maxlen=self._workshop.limits.max_turns)
         self._undo: deque[KeptObject] = deque(maxlen=_MAX_UNDO)
+        self._num_said = 0
 
     def _install(self, session: Session, name: str, media: str, *, is_trusted: bool) -> None:
         """Work on a clip from now on."""

@@ -248,6 +248,12 @@ class Session:
         question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
         return self._ask(question, expression=query.strip(), progress=Progress(on_text, on_frame, should_stop))
 
+    def restart(self) -> None:
+        """Begin the conversation anew; the clip need not be read again, the model is told of the objects again."""
+        if self._dialogue is not None:
+            self._dialogue.rewind(DialogueMark())
+        self._seen_version = 0
+
     def forget(self, object_id: int) -> None:
         """Forget an object; what the conversation already says of it stays said.
 

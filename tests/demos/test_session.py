@@ -350,11 +350,15 @@ class TestQuestions:
         assert not visitor.is_busy
 
     def test_conversation_is_bounded(self, tmp_path: Path) -> None:
-        store = make_store(max_turns=1)
+        store = make_store(max_turns=2)
         visitor = visitor_with_clip(store, tmp_path)
-        list(visitor.ask("First?"))
-        list(visitor.ask("Second?"))
-        assert [turn.question for turn in visitor.history] == ["Second?"]
+        sizes = []
+        for number in range(6):
+            list(visitor.ask(f"Number {number}?"))
+            sizes.append(visitor.num_bytes)
+        assert [turn.question for turn in visitor.history] == ["Number 4?", "Number 5?"]
+        # The model's memory of the conversation as well: it begins anew after two turns.
+        assert len(set(sizes[0::2])) == len(set(sizes[1::2])) == 1
         store.close_all()
 
 

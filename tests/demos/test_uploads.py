@@ -133,11 +133,10 @@ class TestRefusing:
         ],
         ids=["text", "hls-file", "hls-http", "concat", "dash", "sdp", "svg", "webp-cut", "pdf", "zip"],
     )
-    @pytest.mark.parametrize("suffix", [".mp4", ""])
     def test_playlists_and_other_files_are_refused_whatever_their_name(
-        self, clip: Path, tmp_path: Path, content: bytes, suffix: str
+        self, clip: Path, tmp_path: Path, content: bytes
     ) -> None:
-        path = tmp_path / f"upload{suffix}"
+        path = tmp_path / "upload.mp4"
         path.write_bytes(content.replace(b"{clip}", str(clip).encode()))
         with pytest.raises(UploadError, match=r"neither a video nor an image|cannot be used") as caught:
             open_taken(path, name="upload", limits=LIMITS)

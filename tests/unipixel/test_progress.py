@@ -175,6 +175,16 @@ class TestGoingOn:
         with pytest.raises(ValueError, match="at most 1 are kept"):
             Session(model, processor, _clip(), settings=replace(SETTINGS, max_objects=1), bank=bank)
 
+    def test_restarted_conversation_is_answered_like_a_new_one(
+        self, session: Session, model: UniPixel, processor: Processor
+    ) -> None:
+        session.prompt(1, MASK)
+        first = session.ask("What is [1]?")
+        session.ask("And why?")
+        session.restart()
+        again = session.ask("What is [1]?")
+        assert (again.text, again.num_read_tokens) == (first.text, first.num_read_tokens)
+
 
 class TestMemory:
     def test_held_memory_is_counted_and_bounded(self, model: UniPixel, processor: Processor) -> None:
