@@ -1,0 +1,220 @@
+"""The demo as a web application: Gradio's pages and API, our own addresses beside them, a gate before both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from unipixel.demos.api import Api
+from unipixel.demos.errors import VisitorError
+from unipixel.demos.gate import Gate
+from unipixel.demos.guard import GuardedBlocks
+from unipixel.demos.limits import MEGABYTE, Limits
+from unipixel.demos.live_page import LivePage
+from unipixel.demos.live_store import LiveStore
+from unipixel.demos.page import AskPage
+from unipixel.demos.reception import Reception
+from unipixel.demos.render import error_html
+from unipixel.demos.routes import add_routes
+from unipixel.demos.sources import SourceRules
+from unipixel.demos.store import VisitorStore
+from unipixel.demos.widgets import panel, read_text, words
+
+if TYPE_CHECKING:
+    from unipixel.agent import SessionSettings
+    from unipixel.model import UniPixel
+    from unipixel.processor import Processor
+
+_SWEEP_SECONDS = 30.0
+_FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
+_MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+_HEAD = (
+    '<div class="up-head"><h1>UniPixel</h1><p>Click an object in a video, ask about it, and see it followed through '
+    "every frame.</p></div>"
+)
+NANO_NAME = "unipixel-nano"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How a demo is served.
+
+    Attributes:
+        model_name: As given to `--model`.
+        limits: What visitors are granted.
+        session: How sessions work; None for the defaults.
+        users: Names and passwords; empty for a page without log-in.
+        folder: Where sessions are kept; None for a folder that ends with the server.
+        sources: Network addresses that visitors may watch.
+        allows_private_sources: Whether those may lie in private networks.
+        has_mcp: Whether agents may use the API as tools.
+    """
+
+    model_name: str = NANO_NAME
+    limits: Limits = field(default_factory=Limits)
+    session: SessionSettings | None = None
+    users: Sequence[tuple[str, str]] = ()
+    folder: Path | None = None
+    sources: tuple[str, ...] = ()
+    allows_private_sources: bool = False
+    has_mcp: bool = True
+
+
+class Demo:
+    """A running demo: sessions, pages, addresses. Use it in a `with` block, which removes what it stored.
+
+    Attributes:
+        store: The visitors.
+        live: Live sessions.
+        application: ASGI application for any server.
+    """
+
+    def __init__(self, model: UniPixel, processor: Processor, settings: DemoSettings | None = None) -> None:
+        """Build the application; nothing is served yet.
+
+        Args:
+            model: The model that all visitors share.
+            processor: Prepares its inputs.
+            settings: How to serve.
+
+        Raises:
+            OSError: A folder cannot be made.
+            ValueError: A source is no address.
+        """
+        self.settings = settings or DemoSettings()
+        limits = self.settings.limits
+        self._scratch = tempfile.TemporaryDirectory(prefix="unipixel-demo-")
+        scratch = Path(self._scratch.name)
+        cache = scratch / "gradio"
+        cache.mkdir(mode=0o700)
+        # Gradio reads it whenever it needs its folder for uploads.
+        os.environ["GRADIO_TEMP_DIR"] = str(cache)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        self.store = VisitorStore(
+            model,
+            processor,
+            limits=limits,
+            folder=self.settings.folder,
+            settings=self.settings.session,
+            model_name=self.settings.model_name,
+        )
+        self.live = LiveStore(model, processor, limits=limits)
+        self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
+        self._reception = Reception(scratch, max_megabytes=limits.max_upload_megabytes)
+        self._tabs: dict[str, str] = {}
+        self._tabs_lock = threading.Lock()
+        self._has_ended = threading.Event()
+        self.application = self._application(self._pages(scratch))
+
+    def close(self) -> None:
+        """Stop everything and remove what was stored for the time of the server."""
+        self._has_ended.set()
+        self.live.close_all()
+        self.store.close_all()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pages(self, scratch: Path) -> gr.Blocks:
+        page = AskPage(self.store, self._reception, limits=self.settings.limits, scratch=scratch)
+        live_page = LivePage(self.store, self.live, sources=self._sources)
+        with GuardedBlocks(title="UniPixel", analytics_enabled=False, delete_cache=(60, 600)) as blocks:
+            words(_HEAD)
+            key = gr.State("")
+            notice = panel()
+            with gr.Tabs():
+                with gr.Tab("Ask about a video"):
+                    page.build(key, is_nano=Path(self.settings.model_name).name == NANO_NAME)
+                with gr.Tab("Live"):
+                    live_page.build(key)
+
+            def begin(request: gr.Request) -> Iterator[dict[Any, Any]]:
+                yield self._begin(page, key, notice, request)
+
+            blocks.load(begin, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
+            blocks.unload(self._leave)
+            Api(self.store, self._reception, scratch=scratch).register()
+        # The model has a queue of its own, which tells each visitor his place.
+        return blocks.queue(default_concurrency_limit=None)
+
+    def _begin(self, page: AskPage, key: gr.State, notice: gr.HTML, request: gr.Request) -> dict[Any, Any]:
+        """Open a session for a page, or find the one that its address names."""
+        message = ""
+        visitor = None
+        wanted = str(request.query_params.get("session", ""))
+        try:
+            if wanted:
+                try:
+                    visitor = self.store.get(wanted)
+                except VisitorError as error:
+                    message = f"{error}. This is a new one."
+            visitor = visitor or self.store.open()
+        except VisitorError as error:
+            return {notice: error_html(str(error))}
+        with self._tabs_lock:
+            self._tabs[str(request.session_hash)] = visitor.key
+        return {key: visitor.key, notice: error_html(message), **page.show(visitor)}
+
+    def _leave(self, request: gr.Request) -> None:
+        """Free the memory of a session whose last tab was closed; its link stays good."""
+        with self._tabs_lock:
+            key = self._tabs.pop(str(request.session_hash), None)
+            is_open = key in self._tabs.values()
+        if key is None or is_open:
+            return
+        self._reception.drop(key)
+        self.live.close(key)
+        with contextlib.suppress(VisitorError):
+            self.store.put_away(key)
+
+    def _application(self, blocks: gr.Blocks) -> Any:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
+        add_routes(app, store=self.store, reception=self._reception, live=self.live)
+        limits = self.settings.limits
+        theme = gr.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            font=[gr.themes.Font(name) for name in _FONTS],
+            font_mono=[gr.themes.Font(name) for name in _MONO_FONTS],
+        )
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            auth=list(self.settings.users) or None,
+            allowed_paths=[],
+            blocked_paths=[str(self.store.folder)],
+            max_file_size=int(limits.max_upload_megabytes * MEGABYTE),
+            mcp_server=self.settings.has_mcp,
+            footer_links=["api"],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            theme=theme,
+            css=read_text("style.css"),
+        )
+        return Gate(app, max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE))
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=self._sweep, name="unipixel-sweep", daemon=True).start()
+        yield
+        self._has_ended.set()
+
+    def _sweep(self) -> None:
+        while not self._has_ended.wait(_SWEEP_SECONDS):
+            self.store.sweep()

@@ -1,0 +1,98 @@
+"""The demo's own addresses, beside Gradio's: uploads, frames, thumbnails, the masked video, downloads, live pictures.
+
+A session's key stands in each of them and is checked each time; there is no cache that others could read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from unipixel.demos.errors import DownloadError, UnknownVisitorError, VisitorError
+from unipixel.demos.live_store import LiveStore
+from unipixel.demos.masked_video import masked_video
+from unipixel.demos.reception import Reception
+from unipixel.demos.render import color_tile, frame_jpeg
+from unipixel.demos.store import VisitorStore
+
+_PRIVATE = {"cache-control": "private, no-store"}
+# The page adds a revision to the address of a picture, so that what is kept is never out of date.
+_KEPT = {"cache-control": "private, max-age=600"}
+
+
+def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live: LiveStore) -> None:
+    """Add the addresses to an application.
+
+    Args:
+        app: The application.
+        store: The visitors.
+        reception: Takes uploads.
+        live: Live sessions.
+    """
+    app.add_exception_handler(VisitorError, _tell)
+
+    @app.post("/visit/{key}/upload")
+    async def upload(key: str, request: Request, name: str = "upload") -> dict[str, str]:
+        await run_in_threadpool(store.get, key)
+        await reception.receive(key, name, request.stream())
+        return {"status": "received"}
+
+    @app.get("/visit/{key}/frame/{index}.jpg")
+    def frame(key: str, index: int, masks: str = "yes") -> Response:
+        visitor = store.get(key)
+        image = visitor.frame(index)
+        shown = {} if masks == "no" else visitor.masks_at(index)
+        marks = visitor.prompts_at(index) if masks == "yes" else []
+        return Response(frame_jpeg(image, shown, prompts=marks), media_type="image/jpeg", headers=_KEPT)
+
+    @app.get("/visit/{key}/thumbnail/{object_id}.jpg")
+    def thumbnail(key: str, object_id: int) -> Response:
+        picture = store.get(key).thumbnail(object_id)
+        pixels = color_tile(object_id) if picture is None else picture
+        return Response(frame_jpeg(pixels, {}), media_type="image/jpeg", headers=_KEPT)
+
+    @app.get("/visit/{key}/result.mp4")
+    def result(key: str) -> Response:
+        return Response(masked_video(store.get(key)), media_type="video/mp4", headers=_PRIVATE)
+
+    @app.get("/visit/{key}/download/{kind}")
+    def download(key: str, kind: str) -> FileResponse:
+        path = store.get(key).download(kind)
+        return FileResponse(path, filename=path.name, headers=_PRIVATE)
+
+    @app.post("/live/{key}/frame")
+    async def live_frame(key: str, request: Request) -> Response:
+        return await _live_frame(live, key, await request.body())
+
+    @app.get("/live/{key}/newest.jpg")
+    async def live_newest(key: str, after: int = -1) -> Response:
+        visitor = live.get(key)
+        for _ in range(100):
+            if visitor.num_shown > after:
+                break
+            await asyncio.sleep(0.05)
+        return _live_picture(visitor.picture, visitor.num_shown)
+
+
+async def _live_frame(live: LiveStore, key: str, body: bytes) -> Response:
+    """Follow the objects into a picture from the visitor's camera; while the model works it is dropped."""
+    visitor = live.get(key)
+    await run_in_threadpool(visitor.show, body)
+    return _live_picture(visitor.picture, visitor.num_shown)
+
+
+def _live_picture(picture: bytes | None, number: int) -> Response:
+    if picture is None:
+        return Response(status_code=204, headers=_PRIVATE)
+    return Response(picture, media_type="image/jpeg", headers={**_PRIVATE, "x-frame": str(number)})
+
+
+async def _tell(_: Request, error: Any) -> JSONResponse:
+    """Answer a refusal in the words that the page shows."""
+    missing = isinstance(error, UnknownVisitorError | DownloadError)
+    body = {"error": str(error), "field": getattr(error, "field", "session")}
+    return JSONResponse(body, status_code=404 if missing else 422, headers=_PRIVATE)

@@ -1,0 +1,127 @@
+"""`unipixel demo`: the web page, and the API behind it."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+from unipixel.commands._options import add_model_options
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="a web page: click an object, ask about it, watch its masks, ask again",
+        description="Serve the demo. It is reached from this machine only, unless --host says otherwise.",
+    )
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    group.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
+    group.add_argument("--share", action="store_true", help="also reach it under a public address of Gradio's tunnel")
+    group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; visitors must log in")
+    group.add_argument(
+        "--public-without-auth", action="store_true", help="let anybody in, where --host or --share make it public"
+    )
+    group.add_argument("--root-path", default="", metavar="PATH", help="where a proxy serves it, such as /unipixel")
+    group = parser.add_argument_group("visitors")
+    group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory at once; others wait on disk")
+    group.add_argument("--max-seconds", type=float, metavar="N", help="longest video")
+    group.add_argument("--max-upload-mb", type=float, metavar="N", help="largest upload")
+    group.add_argument("--sessions", type=Path, metavar="DIR", help="keep sessions there, also when the server ends")
+    group.add_argument(
+        "--allow-source",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="let visitors watch rtsp://HOST:PORT/PATH",
+    )
+    group.add_argument(
+        "--allow-private-sources", action="store_true", help="also where such a source is in a private network"
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C.
+
+    Raises:
+        ValueError: An argument is out of range, or a public page has no log-in.
+        OSError: The model, the port or a file cannot be used.
+        ImportError: The extra `demo` is not installed.
+    """
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ImportError("gradio is missing: pip install 'unipixel-agent[demo]'") from error
+    users = read_users(arguments.auth) if arguments.auth is not None else []
+    check_public(arguments.host, is_shared=arguments.share, has_users=bool(users) or arguments.public_without_auth)
+    if not 0 < arguments.port < 65536:
+        raise ValueError(f"--port must be 1 to 65535, got {arguments.port}")
+
+    from unipixel.commands._options import load_model
+    from unipixel.demos.app import Demo, DemoSettings
+    from unipixel.demos.limits import Limits
+    from unipixel.demos.server import check_port, serve
+
+    given = {
+        "max_sessions": arguments.max_sessions,
+        "max_seconds": arguments.max_seconds,
+        "max_upload_megabytes": arguments.max_upload_mb,
+    }
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    check_port(arguments.host, arguments.port)
+    settings = DemoSettings(
+        model_name=str(arguments.model),
+        limits=limits,
+        users=users,
+        folder=arguments.sessions,
+        sources=tuple(arguments.allow_source),
+        allows_private_sources=arguments.allow_private_sources,
+    )
+    with Demo(*load_model(arguments), settings) as demo:
+        serve(demo, host=arguments.host, port=arguments.port, is_shared=arguments.share, root_path=arguments.root_path)
+    return 0
+
+
+def read_users(file: Path) -> list[tuple[str, str]]:
+    """Read names and passwords, a `NAME:PASSWORD` per line; empty lines and those that begin with # are left out.
+
+    Raises:
+        ValueError: A line has another form, or there is none.
+        OSError: The file cannot be read.
+    """
+    users = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, password = line.partition(":")
+        if not (name.strip() and colon and password):
+            # The line itself may hold a password.
+            raise ValueError(f"{file}, line {number}: a line is NAME:PASSWORD")
+        users.append((name.strip(), password))
+    if not users:
+        raise ValueError(f"{file} names no user: give lines NAME:PASSWORD")
+    return users
+
+
+def check_public(host: str, *, is_shared: bool, has_users: bool) -> None:
+    """Check that a page which others can reach asks for a password, or is meant not to.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not has_users and (is_shared or not is_loopback(host)):
+        way = "--share" if is_shared else f"--host {host}"
+        raise ValueError(f"{way} lets others in: give --auth FILE with lines NAME:PASSWORD, or --public-without-auth")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
