@@ -185,14 +185,14 @@ class TestPuttingAway:
         with pytest.raises(UnknownVisitorError, match="open a new one"):
             visitor.frame(0)
 
-    @pytest.mark.parametrize("media", ["../../secret", "/etc/passwd", "..", "a/b"])
+    @pytest.mark.parametrize("media", ["../../clip-6.mp4", "{folder}/clip-6.mp4", "..", "/etc/passwd"])
     def test_saved_session_names_no_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
         store = make_store(tmp_path / "store")
         visitor = visitor_with_clip(store, tmp_path)
         store.put_away(visitor.key)
         file = visitor.folder / SESSION_FILE
         own = next(visitor.folder.glob("upload-*")).name
-        file.write_text(file.read_text(encoding="utf-8").replace(own, media), encoding="utf-8")
+        file.write_text(file.read_text(encoding="utf-8").replace(own, media.format(folder=tmp_path)), encoding="utf-8")
         with pytest.raises(UnknownVisitorError):
             visitor.frame(0)
 
