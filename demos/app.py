@@ -42,6 +42,12 @@ _HEAD = (
     "every frame.</p></div>"
 )
 NANO_NAME = "unipixel-nano"
+# What Gradio takes from the environment only: it reports nothing, and keeps no growing table of its requests.
+_GRADIO_SETTINGS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "16",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+}
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,7 @@ class Demo:
         scratch = Path(self._scratch.name)
         cache = scratch / "gradio"
         cache.mkdir(mode=0o700)
-        # Gradio reads it whenever it needs its folder for uploads.
-        os.environ["GRADIO_TEMP_DIR"] = str(cache)
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ.update(_GRADIO_SETTINGS, GRADIO_TEMP_DIR=str(cache))
         self.store = VisitorStore(
             model,
             processor,

@@ -9,8 +9,8 @@ import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from unipixel.demos.errors import DownloadError, UnknownVisitorError, VisitorError
 from unipixel.demos.live_store import LiveStore

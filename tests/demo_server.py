@@ -1,0 +1,47 @@
+"""A demo of random weights, served on a free port by a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from unipixel.agent import SessionSettings
+from unipixel.demos.app import Demo, DemoSettings
+from unipixel.demos.limits import Limits
+from unipixel.generation import GenerationSettings
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+
+SMALL_LIMITS = Limits(max_sessions=12, max_seconds=5, max_upload_megabytes=1, max_objects=6)
+# Random weights never write an end.
+SHORT_ANSWERS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=12))
+
+
+@contextmanager
+def served_demo(checkpoint: Path | str, settings: DemoSettings) -> Iterator[tuple[Demo, str]]:
+    """Yield a demo and its address; it is gone after the block."""
+    model, processor = UniPixel.from_pretrained(checkpoint), Processor.from_pretrained(checkpoint)
+    with Demo(model, processor, settings) as demo:
+        config = uvicorn.Config(demo.application, port=0, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            yield demo, f"http://127.0.0.1:{_port(server, thread)}/"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def _port(server: uvicorn.Server, thread: threading.Thread) -> int:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and thread.is_alive():
+        if server.started:
+            return int(server.servers[0].sockets[0].getsockname()[1])
+        time.sleep(0.05)
+    raise RuntimeError("the server did not start")
