@@ -153,10 +153,12 @@ class LiveSession:
         check_question(question, known_ids=self.bank.ids)
         self.timings = {}
         dialogue = self._talk()
+        told_version = self.bank.version
         turn = Turn(question, memory=dialogue.memory(self.bank, since_version=self._seen_version))
-        self._seen_version = self.bank.version
         with self._timed("answer"):
             reply = dialogue.ask(turn, on_text=on_text)
+        # Only now: where a listener ends the turn, the model was told of nothing.
+        self._seen_version = told_version
         next_id = self.bank.next_id if self.bank.next_id <= MAX_OBJECT_ID else 1
         parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=next_id)
         tokens = {

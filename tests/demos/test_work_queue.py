@@ -25,7 +25,7 @@ def test_places_are_told_as_the_line_moves() -> None:
         for count, name in enumerate("ab", start=1):
             threads.append(threading.Thread(target=wait, args=(name,)))
             threads[-1].start()
-            _until(lambda count=count: line.num_waiting == count)  # type: ignore[misc]
+            _until(lambda count=count: line.num_waiting == count)
     for thread in threads:
         thread.join()
     assert order == ["a", "b"]

@@ -88,6 +88,20 @@ class TestFollowing:
         assert frames[0].image.max() > 0
         assert frames[1].timestamp_seconds == 0.5
 
+    def test_memory_is_told_again_where_a_listener_ended_the_turn(
+        self, session: LiveSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: str) -> None:
+            raise OSError("gone")
+
+        session.step(_frame(0))
+        session.prompt(1, MaskPrompt(np.ones(_frame(0).image.shape[:2], dtype=bool), 0))
+        with pytest.raises(OSError, match="gone"):
+            session.ask("What is [1]?", on_text=fail)
+        turns = _note_turns(monkeypatch)
+        session.ask("What is [1]?")
+        assert turns[0].memory is not None
+
     def test_memory_does_not_grow_with_the_stream(self, session: LiveSession) -> None:
         sizes = []
         for index in range(200):
