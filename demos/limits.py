@@ -14,7 +14,7 @@ class Limits:
 
     Attributes:
         max_sessions: Visitors whose videos and objects are in memory at once; others wait on disk.
-        max_saved_sessions: Visitors that are kept at all, in memory or on disk.
+        max_saved_sessions: Visitors that are kept at all, in memory or on disk; at least those in memory are.
         max_memory_megabytes: Memory of all sessions together, the model left out.
         max_disk_megabytes: Disk that all sessions together may take.
         max_age_seconds: How long a session is kept after it was last used.
@@ -63,7 +63,3 @@ class Limits:
                 raise ValueError(f"{field.name} must be a finite number above 0, got {value!r}")
             if field.type == "int" and not isinstance(value, int):
                 raise ValueError(f"{field.name} must be a whole number, got {value!r}")
-        if self.max_saved_sessions < self.max_sessions:
-            raise ValueError(
-                f"max_saved_sessions must be at least max_sessions = {self.max_sessions}, got {self.max_saved_sessions}"
-            )

@@ -211,17 +211,18 @@ class VisitorStore:
     def _thin_out(self, *, keep: Visitor | None = None) -> bool:
         """Remove the least recently used beyond the ceilings of number and disk; whether that was enough."""
         ceiling = self.limits.max_disk_megabytes * MEGABYTE
+        max_known = max(self.limits.max_saved_sessions, self.limits.max_sessions)
         everybody = self._all()
         sizes = {visitor.key: _folder_bytes(visitor.folder) for visitor in everybody}
         num_known, num_bytes = len(everybody), sum(sizes.values())
         # Those without a clip go first: a page that was opened and left.
         for visitor in sorted(everybody, key=lambda each: each.has_clip):
-            if num_known <= self.limits.max_saved_sessions and num_bytes <= ceiling:
+            if num_known <= max_known and num_bytes <= ceiling:
                 return True
             if visitor is not keep and not visitor.is_busy:
                 self._remove(visitor)
                 num_known, num_bytes = num_known - 1, num_bytes - sizes[visitor.key]
-        return num_known <= self.limits.max_saved_sessions and num_bytes <= ceiling
+        return num_known <= max_known and num_bytes <= ceiling
 
 
 def _name(key: str) -> str:

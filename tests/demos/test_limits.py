@@ -20,8 +20,3 @@ def test_ceiling_that_is_none_is_refused(name: str, value: object) -> None:
 def test_count_is_a_whole_number() -> None:
     with pytest.raises(ValueError, match=r"max_frames must be a whole number, got 1\.5"):
         Limits(max_frames=1.5)  # type: ignore[arg-type]
-
-
-def test_as_many_are_kept_as_are_in_memory() -> None:
-    with pytest.raises(ValueError, match="must be at least max_sessions = 9, got 8"):
-        Limits(max_sessions=9, max_saved_sessions=8)
