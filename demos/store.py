@@ -203,7 +203,7 @@ class VisitorStore:
             if num_awake < self.limits.max_sessions and num_bytes < ceiling:
                 return
             freed = visitor.num_bytes
-            if visitor.put_away():
+            if _is_put_away(visitor):
                 num_awake, num_bytes = num_awake - 1, num_bytes - freed
         if num_awake >= self.limits.max_sessions:
             raise BusyError(f"the server is full: {num_awake} visitors are at work, try again in a minute")
@@ -223,6 +223,15 @@ class VisitorStore:
                 self._remove(visitor)
                 num_known, num_bytes = num_known - 1, num_bytes - sizes[visitor.key]
         return num_known <= max_known and num_bytes <= ceiling
+
+
+def _is_put_away(visitor: Visitor) -> bool:
+    """Put a visitor away for the sake of another, who is not to be told where that fails."""
+    try:
+        return visitor.put_away()
+    except OSError as error:
+        _LOG.warning("a session cannot be saved, it stays in memory: %s", error)
+        return False
 
 
 def _name(key: str) -> str:

@@ -47,11 +47,15 @@ def take_upload(source: Path, folder: Path, *, limits: Limits) -> Path:
                 f"the file has {status.st_size / MEGABYTE:.1f} megabytes, "
                 f"at most {limits.max_upload_megabytes:g} are allowed: cut it or scale it down"
             )
-        with target.open("xb") as copy:
-            target.chmod(0o600)
-            left = ceiling
-            while left > 0 and (block := file.read(min(_BLOCK_BYTES, left))):
-                left -= copy.write(block)
+        try:
+            with target.open("xb") as copy:
+                target.chmod(0o600)
+                left = ceiling
+                while left > 0 and (block := file.read(min(_BLOCK_BYTES, left))):
+                    left -= copy.write(block)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise UploadError("the server has no room for the file: try again later") from error
     return target
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from unipixel.demos.errors import QuestionError, UploadError, VisitorError
+from unipixel.demos.errors import BusyError, QuestionError, UploadError, VisitorError
 from unipixel.demos.events import Cancelled, Event, Started, Waiting
 from unipixel.demos.work_queue import WorkQueue
 from unipixel.progress import Stopped
@@ -75,6 +75,9 @@ def run_work(
         flag: Stops it.
         line: Where it waits for its turn.
         at_end: Called when it has ended in whatever way, before the last event is told.
+
+    Raises:
+        BusyError: The system gives no further thread.
     """
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     last: list[Event | BaseException] = []
@@ -94,11 +97,20 @@ def run_work(
         # Whatever it is, it belongs to the thread that listens.
         except BaseException as error:  # noqa: BLE001
             outcome = in_plain_words(error)
+        try:
+            at_end()
+        # A disk that is full must not leave the listener waiting.
+        except BaseException as error:  # noqa: BLE001
+            outcome = in_plain_words(error)
         last.append(outcome)
-        at_end()
         events.put(outcome)
 
-    threading.Thread(target=run, name="unipixel-visitor", daemon=True).start()
+    thread = threading.Thread(target=run, name="unipixel-visitor", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        at_end()
+        raise BusyError("the server has too much to do: try again in a minute") from error
     return _listen(events, last, flag)
 
 
@@ -107,8 +119,10 @@ def in_plain_words(error: BaseException) -> BaseException:
     if isinstance(error, VisitorError):
         return error
     if isinstance(error, OSError):
-        _LOG.warning("a video could not be read: %s", error)
-        told: VisitorError = UploadError("the video cannot be read any further: it is damaged, upload another")
+        _LOG.warning("a file could not be read or written: %s", error)
+        told: VisitorError = UploadError(
+            "the video cannot be read any further: it is damaged, or the server's disk full"
+        )
     elif isinstance(error, ValueError | LookupError):
         told = QuestionError(str(error.args[0]) if error.args else str(error))
     else:

@@ -174,6 +174,22 @@ class TestWorking:
             list(events)
         assert not visitor.is_busy
 
+    def test_session_that_cannot_be_saved_leaves_nobody_waiting(
+        self, store: VisitorStore, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError("no space left")
+
+        with store._workshop.line.slot():
+            events = visitor.ask("What?")
+            next(events)
+            visitor.leave()
+            monkeypatch.setattr(Visitor, "_save", fail)
+            with pytest.raises(UploadError, match="disk full"):
+                list(events)
+        assert visitor.is_awake
+        assert not visitor.is_busy
+
 
 class TestCancelling:
     def test_waiting_work_is_cancelled_at_once(self, store: VisitorStore, visitor: Visitor) -> None:

@@ -196,6 +196,15 @@ class TestPuttingAway:
         with pytest.raises(UnknownVisitorError):
             visitor.frame(0)
 
+    def test_full_disk_of_one_is_no_error_of_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = make_store(max_sessions=2)
+        first = visitor_with_clip(store, tmp_path)
+        second = visitor_with_clip(store, tmp_path)
+        monkeypatch.setattr(first, "put_away", _fail)
+        third = visitor_with_clip(store, tmp_path)
+        assert [visitor.is_awake for visitor in (first, second, third)] == [True, False, True]
+        store.close_all()
+
 
 class TestBounds:
     def test_all_in_memory_at_work_leave_no_room(self, tmp_path: Path) -> None:
@@ -291,6 +300,10 @@ def track_and_put_away(store: VisitorStore, visitor: Visitor) -> None:
     visitor.mask(1, MASK)
     track(visitor)
     store.put_away(visitor.key)
+
+
+def _fail() -> bool:
+    raise OSError("no space left")
 
 
 def _masks(visitor: Visitor) -> list[bytes]:
