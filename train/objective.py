@@ -5,10 +5,12 @@ Shape letters: B samples, L tokens, D language width, M tracks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from unipixel.inputs import ModelInputs
+from unipixel.inputs import ModelInputs, VideoFeatures
 from unipixel.model import UniPixel
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.collate import ExampleBatch
@@ -18,6 +20,26 @@ from unipixel.train.segmentation import MaskTally, box_tokens
 from unipixel.train.sight import MOVING_PLACES, SightHead
 
 
+class EyesObjective(nn.Module):
+    """A model's vision transformer, asked for the look of everything: a start for one that comes from nothing."""
+
+    def __init__(self, model: UniPixel) -> None:
+        super().__init__()
+        if model.config.memory_pool_order != "raster":
+            raise ValueError(f"eyes need a model that pools in raster order, not {model.config.memory_pool_order}")
+        self.model = model
+        self.head = SightHead(model.config.pooled_width, num_places=0)
+
+    def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
+        """Return `loss` and, for the log, the share of objects' cells that are named right."""
+        batch = batch.to(self.model.device)
+        if batch.encoded is None:
+            return {"loss": _no_loss(self.model)}
+        features = self.model.encode_videos(batch.encoded.inputs.videos)
+        figures = self.head(torch.cat([clip.pooling_rows for clip in features]), batch.sights)
+        return {"loss": figures["sight"], "looks": figures["looks"]}
+
+
 class UniPixelObjective(nn.Module):
     """A model with the loss of the paper: text plus masks (section 3.4)."""
 
@@ -25,23 +47,25 @@ class UniPixelObjective(nn.Module):
         super().__init__()
         self.model = model
         self.weights = weights or LossWeights()
-        self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if self.weights.sight else None
+        has_sight = self.weights.sight > 0
+        self.eyes = EyesObjective(model).head if has_sight else None
+        self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if has_sight else None
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
         batch = batch.to(self.model.device)
         if batch.encoded is None:
-            # Every sample was broken: a loss without effect, so that all processes still take the step.
-            trained = [parameter.sum() for parameter in self.model.parameters() if parameter.requires_grad]
-            return {"loss": torch.stack(trained).sum() * 0}
+            return {"loss": _no_loss(self.model)}
         inputs = batch.encoded.inputs
-        hidden, middle = self._read(inputs)
+        features = self.model.encode_videos(inputs.videos)
+        hidden, middle = self._read(inputs, features)
         figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
         loss = figures["text"]
-        if self.sight is not None and batch.sights:
+        if self.eyes is not None and self.sight is not None and batch.sights:
+            seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), batch.sights)
             is_visual = torch.isin(inputs.input_ids, torch.tensor(self.model.config.rope_layout.visual_ids))
             figures |= self.sight(middle[is_visual.to(middle.device)], batch.sights)
-            loss = loss + self.weights.sight * figures["sight"]
+            loss = loss + self.weights.sight * (figures["sight"] + seen["sight"])
         if len(batch.places):
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
             states = hidden[:, :-1][inputs.input_ids[:, 1:] == self.model.config.seg_token_id]
@@ -54,9 +78,8 @@ class UniPixelObjective(nn.Module):
                 figures |= masks
         return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
 
-    def _read(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+    def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures]) -> tuple[Tensor, Tensor]:
         """States (B, L, D) before the final norm, and those that a third of the layers still read."""
-        features = self.model.encode_videos(inputs.videos)
         embedded = self.model.embed(inputs, features)
         layers = self.model.model.language_model.layers
         seen: list[Tensor] = []
@@ -72,8 +95,9 @@ class UniPixelObjective(nn.Module):
     def _place_loss(self, states: Tensor, places: Tensor) -> Tensor:
         is_known = ~places.flatten(1).isnan().any(dim=1)
         with torch.no_grad():
-            wanted = box_tokens(self.model.sam2, places[is_known].to(states.device))
-        return nn.functional.mse_loss(self.model.mask_tokens(states[is_known.to(states.device)]), wanted)
+            wanted = box_tokens(self.model.sam2, places[is_known])
+        distances = (self.model.mask_tokens(states[is_known]) - wanted) ** 2
+        return distances.mean() if len(distances) else distances.sum()
 
     def _mask_loss(self, states: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
         tokens = self.model.mask_tokens(states)
@@ -86,3 +110,9 @@ class UniPixelObjective(nn.Module):
             for step in roll_out(self.model.sam2, features, batch.tracks, anchors):
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
         return tally.means()
+
+
+def _no_loss(model: nn.Module) -> Tensor:
+    """A loss without effect where every sample was broken, so that all processes still take the step."""
+    trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
+    return torch.stack(trained).sum() * 0

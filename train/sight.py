@@ -123,7 +123,7 @@ class SightHead(nn.Module):
 
         Args:
             width: Channels D of a state.
-            num_places: The first so many places of `Sight` are asked for.
+            num_places: The first so many places of `Sight` are asked for; 0 asks for looks alone.
             hidden: Channels between the two layers.
         """
         super().__init__()
@@ -137,6 +137,8 @@ class SightHead(nn.Module):
 
     def forward(self, states: Tensor, sights: Sequence[Sight]) -> dict[str, Tensor]:
         """Return the loss `sight` with, for the log, `looks` (share of objects' cells named right) and `places`.
+
+        `places` is missing where none are asked for.
 
         Args:
             states: (N, D) of the cells of all clips, clip by clip.
@@ -153,10 +155,9 @@ class SightHead(nn.Module):
             wrong = nn.functional.cross_entropy(scores, looks[:, column], reduction="none", ignore_index=-1)
             loss = loss + (wrong * weights).sum() / weights.sum()
             right.append((scores.argmax(dim=-1) == looks[:, column])[is_object].float().mean())
-        is_known = ~places.isnan()
-        error = (guessed - places)[is_known].abs().mean()
-        return {
-            "sight": loss + _PLACE_WEIGHT * error,
-            "looks": torch.stack(right).mean().nan_to_num().detach(),
-            "places": error.detach(),
-        }
+        figures = {"looks": torch.stack(right).mean().nan_to_num().detach()}
+        if self.num_places:
+            error = (guessed - places)[~places.isnan()].abs().mean()
+            figures["places"] = error.detach()
+            loss = loss + _PLACE_WEIGHT * error
+        return {"sight": loss, **figures}

@@ -18,7 +18,7 @@ from unipixel.train.collate import ExampleCollator, MaskPlan
 from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import ExampleBuilder
 from unipixel.train.lora import select_parts
-from unipixel.train.objective import UniPixelObjective
+from unipixel.train.objective import EyesObjective, UniPixelObjective
 from unipixel.train.recipe import Recipe
 from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
@@ -79,8 +79,10 @@ def _prepare_model(recipe: Recipe) -> Job:
             # The name changes with transformers 5's releases.
             enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
-    objective = UniPixelObjective(model, weights=recipe.losses)
-    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=recipe.losses.sight > 0)
+    is_eyes = recipe.stage == "eyes"
+    objective = EyesObjective(model) if is_eyes else UniPixelObjective(model, weights=recipe.losses)
+    has_sight = is_eyes or recipe.losses.sight > 0
+    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=has_sight)
     dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)
     return Job(
         objective,
@@ -107,7 +109,7 @@ def _source(recipe: Recipe) -> SampleSource:
 
 def _mask_plan(recipe: Recipe) -> MaskPlan | None:
     data = recipe.data
-    if recipe.stage == "stage1" or not data.num_mask_frames:
+    if recipe.stage in ("eyes", "stage1") or not data.num_mask_frames:
         return None
     return MaskPlan(data.num_mask_frames, data.max_objects, data.anchor, data.single_share)
 

@@ -24,8 +24,12 @@ from unipixel.train.schedule import GroupSchedule
 from unipixel.train.segmentation import TrackBatch
 from unipixel.train.sight import Sight, look_numbers, see
 
-# Blobs take long to draw: each clip of a pool is used this often, cut and coloured differently each time.
-_POOL_SIZE, _POOL_USES = 48, 6
+# Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
+# each time.
+_POOL_SIZE = 48
+_POOL_USES = {"clip": 4, "transfer": 6, "transfer_image": 6}
+_CLIP_FRAMES = 12
+_LONGEST_STRIDE = 3
 _PROMPTS = {
     "image": {"point": 0.5, "box": 0.25, "place": 0.25},
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
@@ -114,32 +118,31 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
     length = 1 if group.endswith("image") or group == "boxes" else settings.num_frames
+    turn, place = divmod(number, _POOL_SIZE * _POOL_USES.get(group, 1))
+    pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
     if group.startswith("transfer"):
-        turn, place = divmod(number, _POOL_SIZE * _POOL_USES)
-        pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
         # Single frames come from the pool of clips.
-        sample = _blobs(pooled, settings.render_size, 2 * settings.num_frames)
+        sample = _draw(pooled, settings.render_size, 2 * settings.num_frames, "transfer")
     else:
-        drawn = length * int(rng.integers(1, 4)) if length > 1 else 1
-        seed = settings.seed + 4_000_000 * groups.index(group) + number
-        sample = generate(seed, split="train", task="track", render_size=settings.render_size, num_frames=drawn)
+        drawn = 1 if length == 1 else max(length, _CLIP_FRAMES)
+        sample = _draw(pooled + 4_000_000 * groups.index(group), settings.render_size, drawn, "world")
     return _cut(sample, group, length, rng, settings)
 
 
-@lru_cache(maxsize=2 * _POOL_SIZE)
-def _blobs(seed: int, render_size: int, num_frames: int) -> Sample:
-    return generate(seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style="transfer")
+@lru_cache(maxsize=3 * _POOL_SIZE)
+def _draw(seed: int, render_size: int, num_frames: int, style: str) -> Sample:
+    return generate(seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style=style)
 
 
 def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, settings: TrackSettings) -> Track:
     """Choose frames in either direction, objects that are there on the first, and their prompts."""
     clip = sample.clip
     count = len(clip.frames)
-    start = int(rng.integers(count - length + 1)) if count > length else 0
-    chosen = np.arange(start, min(start + length, count))
+    longest = min(_LONGEST_STRIDE, (count - 1) // (length - 1)) if length > 1 else 1
+    steps = np.arange(length) * int(rng.integers(1, max(1, longest) + 1))
+    chosen = np.minimum(int(rng.integers(max(1, count - steps[-1]))) + steps, count - 1)
     if rng.random() < 0.5:
         chosen = chosen[::-1]
-    chosen = np.concatenate([chosen, np.repeat(chosen[-1:], length - len(chosen))])
     frames, masks = clip.frames[chosen], clip.masks[:, chosen]
     if group != "boxes":
         frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("transfer"))

@@ -1,0 +1,65 @@
+"""How well a model follows real objects from their true first masks, beside copying these masks to every frame.
+
+Run: python tests/benchmarks/transfer.py FOLDER --model unipixel-nano --json
+
+FOLDER holds a folder per sequence, with frames in `images` and palette masks of the same names in `masks`,
+such as DAVIS 2017 has them. Never choose a model by these figures: they are for what was not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from unipixel.checkpoint import load_segmenter
+from unipixel.prompts import MaskPrompt
+from unipixel.scene import Scene
+from unipixel.train.evaluation.tally import score_masks
+
+
+def measure(folder: Path, model: str) -> dict[str, float]:
+    """Return J&F of tracking and of copying for one sequence, the means over its objects."""
+    truth = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))])
+    ids = [int(value) for value in np.unique(truth[0]) if value not in (0, 255)]
+    scene = Scene(load_segmenter(model), str(folder / "images"), memory_dtype=torch.bfloat16)
+    for object_id in ids:
+        scene.prompt(object_id, MaskPrompt(truth[0] == object_id, frame_index=0))
+    scene.track()
+    found = scene.bank.masks_on(range(len(truth)), object_ids=tuple(ids))
+
+    def mean(masks: NDArray[np.bool_], object_id: int) -> float:
+        return sum(score_masks(masks, truth == object_id)) / 2
+
+    first = [np.broadcast_to(truth[0] == object_id, truth.shape) for object_id in ids]
+    return {
+        "tracked": float(np.mean([mean(found[:, row], object_id) for row, object_id in enumerate(ids)])),
+        "copied": float(np.mean([mean(first[row], object_id) for row, object_id in enumerate(ids)])),
+    }
+
+
+def main() -> None:
+    """Measure every sequence and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="unipixel-nano")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures = {
+        path.name: measure(path, arguments.model) for path in sorted(arguments.folder.iterdir()) if path.is_dir()
+    }
+    figures["mean"] = {key: float(np.mean([own[key] for own in figures.values()])) for key in ("tracked", "copied")}
+    if arguments.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        for name, own in figures.items():
+            print(f"{name}: J&F {own['tracked']:.3f}, copying {own['copied']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
