@@ -263,10 +263,12 @@ class Session:
         self.scene.forget(object_id)
 
     def _talk(self) -> Dialogue:
-        """The conversation; its clip is read at the first use, with the frames that prompts are on."""
+        """The conversation; its clip is read at the first use, with the frames that show what was prompted."""
         if self._dialogue is None:
             with self._timed("read_video"):
-                prompted = sorted({prompt.frame_index for prompts in self.scene.waiting.values() for prompt in prompts})
+                waiting = {prompt.frame_index for prompts in self.scene.waiting.values() for prompt in prompts}
+                # Objects that were followed before the first question are told of by their masks on frames seen.
+                prompted = sorted(waiting | {self.bank[object_id].anchor_frame for object_id in self.bank.ids})
                 kept = prompted[: self.settings.num_frames]
                 num_frames = self.scene.video.info.num_frames or 0
                 indices = select_frames(num_frames, self.settings.num_frames, kept=kept)

@@ -185,6 +185,16 @@ class TestGoingOn:
         again = session.ask("What is [1]?")
         assert (again.text, again.num_read_tokens) == (first.text, first.num_read_tokens)
 
+    @pytest.mark.parametrize("frame_index", range(NUM_FRAMES))
+    def test_object_that_was_followed_before_the_first_question_is_told_of(
+        self, session: Session, frame_index: int
+    ) -> None:
+        session.prompt(1, replace(MASK, frame_index=frame_index))
+        session.scene.track()
+        session.ask("What is [1]?")
+        assert session._dialogue is not None
+        assert frame_index in session._dialogue.layout.frame_indices
+
 
 class TestMemory:
     def test_held_memory_is_counted_and_bounded(self, model: UniPixel, processor: Processor) -> None:
