@@ -19,6 +19,7 @@ from unipixel.demos.errors import VisitorError
 from unipixel.demos.gate import Gate
 from unipixel.demos.guard import GuardedBlocks
 from unipixel.demos.limits import MEGABYTE, Limits
+from unipixel.demos.live_api import LiveApi
 from unipixel.demos.live_page import LivePage
 from unipixel.demos.live_store import LiveStore
 from unipixel.demos.page import AskPage
@@ -111,7 +112,8 @@ class Demo:
             settings=self.settings.session,
             model_name=self.settings.model_name,
         )
-        self.live = LiveStore(model, processor, limits=limits)
+        own = self.settings.session
+        self.live = LiveStore(model, processor, limits=limits, generation=own.generation if own else None)
         self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
         self._reception = Reception(scratch, max_megabytes=limits.max_upload_megabytes)
         self._tabs: dict[str, str] = {}
@@ -151,6 +153,7 @@ class Demo:
             blocks.load(begin, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
             blocks.unload(self._leave)
             Api(self.store, self._reception, scratch=scratch).register()
+            LiveApi(self.store, self.live, sources=self._sources).register()
         # The model has a queue of its own, which tells each visitor his place.
         return blocks.queue(default_concurrency_limit=None)
 

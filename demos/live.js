@@ -21,6 +21,7 @@ const given = () => props.value || {};
 const show = (text) => { error.textContent = text || ''; error.hidden = !text; };
 
 function appear(blob) {
+  if (!running) return;
   const before = image.src;
   image.src = URL.createObjectURL(blob);
   if (before.startsWith('blob:')) URL.revokeObjectURL(before);
@@ -85,7 +86,13 @@ at('[data-start]').addEventListener('click', async () => {
   at('[data-stop]').disabled = false;
   trigger('started', {});
 });
-at('[data-stop]').addEventListener('click', () => { stop(); trigger('stopped', {}); });
+function clear() {
+  stop();
+  image.hidden = true;
+  empty.hidden = false;
+  output.textContent = '';
+}
+at('[data-stop]').addEventListener('click', () => { clear(); trigger('stopped', {}); });
 image.addEventListener('click', (event) => {
   const box = image.getBoundingClientRect();
   trigger('point', { x: (event.clientX - box.left) / box.width * image.naturalWidth,
@@ -103,12 +110,7 @@ function refresh() {
     running = 'source';
     [times, number] = [[], -1];
     receive();
-  } else if (!value.running) {
-    stop();
-    image.hidden = true;
-    empty.hidden = false;
-    output.textContent = '';
-  }
+  } else if (!value.running) clear();
 }
 watch('value', refresh);
 refresh();

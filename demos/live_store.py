@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from unipixel.demos.errors import BusyError, UnknownVisitorError
 from unipixel.demos.limits import Limits
 from unipixel.demos.live import LiveVisitor
+from unipixel.generation import GenerationSettings
 from unipixel.live import LiveSession, LiveSettings
 
 if TYPE_CHECKING:
@@ -21,15 +22,24 @@ _IDLE_SECONDS = 120.0
 class LiveStore:
     """The live sessions of a server; none of which is kept for long when unused."""
 
-    def __init__(self, model: UniPixel, processor: Processor, *, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: UniPixel,
+        processor: Processor,
+        *,
+        limits: Limits,
+        generation: GenerationSettings | None = None,
+    ) -> None:
         """Open without sessions.
 
         Args:
             model: The model.
             processor: Prepares its inputs.
             limits: What visitors are granted.
+            generation: How answers are written.
         """
         self._model, self._processor, self._limits = model, processor, limits
+        self._generation = generation or GenerationSettings()
         self._visitors: dict[str, LiveVisitor] = {}
         self._lock = threading.Lock()
 
@@ -76,7 +86,7 @@ class LiveStore:
             self.close(key)
 
     def _new_session(self) -> LiveSession:
-        settings = LiveSettings(num_frames=8, max_objects=self._limits.max_objects)
+        settings = LiveSettings(num_frames=8, max_objects=self._limits.max_objects, generation=self._generation)
         return LiveSession(self._model, self._processor, settings=settings)
 
     def _sweep(self) -> None:

@@ -66,9 +66,9 @@ class AskPage:
                     examples = [gr.Button(item.title, size="sm", elem_classes="up-example") for item in EXAMPLES]
                 self._stage = script_widget("stage.js", classes="up-stage", label="Picture")
                 self._timeline = panel()
-                words("<h3>Masked video</h3>", elem_classes="up-late")
+                words("<h3>With masks</h3>", elem_classes="up-late")
                 self._result = script_widget(
-                    "result.js", classes="up-result", label="Masked video", elem_classes="up-late"
+                    "result.js", classes="up-result", label="With masks", elem_classes="up-late"
                 )
             with gr.Column(scale=2, min_width=320):
                 words("<h3>Objects</h3>")

@@ -70,10 +70,15 @@ def color_tile(object_id: int, *, size: int = 48) -> NDArray[np.uint8]:
 
 def chip(object_id: int, *, title: str = "") -> str:
     """Return `[id]` on the colour of its mask, in ink that can be read on it."""
-    red, green, blue = object_color(object_id)
-    ink = "#141414" if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else "#ffffff"
+    ink = "#111111" if _luminance(object_color(object_id)) > 0.18 else "#ffffff"
     shown = f' title="{html.escape(title, quote=True)}"' if title else ""
     return f'<span class="up-chip" style="background:{color_of(object_id)};color:{ink}"{shown}>[{object_id}]</span>'
+
+
+def _luminance(color: tuple[int, int, int]) -> float:
+    """Return the relative luminance of WCAG 2.2; above 0.18, black is read more easily than white."""
+    linear = [(part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4) for part in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def answer_html(text: str, *, names: Mapping[int, str] | None = None) -> str:

@@ -32,6 +32,7 @@ async function finish(value) {
     const video = document.createElement('video');
     Object.assign(video, { controls: true, muted: true, loop: true, autoplay: true, playsInline: true,
       src: URL.createObjectURL(await response.blob()) });
+    video.style.aspectRatio = value.shape;
     video.setAttribute('aria-label', 'Video with masks');
     const before = box.querySelector('video');
     if (before) URL.revokeObjectURL(before.src);

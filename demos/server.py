@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
 from unipixel.demos.app import Demo
-
-_LOG = logging.getLogger(__name__)
 
 
 def check_port(host: str, port: int) -> None:
@@ -28,15 +26,15 @@ def check_port(host: str, port: int) -> None:
             raise OSError(f"cannot listen on {host}, port {port}: {error.strerror or error}; choose --port") from error
 
 
-def serve(demo: Demo, *, host: str, port: int, is_shared: bool = False, root_path: str = "") -> None:
+def serve(demo: Demo, *, host: str, port: int, announce: Callable[[str], None], is_shared: bool = False) -> None:
     """Serve until Ctrl-C.
 
     Args:
         demo: What to serve.
         host: Address to listen on.
         port: Port to listen on.
+        announce: Told where the demo is, once it can be reached.
         is_shared: Whether Gradio's tunnel makes it public.
-        root_path: Where a proxy serves it.
 
     Raises:
         OSError: The tunnel cannot be made.
@@ -46,34 +44,31 @@ def serve(demo: Demo, *, host: str, port: int, is_shared: bool = False, root_pat
         host=host,
         port=port,
         log_level="warning",
-        root_path=root_path.rstrip("/"),
         timeout_graceful_shutdown=2,
         # Keys stand in addresses: they do not belong into a log.
         access_log=False,
     )
-    server = _AnnouncingServer(config, announce=lambda: _announce(host, port, is_shared))
-    server.run()
+
+    def tell() -> None:
+        announce(f"The demo is at http://{f'[{host}]' if ':' in host else host}:{port}/")
+        if is_shared:
+            announce(f"It is shared at {open_tunnel(port)}")
+
+    _AnnouncingServer(config, tell).run()
 
 
 class _AnnouncingServer(uvicorn.Server):
     """Says where it is once it listens."""
 
-    def __init__(self, config: uvicorn.Config, *, announce: object) -> None:
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._tell = tell
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
         await super().startup(sockets)
-        if self.started and callable(self._announce):
-            self._announce()
-
-
-def _announce(host: str, port: int, is_shared: bool) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    _LOG.warning("The demo is at http://%s:%d/", shown, port)
-    if is_shared:
-        _LOG.warning("It is shared at %s", open_tunnel(port))
+        if self.started:
+            self._tell()
 
 
 def open_tunnel(port: int) -> str:

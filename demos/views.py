@@ -131,4 +131,4 @@ def _result(info: MediaInfo | None, base: str, revision: int, *, has_masks: bool
     if info is None or not has_masks:
         return {"kind": "empty"}
     kind = "picture" if info.is_image else "video"
-    return {"kind": kind, "base": base, "revision": revision, "frame": 0}
+    return {"kind": kind, "base": base, "revision": revision, "frame": 0, "shape": f"{info.width} / {info.height}"}

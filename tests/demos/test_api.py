@@ -18,13 +18,14 @@ from demo_server import SHORT_ANSWERS, SMALL_LIMITS, served_demo
 from gradio_client import Client, handle_file
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, save_checkpoint, write_clip
+from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, save_checkpoint, write_clip
 
 from unipixel.demos.app import Demo, DemoSettings
 
 FUNCTIONS = {
     "ask", "cancel", "click", "close_session", "describe", "download", "draw_box", "draw_mask", "find", "follow",
-    "forget", "load_example", "load_received", "load_video", "masks", "open_session", "rename", "undo",
+    "forget", "live_ask", "live_click", "live_forget", "live_picture", "live_state", "live_stop", "live_watch",
+    "load_example", "load_received", "load_video", "masks", "open_session", "rename", "undo",
 }  # fmt: skip
 
 
@@ -211,3 +212,21 @@ def test_cancelling_stops_the_work(served: tuple[Demo, str], client: Client, loa
     job.result(timeout=60)
     assert job.outputs()[-1]["state"] in ("cancelled", "done")
     assert not served[0].store.get(loaded).is_busy
+
+
+def test_live_pictures_are_followed_and_asked_about(client: Client, session: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(clip_frame(0)).save(buffer, "JPEG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    assert client.predict(session, picture, api_name="/live_picture")["is_followed"] is True
+    assert client.predict(session, 12, 16, api_name="/live_click") == 1
+    assert client.predict(session, picture, api_name="/live_picture")["objects"] == [1]
+    assert isinstance(client.predict(session, "What is [1] doing?", api_name="/live_ask"), str)
+    assert client.predict(session, 1, api_name="/live_forget") == 1
+    assert client.predict(session, api_name="/live_state")["num_pictures"] == 2
+    assert client.predict(session, api_name="/live_stop") == "stopped"
+
+
+def test_address_that_is_not_allowed_is_not_watched(client: Client, session: str) -> None:
+    with pytest.raises(Exception, match="list of sources"):
+        client.predict(session, "rtsp://127.0.0.1:8554/camera", api_name="/live_watch")

@@ -34,10 +34,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str
 
 
 def visit(
-    address: str, clip: Path, number: int, *, num_questions: int = 1, meet: threading.Barrier | None = None
+    client: Client, address: str, clip: Path, number: int, *, turns: int = 1, meet: threading.Barrier | None = None
 ) -> int:
     """Come with a clip of a length of one's own, click, ask; return how often one had to wait in line."""
-    client = Client(address, verbose=False)
     key = client.predict(api_name="/open_session")["session"]
     httpx.post(f"{address}visit/{key}/upload", content=clip.read_bytes(), timeout=60).raise_for_status()
     facts = client.predict(key, f"visitor-{number}.mp4", api_name="/load_received")
@@ -47,7 +46,7 @@ def visit(
     if meet is not None:
         meet.wait(60)
     num_waits = 0
-    for turn in range(2):
+    for turn in range(turns):
         job = client.submit(key, f"Visitor {number}, turn {turn}: what is [1] doing?", api_name="/ask")
         job.result(timeout=300)
         told = job.outputs()
@@ -57,7 +56,7 @@ def visit(
     seen = client.predict(key, api_name="/describe")
     assert seen["video"]["name"] == f"visitor-{number}.mp4"
     assert len(seen["objects"]) >= number % 3 + 1
-    assert [turn["question"].split(",")[0] for turn in seen["conversation"]] == [f"Visitor {number}"] * 2
+    assert [turn["question"].split(",")[0] for turn in seen["conversation"]] == [f"Visitor {number}"] * turns
     client.predict(key, api_name="/close_session")
     return num_waits
 
@@ -69,7 +68,7 @@ def test_eight_visitors_at_once_are_all_answered_and_none_is_mixed_up(served: tu
     def come(number: int) -> int:
         client = Client(served[1], verbose=False)
         try:
-            return visit(client, served[1], clips[number], number, meet=meet)
+            return visit(client, served[1], clips[number], number, turns=2, meet=meet)
         finally:
             client.close()
 
@@ -82,7 +81,7 @@ def test_eight_visitors_at_once_are_all_answered_and_none_is_mixed_up(served: tu
 def measured_growth(served: tuple[Demo, str], clip: Path, *, num_requests: int) -> int:
     """Bytes by which the process grows over a number of visits, after some that warm it up."""
     client = Client(served[1], verbose=False)
-    for _ in range(6):
+    for _ in range(3):
         visit(client, served[1], clip, 0)
     gc.collect()
     before = psutil.Process().memory_info().rss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--public-without-auth", action="store_true", help="let anybody in, where --host or --share make it public"
     )
-    group.add_argument("--root-path", default="", metavar="PATH", help="where a proxy serves it, such as /unipixel")
     group = parser.add_argument_group("visitors")
     group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory at once; others wait on disk")
     group.add_argument("--max-seconds", type=float, metavar="N", help="longest video")
@@ -83,8 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
         allows_private_sources=arguments.allow_private_sources,
     )
     with Demo(*load_model(arguments), settings) as demo:
-        serve(demo, host=arguments.host, port=arguments.port, is_shared=arguments.share, root_path=arguments.root_path)
+        serve(demo, host=arguments.host, port=arguments.port, is_shared=arguments.share, announce=_announce)
     return 0
+
+
+def _announce(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def read_users(file: Path) -> list[tuple[str, str]]:

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_checkpoint import clip_frame, save_checkpoint
+
+from unipixel.demos.errors import BusyError, PromptError, QuestionError, SourceError, UnknownVisitorError
+from unipixel.demos.limits import Limits
+from unipixel.demos.live import LiveVisitor
+from unipixel.demos.live_store import LiveStore
+from unipixel.frames import Frame
+from unipixel.generation import GenerationSettings
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+
+LIMITS = Limits(max_sessions=2, max_saved_sessions=4, max_objects=2, max_question_chars=50)
+
+
+def jpeg(index: int = 0, size: tuple[int, int] = (56, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(clip_frame(index, size=size)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    folder = save_checkpoint(tmp_path_factory.mktemp("tiny"))
+    return UniPixel.from_pretrained(folder), Processor.from_pretrained(folder)
+
+
+@pytest.fixture
+def store(parts: tuple[Any, Any]) -> Iterator[LiveStore]:
+    made = LiveStore(*parts, limits=LIMITS, generation=GenerationSettings(max_new_tokens=6))
+    yield made
+    made.close_all()
+
+
+@pytest.fixture
+def visitor(store: LiveStore) -> LiveVisitor:
+    return store.open("key")
+
+
+def wait_until(is_reached: Any) -> None:
+    end = time.monotonic() + 20
+    while not is_reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_pictures_are_followed_and_shown(visitor: LiveVisitor) -> None:
+    assert visitor.show(jpeg())
+    assert visitor.point(0, 12, 16) == 1
+    for index in range(1, 4):
+        assert visitor.show(jpeg(index))
+    assert visitor.object_ids == [1]
+    assert visitor.num_shown == 4
+    assert visitor.picture is not None
+    assert Image.open(io.BytesIO(visitor.picture)).size == (56, 40)
+
+
+def test_picture_that_comes_while_the_model_works_is_dropped(visitor: LiveVisitor) -> None:
+    visitor.show(jpeg())
+    with visitor._lock:
+        assert not visitor.show(jpeg(1))
+    assert (visitor.num_shown, visitor.num_dropped) == (1, 1)
+
+
+def test_answer_is_streamed_while_pictures_go_on(visitor: LiveVisitor) -> None:
+    visitor.show(jpeg())
+    visitor.point(0, 12, 16)
+    answers = list(visitor.ask("What is [1] doing?"))
+    assert answers
+    assert visitor.show(jpeg(1))
+
+
+@pytest.mark.parametrize(("question", "words"), [(" ", "empty"), ("Where is [4]?", r"\[4\]"), ("x" * 51, "at most 50")])
+def test_bad_question_is_refused(visitor: LiveVisitor, question: str, words: str) -> None:
+    visitor.show(jpeg())
+    with pytest.raises(QuestionError, match=words):
+        list(visitor.ask(question))
+
+
+def test_nothing_can_be_done_before_the_first_picture(visitor: LiveVisitor) -> None:
+    with pytest.raises(PromptError, match="start the camera first"):
+        visitor.point(0, 1, 1)
+    with pytest.raises(QuestionError, match="start the camera first"):
+        list(visitor.ask("What?"))
+    with pytest.raises(PromptError, match="no object 3"):
+        visitor.forget(3)
+
+
+def test_objects_are_bounded_and_forgotten(visitor: LiveVisitor) -> None:
+    visitor.show(jpeg())
+    assert [visitor.point(0, 12, 16), visitor.point(0, 40, 30)] == [1, 2]
+    with pytest.raises(PromptError, match="at most 2"):
+        visitor.point(0, 5, 5)
+    visitor.forget(1)
+    assert visitor.point(0, 12, 16) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", jpeg()[:40], jpeg(size=(800, 40))])
+def test_what_is_no_small_jpeg_is_refused(visitor: LiveVisitor, data: bytes) -> None:
+    with pytest.raises(SourceError):
+        visitor.show(data)
+
+
+def test_picture_of_another_size_is_refused(visitor: LiveVisitor) -> None:
+    visitor.show(jpeg())
+    with pytest.raises(SourceError, match="another size"):
+        visitor.show(jpeg(size=(64, 40)))
+
+
+def test_source_is_watched_until_it_ends(visitor: LiveVisitor) -> None:
+    closed = threading.Event()
+
+    def frames() -> Iterator[Frame]:
+        for index in range(5):
+            yield Frame(index, index / 10, np.ascontiguousarray(clip_frame(index)))
+            time.sleep(0.05)
+
+    visitor.watch(frames(), close=closed.set)
+    wait_until(lambda: visitor.error)
+    assert visitor.error == "the source has ended"
+    assert visitor.num_shown >= 1
+    assert closed.wait(5)
+
+
+def test_source_that_fails_is_told(visitor: LiveVisitor) -> None:
+    def frames() -> Iterator[Frame]:
+        yield Frame(0, 0.0, np.ascontiguousarray(clip_frame(0)))
+        raise OSError("it broke off")
+
+    visitor.watch(frames())
+    wait_until(lambda: visitor.error)
+    assert "broke off" in visitor.error
+
+
+def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
+    store.open("a")
+    store.open("b")
+    with pytest.raises(BusyError, match="too many cameras"):
+        store.open("c")
+    store.close("a")
+    with pytest.raises(UnknownVisitorError):
+        store.get("a")
+    store.open("c")
+
+
+def test_idle_live_session_makes_room(store: LiveStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.open("a")
+    store.open("b")
+    monkeypatch.setattr("unipixel.demos.live_store._IDLE_SECONDS", -1.0)
+    assert store.open("c").num_shown == 0
+
+
+def test_memory_does_not_grow_with_the_stream(visitor: LiveVisitor) -> None:
+    visitor.show(jpeg())
+    visitor.point(0, 12, 16)
+    sizes = []
+    for index in range(1, 40):
+        visitor.show(jpeg(index))
+        sizes.append(visitor._session.scene.num_bytes)
+    assert max(sizes[20:]) == sizes[20]
+
+
+def test_picture_file_is_found(tmp_path: Path) -> None:
+    from unipixel.demos.examples import EXAMPLES, example_file
+
+    still = example_file(EXAMPLES[2], tmp_path)
+    assert Image.open(still).size == (320, 240)
+    assert example_file(EXAMPLES[0], tmp_path).suffix == ".mp4"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unipixel.demos.render import (
+    answer_html,
+    chip,
+    color_of,
+    conversation_html,
+    downloads_html,
+    error_html,
+    frame_jpeg,
+    objects_html,
+    runs_of,
+    timeline_html,
+)
+from unipixel.demos.session import ObjectInfo, Turn
+from unipixel.overlay import object_color
+
+EVIL = "<img src=x onerror=alert(1)>\"'&"
+
+
+def info(object_id: int, *, name: str = "", is_waiting: bool = False, visible: tuple[int, ...] = ()) -> ObjectInfo:
+    return ObjectInfo(object_id, name or f"object {object_id}", color_of(object_id), "point", is_waiting, 1, 6, visible)
+
+
+def test_id_of_an_answer_has_the_colour_of_its_mask() -> None:
+    shown = answer_html("[1] passes [12].")
+    assert f"background:{color_of(1)}" in shown
+    assert f"background:{color_of(12)}" in shown
+    assert color_of(1) == "#{:02x}{:02x}{:02x}".format(*object_color(1))
+
+
+def test_what_is_no_id_stays_text() -> None:
+    assert answer_html("a[b] [x] [12345]") == "a[b] [x] [12345]"
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("object_id", range(1, 22))
+def test_ink_on_every_colour_can_be_read(object_id: int) -> None:
+    shown = chip(object_id)
+    ground, ink = (shown.split(f"{name}:")[1][:7] for name in ("background", ";color"))
+    light, dark = sorted((luminance(ground), luminance(ink)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.4  # WCAG asks 4.5 of text, 3 of bold text
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        answer_html(EVIL, names={1: EVIL}),
+        answer_html("[1]", names={1: EVIL}),
+        conversation_html([Turn(EVIL, EVIL)], names={1: EVIL}, pending=(EVIL, EVIL), status=EVIL),
+        conversation_html([], status=EVIL),
+        objects_html([info(1, name=EVIL)], base=EVIL, num_frames=6, revision=1),
+        timeline_html([info(1, name=EVIL, visible=(1, 2))], num_frames=6, fps=10.0),
+        downloads_html(EVIL, has_masks=True, link=EVIL),
+        error_html(EVIL),
+    ],
+)
+def test_words_of_others_are_escaped(shown: str) -> None:
+    assert "<img src=x" not in shown
+    assert "\"'&" not in shown
+
+
+def test_runs_join_consecutive_frames() -> None:
+    assert runs_of((5, 0, 1, 2, 6)) == [(0, 2), (5, 6)]
+    assert runs_of(()) == []
+
+
+def test_timeline_has_a_bar_per_run_and_none_for_a_picture() -> None:
+    shown = timeline_html([info(1, visible=(0, 1, 4))], num_frames=6, fps=10.0)
+    assert shown.count(f'fill="{color_of(1)}"') == 2
+    assert "0 to 1, 4 to 4" in shown
+    assert timeline_html([info(1, visible=(0,))], num_frames=1, fps=None) == ""
+
+
+def test_waiting_object_says_what_to_do() -> None:
+    assert "choose Follow" in objects_html([info(1, is_waiting=True)], base="visit/k", num_frames=6, revision=1)
+
+
+def test_frame_shows_masks_and_keeps_its_size() -> None:
+    image = np.full((40, 56, 3), 30, np.uint8)
+    mask = np.zeros((40, 56), bool)
+    mask[8:24, 4:20] = True
+    plain = np.asarray(Image.open(io.BytesIO(frame_jpeg(image, {}))))
+    shown = np.asarray(Image.open(io.BytesIO(frame_jpeg(image, {1: mask}))))
+    assert plain.shape == shown.shape == (40, 56, 3)
+    assert np.abs(shown.astype(int) - plain)[14:18, 8:16].mean() > 30
+    assert np.abs(shown.astype(int) - plain)[32:, 40:].mean() < 4
