@@ -18,6 +18,27 @@ element.addEventListener('change', (event) => {
   if (!event.target.matches('.up-name')) return;
   trigger('act', { what: 'rename', object_id: Number(event.target.closest('[data-id]').dataset.id), name: event.target.value });
 });
+async function take(link) {
+  const told = element.querySelector('.up-download-told');
+  Object.assign(told, { hidden: false, className: 'up-download-told up-status', textContent: 'Preparing the file…' });
+  try {
+    const response = await fetch(link.getAttribute('href'));
+    if (!response.ok) throw new Error((await response.json()).error);
+    const named = /filename="([^"]+)"/.exec(response.headers.get('content-disposition') || '');
+    const file = document.createElement('a');
+    file.href = URL.createObjectURL(await response.blob());
+    file.download = named ? named[1] : 'download';
+    file.click();
+    setTimeout(() => URL.revokeObjectURL(file.href), 10000);
+    told.hidden = true;
+  } catch (error) {
+    Object.assign(told, { className: 'up-download-told up-error', textContent: error.message || 'The download broke off.' });
+  }
+}
+element.addEventListener('click', (event) => {
+  const link = event.target.closest('a.up-download');
+  if (link) { event.preventDefault(); take(link); }
+});
 // The server does not know by which name it was reached.
 function refresh() {
   const link = element.querySelector('.up-link input');

@@ -242,9 +242,10 @@ def downloads_html(base: str, *, has_masks: bool, link: str) -> str:
         f'<a class="up-download" href="{address}/download/{kind}" download>{title} <small>{form}</small></a>'
         for kind, title, form in shown
     )
-    hint = "" if has_masks else "<p>Masks can be downloaded once an object was followed.</p>"
+    hint = "" if has_masks else "<p class='up-fine'>Masks can be downloaded once an object was followed.</p>"
+    told = '<p class="up-download-told" role="status" hidden></p>'
     return (
-        f'<div class="up-downloads">{links}</div>{hint}<label class="up-link">Link to this session '
+        f'<div class="up-downloads">{links}</div>{told}{hint}<label class="up-link">Link to this session '
         f'<input readonly value="{html.escape(link, quote=True)}" aria-label="Link to this session">'
         "</label><p class='up-fine'>Whoever has the link sees and changes the session.</p>"
     )

@@ -6,17 +6,20 @@ A session's key stands in each of them and is checked each time; there is no cac
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from unipixel.demos.errors import DownloadError, UnknownVisitorError, VisitorError
 from unipixel.demos.live_store import LiveStore
 from unipixel.demos.masked_video import masked_video
 from unipixel.demos.reception import Reception
 from unipixel.demos.render import color_tile, frame_jpeg
+from unipixel.demos.serving import MEDIA_TYPES, open_download
 from unipixel.demos.store import VisitorStore
 
 _PRIVATE = {"cache-control": "private, no-store"}
@@ -60,9 +63,13 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
         return Response(masked_video(store.get(key)), media_type="video/mp4", headers=_PRIVATE)
 
     @app.get("/visit/{key}/download/{kind}")
-    def download(key: str, kind: str) -> FileResponse:
+    def download(key: str, kind: str) -> StreamingResponse:
         path = store.get(key).download(kind)
-        return FileResponse(path, filename=path.name, headers=_PRIVATE)
+        # Opened by its name within the session's folder, where no link is followed.
+        file = open_download(store, key, path.name)
+        size = os.fstat(file.fileno()).st_size
+        headers = {"content-disposition": f'attachment; filename="{path.name}"', "content-length": str(size)}
+        return StreamingResponse(_blocks(file), media_type=MEDIA_TYPES[path.suffix], headers={**_PRIVATE, **headers})
 
     @app.post("/live/{key}/frame")
     async def live_frame(key: str, request: Request) -> Response:
@@ -76,6 +83,12 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
                 break
             await asyncio.sleep(0.05)
         return _live_picture(visitor.picture, visitor.num_shown)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while block := file.read(2**18):
+            yield block
 
 
 async def _live_frame(live: LiveStore, key: str, body: bytes) -> Response:
