@@ -15,7 +15,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from unipixel.demos.api import Api
-from unipixel.demos.errors import VisitorError
+from unipixel.demos.errors import UnknownVisitorError, VisitorError
 from unipixel.demos.gate import Gate
 from unipixel.demos.guard import GuardedBlocks
 from unipixel.demos.limits import MEGABYTE, Limits
@@ -166,8 +166,10 @@ class Demo:
             if wanted:
                 try:
                     visitor = self.store.get(wanted)
-                except VisitorError as error:
-                    message = f"{error}. This is a new one."
+                except UnknownVisitorError:
+                    message = (
+                        "The session of this link is not known here, or has expired. Here is a new one."
+                    )
             visitor = visitor or self.store.open()
         except VisitorError as error:
             return {notice: error_html(str(error))}

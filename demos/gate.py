@@ -18,7 +18,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _OPEN = ("/static/", "/assets/", "/svelte/", "/visit/", "/live/", "/gradio_api/mcp/")
 _EXACT = {
     "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/login", "/logout",
-    "/login_check", "/gradio_api", "/gradio_api/mcp",
+    "/login_check", "/gradio_api", "/gradio_api/mcp", "/monitoring/summary",
 }  # fmt: skip
 _API = {
     "info", "openapi.json", "startup-events", "heartbeat", "queue", "upload", "upload_progress", "call", "run", "api",

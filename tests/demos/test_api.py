@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import base64
 import io
 import json
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 from demo_server import SHORT_ANSWERS, SMALL_LIMITS, served_demo
 from gradio_client import Client, handle_file
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, save_checkpoint, write_clip
@@ -230,3 +234,32 @@ def test_live_pictures_are_followed_and_asked_about(client: Client, session: str
 def test_address_that_is_not_allowed_is_not_watched(client: Client, session: str) -> None:
     with pytest.raises(Exception, match="list of sources"):
         client.predict(session, "rtsp://127.0.0.1:8554/camera", api_name="/live_watch")
+
+
+def test_agent_works_through_mcp(address: str, clip: Path) -> None:
+    async def work() -> tuple[dict[str, Any], str]:
+        async with (
+            streamablehttp_client(f"{address}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as agent,
+        ):
+            await agent.initialize()
+
+            async def call(name: str, **arguments: Any) -> str:
+                answer = await agent.call_tool(name, arguments)
+                text = answer.content[0].text  # type: ignore[union-attr]
+                assert not answer.isError, text
+                return str(text)
+
+            opened = ast.literal_eval(await call("open_session"))
+            httpx.post(address + opened["upload_to"], content=clip.read_bytes()).raise_for_status()
+            key = opened["session"]
+            await call("load_received", session=key)
+            await call("click", session=key, x=12, y=16)
+            answered = await call("ask", session=key, question="What is [1] doing?")
+            refused = await agent.call_tool("load_video", {"session": key, "video": "http://127.0.0.1:1/a.mp4"})
+            assert refused.isError
+            return ast.literal_eval(await call("describe", session=key)), answered
+
+    told, answered = asyncio.run(work())
+    assert [turn["question"] for turn in told["conversation"]] == ["What is [1] doing?"]
+    assert "done" in answered
