@@ -32,6 +32,7 @@ class Follower:
         has_history: bool = False,
         are_corrections_kept: bool = True,
         is_postprocessed: bool = False,
+        are_holes_filled: bool = True,
         redetect_after: int | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -48,6 +49,7 @@ class Follower:
                 (`add_all_frames_to_correct_as_cond` of the package).
             is_postprocessed: Whether SAM 2's own post-processing is on: unstable single masks give way
                 to candidates, prompted frames are remembered as binary masks, small holes are filled.
+            are_holes_filled: Whether post-processing fills holes; transformers' does not.
             redetect_after: After so many frames without it, an object is also looked for with its
                 prompted frames alone; None for never.
             batch_size: Objects that go through the modules together; None for all of a group, but one
@@ -72,6 +74,7 @@ class Follower:
         self.has_history = has_history
         self.are_corrections_kept = are_corrections_kept
         self.is_postprocessed = is_postprocessed
+        self.are_holes_filled = is_postprocessed and are_holes_filled
         self.redetect_after = redetect_after
         self.batch_size = batch_size
 
@@ -253,7 +256,7 @@ class Follower:
         return replace(prompt, **(moved | fed_back))
 
     def _finished(self, segmentation: Segmentation) -> Segmentation:
-        if not self.is_postprocessed:
+        if not self.are_holes_filled:
             return segmentation
         return replace(segmentation, mask_logits=fill_holes(segmentation.mask_logits, max_area=_HOLE_AREA))
 

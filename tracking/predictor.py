@@ -197,13 +197,7 @@ class VideoPredictor:
         if start is None:
             start = min(index for member in states for index in member.prompted)
         state.clip.check_index(start)
-        length = len(state.clip)
-        limit = length if max_frame_num_to_track is None else max_frame_num_to_track
-        if not reverse:
-            order = range(start, min(start + limit, length - 1) + 1)
-        else:
-            # The package goes nowhere from frame 0.
-            order = range(start, max(start - limit, 0) - 1, -1) if start > 0 else range(0)
+        order = visiting_order(start, len(state.clip), limit=max_frame_num_to_track, is_reverse=reverse)
         for frame_idx in order:
             masks = state.follower.visit(state.clip.__getitem__, states, frame_idx, is_reverse=reverse)
             yield frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]
@@ -249,6 +243,21 @@ class VideoPredictor:
         state.objects[obj_id] = target
         masks = shown_masks(self._segmenter, list(state.objects.values()), frame_idx)
         return frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]
+
+
+def visiting_order(start: int, length: int, *, limit: int | None = None, is_reverse: bool = False) -> range:
+    """Return the frames of a clip that tracking passes over, as the package's predictor does.
+
+    Args:
+        start: First frame.
+        length: Frames of the clip.
+        limit: Frames after the first; None for all there are.
+        is_reverse: Whether to go backwards; from frame 0 that goes nowhere.
+    """
+    steps = length if limit is None else limit
+    if not is_reverse:
+        return range(start, min(start + steps, length - 1) + 1)
+    return range(start, max(start - steps, 0) - 1, -1) if start > 0 else range(0)
 
 
 class _PictureFolder:
