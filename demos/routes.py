@@ -38,6 +38,11 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
     """
     app.add_exception_handler(VisitorError, _tell)
 
+    @app.get("/monitoring/summary")
+    def summary() -> dict[str, dict[str, str]]:
+        # Gradio's list of functions asks for figures that are not gathered here; a refusal would fill the console.
+        return {"functions": {}}
+
     @app.post("/visit/{key}/upload")
     async def upload(key: str, request: Request, name: str = "upload") -> dict[str, str]:
         await run_in_threadpool(store.get, key)

@@ -311,6 +311,18 @@ def test_live_page_follows_the_camera(visit: Visit) -> None:
     expect(page.locator(".up-live img")).to_be_hidden(timeout=LONG)
 
 
+def test_link_of_a_lost_session_opens_a_new_one(visit: Visit) -> None:
+    lost = visit.open(f"{visit.address}?session={'A' * 43}")
+    expect(lost.get_by_role("alert").filter(has_text="Here is a new one")).to_be_visible(timeout=LONG)
+    lost.get_by_role("button", name="Find the blue circle").click()
+    expect(lost.locator(".up-answered")).to_have_count(1, timeout=LONG)
+
+
+def test_list_of_functions_opens(visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Use via API").click()
+    expect(visit.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
+
+
 def test_closed_tab_frees_its_memory(visit: Visit, clip: Path, served: tuple[Demo, str]) -> None:
     load(visit.page, clip)
     key = visit.page.url.split("session=")[1]

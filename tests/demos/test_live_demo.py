@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoint import clip_frame, save_checkpoint
+from tiny_checkpoint import clip_frame, save_checkpoint, write_clip
 
 from unipixel.demos.errors import BusyError, PromptError, QuestionError, SourceError, UnknownVisitorError
 from unipixel.demos.limits import Limits
 from unipixel.demos.live import LiveVisitor
 from unipixel.demos.live_store import LiveStore
+from unipixel.demos.sources import SourceRules
 from unipixel.frames import Frame
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
@@ -141,6 +144,21 @@ def test_source_that_fails_is_told(visitor: LiveVisitor) -> None:
     visitor.watch(frames())
     wait_until(lambda: visitor.error)
     assert "broke off" in visitor.error
+
+
+def test_allowed_network_source_is_watched(visitor: LiveVisitor, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.ts", num_frames=12)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/clip.ts"
+        video = SourceRules([address], allows_private=True).open(address)
+        visitor.watch(video, close=video.close)
+        wait_until(lambda: visitor.error)
+        server.shutdown()
+    assert visitor.error == "the source has ended"
+    assert visitor.num_shown >= 1
+    assert visitor.picture is not None
 
 
 def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
