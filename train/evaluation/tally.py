@@ -59,6 +59,8 @@ class Tally:
                 "with_target_answered_with_mask": self._mean("answered_with_mask"),
             },
             "follow_up": {"accuracy": self._mean("follow_up")},
+            "prefill": {"unforced": self._mean("prefill")},
+            "exchange": self._mean("exchange"),
             "baselines": {
                 "random_object": self._mask_figures("random_object"),
                 "guessing": self._accuracies("guessing"),

@@ -24,6 +24,19 @@ def is_right(given: str, expected: str, *, options: int = 0) -> bool:
     return key_words(given) == key_words(expected)
 
 
+def say_the_same(given: str, other: str, *, options: int = 0) -> bool:
+    """Whether two answers of a model, right or wrong, come to the same.
+
+    Args:
+        given: One answer.
+        other: Another.
+        options: Number of options; the letters alone are compared then, and no letter equals no letter.
+    """
+    if options:
+        return chosen_option(given) == chosen_option(other)
+    return key_words(given) == key_words(other)
+
+
 def chosen_option(answer: str) -> str | None:
     """Return the letter of the option that an answer names first, or None."""
     match = _OPTION.search(answer)

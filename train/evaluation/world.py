@@ -9,18 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unipixel.agent import Session, SessionSettings
+from unipixel.agent import Anchor, Answer, Session, SessionSettings
 from unipixel.generation import AnswerStream, GenerationSettings
+from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world import Sample, generate
 from unipixel.train.datasets.world.prompts import PROMPT_KINDS, visual_prompt
+from unipixel.train.datasets.world.schema import Turn as DrawnTurn
 from unipixel.train.datasets.world.schema import VisualPrompt as DrawnPrompt
 from unipixel.train.datasets.world.vocabulary import Split
+from unipixel.train.evaluation.counterfactuals import UntoldSession, exchange_masks
 from unipixel.train.evaluation.tally import Tally, score_masks
-from unipixel.train.evaluation.wording import is_right
+from unipixel.train.evaluation.wording import is_right, say_the_same
 
 TASKS = (
     "track", "segment/attribute", "segment/relation", "segment/motion", "segment/reasoning",
@@ -41,6 +44,8 @@ def evaluate(
     limit: int = 90,
     num_frames: int | None = 16,
     render_size: int | None = 160,
+    anchor: Anchor = "auto",
+    has_memory: bool = True,
 ) -> dict[str, Any]:
     """Measure a model on drawn clips.
 
@@ -52,6 +57,8 @@ def evaluate(
         limit: Samples over all tasks, which take turns.
         num_frames: Frames of a clip; None for its full length.
         render_size: Shorter side in pixels; None for any size that the vocabulary allows.
+        anchor: See `SessionSettings`.
+        has_memory: Whether questions open with the memory of the objects; see `UntoldSession`.
 
     Returns:
         The figures, by task and kind, as `unipixel eval world --json` prints them.
@@ -62,14 +69,15 @@ def evaluate(
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     tally = Tally()
-    examiner = _Examiner(model, processor, tally)
+    examiner = _Examiner(model, processor, tally, anchor=anchor, has_memory=has_memory)
     for number in range(limit):
         task = TASKS[number % len(TASKS)]
         sample = generate(
             seed * _SEED_STEP + number, split=split, task=task, render_size=render_size, num_frames=num_frames
         )
         examiner.examine(sample, kind=PROMPT_KINDS[number // len(TASKS) % 3], rng=np.random.default_rng([seed, number]))
-    return {**tally.report(), "num_samples": limit, "split": split, "seed": seed}
+    settings = {"anchor": anchor, "memory": has_memory, "pooling": model.config.memory_pool_order}
+    return {**tally.report(), "num_samples": limit, "split": split, "seed": seed, "settings": settings}
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float]:
@@ -83,20 +91,20 @@ def headline(report: Mapping[str, Any]) -> dict[str, float]:
 class _Examiner:
     """Puts samples to a model and notes the outcome."""
 
-    def __init__(self, model: UniPixel, processor: Processor, tally: Tally) -> None:
+    def __init__(
+        self, model: UniPixel, processor: Processor, tally: Tally, *, anchor: Anchor, has_memory: bool
+    ) -> None:
         self._model, self._processor, self._tally = model, processor, tally
+        self._kind_of_session = Session if has_memory else UntoldSession
+        self._settings = SessionSettings(
+            num_frames=processor.budget.num_frames,
+            anchor=anchor,
+            generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS),
+        )
 
     def examine(self, sample: Sample, *, kind: str, rng: np.random.Generator) -> None:
         task, _, what = sample.task.partition("/")
-        session = Session(
-            self._model,
-            self._processor,
-            list(sample.clip.frames),
-            settings=SessionSettings(
-                num_frames=self._processor.budget.num_frames,
-                generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS),
-            ),
-        )
+        session = self._open(sample)
         if task == "track":
             self._track(session, sample, kind, rng)
         elif task == "segment":
@@ -105,6 +113,10 @@ class _Examiner:
             self._pixelqa(session, sample, what)
         else:
             self._converse(session, sample)
+
+    def _open(self, sample: Sample, *, bank: ObjectMemoryBank | None = None) -> Session:
+        frames = list(sample.clip.frames)
+        return self._kind_of_session(self._model, self._processor, frames, settings=self._settings, bank=bank)
 
     def _track(self, session: Session, sample: Sample, kind: str, rng: np.random.Generator) -> None:
         clip = sample.clip
@@ -142,12 +154,23 @@ class _Examiner:
         self._tally.hit(("pixelqa", kind), is_right(answer.text, turn.answer, options=options))
         if options:
             self._tally.share(("guessing", kind), 1 / options)
+        for object_id in answer.prefilled_ids:
+            self._tally.hit("prefill", object_id in answer.unforced_ids)
+        self._exchange(session, sample, turn, answer)
         alone = self._without_video(turn.question)
         self._tally.hit(("text_only", kind), is_right(alone, turn.answer, options=options))
         ids = [object_id for object_id in sample.prompts if object_id in session.bank]
         predicted = _remembered(session, ids, len(clip.frames))
         for row, object_id in enumerate(ids):
             self._tally.masks(("pixelqa", kind), score_masks(predicted[:, row], clip.masks_of(object_id)))
+
+    def _exchange(self, session: Session, sample: Sample, turn: DrawnTurn, answer: Answer) -> None:
+        """Ask again where the two objects have each other's masks in the memory, and the truth differs then."""
+        if turn.exchanged_answer is None or len(turn.mentioned_ids) != 2:
+            return
+        other = self._open(sample, bank=exchange_masks(session.bank, *turn.mentioned_ids)).ask(turn.question)
+        is_same = say_the_same(other.text, answer.text, options=len(turn.options))
+        self._tally.hit("exchange", not is_same)
 
     def _converse(self, session: Session, sample: Sample) -> None:
         for number, turn in enumerate(sample.turns):

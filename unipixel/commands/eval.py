@@ -22,6 +22,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--render-size", type=int, default=160, metavar="PX", help="shorter side, 0 for a random size (default: 160)"
     )
+    parser.add_argument(
+        "--anchor", choices=("auto", "prompt", "best", "first"), default="auto", help="as in `unipixel ask` (auto)"
+    )
+    parser.add_argument(
+        "--no-memory",
+        action="store_true",
+        help="follow objects, but tell the language model nothing of them: what a question gets without injection",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("raster", "window"),
+        help="order in which memory is pooled; another than the checkpoint's own measures the mismatch",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.set_defaults(run=run)
 
@@ -32,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from unipixel.processor import Processor
     from unipixel.train.evaluation.world import evaluate
 
-    model = UniPixel.from_pretrained(args.model, device=args.device)
+    model = UniPixel.from_pretrained(args.model, device=args.device, memory_pool_order=args.pooling)
     report = evaluate(
         model,
         Processor.from_pretrained(args.model),
@@ -41,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         num_frames=args.frames or None,
         render_size=args.render_size or None,
+        anchor=args.anchor,
+        has_memory=not args.no_memory,
     )
     if args.json:
         print(json.dumps(report))
@@ -49,6 +64,6 @@ def run(args: argparse.Namespace) -> int:
         for kind, figures in report[task].items():
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())
             print(f"{task:8} {kind:14} {shown}")
-    for name in ("no_target", "follow_up", "baselines", "num_samples"):
+    for name in ("no_target", "follow_up", "prefill", "exchange", "baselines", "settings", "num_samples"):
         print(f"{name}: {json.dumps(report[name])}")
     return 0
