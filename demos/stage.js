@@ -67,7 +67,7 @@ function refreshTools() {
     if (item.id) button.style.setProperty('--up-object', item.color);
     return button;
   }));
-  const whom = state.object ? ` It belongs to [${state.object}]; choose “+ New object” for another one.` : '';
+  const whom = state.object ? ` This goes to [${state.object}]; choose “+ New object” for another one.` : '';
   at('[data-hint]').textContent = hints[state.tool] + whom;
   at('[data-use-mask]').hidden = at('[data-clear-mask]').hidden = state.tool !== 'brush' || !state.painted;
   picture.dataset.tool = state.tool;
