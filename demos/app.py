@@ -167,9 +167,7 @@ class Demo:
                 try:
                     visitor = self.store.get(wanted)
                 except UnknownVisitorError:
-                    message = (
-                        "The session of this link is not known here, or has expired. Here is a new one."
-                    )
+                    message = "The session of this link is not known here, or has expired. Here is a new one."
             visitor = visitor or self.store.open()
         except VisitorError as error:
             return {notice: error_html(str(error))}
