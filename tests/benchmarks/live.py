@@ -1,0 +1,114 @@
+"""How a live session keeps up: frames per second, latency, and frames dropped.
+
+Run: PYTHONPATH=.:tests python tests/benchmarks/live.py --objects 3 --seconds 60 [--tiny] --json
+
+A drawn source plays at its rate, whether or not anybody is ready; a frame that is overtaken by a newer one
+while the model works is dropped. Latency is the time from the moment that a frame is shown to its masks.
+The first seconds, in which objects are prompted and buffers grow, do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from moving_discs import MovingDiscs
+from tiny_checkpoint import save_checkpoint
+
+from unipixel.frames import Frame
+from unipixel.live import LiveSession
+from unipixel.model import UniPixel
+from unipixel.newest import NewestFrames
+from unipixel.processor import Processor
+from unipixel.prompts import PointPrompt
+
+
+class Camera:
+    """Yields frames at their times by the clock; what nobody takes is gone."""
+
+    def __init__(self, discs: MovingDiscs, *, fps: float, seconds: float) -> None:
+        self._discs, self._fps, self._seconds = discs, fps, seconds
+        self._started = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Play once."""
+        self._started = time.perf_counter()
+        for index in range(round(self._fps * self._seconds)):
+            shown_at = index / self._fps
+            time.sleep(max(0.0, self._started + shown_at - time.perf_counter()))
+            yield Frame(index, shown_at, self._discs.frame(index))
+
+    def age(self, frame: Frame) -> float:
+        """Seconds since a frame was shown."""
+        return time.perf_counter() - self._started - frame.timestamp_seconds
+
+
+def follow(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up: float) -> dict[str, Any]:
+    """Follow every disc until the camera stops, and return the figures after the warm-up."""
+    latencies: list[float] = []
+    before: tuple[float, float, int] | None = None
+    with NewestFrames(camera) as frames:
+        for number, frame in enumerate(frames):
+            session.step(frame)
+            if number == 0:
+                for row, (x, y) in enumerate(discs.centres(frame.index)):
+                    session.prompt(row + 1, PointPrompt(float(x), float(y), frame_index=frame.index))
+            if before is not None:
+                latencies.append(camera.age(frame))
+            elif frame.timestamp_seconds >= warm_up:
+                before = time.perf_counter(), time.process_time(), frames.num_dropped
+        if before is None or not latencies:
+            raise ValueError(f"the source ended within the warm-up of {warm_up:g} s: give more --seconds")
+        elapsed = time.perf_counter() - before[0]
+        return {
+            "frames_per_second": round(len(latencies) / elapsed, 2),
+            "latency_seconds_median": round(float(np.median(latencies)), 4),
+            "latency_seconds_95": round(float(np.percentile(latencies, 95)), 4),
+            "frames_followed": len(latencies),
+            "frames_dropped": frames.num_dropped - before[2],
+            "processor_seconds_per_frame": round((time.process_time() - before[1]) / len(latencies), 4),
+            "kept_bytes": session.scene.num_bytes,
+        }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="unipixel-nano", help="bundled name, folder or hub id (%(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny model of random weights instead")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--objects", type=int, default=3)
+    parser.add_argument("--fps", type=float, default=30.0, help="rate of the source (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the source (%(default)s)")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds that do not count (%(default)s)")
+    parser.add_argument("--size", default="1280x720", help="of the source (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    width, height = (int(side) for side in arguments.size.split("x"))
+    discs = MovingDiscs(arguments.objects, width=width, height=height)
+    with tempfile.TemporaryDirectory() as folder:
+        source = str(save_checkpoint(Path(folder))) if arguments.tiny else arguments.model
+        model = UniPixel.from_pretrained(source, device=arguments.device)
+        session = LiveSession(model, Processor.from_pretrained(source))
+    camera = Camera(discs, fps=arguments.fps, seconds=arguments.seconds)
+    figures = follow(session, camera, discs, warm_up=arguments.warm_up)
+    report = {
+        "model": "tiny" if arguments.tiny else arguments.model, "objects": arguments.objects,
+        "source": f"{arguments.size} at {arguments.fps:g}", "threads": torch.get_num_threads(), **figures,
+    }  # fmt: skip
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    for name, value in report.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
