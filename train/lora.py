@@ -15,6 +15,7 @@ _LORA_SUFFIXES = ("q_proj", "k_proj", "v_proj", "o_proj", "attn.qkv", "attn.proj
 _REFERENCE = ("prompt_encoder.ref_proj", "prompt_encoder.tem_emb", "prompt_encoder.tem_proj")
 _PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("model.visual",),
+    "words": ("model.language_model", "lm_head"),
     "pretrain": ("",),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),
@@ -56,7 +57,7 @@ def select_parts(model: UniPixel, stage: str, lora: LoraRecipe | None = None) ->
 
     Args:
         model: Changed in place.
-        stage: `eyes`, `pretrain`, `stage1`, `stage2`, `stage3` or `tune`.
+        stage: `eyes`, `words`, `pretrain`, `stage1`, `stage2`, `stage3` or `tune`.
         lora: Low-rank updates, where the stage has them.
 
     Returns:

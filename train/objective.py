@@ -17,7 +17,9 @@ from unipixel.train.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, box_tokens
-from unipixel.train.sight import MOVING_PLACES, SightHead
+from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead
+
+_POINTING_WEIGHT = 3.0
 
 
 class EyesObjective(nn.Module):
@@ -50,6 +52,7 @@ class UniPixelObjective(nn.Module):
         has_sight = self.weights.sight > 0
         self.eyes = EyesObjective(model).head if has_sight else None
         self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if has_sight else None
+        self.pointing = PointingHead(model.config.width) if has_sight else None
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
@@ -61,14 +64,14 @@ class UniPixelObjective(nn.Module):
         hidden, middle = self._read(inputs, features)
         figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
         loss = figures["text"]
-        if self.eyes is not None and self.sight is not None and batch.sights:
-            seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), batch.sights)
-            is_visual = torch.isin(inputs.input_ids, torch.tensor(self.model.config.rope_layout.visual_ids))
-            figures |= self.sight(middle[is_visual.to(middle.device)], batch.sights)
-            loss = loss + self.weights.sight * (figures["sight"] + seen["sight"])
+        is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
+        if batch.sights:
+            sight, seen = self._sight_loss(features, middle, is_named, inputs, batch.sights)
+            loss = loss + self.weights.sight * sight
+            figures |= seen
         if len(batch.places):
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
-            states = hidden[:, :-1][inputs.input_ids[:, 1:] == self.model.config.seg_token_id]
+            states = hidden[:, :-1][is_named]
             if self.weights.place:
                 figures["place"] = self._place_loss(states, batch.places)
                 loss = loss + self.weights.place * figures["place"]
@@ -91,6 +94,26 @@ class UniPixelObjective(nn.Module):
         finally:
             handle.remove()
         return hidden, seen[0]
+
+    def _sight_loss(
+        self,
+        features: Sequence[VideoFeatures],
+        middle: Tensor,
+        is_named: Tensor,
+        inputs: ModelInputs,
+        sights: Sequence[Sight],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.eyes is None or self.sight is None or self.pointing is None:
+            raise RuntimeError("what is where was given, but the recipe does not ask for it: set losses.sight")
+        seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), sights)
+        visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
+        is_visual = torch.isin(inputs.input_ids, visual_ids)
+        figures = self.sight(middle[is_visual], sights)
+        asked = [states[where] for states, where in zip(middle[:, :-1], is_named, strict=True)]
+        cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
+        figures |= self.pointing(asked, cells, sights)
+        total = seen["sight"] + figures["sight"] + _POINTING_WEIGHT * (figures["pointing"] + figures["naming"])
+        return total, {**figures, "eyes": seen["looks"]}
 
     def _place_loss(self, states: Tensor, places: Tensor) -> Tensor:
         is_known = ~places.flatten(1).isnan().any(dim=1)

@@ -10,7 +10,7 @@ O objects, H, W frame size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,21 +41,34 @@ class Sight:
         looks: (N, A) a word's number by attribute, 0 on the background, -1 where it cannot be told.
         places: (N, P) see `STILL_PLACES` and `MOVING_PLACES`; positions in [-1, 1], sizes as shares of the frame,
             NaN where there is no object.
+        covers: (G, N) share of each cell that the object of each `<|seg|>` about the clip covers; (0, N) where
+            there is none.
+        named: (G, A) the looks of these objects.
     """
 
     looks: Tensor
     places: Tensor
+    covers: Tensor
+    named: Tensor
 
 
-def see_clip(sample: Sample, layout: ClipLayout) -> Sight:
+def see_clip(sample: Sample, layout: ClipLayout, *, named: Sequence[int] = ()) -> Sight:
     """Describe a drawn clip on the grid of the language model's tokens.
 
     Args:
         sample: Of the drawn world, with its scene.
         layout: How the model sees the clip.
+        named: Objects of the masks in the text, in its order.
     """
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
-    return see(_paired(sample.clip.masks, t), look_numbers(sample), grid=(rows, columns))
+    masks = _paired(sample.clip.masks, t)
+    words = look_numbers(sample)
+    sight = see(masks, words, grid=(rows, columns))
+    if not named or words is None:
+        return sight
+    chosen = [sample.clip.object_ids.index(object_id) for object_id in named]
+    covers = nn.functional.adaptive_avg_pool2d(masks[chosen], (rows, columns)).flatten(1)
+    return replace(sight, covers=covers, named=words[chosen])
 
 
 def look_numbers(sample: Sample) -> Tensor | None:
@@ -85,7 +98,8 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     axes = [torch.linspace(-1, 1, count) if count > 1 else torch.zeros(1) for count in (t, rows, columns)]
     time, row, column = torch.meshgrid(*axes, indexing="ij")
     places = torch.cat([torch.stack([column, row], dim=-1), courses, time[..., None]], dim=-1)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2))
+    unnamed = torch.empty(0, t * rows * columns), torch.empty(0, len(_WORDS), dtype=torch.long)
+    return Sight(looks.flatten(0, 2), places.flatten(0, 2), *unnamed)
 
 
 def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:
@@ -161,3 +175,65 @@ class SightHead(nn.Module):
             figures["places"] = error.detach()
             loss = loss + _PLACE_WEIGHT * error
         return {"sight": loss, **figures}
+
+
+class LookReader(nn.Module):
+    """Reads from a state the look of the object that it means."""
+
+    def __init__(self, width: int) -> None:
+        """Build the head for states of a width D."""
+        super().__init__()
+        self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(_SIZES)))
+
+    def forward(self, states: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy and the share of attributes read right.
+
+        Args:
+            states: (G, D).
+            named: (G, A) numbers of words; -1 is not asked for.
+        """
+        parts = self.layers(states).split(_SIZES, dim=-1)
+        wrong = [
+            nn.functional.cross_entropy(scores, column, reduction="none", ignore_index=-1)
+            for scores, column in zip(parts, named.T, strict=True)
+        ]
+        right = [scores.argmax(dim=-1) == column for scores, column in zip(parts, named.T, strict=True)]
+        is_asked = named.T >= 0
+        count = is_asked.sum().clamp(min=1)
+        return torch.stack(wrong).sum() / count, (torch.stack(right) & is_asked).sum().detach() / count
+
+
+class PointingHead(nn.Module):
+    """Asks the state that a mask comes from what it means: the look of the object, and the cells where it is.
+
+    The look alone teaches a model to listen to the question, the cells to look for what it heard. Without the
+    first, neither is learned: there is nothing to look for as long as nothing was heard.
+    """
+
+    def __init__(self, width: int, *, hidden: int = 64) -> None:
+        """Build the head for states of a width D."""
+        super().__init__()
+        self.asks = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, hidden))
+        self.cells = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, hidden))
+        self.looks = LookReader(width)
+
+    def forward(self, states: Sequence[Tensor], cells: Sequence[Tensor], sights: Sequence[Sight]) -> dict[str, Tensor]:
+        """Return the mean cross-entropies over all masks: `pointing` of cells, `naming` of looks.
+
+        Args:
+            states: Per clip (G, D) states that its masks come from.
+            cells: Per clip (N, D) states of its visual tokens.
+            sights: One per clip.
+        """
+        losses = [cells[0].new_zeros(0)]
+        for asked, seen, sight in zip(states, cells, sights, strict=True):
+            covers = sight.covers.to(seen.device)
+            if not len(covers):
+                continue
+            scores = self.asks(asked) @ self.cells(seen).T
+            shares = covers / covers.sum(dim=1, keepdim=True).clamp(min=1e-6)
+            losses.append(nn.functional.cross_entropy(scores, shares, reduction="none"))
+        pointing = torch.cat(losses)
+        named = torch.cat([sight.named for sight in sights]).to(pointing.device)
+        naming, _ = self.looks(torch.cat(list(states)), named)
+        return {"pointing": pointing.mean() if len(pointing) else pointing.sum(), "naming": naming}

@@ -24,6 +24,7 @@ from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sources import ExampleDataset, SampleSource
 from unipixel.train.start import load_segmenter, load_start
+from unipixel.train.words import PhraseCollator, PhraseDataset, WordsObjective
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def prepare(recipe: Recipe) -> Job:
         OSError: Weights or data cannot be read.
     """
     torch.manual_seed(recipe.seed)
-    return _prepare_segmenter(recipe) if recipe.stage == "segmenter" else _prepare_model(recipe)
+    special = {"segmenter": _prepare_segmenter, "words": _prepare_words}
+    return special.get(recipe.stage, _prepare_model)(recipe)
 
 
 def _prepare_segmenter(recipe: Recipe) -> Job:
@@ -69,6 +71,18 @@ def _prepare_segmenter(recipe: Recipe) -> Job:
     )
     dataset = tracks.TrackDataset(_schedule(recipe), settings)
     return Job(objective, dataset, tracks.collate_tracks, lambda folder: save_segmenter(objective, folder))
+
+
+def _prepare_words(recipe: Recipe) -> Job:
+    """The language model's own training on phrases."""
+    model, processor = load_start(recipe)
+    select_parts(model, recipe.stage)
+    count = recipe.loop.max_steps * recipe.loop.accumulation * recipe.loop.batch_size * _num_processes()
+    dataset = PhraseDataset(count=count, seed=recipe.seed, max_turns=recipe.data.max_turns)
+    return Job(
+        WordsObjective(model), dataset, PhraseCollator(processor),
+        lambda folder: save_result(recipe, model, processor, folder),
+    )  # fmt: skip
 
 
 def _prepare_model(recipe: Recipe) -> Job:
@@ -127,11 +141,14 @@ def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[i
 
 def _schedule(recipe: Recipe) -> GroupSchedule:
     loop = recipe.loop
-    # Set by torchrun and accelerate; a run on one device has none.
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     return GroupSchedule(
         recipe.data.tasks,
         num_rounds=loop.max_steps * loop.accumulation,
-        batch_size=loop.batch_size * num_processes,
+        batch_size=loop.batch_size * _num_processes(),
         seed=recipe.seed,
     )
+
+
+def _num_processes() -> int:
+    """Processes of the run; set by torchrun and accelerate, a run on one device has none."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

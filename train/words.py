@@ -1,0 +1,123 @@
+"""Phrases alone: a language model that comes from nothing learns to listen before it learns to look.
+
+What a phrase says of an object must reach the state that its mask comes from. Where the words stand among
+hundreds of visual tokens that mean nothing yet, that is not learned; without the tokens it takes minutes.
+
+Shape letters: B conversations, L tokens, G masks, A attributes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from unipixel.model import UniPixel
+from unipixel.processor import Processor, Sample
+from unipixel.special import SEG
+from unipixel.templates import segmentation_question
+from unipixel.tokens import Turn
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.losses import text_loss
+from unipixel.train.sight import LookReader
+
+_NOUNS = ("object", "shape", "thing", "figure", "one")
+_ANSWERS = (f"It is {SEG}.", f"Sure, it is {SEG}.", f"The mask is {SEG}.")
+_MENTIONED = 0.6
+
+
+@dataclass(frozen=True)
+class WordBatch:
+    """Conversations without a clip.
+
+    Attributes:
+        encoded: Their tokens; every one of them is learned.
+        named: (G, A) numbers of the words that each phrase says, -1 where it does not say the attribute.
+        broken: None of them are.
+    """
+
+    encoded: Sample
+    named: Tensor
+    broken: tuple[()] = ()
+
+
+class PhraseDataset(Dataset):
+    """Seeded phrases, several to a conversation."""
+
+    def __init__(self, *, count: int, seed: int, max_turns: int) -> None:
+        """Describe a run.
+
+        Args:
+            count: Conversations.
+            seed: Decides them all.
+            max_turns: Phrases of a conversation at most.
+        """
+        self._count, self._seed, self._max_turns = count, seed, max_turns
+
+    def __len__(self) -> int:
+        """Conversations of the run."""
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[list[Turn], list[list[int]]]:
+        """Return the turns and what their phrases say."""
+        generator = random.Random(self._seed * 1_000_003 + index)
+        turns, named = [], []
+        for _ in range(generator.randint(1, self._max_turns)):
+            said = [generator.randrange(len(words)) + 1 if generator.random() < _MENTIONED else -1
+                    for words in (SHAPES, COLOURS, TEXTURES)]  # fmt: skip
+            shape, colour, texture = said
+            adjectives = [words[number - 1] for words, number in ((COLOURS, colour), (TEXTURES, texture)) if number > 0]
+            generator.shuffle(adjectives)
+            noun = SHAPES[shape - 1] if shape > 0 else generator.choice(_NOUNS)
+            phrase = " ".join(("the", *adjectives, noun))
+            num_frames = generator.choice((1, 8))
+            question = segmentation_question(phrase, num_frames=num_frames, generator=generator)
+            turns.append(Turn(question, generator.choice(_ANSWERS)))
+            named.append(said)
+        return turns, named
+
+
+class PhraseCollator:
+    """Writes conversations down for one model."""
+
+    def __init__(self, processor: Processor) -> None:
+        """Prepare for a processor's tokens."""
+        self._processor = processor
+
+    def __call__(self, items: Sequence[tuple[list[Turn], list[list[int]]]]) -> dict[str, WordBatch]:
+        """Return the batch under the objective's keyword."""
+        encoded = self._processor.stack([self._processor.encode(turns) for turns, _ in items])
+        named = torch.tensor([said for _, own in items for said in own])
+        return {"batch": WordBatch(encoded, named)}
+
+
+class WordsObjective(nn.Module):
+    """A model's language model, which reads phrases and says what they said."""
+
+    def __init__(self, model: UniPixel) -> None:
+        super().__init__()
+        self.model = model
+        self.looks = LookReader(model.config.width)
+
+    def forward(self, batch: WordBatch) -> dict[str, Tensor]:
+        """Return `loss` and its parts."""
+        inputs = batch.encoded.inputs.to(self.model.device)
+        embedded = self.model.embed(inputs, ())
+        layers = self.model.model.language_model.layers
+        seen: list[Tensor] = []
+        handle = layers[len(layers) * 2 // 3 - 1].register_forward_hook(lambda _layer, _given, out: seen.append(out))
+        try:
+            hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
+        finally:
+            handle.remove()
+        labels = inputs.input_ids
+        if inputs.attention_mask is not None:
+            labels = labels.masked_fill(~inputs.attention_mask, -100)
+        text = text_loss(hidden, labels, score=self.model.logits)
+        is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
+        naming, right = self.looks(seen[0][:, :-1][is_named], batch.named.to(self.model.device))
+        return {"loss": text + naming, "text": text.detach(), "naming": naming.detach(), "right": right}
