@@ -6,8 +6,11 @@ Shape letters: B samples, L tokens, D language width, M tracks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unipixel.inputs import ModelInputs, VideoFeatures
@@ -17,9 +20,27 @@ from unipixel.train.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, box_tokens
-from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead
+from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead, attention_loss
 
 _POINTING_WEIGHT = 3.0
+_HEADS_FILE = "heads.safetensors"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """States of a batch.
+
+    Attributes:
+        hidden: (B, L, D) before the final norm.
+        middle: (B, L, D) those that a third of the layers still read.
+        queries: (B, H, L, d) of some heads of the layer that reads `middle` first, after their rotation.
+        keys: (B, H, L, d) likewise.
+    """
+
+    hidden: Tensor
+    middle: Tensor
+    queries: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class EyesObjective(nn.Module):
@@ -53,6 +74,23 @@ class UniPixelObjective(nn.Module):
         self.eyes = EyesObjective(model).head if has_sight else None
         self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if has_sight else None
         self.pointing = PointingHead(model.config.width) if has_sight else None
+        # Corners in plain numbers are learned at once, SAM's own code of them only after they are.
+        width = model.config.width
+        corners = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 4))
+        self.corners = corners if self.weights.place else None
+
+    def save_heads(self, folder: Path) -> None:
+        """Write the heads that are not part of the model, so that a later stage goes on with them."""
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if not _is_model(name)}
+        if state:
+            save_file(state, folder / _HEADS_FILE, metadata={"format": "pt"})
+
+    def load_heads(self, folder: Path) -> None:
+        """Take over the heads of an earlier stage where it left any that this one has."""
+        if (folder / _HEADS_FILE).is_file():
+            wanted = self.state_dict()
+            found = load_file(folder / _HEADS_FILE)
+            self.load_state_dict({name: found[name] for name in found if name in wanted}, strict=False)
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
@@ -61,49 +99,67 @@ class UniPixelObjective(nn.Module):
             return {"loss": _no_loss(self.model)}
         inputs = batch.encoded.inputs
         features = self.model.encode_videos(inputs.videos)
-        hidden, middle = self._read(inputs, features)
+        reading = self._read(inputs, features)
+        hidden = reading.hidden
         figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
         loss = figures["text"]
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         if batch.sights:
-            sight, seen = self._sight_loss(features, middle, is_named, inputs, batch.sights)
+            sight, seen = self._sight_loss(features, reading, is_named, inputs, batch.sights)
             loss = loss + self.weights.sight * sight
             figures |= seen
         if len(batch.places):
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
             states = hidden[:, :-1][is_named]
-            if self.weights.place:
-                figures["place"] = self._place_loss(states, batch.places)
-                loss = loss + self.weights.place * figures["place"]
+            if self.corners is not None:
+                figures |= self._place_losses(states, batch.places, self.corners)
+                loss = loss + self.weights.place * (figures["place"] + figures["corners"])
             if len(batch.owners):
                 masks = self._mask_loss(states[batch.owners], batch)
                 loss = loss + masks.pop("loss")
                 figures |= masks
         return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
 
-    def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures]) -> tuple[Tensor, Tensor]:
-        """States (B, L, D) before the final norm, and those that a third of the layers still read."""
+    def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures]) -> _Reading:
         embedded = self.model.embed(inputs, features)
-        layers = self.model.model.language_model.layers
-        seen: list[Tensor] = []
-        handle = layers[len(layers) * 2 // 3 - 1].register_forward_hook(
-            lambda _layer, _given, state: seen.append(state)
-        )
+        decoder = self.model.model.language_model
+        tap = len(decoder.layers) * 2 // 3
+        attention = decoder.layers[tap].self_attn
+        seen: dict[str, Tensor] = {}
+        handles = [
+            module.register_forward_hook(lambda _layer, _given, out, name=name: seen.update({name: out}))
+            for name, module in (
+                ("middle", decoder.layers[tap - 1]),
+                ("queries", attention.q_proj),
+                ("keys", attention.k_proj),
+            )
+        ]
         try:
             hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
         finally:
-            handle.remove()
-        return hidden, seen[0]
+            for handle in handles:
+                handle.remove()
+        if self.sight is None:
+            return _Reading(hidden, seen["middle"])
+        turns = decoder.rotary_emb(embedded.embeds, embedded.position_ids)
+        queries, keys = (
+            _turned(seen[name].unflatten(-1, (-1, attention.head_dim)).transpose(1, 2), *turns)
+            for name in ("queries", "keys")
+        )
+        # One head of each group that shares its keys.
+        queries = queries[:, :: queries.shape[1] // keys.shape[1]]
+        return _Reading(hidden, seen["middle"], queries, keys)
 
     def _sight_loss(
         self,
         features: Sequence[VideoFeatures],
-        middle: Tensor,
+        reading: _Reading,
         is_named: Tensor,
         inputs: ModelInputs,
         sights: Sequence[Sight],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.eyes is None or self.sight is None or self.pointing is None:
+        middle, queries, keys = reading.middle, reading.queries, reading.keys
+        if self.eyes is None or self.sight is None or self.pointing is None or queries is None or keys is None:
             raise RuntimeError("what is where was given, but the recipe does not ask for it: set losses.sight")
         seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), sights)
         visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
@@ -112,15 +168,23 @@ class UniPixelObjective(nn.Module):
         asked = [states[where] for states, where in zip(middle[:, :-1], is_named, strict=True)]
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
         figures |= self.pointing(asked, cells, sights)
-        total = seen["sight"] + figures["sight"] + _POINTING_WEIGHT * (figures["pointing"] + figures["naming"])
+        asking = nn.functional.pad(is_named, (0, 1))
+        figures["attention"] = attention_loss(queries, keys, masks=asking, cells=is_visual, sights=sights)
+        pointed = figures["pointing"] + figures["naming"] + figures["attention"]
+        total = seen["sight"] + figures["sight"] + _POINTING_WEIGHT * pointed
         return total, {**figures, "eyes": seen["looks"]}
 
-    def _place_loss(self, states: Tensor, places: Tensor) -> Tensor:
+    def _place_losses(self, states: Tensor, places: Tensor, corners: nn.Module) -> dict[str, Tensor]:
         is_known = ~places.flatten(1).isnan().any(dim=1)
+        states, places = states[is_known], places[is_known]
         with torch.no_grad():
-            wanted = box_tokens(self.model.sam2, places[is_known])
-        distances = (self.model.mask_tokens(states[is_known]) - wanted) ** 2
-        return distances.mean() if len(distances) else distances.sum()
+            wanted = box_tokens(self.model.sam2, places)
+        shares = places.flatten(1) / self.model.config.segmenter.image_size
+        parts = {
+            "place": (self.model.mask_tokens(states) - wanted) ** 2,
+            "corners": (corners(states) - shares).abs(),
+        }
+        return {name: part.mean() if len(part) else part.sum() for name, part in parts.items()}
 
     def _mask_loss(self, states: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
         tokens = self.model.mask_tokens(states)
@@ -139,3 +203,13 @@ def _no_loss(model: nn.Module) -> Tensor:
     """A loss without effect where every sample was broken, so that all processes still take the step."""
     trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(trained).sum() * 0
+
+
+def _turned(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary positions (arXiv:2104.09864) laid on (B, H, L, d), halves together as Qwen2 has them."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines[:, None] + torch.cat([-second, first], dim=-1) * sines[:, None]
+
+
+def _is_model(name: str) -> bool:
+    return name.startswith("model.")

@@ -237,3 +237,31 @@ class PointingHead(nn.Module):
         named = torch.cat([sight.named for sight in sights]).to(pointing.device)
         naming, _ = self.looks(torch.cat(list(states)), named)
         return {"pointing": pointing.mean() if len(pointing) else pointing.sum(), "naming": naming}
+
+
+def attention_loss(queries: Tensor, keys: Tensor, *, masks: Tensor, cells: Tensor, sights: Sequence[Sight]) -> Tensor:
+    """Ask some heads of a layer to attend, from the state that a mask comes from, to the cells it means.
+
+    Args:
+        queries: (B, H, L, d) after their rotation.
+        keys: (B, H, L, d) after their rotation.
+        masks: (B, L) bool, the states that masks come from.
+        cells: (B, L) bool, the visual tokens.
+        sights: One per clip, and one clip to a sample.
+
+    Returns:
+        The mean cross-entropy over masks and heads.
+    """
+    losses = [queries.new_zeros(0)]
+    for row, sight in enumerate(sights):
+        covers = sight.covers.to(queries.device)
+        if not len(covers):
+            continue
+        asked = masks[row].nonzero()[:, 0]
+        scores = queries[row][:, asked] @ keys[row].transpose(-1, -2) * queries.shape[-1] ** -0.5  # (H, G, L)
+        later = torch.arange(keys.shape[2], device=keys.device) > asked[:, None]
+        logs = scores.masked_fill(later, float("-inf")).log_softmax(dim=-1)[..., cells[row]]
+        shares = covers / covers.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        losses.append(-(shares * logs).sum(dim=-1).flatten())
+    together = torch.cat(losses)
+    return together.mean() if len(together) else together.sum()

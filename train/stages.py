@@ -95,6 +95,14 @@ def _prepare_model(recipe: Recipe) -> Job:
             enable({"use_reentrant": False})
     is_eyes = recipe.stage == "eyes"
     objective = EyesObjective(model) if is_eyes else UniPixelObjective(model, weights=recipe.losses)
+    if isinstance(objective, UniPixelObjective) and recipe.model.start is not None:
+        objective.load_heads(Path(recipe.model.start))
+
+    def save(folder: Path) -> None:
+        save_result(recipe, model, processor, folder, lora=lora)
+        if isinstance(objective, UniPixelObjective):
+            objective.save_heads(folder)
+
     has_sight = is_eyes or recipe.losses.sight > 0
     builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=has_sight)
     dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)
@@ -102,7 +110,7 @@ def _prepare_model(recipe: Recipe) -> Job:
         objective,
         dataset,
         ExampleCollator(processor, _mask_plan(recipe)),
-        lambda folder: save_result(recipe, model, processor, folder, lora=lora),
+        save,
         _validation(recipe, model, processor),
     )
 

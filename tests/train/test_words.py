@@ -1,0 +1,62 @@
+"""Phrases without a clip: what is asked of the model is what the phrase says."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import torch
+from byte_model import byte_config
+
+from unipixel.processor import Processor
+from unipixel.tokens import load_tokenizer
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.recipe_files import load_recipe
+from unipixel.train.sight import Sight, attention_loss
+from unipixel.train.stages import prepare
+from unipixel.train.words import PhraseCollator, PhraseDataset
+
+
+def test_phrases_say_what_is_asked_of_them() -> None:
+    dataset = PhraseDataset(count=200, seed=3, max_turns=3)
+    counts = set()
+    for turns, named in (dataset[index] for index in range(len(dataset))):
+        counts.add(len(turns))
+        for turn, said in zip(turns, named, strict=True):
+            words = set(re.findall(r"[a-z]+", turn.question))
+            for row, number in zip((SHAPES, COLOURS, TEXTURES), said, strict=True):
+                mentioned = [place + 1 for place, word in enumerate(row) if word in words]
+                assert mentioned == ([number] if number > 0 else [])
+    assert counts == {1, 2, 3}
+
+
+def test_collator_has_a_row_per_mask_and_no_clip() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    dataset = PhraseDataset(count=4, seed=1, max_turns=3)
+    batch = PhraseCollator(processor)([dataset[index] for index in range(4)])["batch"]
+    ids = batch.encoded.inputs.input_ids
+    assert int((ids == processor.config.seg_token_id).sum()) == len(batch.named)
+    assert not batch.encoded.inputs.videos
+
+
+def test_words_stage_moves_the_language_model_alone(tmp_path: Path) -> None:
+    job = prepare(load_recipe("nano/words", [f"output={tmp_path}", "model={sizes='sizes.toml'}", "loop.batch_size=2"]))
+    figures = job.objective(**job.collate([job.dataset[0], job.dataset[1]]))
+    figures["loss"].backward()
+    moved = {name for name, value in job.objective.named_parameters() if value.grad is not None and value.grad.any()}
+    assert any("language_model.layers.0.self_attn" in name for name in moved)
+    assert not any(part in name for name in moved for part in ("visual", "sam2", "seg_head", "msk_proj"))
+
+
+def test_attention_that_is_even_costs_the_logarithm_of_what_is_seen() -> None:
+    queries, keys = torch.zeros(1, 2, 6, 4), torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0))
+    masks = torch.tensor([[False, False, False, False, True, False]])
+    cells = torch.tensor([[False, True, True, True, False, False]])
+    sight = Sight(torch.zeros(3, 3), torch.zeros(3, 11), torch.tensor([[0.0, 0.5, 0.5]]), torch.zeros(1, 3))
+    even = attention_loss(queries, keys, masks=masks, cells=cells, sights=[sight])
+    # The state and the four tokens before it; the one after it is out of reach.
+    assert math.isclose(even.item(), math.log(5), rel_tol=1e-5)
+    queries[0, :, 4, 0], keys[0, :, :, 0] = 100.0, torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 9.0])
+    sure = attention_loss(queries, keys, masks=masks, cells=cells, sights=[sight])
+    assert math.isclose(sure.item(), math.log(2), rel_tol=1e-4)
