@@ -59,6 +59,7 @@ def configure(sizes: Mapping[str, Any], tokenizer: Tokenizer, *, image_size: int
         seg_token_id=seg,
         mem_token_id=mem,
         memory_pool_order="raster",
+        eos_token_ids=(end,),
     )
 
 

@@ -197,9 +197,10 @@ def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the `eos_token_id` of the first mapping that has one; a number or a list there."""
+    """Return the `eos_token_id` of the first mapping that has any; a number or a list there."""
     for source in sources:
         ids = source.get("eos_token_id")
-        if ids is not None:
+        # An empty list says nothing: an answer that nothing ends would go on to its last allowed token.
+        if ids is not None and ids != []:
             return tuple(int(token) for token in ids) if isinstance(ids, (list, tuple)) else (int(ids),)
     return ()

@@ -26,7 +26,9 @@ from unipixel.train.evaluation.tally import score_masks
 def measure(folder: Path, model: str) -> dict[str, float]:
     """Return J&F of tracking and of copying for one sequence, the means over its objects."""
     truth = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))])
-    ids = [int(value) for value in np.unique(truth[0]) if value not in (0, 255)]
+    values = [int(value) for value in np.unique(truth[0]) if value]
+    # 255 leaves pixels out where there are ids besides it, and is the object where it is alone.
+    ids = [value for value in values if value != 255] or values
     scene = Scene(load_segmenter(model), str(folder / "images"), memory_dtype=torch.bfloat16)
     for object_id in ids:
         scene.prompt(object_id, MaskPrompt(truth[0] == object_id, frame_index=0))
