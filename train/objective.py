@@ -74,7 +74,7 @@ class UniPixelObjective(nn.Module):
         self.eyes = EyesObjective(model).head if has_sight else None
         self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if has_sight else None
         self.pointing = PointingHead(model.config.width) if has_sight else None
-        # Corners in plain numbers are learned at once, SAM's own code of them only after they are.
+        # The same corners as plain numbers: a simpler target beside SAM's own code of them.
         width = model.config.width
         corners = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 4))
         self.corners = corners if self.weights.place else None
