@@ -159,7 +159,7 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
         rows.append(int(row))
     labels = labels[rows] if rows else labels[:0]
     if group.endswith("image") and rng.random() < _NOTHING_SHARE:
-        nothing = _box_around_nothing(masks[:, 0].any(axis=0), side, rng)
+        nothing = _box_around_nothing(np.asarray(masks[:, 0].any(axis=0)), side, rng)
         if nothing is not None:
             kinds, coords = [*kinds, "place"], [*coords, nothing]
             labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])

@@ -39,7 +39,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
                             assert looks[pair, row, column].tolist() == words
                             middle = [seen[:, 1].mean() * 2 / width - 1, seen[:, 0].mean() * 2 / height - 1]
                             np.testing.assert_allclose(places[pair, row, column, 2:4], middle, atol=1e-4)
-        empty = ~sample.clip.masks.any(axis=(0, 1))
+        empty = ~np.asarray(sample.clip.masks.any(axis=(0, 1)))
         if empty[: int(height / rows), : int(width / columns)].all():
             assert looks[:, 0, 0].eq(0).all()
             assert places[:, 0, 0, 2:10].isnan().all()
