@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from unipixel.checkpoint import load_segmenter
     from unipixel.commands._prompts import marks, read_prompts
     from unipixel.commands._results import ResultWriter, progress
+    from unipixel.following import MAX_FEATURE_BYTES
     from unipixel.scene import Scene
     from unipixel.video import open_video
 
@@ -46,13 +47,21 @@ def run(arguments: argparse.Namespace) -> int:
         video = open_video(arguments.video, max_frames=arguments.max_frames)
         started = time.perf_counter()
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
-        scene = Scene(segmenter, video, memory_dtype=torch.bfloat16, is_postprocessed=arguments.postprocess)
+        is_in_order = all(min(prompt.frame_index for prompt in own) == 0 for own in prompts.values())
+        scene = Scene(
+            segmenter,
+            video,
+            memory_dtype=torch.bfloat16,
+            is_postprocessed=arguments.postprocess,
+            # A pass in order meets no frame twice: what was encoded need not be kept.
+            max_feature_bytes=1 if is_in_order else MAX_FEATURE_BYTES,
+        )
         loaded = time.perf_counter()
         for object_id, own in prompts.items():
             scene.prompt(object_id, *own)
         drawn = marks((object_id, prompt) for object_id, own in prompts.items() for prompt in own)
         frames = progress(scene.track_frames(), total=video.info.num_frames, label="track")
-        if all(min(prompt.frame_index for prompt in own) == 0 for own in prompts.values()):
+        if is_in_order:
             # Frames come in order, so that writing goes along with tracking.
             result = None
             for followed in frames:
