@@ -40,17 +40,6 @@ def open_download(store: VisitorStore, key: str, name: str) -> BinaryIO:
         raise DownloadError(f"{name} was not made yet: ask for the download first") from error
 
 
-def find_download(store: VisitorStore, key: str, name: str) -> Path:
-    """Return where such a file lies, after the checks of `open_download`.
-
-    Raises:
-        UnknownVisitorError: The key belongs to nobody.
-        DownloadError: There is no such file.
-    """
-    open_download(store, key, name).close()
-    return store.get(key).folder / RESULTS_FOLDER / name
-
-
 def _opened_within(folder: Path, name: str) -> BinaryIO:
     """Open a plain file of a folder; neither may be a link."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC

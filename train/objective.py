@@ -20,7 +20,7 @@ from unipixel.train.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, box_tokens
-from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead, attention_loss
+from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead, attention_loss, tapped_layer
 
 _POINTING_WEIGHT = 3.0
 _HEADS_FILE = "heads.safetensors"
@@ -123,7 +123,7 @@ class UniPixelObjective(nn.Module):
     def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures]) -> _Reading:
         embedded = self.model.embed(inputs, features)
         decoder = self.model.model.language_model
-        tap = len(decoder.layers) * 2 // 3
+        tap = tapped_layer(self.model)
         attention = decoder.layers[tap].self_attn
         seen: dict[str, Tensor] = {}
         handles = [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unipixel.clip import ClipLayout
+from unipixel.model import UniPixel
 from unipixel.patches import FRAMES_PER_PAIR
 from unipixel.train.datasets.world import Sample
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
@@ -175,6 +176,14 @@ class SightHead(nn.Module):
             figures["places"] = error.detach()
             loss = loss + _PLACE_WEIGHT * error
         return {"sight": loss, **figures}
+
+
+def tapped_layer(model: UniPixel) -> int:
+    """Return the layer of the language model that first reads what is asked of its states.
+
+    Two thirds of the layers find out what is where; those that are left can still look for it.
+    """
+    return len(model.model.language_model.layers) * 2 // 3
 
 
 class LookReader(nn.Module):

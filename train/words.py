@@ -22,8 +22,8 @@ from unipixel.special import SEG
 from unipixel.templates import segmentation_question
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
-from unipixel.train.losses import text_loss
-from unipixel.train.sight import LookReader
+from unipixel.train.losses import IGNORED_LABEL, text_loss
+from unipixel.train.sight import LookReader, tapped_layer
 
 _NOUNS = ("object", "shape", "thing", "figure", "one")
 _ANSWERS = (f"It is {SEG}.", f"Sure, it is {SEG}.", f"The mask is {SEG}.")
@@ -107,16 +107,16 @@ class WordsObjective(nn.Module):
         """Return `loss` and its parts."""
         inputs = batch.encoded.inputs.to(self.model.device)
         embedded = self.model.embed(inputs, ())
-        layers = self.model.model.language_model.layers
+        asked = self.model.model.language_model.layers[tapped_layer(self.model) - 1]
         seen: list[Tensor] = []
-        handle = layers[len(layers) * 2 // 3 - 1].register_forward_hook(lambda _layer, _given, out: seen.append(out))
+        handle = asked.register_forward_hook(lambda _layer, _given, out: seen.append(out))
         try:
             hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
         finally:
             handle.remove()
         labels = inputs.input_ids
         if inputs.attention_mask is not None:
-            labels = labels.masked_fill(~inputs.attention_mask, -100)
+            labels = labels.masked_fill(~inputs.attention_mask, IGNORED_LABEL)
         text = text_loss(hidden, labels, score=self.model.logits)
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         naming, right = self.looks(seen[0][:, :-1][is_named], batch.named.to(self.model.device))

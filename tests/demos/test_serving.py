@@ -19,7 +19,7 @@ from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, decode
 
 from unipixel.demos.downloads import FILE_NAMES, KINDS
 from unipixel.demos.errors import DownloadError, UnknownVisitorError
-from unipixel.demos.serving import MEDIA_TYPES, find_download, open_download
+from unipixel.demos.serving import MEDIA_TYPES, open_download
 from unipixel.demos.session import Visitor
 from unipixel.demos.store import VisitorStore
 
@@ -132,7 +132,6 @@ class TestServing:
             assert path.suffix in MEDIA_TYPES
             with open_download(store, visitor.key, path.name) as file:
                 assert file.read() == path.read_bytes()
-            assert find_download(store, visitor.key, path.name) == path
 
     def test_nobody_elses_files_are_served(self, store: VisitorStore, visitor: Visitor, tmp_path: Path) -> None:
         visitor.download("coco")
