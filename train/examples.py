@@ -98,7 +98,10 @@ class ExampleBuilder:
         # A question that points is answered on the frame it points at.
         prompted = {name: prompt.frame for name, prompt in sample.prompts.items() if script.prompts}
         anchors = tuple(prompted.get(name, _first_seen(mask)) for name, mask in zip(script.seg_ids, masks, strict=True))
-        sight = see_clip(sample, clip.layout, named=script.seg_ids) if self._has_sight else None
+        memories = [turn.memory for turn in script.turns if turn.memory is not None]
+        sight = None
+        if self._has_sight:
+            sight = see_clip(sample, clip.layout, named=script.seg_ids, memories=memories)
         return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:

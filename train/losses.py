@@ -32,8 +32,8 @@ class LossWeights:
             never learns to read the prompt.
         stride: Pixels along each side of a target that are scored as one; scoring is a third of the time of a
             small segmenter.
-        place: Distance of the language model's mask tokens from those of the object's box, see
-            `unipixel.train.segmentation.box_tokens`.
+        place: Distance of the language model's mask tokens from those that say place and looks of the object, see
+            `unipixel.train.segmentation.object_tokens`.
         sight: What is asked of every visual token, see `unipixel.train.sight`.
     """
 

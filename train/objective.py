@@ -19,7 +19,7 @@ from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
-from unipixel.train.segmentation import MaskTally, box_tokens
+from unipixel.train.segmentation import MaskTally, object_tokens
 from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead, attention_loss, tapped_layer
 
 _POINTING_WEIGHT = 3.0
@@ -33,14 +33,14 @@ class _Reading:
     Attributes:
         hidden: (B, L, D) before the final norm.
         middle: (B, L, D) those that a third of the layers still read.
-        queries: (B, H, L, d) of some heads of the layer that reads `middle` first, after their rotation.
-        keys: (B, H, L, d) likewise.
+        found: (B, L, D) those after the layer that reads `middle`.
+        heads: Queries and keys (B, H, L, d) of some heads by layer, after their rotation.
     """
 
     hidden: Tensor
     middle: Tensor
-    queries: Tensor | None = None
-    keys: Tensor | None = None
+    found: Tensor
+    heads: dict[int, tuple[Tensor, Tensor]]
 
 
 class EyesObjective(nn.Module):
@@ -71,11 +71,12 @@ class UniPixelObjective(nn.Module):
         self.model = model
         self.weights = weights or LossWeights()
         has_sight = self.weights.sight > 0
-        self.eyes = EyesObjective(model).head if has_sight else None
-        self.sight = SightHead(model.config.width, num_places=MOVING_PLACES) if has_sight else None
-        self.pointing = PointingHead(model.config.width) if has_sight else None
-        # The same corners as plain numbers: a simpler target beside SAM's own code of them.
         width = model.config.width
+        self.eyes = EyesObjective(model).head if has_sight else None
+        self.sight = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
+        self.held = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
+        self.pointing = PointingHead(width) if has_sight else None
+        # The corners of the box as plain numbers, as soon as they were found: a simpler target than SAM's tokens.
         corners = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 4))
         self.corners = corners if self.weights.place else None
 
@@ -112,7 +113,7 @@ class UniPixelObjective(nn.Module):
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
             states = hidden[:, :-1][is_named]
             if self.corners is not None:
-                figures |= self._place_losses(states, batch.places, self.corners)
+                figures |= self._place_losses(states, self.corners(reading.found[:, :-1][is_named]), batch)
                 loss = loss + self.weights.place * (figures["place"] + figures["corners"])
             if len(batch.owners):
                 masks = self._mask_loss(states[batch.owners], batch)
@@ -124,31 +125,22 @@ class UniPixelObjective(nn.Module):
         embedded = self.model.embed(inputs, features)
         decoder = self.model.model.language_model
         tap = tapped_layer(self.model)
-        attention = decoder.layers[tap].self_attn
-        seen: dict[str, Tensor] = {}
+        asked = (tap - 2, tap) if self.sight is not None else ()
+        states: dict[int, Tensor] = {}
         handles = [
-            module.register_forward_hook(lambda _layer, _given, out, name=name: seen.update({name: out}))
-            for name, module in (
-                ("middle", decoder.layers[tap - 1]),
-                ("queries", attention.q_proj),
-                ("keys", attention.k_proj),
+            decoder.layers[layer].register_forward_hook(
+                lambda _layer, _given, out, name=layer: states.update({name: out})
             )
+            for layer in {tap - 1, tap, *(layer - 1 for layer in asked)}
         ]
         try:
             hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
         finally:
             for handle in handles:
                 handle.remove()
-        if self.sight is None:
-            return _Reading(hidden, seen["middle"])
-        turns = decoder.rotary_emb(embedded.embeds, embedded.position_ids)
-        queries, keys = (
-            _turned(seen[name].unflatten(-1, (-1, attention.head_dim)).transpose(1, 2), *turns)
-            for name in ("queries", "keys")
-        )
-        # One head of each group that shares its keys.
-        queries = queries[:, :: queries.shape[1] // keys.shape[1]]
-        return _Reading(hidden, seen["middle"], queries, keys)
+        turns = decoder.rotary_emb(embedded.embeds, embedded.position_ids) if asked else ()
+        heads = {layer: _heads(decoder.layers[layer], states[layer - 1], *turns) for layer in asked}
+        return _Reading(hidden, states[tap - 1], states[tap], heads)
 
     def _sight_loss(
         self,
@@ -158,31 +150,45 @@ class UniPixelObjective(nn.Module):
         inputs: ModelInputs,
         sights: Sequence[Sight],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        middle, queries, keys = reading.middle, reading.queries, reading.keys
-        if self.eyes is None or self.sight is None or self.pointing is None or queries is None or keys is None:
+        if self.eyes is None or self.sight is None or self.held is None or self.pointing is None:
             raise RuntimeError("what is where was given, but the recipe does not ask for it: set losses.sight")
+        middle = reading.middle
         seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), sights)
         visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
         is_visual = torch.isin(inputs.input_ids, visual_ids)
+        is_held = inputs.input_ids == self.model.config.mem_token_id
         figures = self.sight(middle[is_visual], sights)
         asked = [states[where] for states, where in zip(middle[:, :-1], is_named, strict=True)]
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
         figures |= self.pointing(asked, cells, sights)
+        early, late = (reading.heads[layer] for layer in sorted(reading.heads))
         asking = nn.functional.pad(is_named, (0, 1))
-        figures["attention"] = attention_loss(queries, keys, masks=asking, cells=is_visual, sights=sights)
-        pointed = figures["pointing"] + figures["naming"] + figures["attention"]
-        total = seen["sight"] + figures["sight"] + _POINTING_WEIGHT * pointed
+        figures["attention"] = attention_loss(
+            *late, asking=asking, cells=is_visual, covers=[sight.covers for sight in sights]
+        )
+        total = seen["sight"] + figures["sight"]
+        total = total + _POINTING_WEIGHT * (figures["pointing"] + figures["naming"] + figures["attention"])
+        if is_held.any():
+            held = [sight.held for sight in sights]
+            figures["held_attention"] = attention_loss(
+                *early, asking=is_held, cells=is_visual, covers=[own.covers for own in held]
+            )
+            known = self.held(middle[is_held], held)
+            figures |= {"held": known["sight"], "held_looks": known["looks"], "held_places": known["places"]}
+            total = total + figures["held"] + figures["held_attention"]
         return total, {**figures, "eyes": seen["looks"]}
 
-    def _place_losses(self, states: Tensor, places: Tensor, corners: nn.Module) -> dict[str, Tensor]:
-        is_known = ~places.flatten(1).isnan().any(dim=1)
-        states, places = states[is_known], places[is_known]
+    def _place_losses(self, states: Tensor, corners: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
+        looks = torch.cat([sight.named for sight in batch.sights]).to(states.device) if batch.sights else None
+        is_known = ~batch.places.flatten(1).isnan().any(dim=1)
+        states, places = states[is_known], batch.places[is_known]
+        looks = torch.zeros(len(places), 1, dtype=torch.long) if looks is None else looks[is_known]
         with torch.no_grad():
-            wanted = box_tokens(self.model.sam2, places)
+            wanted = object_tokens(self.model.sam2, places[:, None], looks)
         shares = places.flatten(1) / self.model.config.segmenter.image_size
         parts = {
             "place": (self.model.mask_tokens(states) - wanted) ** 2,
-            "corners": (corners(states) - shares).abs(),
+            "corners": (corners[is_known] - shares).abs(),
         }
         return {name: part.mean() if len(part) else part.sum() for name, part in parts.items()}
 
@@ -203,6 +209,17 @@ def _no_loss(model: nn.Module) -> Tensor:
     """A loss without effect where every sample was broken, so that all processes still take the step."""
     trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(trained).sum() * 0
+
+
+def _heads(layer: nn.Module, states: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys (B, H, L, d) that a decoder layer makes of states (B, L, D), one head per shared key."""
+    attention = layer.self_attn
+    given = layer.input_layernorm(states)
+    queries, keys = (
+        _turned(project(given).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2), cosines, sines)
+        for project in (attention.q_proj, attention.k_proj)
+    )
+    return queries[:, :: queries.shape[1] // keys.shape[1]], keys
 
 
 def _turned(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

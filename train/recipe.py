@@ -13,6 +13,7 @@ Stage = Literal["segmenter", "eyes", "words", "pretrain", "stage1", "stage2", "s
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["cosine", "linear", "constant"]
 Anchor = Literal["first", "visible"]
+OptimizerName = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class LoopRecipe:
         accumulation: Micro batches per optimiser step.
         learning_rate: Peak rate of everything that has no rate of its own.
         sam2_learning_rate: Peak rate of SAM 2.1; None is `learning_rate`.
+        optimizer: `muon` moves the matrices of hidden layers by Muon, which needs torch 2.9, see
+            `unipixel.train.optimizer`.
         schedule: Course of the rate after the warm-up.
         warmup_share: Share of the steps over which the rate rises.
         weight_decay: Decay of matrices; vectors have none.
@@ -126,6 +129,7 @@ class LoopRecipe:
     accumulation: int = 1
     learning_rate: float = 2e-5
     sam2_learning_rate: float | None = None
+    optimizer: OptimizerName = "adamw"
     schedule: Schedule = "cosine"
     warmup_share: float = 0.03
     weight_decay: float = 0.0

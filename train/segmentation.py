@@ -6,6 +6,7 @@ Shape letters: F frames, B objects, L frames of an object's track, S image size.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from unipixel.tracking.segmentation import FrameFeatures, Segmentation, SegmentP
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
-from unipixel.train.sight import STILL_PLACES, Sight, SightHead
+from unipixel.train.sight import LOOK_SIZES, STILL_PLACES, Sight, SightHead
+
+_CODE_SEED, _CODE_SCALE = 20, 0.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class TrackBatch:
         labels: (B, L, S, S) bool.
         anchors: Prompts by point, box or mask; rows of `labels`.
         place_rows: (b,) rows of objects that are prompted as the language model would do it, by tokens.
-        places: (b, 2, 2) their boxes' corners x, y in pixels.
+        places: (b, K, 2, 2) boxes each of them may have, corners x, y in pixels.
+        looks: (b, A) numbers of the words for their looks, 0 where nothing is said.
         num_frames: What the pointers' time is scaled by; None as for a stream.
         sights: What is where on each frame, a quarter of SAM's input to a side; empty where it is not asked for.
     """
@@ -38,6 +42,7 @@ class TrackBatch:
     anchors: tuple[AnchorPrompts, ...]
     place_rows: Tensor
     places: Tensor
+    looks: Tensor
     num_frames: int | None = None
     sights: tuple[Sight, ...] = ()
 
@@ -61,21 +66,39 @@ class TrackBatch:
             anchors=tuple(anchors),
             place_rows=self.place_rows.to(device),
             places=self.places.to(device),
+            looks=self.looks.to(device),
         )
 
 
-def box_tokens(segmenter: Segmenter, corners: Tensor) -> Tensor:
-    """Tokens (b, 2, C) that say where a box is, as SAM's own prompt encoder would say it.
+def object_tokens(segmenter: Segmenter, boxes: Tensor, looks: Tensor) -> Tensor:
+    """Tokens (b, 2, C) that say where an object is, as SAM's own prompt encoder would say it, and how it looks.
 
-    A language model that starts from nothing learns to write these before it learns to write better ones.
+    A language model that starts from nothing learns to write these before it learns to write better ones. One that
+    is not sure writes the mean of what it holds possible, which is what it is for several boxes here.
 
     Args:
         segmenter: SAM 2.1.
-        corners: (b, 2, 2) left top and right bottom, x, y in pixels of SAM's input.
+        boxes: (b, K, 2, 2) boxes the object may have: left top and right bottom, x, y in pixels of SAM's input.
+        looks: (b, A) numbers of the words for its looks, 0 or less where nothing is said.
     """
     encoder = segmenter.sam_prompt_encoder
-    labels = torch.tensor([[2, 3]], device=corners.device).expand(len(corners), -1)
-    return encoder._embed_points(corners, labels, pad=False)
+    labels = torch.tensor([[2, 3]], device=boxes.device).expand(boxes.shape[0] * boxes.shape[1], -1)
+    places = encoder._embed_points(boxes.flatten(0, 1), labels, pad=False).unflatten(0, boxes.shape[:2]).mean(dim=1)
+    codes = _look_codes(places.shape[-1]).to(places)
+    attributes = torch.arange(len(codes), device=looks.device)
+    return places + codes[attributes, looks.clamp(min=0)].sum(dim=1)
+
+
+@lru_cache(maxsize=4)
+def _look_codes(width: int) -> Tensor:
+    """Codes (A, W, 2, C) of the words of each attribute; fixed, so that nothing has to be kept beside a model."""
+    generator = torch.Generator().manual_seed(_CODE_SEED)
+    codes = torch.zeros(len(LOOK_SIZES), max(LOOK_SIZES), 2, width)
+    for attribute, size in enumerate(LOOK_SIZES):
+        drawn = torch.randn(size - 1, 2, width, generator=generator)
+        # Around zero: the mean over all words says nothing, like number 0.
+        codes[attribute, 1:size] = _CODE_SCALE * (drawn - drawn.mean(dim=0))
+    return codes
 
 
 class SegmenterObjective(nn.Module):
@@ -94,7 +117,7 @@ class SegmenterObjective(nn.Module):
         batch = batch.to(self.segmenter.no_mem_embed.device)
         anchors = batch.anchors
         if len(batch.place_rows):
-            prompt = SegmentPrompt(tokens=box_tokens(self.segmenter, batch.places))
+            prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.places, batch.looks))
             anchors = (*anchors, AnchorPrompts(batch.place_rows, prompt))
         features = self.segmenter.encode(batch.frames)
         tally = MaskTally(self.weights)

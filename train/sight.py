@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unipixel.clip import ClipLayout
+from unipixel.memory.injection import MemoryInjection
 from unipixel.model import UniPixel
 from unipixel.patches import FRAMES_PER_PAIR
 from unipixel.train.datasets.world import Sample
@@ -24,7 +25,7 @@ from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 
 _WORDS = (SHAPES, COLOURS, TEXTURES)
 # Number 0 is the background.
-_SIZES = tuple(len(words) + 1 for words in _WORDS)
+LOOK_SIZES = tuple(len(words) + 1 for words in _WORDS)
 # The cell's own column and row, then column and row of the middle, width and height of what is there.
 STILL_PLACES = 6
 # And how far that has come since it was first seen and since the frame before, and the time.
@@ -32,6 +33,28 @@ MOVING_PLACES = 11
 # A cell belongs to an object that covers this much of it, and to none where nothing covers anything of it.
 _LEAST_COVER = 0.15
 _OBJECT_WEIGHT, _PLACE_WEIGHT = 4.0, 4.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Objects in memory, one row for each of M `<|mem|>`: an object on a pair of frames.
+
+    Attributes:
+        covers: (M, N) share of each cell of the clip that belongs to it.
+        looks: (M, A) numbers of the words for its looks.
+        places: (M, P) as in `Sight`, without the cell's own.
+    """
+
+    covers: Tensor
+    looks: Tensor
+    places: Tensor
+
+    @classmethod
+    def nothing(cls, num_cells: int) -> Held:
+        """Return what a conversation without a memory holds."""
+        return cls(
+            torch.empty(0, num_cells), torch.empty(0, len(_WORDS), dtype=torch.long), torch.empty(0, MOVING_PLACES)
+        )
 
 
 @dataclass(frozen=True)
@@ -45,31 +68,67 @@ class Sight:
         covers: (G, N) share of each cell that the object of each `<|seg|>` about the clip covers; (0, N) where
             there is none.
         named: (G, A) the looks of these objects.
+        held: What stands behind each `<|mem|>` about the clip, in the order of the text.
     """
 
     looks: Tensor
     places: Tensor
     covers: Tensor
     named: Tensor
+    held: Held
 
 
-def see_clip(sample: Sample, layout: ClipLayout, *, named: Sequence[int] = ()) -> Sight:
+def see_clip(
+    sample: Sample, layout: ClipLayout, *, named: Sequence[int] = (), memories: Sequence[MemoryInjection] = ()
+) -> Sight:
     """Describe a drawn clip on the grid of the language model's tokens.
 
     Args:
         sample: Of the drawn world, with its scene.
         layout: How the model sees the clip.
         named: Objects of the masks in the text, in its order.
+        memories: What the conversation remembers, in the order of the text.
     """
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
     words = look_numbers(sample)
     sight = see(masks, words, grid=(rows, columns))
-    if not named or words is None:
+    if words is None:
+        return sight
+    if memories:
+        sight = replace(sight, held=_hold(memories, sample.clip.object_ids, words, _places_of(masks)))
+    if not named:
         return sight
     chosen = [sample.clip.object_ids.index(object_id) for object_id in named]
     covers = nn.functional.adaptive_avg_pool2d(masks[chosen], (rows, columns)).flatten(1)
     return replace(sight, covers=covers, named=words[chosen])
+
+
+def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words: Tensor, places: Tensor) -> Held:
+    """Lay out what stands behind each `<|mem|>`: object by object, one per pair that its mask touches."""
+    covers, looks, seen = [], [], []
+    for memory in memories:
+        for place, object_id in enumerate(memory.object_ids):
+            row = object_ids.index(object_id)
+            for pair in memory.refer_mask[:, place].flatten(1).any(dim=1).nonzero()[:, 0].tolist():
+                cover = torch.zeros(memory.refer_mask[:, place].shape)
+                cover[pair] = memory.refer_mask[pair, place].float()
+                covers.append(cover.flatten())
+                looks.append(words[row])
+                seen.append(places[row, pair])
+    return Held(torch.stack(covers), torch.stack(looks), torch.stack(seen))
+
+
+def _places_of(masks: Tensor) -> Tensor:
+    """Places (O, t, P) of objects (O, t, H, W) themselves: NaN for a cell's own, and where an object is not seen."""
+    courses = torch.from_numpy(_courses(masks.numpy()))
+    num_objects, t = courses.shape[:2]
+    own = torch.full((num_objects, t, 2), float("nan"))
+    return torch.cat([own, courses, _axis(t)[None, :, None].expand(num_objects, t, 1)], dim=-1)
+
+
+def _axis(count: int) -> Tensor:
+    return torch.linspace(-1, 1, count) if count > 1 else torch.zeros(1)
 
 
 def look_numbers(sample: Sample) -> Tensor | None:
@@ -94,13 +153,13 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     is_object = (most >= _LEAST_COVER)[..., None]
     named = words[owner] if words is not None else torch.full((t, rows, columns, len(_WORDS)), -1)
     looks = torch.where(is_object, named, torch.where(most > 0, -1, 0)[..., None])
-    courses = torch.from_numpy(_courses(masks.numpy()))[owner, torch.arange(t)[:, None, None]]
-    courses = torch.where(is_object, courses, float("nan"))
-    axes = [torch.linspace(-1, 1, count) if count > 1 else torch.zeros(1) for count in (t, rows, columns)]
-    time, row, column = torch.meshgrid(*axes, indexing="ij")
-    places = torch.cat([torch.stack([column, row], dim=-1), courses, time[..., None]], dim=-1)
-    unnamed = torch.empty(0, t * rows * columns), torch.empty(0, len(_WORDS), dtype=torch.long)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2), *unnamed)
+    places = _places_of(masks)[owner, torch.arange(t)[:, None, None]]
+    places = torch.where(is_object, places, float("nan"))
+    time, row, column = torch.meshgrid(_axis(t), _axis(rows), _axis(columns), indexing="ij")
+    # A cell of the background has a place too.
+    places[..., 0], places[..., 1], places[..., -1] = column, row, time
+    none = torch.empty(0, t * rows * columns), torch.empty(0, len(_WORDS), dtype=torch.long)
+    return Sight(looks.flatten(0, 2), places.flatten(0, 2), *none, Held.nothing(t * rows * columns))
 
 
 def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:
@@ -146,22 +205,24 @@ class SightHead(nn.Module):
             nn.RMSNorm(width, eps=1e-6),
             nn.Linear(width, hidden),
             nn.GELU(),
-            nn.Linear(hidden, sum(_SIZES) + num_places),
+            nn.Linear(hidden, sum(LOOK_SIZES)),
         )
+        # Attention passes on what can be read off a mean of states, so places must be there to be read off.
+        self.places = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, num_places))
         self.num_places = num_places
 
-    def forward(self, states: Tensor, sights: Sequence[Sight]) -> dict[str, Tensor]:
+    def forward(self, states: Tensor, sights: Sequence[Sight | Held]) -> dict[str, Tensor]:
         """Return the loss `sight` with, for the log, `looks` (share of objects' cells named right) and `places`.
 
         `places` is missing where none are asked for.
 
         Args:
-            states: (N, D) of the cells of all clips, clip by clip.
+            states: (N, D) of the cells of all clips, clip by clip, or of what is held.
             sights: One per clip.
         """
         looks = torch.cat([sight.looks for sight in sights]).to(states.device)
         places = torch.cat([sight.places[:, : self.num_places] for sight in sights]).to(states.device)
-        *logits, guessed = self.layers(states).split([*_SIZES, self.num_places], dim=-1)
+        logits = self.layers(states).split(LOOK_SIZES, dim=-1)
         # The background covers most of a frame.
         weights = torch.where(looks[:, 0] > 0, _OBJECT_WEIGHT, 1.0) * (looks[:, 0] >= 0)
         is_object = looks[:, 0] > 0
@@ -172,7 +233,7 @@ class SightHead(nn.Module):
             right.append((scores.argmax(dim=-1) == looks[:, column])[is_object].float().mean())
         figures = {"looks": torch.stack(right).mean().nan_to_num().detach()}
         if self.num_places:
-            error = (guessed - places)[~places.isnan()].abs().mean()
+            error = (self.places(states) - places)[~places.isnan()].abs().mean()
             figures["places"] = error.detach()
             loss = loss + _PLACE_WEIGHT * error
         return {"sight": loss, **figures}
@@ -192,7 +253,7 @@ class LookReader(nn.Module):
     def __init__(self, width: int) -> None:
         """Build the head for states of a width D."""
         super().__init__()
-        self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(_SIZES)))
+        self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(LOOK_SIZES)))
 
     def forward(self, states: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy and the share of attributes read right.
@@ -201,7 +262,7 @@ class LookReader(nn.Module):
             states: (G, D).
             named: (G, A) numbers of words; -1 is not asked for.
         """
-        parts = self.layers(states).split(_SIZES, dim=-1)
+        parts = self.layers(states).split(LOOK_SIZES, dim=-1)
         wrong = [
             nn.functional.cross_entropy(scores, column, reduction="none", ignore_index=-1)
             for scores, column in zip(parts, named.T, strict=True)
@@ -248,29 +309,29 @@ class PointingHead(nn.Module):
         return {"pointing": pointing.mean() if len(pointing) else pointing.sum(), "naming": naming}
 
 
-def attention_loss(queries: Tensor, keys: Tensor, *, masks: Tensor, cells: Tensor, sights: Sequence[Sight]) -> Tensor:
-    """Ask some heads of a layer to attend, from the state that a mask comes from, to the cells it means.
+def attention_loss(queries: Tensor, keys: Tensor, *, asking: Tensor, cells: Tensor, covers: Sequence[Tensor]) -> Tensor:
+    """Ask some heads of a layer to attend, from the states that mean an object, to the cells where it is.
 
     Args:
         queries: (B, H, L, d) after their rotation.
         keys: (B, H, L, d) after their rotation.
-        masks: (B, L) bool, the states that masks come from.
+        asking: (B, L) bool, the states that mean objects.
         cells: (B, L) bool, the visual tokens.
-        sights: One per clip, and one clip to a sample.
+        covers: Per sample (G, N) shares of its N visual tokens that belong to each of its G objects.
 
     Returns:
-        The mean cross-entropy over masks and heads.
+        The mean cross-entropy over objects and heads.
     """
     losses = [queries.new_zeros(0)]
-    for row, sight in enumerate(sights):
-        covers = sight.covers.to(queries.device)
-        if not len(covers):
+    for row, cover in enumerate(covers):
+        if not len(cover):
             continue
-        asked = masks[row].nonzero()[:, 0]
+        shares = cover.to(queries.device)
+        asked = asking[row].nonzero()[:, 0]
         scores = queries[row][:, asked] @ keys[row].transpose(-1, -2) * queries.shape[-1] ** -0.5  # (H, G, L)
         later = torch.arange(keys.shape[2], device=keys.device) > asked[:, None]
         logs = scores.masked_fill(later, float("-inf")).log_softmax(dim=-1)[..., cells[row]]
-        shares = covers / covers.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
         losses.append(-(shares * logs).sum(dim=-1).flatten())
     together = torch.cat(losses)
     return together.mean() if len(together) else together.sum()

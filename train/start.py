@@ -99,9 +99,12 @@ def _rouse(model: UniPixel) -> None:
     """
     language = model.model.language_model
     nn.init.normal_(language.embed_tokens.weight, std=_WORD_SCALE)
-    for parameter in language.layers.parameters():
+    # What the layers add stays small beside what there is, as in GPT-2.
+    residual_share = (2 * len(language.layers)) ** -0.5
+    for name, parameter in language.layers.named_parameters():
         if parameter.ndim == 2:
-            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+            share = residual_share if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            nn.init.normal_(parameter, std=share * parameter.shape[1] ** -0.5)
 
 
 def _resized(model: UniPixel, image_size: int) -> UniPixel:

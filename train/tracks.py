@@ -22,7 +22,7 @@ from unipixel.train.losses import label_masks
 from unipixel.train.rollout import AnchorPrompts
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.segmentation import TrackBatch
-from unipixel.train.sight import Sight, look_numbers, see
+from unipixel.train.sight import LOOK_SIZES, Sight, look_numbers, see
 
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
@@ -31,7 +31,7 @@ _POOL_USES = {"clip": 4, "transfer": 6, "transfer_image": 6}
 _CLIP_FRAMES = 12
 _LONGEST_STRIDE = 3
 _PROMPTS = {
-    "image": {"point": 0.5, "box": 0.25, "place": 0.25},
+    "image": {"point": 0.4, "box": 0.2, "place": 0.4},
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "transfer_image": {"point": 0.6, "box": 0.4},
@@ -42,6 +42,12 @@ _PROMPTS = {
 _ZOOM_SHARE = 0.3
 # Share of the images that also get a box around nothing, so that the object score means something.
 _NOTHING_SHARE = 0.3
+# A place as the language model would give it: how unsure it may be, as a share of the frame's side, of how many
+# boxes it takes the mean, how often it knows each attribute.
+_SPREADS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5)
+_NUM_GUESSES = 12
+_SAID_SHARE = 0.6
+_NO_LOOK = torch.zeros(len(LOOK_SIZES), dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,9 @@ class Track:
     Attributes:
         frames: (L, 3, S, S) normalised.
         labels: (O, L, S, S) bool.
-        kinds: By object `point`, `box`, `mask`, or `place`, a box given in the way of the language model.
-        coords: By object (P, 2) in pixels of the square frame, or None.
+        kinds: By object `point`, `box`, `mask`, or `place`, tokens as the language model would write them.
+        coords: By object (P, 2) in pixels of the square frame, for a place (K, 2, 2), or None for a mask.
+        looks: By object (A,) numbers of words that a place comes with.
         sight: What is where, see `TrackBatch`; None where it is not asked for.
     """
 
@@ -81,6 +88,7 @@ class Track:
     labels: Tensor
     kinds: tuple[str, ...]
     coords: tuple[Tensor | None, ...]
+    looks: tuple[Tensor, ...]
     sight: Sight | None = None
 
 
@@ -149,25 +157,36 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     side = settings.image_size
     labels = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])).float(), (side, side))
     labels = labels.unflatten(0, masks.shape[:2])
-    visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()][: settings.max_objects]
-    kinds, coords, rows = [], [], []
+    visible = [row for row in rng.permutation(len(masks)) if labels[row, 0].any()]
+    kinds, looks, rows = [], [], []
+    coords: list[Tensor | None] = []
     shares = _PROMPTS[group]
-    for row in visible:
+    words = look_numbers(sample)
+    for row in visible[: settings.max_objects]:
         kind = str(rng.choice(list(shares), p=list(shares.values())))
+        said = _NO_LOOK
+        if kind == "mask":
+            coords.append(None)
+        elif kind == "place" and words is not None:
+            place, said = _vaguely(_point_at(masks[row, :1], kind, side, rng), words, visible, row, side, rng)
+            coords.append(place)
+        else:
+            coords.append(_point_at(masks[row, :1], kind, side, rng))
         kinds.append(kind)
-        coords.append(None if kind == "mask" else _point_at(masks[row, :1], kind, side, rng))
+        looks.append(said)
         rows.append(int(row))
     labels = labels[rows] if rows else labels[:0]
     if group.endswith("image") and rng.random() < _NOTHING_SHARE:
         nothing = _box_around_nothing(np.asarray(masks[:, 0].any(axis=0)), side, rng)
         if nothing is not None:
-            kinds, coords = [*kinds, "place"], [*coords, nothing]
+            kinds, coords = [*kinds, "place"], [*coords, nothing.expand(_NUM_GUESSES, 2, 2)]
+            looks = [*looks, _NO_LOOK]
             labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
     pictures = torch.stack([normalise_frame(frame, image_size=side) for frame in frames])
     sight = None
     if settings.has_sight:
-        sight = see(torch.from_numpy(masks).float(), look_numbers(sample), grid=(side // 4, side // 4))
-    return Track(pictures, labels, tuple(kinds), tuple(coords), sight)
+        sight = see(torch.from_numpy(masks).float(), words, grid=(side // 4, side // 4))
+    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(looks), sight)
 
 
 def _vary(
@@ -206,6 +225,27 @@ def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator)
     return _squared(values, masks.shape[1:], side)
 
 
+def _vaguely(
+    box: Tensor, words: Tensor, visible: Sequence[int], row: int, side: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Boxes (K, 2, 2) that somebody holds possible who is not sure, and the looks (A,) that they know.
+
+    Who knows looks that no other object has may be very unsure of the place.
+    """
+    looks = torch.where(torch.from_numpy(rng.random(words.shape[1]) < _SAID_SHARE), words[row], 0)
+    others = words[[other for other in visible if other != row]]
+    is_unique = not bool(((others == looks) | (looks == 0)).all(dim=1).any())
+    spread = float(rng.choice(_SPREADS if is_unique else _SPREADS[:2])) * side
+    middle, half = box.mean(dim=0), (box[1] - box[0]) / 2
+    guess = middle + torch.from_numpy(rng.normal(0, spread, 2)).float()
+    middles = guess + torch.from_numpy(rng.normal(0, spread, (_NUM_GUESSES, 2))).float()
+    growth = min(2 * spread / side, 0.4)
+    grown = rng.normal(0, growth, (1, 2)) + rng.normal(0, growth, (_NUM_GUESSES, 2))
+    halves = half * torch.from_numpy(np.exp(grown)).float()
+    boxes = torch.stack([middles - halves, middles + halves], dim=1)
+    return boxes.clamp(0, side), looks
+
+
 def _box_around_nothing(taken: np.ndarray, side: int, rng: np.random.Generator) -> Tensor | None:
     """A box (2, 2) on the background alone, or None where none was found."""
     for _ in range(8):
@@ -225,11 +265,13 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
     """Join clips of one group into a batch, under the objective's keyword."""
     rows: dict[str, list[int]] = {"point": [], "box": [], "place": [], "mask": []}
     coords: list[Tensor | None] = []
+    looks: list[Tensor] = []
     paths, first = [], 0
     for track in tracks:
         for place, kind in enumerate(track.kinds):
             rows[kind].append(len(coords))
             coords.append(track.coords[place])
+            looks.append(track.looks[place])
             paths.append(torch.arange(first, first + len(track.frames)))
         first += len(track.frames)
     labels = torch.cat([track.labels for track in tracks])
@@ -252,7 +294,8 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
         labels=labels,
         anchors=tuple(anchors),
         place_rows=torch.tensor(rows["place"], dtype=torch.long),
-        places=given.get("place", torch.empty(0, 2, 2)),
+        places=given.get("place", torch.empty(0, _NUM_GUESSES, 2, 2)),
+        looks=torch.stack([looks[row] for row in rows["place"]]) if rows["place"] else _NO_LOOK.expand(0, -1),
         # Half of the clips are followed as a finite clip, half as a stream of unknown length.
         num_frames=length if int(labels.sum()) % 2 else None,
         sights=tuple(track.sight for track in tracks if track.sight is not None),

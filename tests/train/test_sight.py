@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from byte_model import byte_config
 
+from unipixel.memory.injection import visible_ids
 from unipixel.processor import Processor
 from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
-from unipixel.train.sight import Sight, SightHead, see_clip
+from unipixel.train.sight import Held, Sight, SightHead, see_clip
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:
@@ -48,8 +49,35 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
 
 def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
     sight = Sight(
-        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 3)
-    )
+        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 3),
+        Held.nothing(4),
+    )  # fmt: skip
     sight.places[:, :2] = 0
     figures = SightHead(8, num_places=11)(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), [sight])
     assert all(value.isfinite() for value in figures.values())
+
+
+def test_every_memory_token_is_told_its_own_object() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    sample = generate(4, split="train", task="track", render_size=224, num_frames=4)
+    layout = processor.clip(list(sample.clip.frames)).layout
+    ids = visible_ids(sample.clip.object_ids, np.moveaxis(sample.clip.masks, 0, 1))
+    masks = np.stack([sample.clip.masks_of(object_id) for object_id in ids], axis=1)
+    memory = processor.memory(ids, masks, layout)
+    held = see_clip(sample, layout, memories=[memory]).held
+    assert len(held.covers) == len(held.looks) == len(held.places) == memory.num_tokens
+    assert sample.scene is not None
+    height, width = sample.clip.frames.shape[1:3]
+    row = 0
+    for place, object_id in enumerate(ids):
+        number = sample.clip.object_ids.index(object_id)
+        obj = sample.scene.objects[number]
+        for pair in memory.frame_pairs(place):
+            assert held.looks[row, 1] == COLOURS.index(obj.colour) + 1
+            cover = held.covers[row].view(memory.refer_mask.shape[0], -1)
+            assert [bool(own.any()) for own in cover] == [other == pair for other in range(len(cover))]
+            seen = np.argwhere(sample.clip.masks[number, 2 * pair : 2 * pair + 2].any(axis=0))
+            middle = [seen[:, 1].mean() * 2 / width - 1, seen[:, 0].mean() * 2 / height - 1]
+            np.testing.assert_allclose(held.places[row, 2:4], middle, atol=1e-4)
+            row += 1
+    assert row > 2

@@ -14,7 +14,7 @@ from unipixel.train import trainer
 from unipixel.train.lora import lora_targets
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.segmentation import SegmenterObjective, box_tokens
+from unipixel.train.segmentation import SegmenterObjective, object_tokens
 from unipixel.train.stages import Job, prepare
 from unipixel.train.tracks import TrackSettings, draw_track
 
@@ -123,12 +123,27 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     assert segmenter_of(again).config.image_size == 96
 
 
-def test_box_tokens_are_those_of_sams_own_prompt_encoder() -> None:
-    job = prepare(load_recipe("nano/boxes", ["output=unused"]))
-    segmenter = segmenter_of(job)
+def test_tokens_of_a_known_box_are_those_of_sams_own_prompt_encoder() -> None:
+    segmenter = segmenter_of(prepare(load_recipe("nano/boxes", ["output=unused"])))
     corners = torch.tensor([[[10.0, 20.0], [50.0, 90.0]], [[0.0, 0.0], [128.0, 128.0]]])
+    unsaid = torch.zeros(2, 3, dtype=torch.long)
     tokens, _ = segmenter.sam_prompt_encoder(points=None, boxes=corners.flatten(1), masks=None)
-    torch.testing.assert_close(box_tokens(segmenter, corners), tokens)
+    torch.testing.assert_close(object_tokens(segmenter, corners[:, None], unsaid), tokens)
+    # Who holds either possible writes the mean of both.
+    either = object_tokens(segmenter, corners[None], unsaid[:1])
+    torch.testing.assert_close(either[0], tokens.mean(dim=0))
+
+
+def test_words_add_to_tokens_what_does_not_depend_on_the_place() -> None:
+    segmenter = segmenter_of(prepare(load_recipe("nano/boxes", ["output=unused"])))
+    boxes = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 100
+    unsaid = object_tokens(segmenter, boxes, torch.zeros(2, 3, dtype=torch.long))
+    added = [object_tokens(segmenter, boxes, torch.tensor([[0, colour, 0]] * 2)) - unsaid for colour in range(1, 11)]
+    for code in added:
+        torch.testing.assert_close(code[0], code[1])
+    together = torch.stack(added)[:, 0].flatten(1)
+    assert torch.cdist(together, together).add(torch.eye(10) * 99).min() > 3
+    torch.testing.assert_close(together.sum(dim=0), torch.zeros_like(together[0]), atol=1e-4, rtol=0)
 
 
 def test_first_stage_of_the_segmenter_is_prompted_by_boxes_alone() -> None:

@@ -13,7 +13,7 @@ from unipixel.processor import Processor
 from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.sight import Sight, attention_loss
+from unipixel.train.sight import attention_loss
 from unipixel.train.stages import prepare
 from unipixel.train.words import PhraseCollator, PhraseDataset
 
@@ -53,10 +53,10 @@ def test_attention_that_is_even_costs_the_logarithm_of_what_is_seen() -> None:
     queries, keys = torch.zeros(1, 2, 6, 4), torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0))
     masks = torch.tensor([[False, False, False, False, True, False]])
     cells = torch.tensor([[False, True, True, True, False, False]])
-    sight = Sight(torch.zeros(3, 3), torch.zeros(3, 11), torch.tensor([[0.0, 0.5, 0.5]]), torch.zeros(1, 3))
-    even = attention_loss(queries, keys, masks=masks, cells=cells, sights=[sight])
+    covers = [torch.tensor([[0.0, 0.5, 0.5]])]
+    even = attention_loss(queries, keys, asking=masks, cells=cells, covers=covers)
     # The state and the four tokens before it; the one after it is out of reach.
     assert math.isclose(even.item(), math.log(5), rel_tol=1e-5)
     queries[0, :, 4, 0], keys[0, :, :, 0] = 100.0, torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 9.0])
-    sure = attention_loss(queries, keys, masks=masks, cells=cells, sights=[sight])
+    sure = attention_loss(queries, keys, asking=masks, cells=cells, covers=covers)
     assert math.isclose(sure.item(), math.log(2), rel_tol=1e-4)
