@@ -1,4 +1,4 @@
-"""Muon for the matrices of hidden layers, AdamW for everything else, behind one optimiser's interface.
+"""Muon for the matrices of transformer blocks, AdamW for everything else, behind one optimiser's interface.
 
 AdamW moves every entry of a matrix by about the learning rate. Where gradients agree for a few hundred steps, that
 adds up along few directions: in a small language model from nothing the states between layers grew from 3 to 700,
@@ -8,11 +8,14 @@ all directions of a matrix by the same small amount.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+_BLOCKS = re.compile(r"\bmodel\.(language_model\.layers|visual\.blocks)\.\d+\.")
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -70,5 +73,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is the matrix of a layer; rows of a table of embeddings are vectors of their own."""
-    return parameter.ndim == 2 and min(parameter.shape) > 1 and "embed" not in name and "lm_head" not in name
+    """Whether a parameter is a matrix within the blocks of a transformer.
+
+    Heads are left to AdamW: a step of equal size in each of their few directions moves what they say by several
+    per cent, and they never come to rest.
+    """
+    return parameter.ndim == 2 and _BLOCKS.search(name) is not None
