@@ -20,7 +20,15 @@ from unipixel.train.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, object_tokens
-from unipixel.train.sight import MOVING_PLACES, PointingHead, Sight, SightHead, attention_loss, tapped_layer
+from unipixel.train.sight import (
+    MOVING_PLACES,
+    OutlineHead,
+    PointingHead,
+    Sight,
+    SightHead,
+    attention_loss,
+    tapped_layer,
+)
 
 _POINTING_WEIGHT = 3.0
 _HEADS_FILE = "heads.safetensors"
@@ -43,24 +51,41 @@ class _Reading:
     heads: dict[int, tuple[Tensor, Tensor]]
 
 
+class Eyes(nn.Module):
+    """What the vision transformer is asked about every cell: the looks and the outline of what is there."""
+
+    def __init__(self, width: int) -> None:
+        """Build the heads for pooling rows of a width D."""
+        super().__init__()
+        self.looks = SightHead(width, num_places=0)
+        self.outlines = OutlineHead(width)
+
+    def forward(self, features: Sequence[VideoFeatures], sights: Sequence[Sight]) -> dict[str, Tensor]:
+        """Return the loss `seen` and, for the log, `way`, `part` and `eyes`, the share of cells named right."""
+        rows = torch.cat([clip.pooling_rows for clip in features])
+        looks = self.looks(rows, sights)
+        outlines = self.outlines(rows, torch.cat([sight.outlines for sight in sights]))
+        loss = looks["sight"] + outlines.pop("outline")
+        return {"seen": loss, "eyes": looks["looks"], **outlines}
+
+
 class EyesObjective(nn.Module):
-    """A model's vision transformer, asked for the look of everything: a start for one that comes from nothing."""
+    """A model's vision transformer alone: a start for one that comes from nothing."""
 
     def __init__(self, model: UniPixel) -> None:
         super().__init__()
         if model.config.memory_pool_order != "raster":
             raise ValueError(f"eyes need a model that pools in raster order, not {model.config.memory_pool_order}")
         self.model = model
-        self.head = SightHead(model.config.pooled_width, num_places=0)
+        self.eyes = Eyes(model.config.pooled_width)
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
-        """Return `loss` and, for the log, the share of objects' cells that are named right."""
+        """Return `loss` and, for the log, its parts."""
         batch = batch.to(self.model.device)
         if batch.encoded is None:
             return {"loss": _no_loss(self.model)}
-        features = self.model.encode_videos(batch.encoded.inputs.videos)
-        figures = self.head(torch.cat([clip.pooling_rows for clip in features]), batch.sights)
-        return {"loss": figures["sight"], "looks": figures["looks"]}
+        figures = self.eyes(self.model.encode_videos(batch.encoded.inputs.videos), batch.sights)
+        return {"loss": figures.pop("seen"), **figures}
 
 
 class UniPixelObjective(nn.Module):
@@ -72,7 +97,7 @@ class UniPixelObjective(nn.Module):
         self.weights = weights or LossWeights()
         has_sight = self.weights.sight > 0
         width = model.config.width
-        self.eyes = EyesObjective(model).head if has_sight else None
+        self.eyes = EyesObjective(model).eyes if has_sight else None
         self.sight = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.held = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.pointing = PointingHead(width) if has_sight else None
@@ -153,7 +178,7 @@ class UniPixelObjective(nn.Module):
         if self.eyes is None or self.sight is None or self.held is None or self.pointing is None:
             raise RuntimeError("what is where was given, but the recipe does not ask for it: set losses.sight")
         middle = reading.middle
-        seen = self.eyes(torch.cat([clip.pooling_rows for clip in features]), sights)
+        seen = self.eyes(features, sights)
         visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
         is_visual = torch.isin(inputs.input_ids, visual_ids)
         is_held = inputs.input_ids == self.model.config.mem_token_id
@@ -166,7 +191,7 @@ class UniPixelObjective(nn.Module):
         figures["attention"] = attention_loss(
             *late, asking=asking, cells=is_visual, covers=[sight.covers for sight in sights]
         )
-        total = seen["sight"] + figures["sight"]
+        total = seen.pop("seen") + figures["sight"]
         total = total + _POINTING_WEIGHT * (figures["pointing"] + figures["naming"] + figures["attention"])
         if is_held.any():
             held = [sight.held for sight in sights]
@@ -176,7 +201,7 @@ class UniPixelObjective(nn.Module):
             known = self.held(middle[is_held], held)
             figures |= {"held": known["sight"], "held_looks": known["looks"], "held_places": known["places"]}
             total = total + figures["held"] + figures["held_attention"]
-        return total, {**figures, "eyes": seen["looks"]}
+        return total, {**figures, **seen}
 
     def _place_losses(self, states: Tensor, corners: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
         looks = torch.cat([sight.named for sight in batch.sights]).to(states.device) if batch.sights else None

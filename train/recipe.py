@@ -117,7 +117,8 @@ class LoopRecipe:
         save_every: Steps between checkpoints.
         keep: Checkpoints that are kept.
         log_every: Steps between lines of the log.
-        validate_every: Steps between validations; None is never.
+        validate_every: Steps between validations, each with figures in the log and a page of predictions in
+            `pictures/` of the output; None is never.
         num_validation: Samples of a validation.
         num_workers: Processes that prepare samples; 0 is the training process itself.
         deepspeed: DeepSpeed configuration file.

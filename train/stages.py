@@ -139,9 +139,11 @@ def _mask_plan(recipe: Recipe) -> MaskPlan | None:
 def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[int], dict[str, float]] | None:
     if recipe.loop.validate_every is None or recipe.data.path is not None:
         return None
+    from unipixel.train.evaluation.pictures import draw_predictions
     from unipixel.train.evaluation.world import evaluate, headline
 
     def validate(step: int) -> dict[str, float]:
+        draw_predictions(model, processor, Path(recipe.output) / "pictures" / f"step-{step}.png")
         return headline(evaluate(model, processor, split="val", seed=0, limit=recipe.loop.num_validation))
 
     return validate

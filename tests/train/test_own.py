@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unipixel.cli import main
 from unipixel.memory.masks import encode_rle
 from unipixel.train import trainer
 from unipixel.train.datasets.own import OwnData
+from unipixel.train.datasets.world import TASKS, generate
 from unipixel.train.stages import prepare
 
 
@@ -89,3 +91,30 @@ def test_check_command_lists_problems_and_fails(tmp_path: Path, capsys: pytest.C
     file = write(tmp_path, line(tmp_path, 0), line(tmp_path, 1, clip="nowhere.mp4"))
     assert main(["check", str(file)]) == 1
     assert "2 samples, 1 broken" in capsys.readouterr().out
+
+
+def test_drawn_clips_written_as_own_data_are_read_back_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ten"
+    options = ["--seed", "3", "--size", "64", "--frames", "6", "--show", "10"]
+    assert main(["world", "--data", str(folder), *options]) == 0
+    assert main(["check", str(folder / "data.jsonl")]) == 0
+    assert "10" in capsys.readouterr().out
+    data = OwnData.read(folder / "data.jsonl", num_frames=6)
+    tasks = [task for task in TASKS if task != "track"]
+    for number, line in enumerate(data.lines):
+        drawn = generate(3 + number, split="train", task=tasks[number % len(tasks)], render_size=64, num_frames=6)
+        read = data.load(line, generator=random.Random(0))
+        np.testing.assert_array_equal(read.clip.frames, drawn.clip.frames)
+        np.testing.assert_array_equal(read.clip.masks, drawn.clip.masks)
+        assert [(turn.question, turn.answer, turn.target_ids) for turn in read.turns] == [
+            (turn.question, turn.answer, turn.target_ids) for turn in drawn.turns
+        ]
+        assert set(read.prompts) == set(drawn.prompts)
+
+
+def test_track_samples_hold_no_question_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--task", "track", "--size", "64", "--frames", "4", "--show", "1"]
+    assert main(["world", "--data", str(tmp_path), *options]) != 0
+    assert "no question" in capsys.readouterr().err

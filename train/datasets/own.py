@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from unipixel.memory.masks import decode_rle
+from unipixel.memory.masks import decode_rle, encode_rle
 from unipixel.pictures import read_mask
 from unipixel.sampling import keep_frames, random_indices
 from unipixel.special import SEG
@@ -191,6 +192,55 @@ class OwnData:
             if mask is not None:
                 masks[place] = mask != 0
         return masks
+
+
+def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
+    """Write samples in the format of this module: frames as PNG folders, masks as run lengths.
+
+    Args:
+        samples: With at least one turn each.
+        folder: Made where it is missing; gets `data.jsonl` and a folder of frames per sample.
+
+    Returns:
+        The JSONL file.
+
+    Raises:
+        ValueError: A sample holds no turn.
+        OSError: The folder cannot be written.
+    """
+    lines = []
+    for number, sample in enumerate(samples):
+        if not sample.turns:
+            raise ValueError(f"sample {number} ({sample.task}) has no question: choose a task with turns")
+        clip, name = sample.clip, f"clip-{number:04}"
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, frame in enumerate(clip.frames):
+            Image.fromarray(frame).save(folder / name / f"{index:05}.png")
+        line = {
+            "id": name,
+            "clip": name,
+            "turns": [
+                {"question": turn.question, "answer": turn.answer, "targets": list(turn.target_ids)}
+                for turn in sample.turns
+            ],
+            "objects": {
+                str(object_id): {"rle": [encode_rle(mask) if mask.any() else None for mask in masks]}
+                for object_id, masks in zip(clip.object_ids, clip.masks, strict=True)
+            },
+            "prompts": {str(object_id): _written(prompt) for object_id, prompt in sample.prompts.items()},
+        }
+        lines.append(json.dumps(line))
+    file = folder / "data.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def _written(prompt: VisualPrompt) -> dict[str, Any]:
+    if prompt.point is not None:
+        return {"frame": prompt.frame, "point": list(prompt.point)}
+    if prompt.box_xyxy is not None:
+        return {"frame": prompt.frame, "box": list(prompt.box_xyxy)}
+    return {"frame": prompt.frame, "mask": True}
 
 
 def _turns(line: Mapping[str, Any]) -> tuple[Turn, ...]:

@@ -1,4 +1,4 @@
-"""`unipixel world`: look at samples of the drawn world."""
+"""`unipixel world`: look at samples of the drawn world, or write them as training data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "world",
         help="show samples of the drawn world that nano is trained on",
-        description="Write one HTML page with moving pictures, mask outlines, questions and answers.",
+        description="Write one HTML page with moving pictures, mask outlines, questions and answers, or a folder "
+        "in the format of your own data.",
     )
     parser.add_argument("--show", type=int, default=12, metavar="N", help="number of samples (default 12)")
-    parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html", help="page to write")
+    written = parser.add_mutually_exclusive_group(required=True)
+    written.add_argument("--out", type=Path, metavar="PAGE.html", help="page to write")
+    written.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="data set to write, for `unipixel check` and `unipixel train`"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--task", help="one task, such as segment/motion; by default one after the other")
@@ -26,13 +31,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the samples and write the page.
+    """Draw the samples and write the page or the data set.
 
     Raises:
         ValueError: An argument is out of range, or the task is unknown.
-        OSError: The page cannot be written.
+        OSError: The page or folder cannot be written.
         ImportError: The extra `train` is not installed.
     """
+    from unipixel.train.datasets.own import write_samples
     from unipixel.train.datasets.world.page import contact_sheet
     from unipixel.train.datasets.world.samples import TASKS, generate
 
@@ -42,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     for number in range(arguments.show):
         task = arguments.task
         if task is None and arguments.style == "world":
-            task = TASKS[number % len(TASKS)]
+            tasks = TASKS if arguments.data is None else [task for task in TASKS if task != "track"]
+            task = tasks[number % len(tasks)]
         samples.append(
             generate(
                 arguments.seed + number,
@@ -53,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
                 style=arguments.style,
             )
         )
+    if arguments.data is not None:
+        print(f"{write_samples(samples, arguments.data)}: {len(samples)} samples")
+        return 0
     title = f"The drawn world: {arguments.split}, seeds {arguments.seed} to {arguments.seed + arguments.show - 1}"
     arguments.out.write_text(contact_sheet(samples, title=title), encoding="utf-8")
     print(f"{arguments.out}: {len(samples)} samples")
