@@ -17,6 +17,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("model.visual",),
     "words": ("model.language_model", "lm_head"),
     "pretrain": ("",),
+    "masks": ("seg_head", "sam2.sam_mask_decoder"),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),
     "stage3": (
@@ -57,7 +58,7 @@ def select_parts(model: UniPixel, stage: str, lora: LoraRecipe | None = None) ->
 
     Args:
         model: Changed in place.
-        stage: `eyes`, `words`, `pretrain`, `stage1`, `stage2`, `stage3` or `tune`.
+        stage: `eyes`, `words`, `pretrain`, `masks`, `stage1`, `stage2`, `stage3` or `tune`.
         lora: Low-rank updates, where the stage has them.
 
     Returns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -236,7 +237,7 @@ def _no_loss(model: nn.Module) -> Tensor:
     return torch.stack(trained).sum() * 0
 
 
-def _heads(layer: nn.Module, states: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+def _heads(layer: Any, states: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys (B, H, L, d) that a decoder layer makes of states (B, L, D), one head per shared key."""
     attention = layer.self_attn
     given = layer.input_layernorm(states)

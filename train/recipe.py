@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from unipixel.train.losses import LossWeights
 
-Stage = Literal["segmenter", "eyes", "words", "pretrain", "stage1", "stage2", "stage3", "tune"]
+Stage = Literal["segmenter", "eyes", "words", "pretrain", "masks", "stage1", "stage2", "stage3", "tune"]
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["cosine", "linear", "constant"]
 Anchor = Literal["first", "visible"]

@@ -50,7 +50,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
 def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
     sight = Sight(
         torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 3),
-        Held.nothing(4),
+        Held.nothing(4), torch.empty(4, 0),
     )  # fmt: skip
     sight.places[:, :2] = 0
     figures = SightHead(8, num_places=11)(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), [sight])
@@ -81,3 +81,38 @@ def test_every_memory_token_is_told_its_own_object() -> None:
             np.testing.assert_allclose(held.places[row, 2:4], middle, atol=1e-4)
             row += 1
     assert row > 2
+
+
+def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    num_checked = 0
+    for seed in range(4):
+        sample = generate(seed, split="train", task="track", render_size=224, num_frames=2)
+        layout = processor.clip(list(sample.clip.frames)).layout
+        sight = see_clip(sample, layout)
+        rows, columns = layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
+        height, width = sample.clip.frames.shape[1:3]
+        shares = sample.clip.masks[:, :2].mean(axis=1)
+        is_alone = (shares > 0).sum(axis=0) <= 1
+        for row in range(rows):
+            for column in range(columns):
+                outline = sight.outlines.view(rows, columns, -1)[row, column].numpy()
+                top, left = row * height / rows, column * width / columns
+                cell = (slice(int(top), int(np.ceil(top + height / rows))),
+                        slice(int(left), int(np.ceil(left + width / columns))))  # fmt: skip
+                owners = [share for share in shares if share[cell].mean() > 0.3]
+                assert len(owners) == 0 or not np.isnan(outline).any()
+                if len(owners) != 1 or not is_alone[cell].all():
+                    continue
+                num_checked += 1
+                ys, xs = np.nonzero(owners[0])
+                way = [xs.mean() / width - (column + 0.5) / columns, ys.mean() / height - (row + 0.5) / rows]
+                np.testing.assert_allclose(outline[:2], way, atol=0.01)
+                np.testing.assert_allclose(outline[2:4], [np.ptp(xs) / width, np.ptp(ys) / height], atol=1e-4)
+                np.testing.assert_allclose(outline[4:20].mean(), owners[0][cell].mean(), atol=0.12)
+                box = owners[0][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+                np.testing.assert_allclose(outline[20:].mean(), box.mean(), atol=0.05)
+                corner = box[: len(box) // 8, : box.shape[1] // 8]
+                if corner.size and corner.max() == corner.min():
+                    np.testing.assert_allclose(outline[20], corner.mean(), atol=0.5)
+    assert num_checked > 20
