@@ -59,6 +59,11 @@ class VisualPromptEncoder(Float32Module):
     def forward(self, references: Sequence[ReferencePrompt]) -> Tensor:
         """Encode references as (R, D), in the given order."""
         device = self.tem_proj.weight.device
+        # Mixed precision must not reach coordinates either.
+        with torch.autocast(device.type, enabled=False):
+            return self._encode(references, device)
+
+    def _encode(self, references: Sequence[ReferencePrompt], device: torch.device) -> Tensor:
         spatial = self.tem_proj.weight.new_zeros(len(references), self.tem_proj.out_features)
         for is_box, labels, project in (
             (False, _POINT_LABELS, self.ref_proj_single),
