@@ -169,7 +169,29 @@ def test_images_also_show_places_where_nothing_is() -> None:
         if not labels.any()
     ]
     assert empty
-    assert all(corners is not None and (corners[0] < corners[1]).all() for corners, _ in empty)
+    assert all(corners is not None and (corners[:, 0] < corners[:, 1]).all() for corners, _ in empty)
+
+
+def test_places_are_told_surely_or_vaguely_around_the_object() -> None:
+    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    distances, spreads = [], []
+    for number in range(40):
+        track = draw_track("image", number, settings)
+        for kind, boxes, labels in zip(track.kinds, track.coords, track.labels, strict=True):
+            if kind == "place" and labels.any() and boxes is not None:
+                assert boxes.shape == (12, 2, 2)
+                assert boxes.min() >= 0
+                assert boxes.max() <= 64
+                places = labels[0].nonzero().flip(1).float()
+                middle = (places.amin(dim=0) + places.amax(dim=0) + 1) / 2
+                distances.append(float((boxes.mean(dim=(0, 1)) - middle).norm()) / 64)
+                spreads.append(float(boxes.mean(dim=1).std(dim=0).mean()) / 64)
+    sure = [distance for distance, spread in zip(distances, spreads, strict=True) if spread < 0.01]
+    vague = [distance for distance, spread in zip(distances, spreads, strict=True) if spread > 0.1]
+    assert len(sure) > 5
+    assert max(sure) < 0.05
+    assert len(vague) > 5
+    assert max(vague) > 0.15
 
 
 def test_pretraining_learns_what_is_where_without_masks(tmp_path: Path) -> None:
