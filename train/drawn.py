@@ -22,6 +22,10 @@ IMAGE_PREFIX = "image:"
 # Objects named by a colour that no other has: what a model that comes from nothing learns to find first.
 NAMING = "naming"
 _NO_TURN_AFTER = 12
+# Share of the naming that also asks for what is not there, and shares of further questions about no, one and
+# several objects: seldom met, "there is no such object" was never said.
+_NOTHING_SHARE = 0.3
+_COUNTS = (0.3, 0.48, 0.22)
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,11 @@ def _name_by_colour(sample: Sample, rng: np.random.Generator, count: int) -> Sam
         noun = obj.shape if rng.random() < 0.5 else str(rng.choice(("object", "shape", "thing")))
         question = segmentation_question(f"the {obj.colour} {noun}", num_frames=len(sample.clip.frames))
         turns.append(Turn(question, f"It is {SEG}.", (sample.clip.object_ids[row],), kind=NAMING))
-    if not turns:
+    if not turns or rng.random() < _NOTHING_SHARE:
         missing = str(rng.choice([colour for colour in COLOURS if colour not in colours]))
         question = segmentation_question(f"the {missing} object", num_frames=len(sample.clip.frames))
-        turns.append(Turn(question, "There is no such object.", kind=NAMING))
+        turn = Turn(question, "There is no such object.", kind=NAMING)
+        turns.insert(int(rng.integers(len(turns) + 1)), turn)
     return replace(sample, turns=tuple(turns), prompts={})
 
 
@@ -135,4 +140,6 @@ def _draft(sample: Sample, facts: Facts, rng: np.random.Generator, manner: str) 
         return plain_turn(rng, facts, num_frames=num_frames)
     kinds = KINDS if num_frames > 1 else ("attribute", "relation")
     kind = str(rng.choice(kinds))
-    return segmentation_turn(rng, facts, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=False)
+    return segmentation_turn(
+        rng, facts, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=False, counts=_COUNTS
+    )

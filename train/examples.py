@@ -55,6 +55,7 @@ class _Script:
 
     turns: list[tokens.Turn]
     prompts: list[VisualPrompt]
+    referred_ids: list[int]
     seg_ids: list[int]
 
 
@@ -101,7 +102,9 @@ class ExampleBuilder:
         memories = [turn.memory for turn in script.turns if turn.memory is not None]
         sight = None
         if self._has_sight:
-            sight = see_clip(sample, clip.layout, named=script.seg_ids, memories=memories)
+            places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
+            referred = list(zip(script.referred_ids, places, strict=True))
+            sight = see_clip(sample, clip.layout, named=script.seg_ids, memories=memories, referred=referred)
         return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:
@@ -121,7 +124,7 @@ class ExampleBuilder:
             return self._converse(sample, layout, known=order)
         question = templates.prefill_question(marked, generator=generator)
         prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
-        return _Script([tokens.Turn(question, templates.prefill_answer(order))], prompts, list(order))
+        return _Script([tokens.Turn(question, templates.prefill_answer(order))], prompts, list(order), list(order))
 
     def _converse(self, sample: Sample, layout: ClipLayout, *, known: Sequence[int]) -> _Script:
         """A conversation in which each turn opens with the memory of objects found since the last."""
@@ -145,7 +148,7 @@ class ExampleBuilder:
             waiting = []
             if sample.task == "conversation":
                 waiting = sorted({name for name in turn.target_ids if name not in remembered})
-        return _Script(turns, [], seg_ids)
+        return _Script(turns, [], [], seg_ids)
 
 
 def _first_seen(masks: Tensor) -> int:
@@ -158,7 +161,7 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     turn = sample.turns[0]
     marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
     prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
-    return _Script([tokens.Turn(marked, turn.answer)], prompts, list(turn.target_ids))
+    return _Script([tokens.Turn(marked, turn.answer)], prompts, list(order), list(turn.target_ids))
 
 
 def _to_prompt(prompt: DrawnPrompt) -> VisualPrompt:

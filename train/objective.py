@@ -182,7 +182,8 @@ class UniPixelObjective(nn.Module):
         seen = self.eyes(features, sights)
         visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
         is_visual = torch.isin(inputs.input_ids, visual_ids)
-        is_held = inputs.input_ids == self.model.config.mem_token_id
+        config = self.model.config
+        is_held = (inputs.input_ids == config.mem_token_id) | (inputs.input_ids == config.ref_token_id)
         figures = self.sight(middle[is_visual], sights)
         asked = [states[where] for states, where in zip(middle[:, :-1], is_named, strict=True)]
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]

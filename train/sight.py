@@ -41,7 +41,7 @@ _WAY_WEIGHT, _PART_WEIGHT = 8.0, 3.0
 
 @dataclass(frozen=True)
 class Held:
-    """Objects in memory, one row for each of M `<|mem|>`: an object on a pair of frames.
+    """What stands behind each of M `<|mem|>` or `<|ref|>`: an object on a pair of frames.
 
     Attributes:
         covers: (M, N) share of each cell of the clip that belongs to it.
@@ -72,7 +72,7 @@ class Sight:
         covers: (G, N) share of each cell that the object of each `<|seg|>` about the clip covers; (0, N) where
             there is none.
         named: (G, A) the looks of these objects.
-        held: What stands behind each `<|mem|>` about the clip, in the order of the text.
+        held: What stands behind each `<|mem|>` or `<|ref|>` about the clip, in the order of the text.
         outlines: (N, 84) what is there relative to the cell: the way to its middle, its width and height, as shares
             of the frame; its share of each of 4 x 4 parts of the cell, row by row; its silhouette, its share of
             each of 8 x 8 parts of its own box. NaN where there is no object; (N, 0) where it was not asked for.
@@ -87,7 +87,12 @@ class Sight:
 
 
 def see_clip(
-    sample: Sample, layout: ClipLayout, *, named: Sequence[int] = (), memories: Sequence[MemoryInjection] = ()
+    sample: Sample,
+    layout: ClipLayout,
+    *,
+    named: Sequence[int] = (),
+    memories: Sequence[MemoryInjection] = (),
+    referred: Sequence[tuple[int, int]] = (),
 ) -> Sight:
     """Describe a drawn clip on the grid of the language model's tokens.
 
@@ -96,7 +101,13 @@ def see_clip(
         layout: How the model sees the clip.
         named: Objects of the masks in the text, in its order.
         memories: What the conversation remembers, in the order of the text.
+        referred: Object and frame of each point or box in the text, in its order; not together with memories.
+
+    Raises:
+        ValueError: Memories and references are given.
     """
+    if memories and referred:
+        raise ValueError(f"{len(memories)} memories and {len(referred)} references are given: give one of them")
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
     words = look_numbers(sample)
@@ -105,6 +116,8 @@ def see_clip(
         return sight
     if memories:
         sight = replace(sight, held=_hold(memories, sample.clip.object_ids, words, _places_of(masks)))
+    if referred:
+        sight = replace(sight, held=_refer(referred, sample.clip.object_ids, masks, words, grid=(rows, columns)))
     if not named:
         return sight
     chosen = [sample.clip.object_ids.index(object_id) for object_id in named]
@@ -125,6 +138,23 @@ def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words:
                 looks.append(words[row])
                 seen.append(places[row, pair])
     return Held(torch.stack(covers), torch.stack(looks), torch.stack(seen))
+
+
+def _refer(
+    referred: Sequence[tuple[int, int]],
+    object_ids: Sequence[int],
+    masks: Tensor,
+    words: Tensor,
+    *,
+    grid: tuple[int, int],
+) -> Held:
+    """Lay out what stands behind each `<|ref|>`: the object on the pair that holds the prompted frame."""
+    num_pairs = masks.shape[1]
+    rows = [object_ids.index(object_id) for object_id, _ in referred]
+    pairs = [frame // FRAMES_PER_PAIR for _, frame in referred]
+    covers = torch.zeros(len(rows), num_pairs, *grid)
+    covers[torch.arange(len(rows)), pairs] = nn.functional.adaptive_avg_pool2d(masks[rows, pairs], grid)
+    return Held(covers.flatten(1), words[rows], _places_of(masks)[rows, pairs])
 
 
 def _places_of(masks: Tensor) -> Tensor:

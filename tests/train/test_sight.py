@@ -11,6 +11,7 @@ from unipixel.processor import Processor
 from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.examples import ExampleBuilder
 from unipixel.train.sight import Held, Sight, SightHead, see_clip
 
 
@@ -81,6 +82,32 @@ def test_every_memory_token_is_told_its_own_object() -> None:
             np.testing.assert_allclose(held.places[row, 2:4], middle, atol=1e-4)
             row += 1
     assert row > 2
+
+
+def test_every_reference_is_told_the_object_it_points_at() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    num_checked = 0
+    for seed in range(12):
+        sample = generate(seed, split="train", task="pixelqa/mixed", render_size=224, num_frames=4)
+        example = ExampleBuilder(processor, has_sight=True).build(sample, seed=seed)
+        references = example.encoded.inputs.references
+        if not references or sample.scene is None or example.sight is None:
+            continue
+        held = example.sight.held
+        assert len(held.covers) == len(held.looks) == len(held.places) == len(references)
+        height, width = sample.clip.frames.shape[1:3]
+        side = processor.config.segmenter.image_size
+        for reference, looks, cover in zip(references, held.looks, held.covers, strict=True):
+            x, y = reference.coords.mean(dim=0) / side * torch.tensor([width, height])
+            pointed = [row for row, masks in enumerate(sample.clip.masks) if masks[reference.frame, int(y), int(x)]]
+            if reference.is_box or len(pointed) != 1:
+                continue
+            num_checked += 1
+            obj = sample.scene.objects[pointed[0]]
+            assert looks[:2].tolist() == [SHAPES.index(obj.shape) + 1, COLOURS.index(obj.colour) + 1]
+            seen = cover.view(2, -1).any(dim=1)
+            assert seen.tolist() == [pair == reference.frame // 2 for pair in range(2)]
+    assert num_checked > 3
 
 
 def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
