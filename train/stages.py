@@ -25,7 +25,7 @@ from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sources import ExampleDataset, SampleSource
 from unipixel.train.start import load_segmenter, load_start
-from unipixel.train.words import PhraseCollator, PhraseDataset, WordsObjective
+from unipixel.train.words import PhraseCollator, WordDataset, WordsObjective
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ def _prepare_segmenter(recipe: Recipe) -> Job:
 
 
 def _prepare_words(recipe: Recipe) -> Job:
-    """The language model's own training on phrases."""
+    """The language model's own training, on phrases and tales."""
     model, processor = load_start(recipe)
     select_parts(model, recipe.stage)
-    count = recipe.loop.max_steps * recipe.loop.accumulation * recipe.loop.batch_size * _num_processes()
-    dataset = PhraseDataset(count=count, seed=recipe.seed, max_turns=recipe.data.max_turns)
+    if recipe.loop.precision == "bfloat16" and not torch.cuda.is_available():
+        attend_in_float32(model)
+    dataset = WordDataset(_schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns)
     return Job(
         WordsObjective(model), dataset, PhraseCollator(processor),
         lambda folder: save_result(recipe, model, processor, folder),

@@ -23,7 +23,9 @@ from unipixel.templates import segmentation_question
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.losses import IGNORED_LABEL, text_loss
-from unipixel.train.sight import LookReader, tapped_layer
+from unipixel.train.schedule import GroupSchedule
+from unipixel.train.sight import LOOK_SIZES, LookReader, tapped_layer
+from unipixel.train.tales import TaleDataset
 
 _NOUNS = ("object", "shape", "thing", "figure", "one")
 _ANSWERS = (f"It is {SEG}.", f"Sure, it is {SEG}.", f"The mask is {SEG}.")
@@ -35,7 +37,7 @@ class WordBatch:
     """Conversations without a clip.
 
     Attributes:
-        encoded: Their tokens; every one of them is learned.
+        encoded: Their tokens; every one of them is learned, those of answers twice.
         named: (G, A) numbers of the words that each phrase says, -1 where it does not say the attribute.
         broken: None of them are.
     """
@@ -81,6 +83,41 @@ class PhraseDataset(Dataset):
         return turns, named
 
 
+class WordDataset(Dataset):
+    """Conversations of a run in batches of one kind: `phrases`, or `tales` of scenes."""
+
+    def __init__(self, schedule: GroupSchedule, *, seed: int, max_turns: int) -> None:
+        """Describe a run.
+
+        Args:
+            schedule: Order of the two kinds.
+            seed: Decides them all.
+            max_turns: Questions of a conversation at most.
+        """
+        self._schedule = schedule
+        count = len(schedule)
+        self._kinds: dict[str, Dataset] = {
+            "phrases": PhraseDataset(count=count, seed=seed, max_turns=max_turns),
+            "tales": TaleDataset(count=count, seed=seed, max_turns=max_turns),
+        }
+
+    def __len__(self) -> int:
+        """Conversations of the run."""
+        return len(self._schedule)
+
+    def __getitem__(self, index: int) -> tuple[list[Turn], list[list[int]]]:
+        """Return the turns and the looks behind each `<|seg|>`.
+
+        Raises:
+            ValueError: The recipe names a kind that there is not.
+        """
+        kind, number = self._schedule.place(index)
+        if kind not in self._kinds:
+            raise ValueError(f"words are {sorted(self._kinds)}, the recipe asks for {kind!r}")
+        found: tuple[list[Turn], list[list[int]]] = self._kinds[kind][number]
+        return found
+
+
 class PhraseCollator:
     """Writes conversations down for one model."""
 
@@ -91,12 +128,13 @@ class PhraseCollator:
     def __call__(self, items: Sequence[tuple[list[Turn], list[list[int]]]]) -> dict[str, WordBatch]:
         """Return the batch under the objective's keyword."""
         encoded = self._processor.stack([self._processor.encode(turns) for turns, _ in items])
-        named = torch.tensor([said for _, own in items for said in own])
+        named = torch.tensor([said for _, own in items for said in own], dtype=torch.long)
+        named = named.reshape(-1, len(LOOK_SIZES))
         return {"batch": WordBatch(encoded, named)}
 
 
 class WordsObjective(nn.Module):
-    """A model's language model, which reads phrases and says what they said."""
+    """A model's language model, which reads phrases and tales and answers what they say."""
 
     def __init__(self, model: UniPixel) -> None:
         super().__init__()
@@ -118,6 +156,10 @@ class WordsObjective(nn.Module):
         if inputs.attention_mask is not None:
             labels = labels.masked_fill(~inputs.attention_mask, IGNORED_LABEL)
         text = text_loss(hidden, labels, score=self.model.logits)
+        # Most of a tale is the scene; what counts is what is made of it.
+        answers = text_loss(hidden, batch.encoded.labels.to(self.model.device), score=self.model.logits)
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         naming, right = self.looks(seen[0][:, :-1][is_named], batch.named.to(self.model.device))
-        return {"loss": text + naming, "text": text.detach(), "naming": naming.detach(), "right": right}
+        figures = {"text": text, "answers": answers, "naming": naming}
+        parts = {name: value.detach() for name, value in figures.items()}
+        return {"loss": text + answers + naming, "right": right, **parts}

@@ -6,16 +6,20 @@ import math
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from byte_model import byte_config
 
 from unipixel.processor import Processor
+from unipixel.special import SEG
 from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.recipe_files import load_recipe
+from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sight import attention_loss
 from unipixel.train.stages import prepare
-from unipixel.train.words import PhraseCollator, PhraseDataset
+from unipixel.train.tales import TaleDataset
+from unipixel.train.words import PhraseCollator, PhraseDataset, WordDataset
 
 
 def test_phrases_say_what_is_asked_of_them() -> None:
@@ -29,6 +33,43 @@ def test_phrases_say_what_is_asked_of_them() -> None:
                 mentioned = [place + 1 for place, word in enumerate(row) if word in words]
                 assert mentioned == ([number] if number > 0 else [])
     assert counts == {1, 2, 3}
+
+
+def test_tales_tell_of_every_object_that_is_asked_about() -> None:
+    dataset = TaleDataset(count=60, seed=5, max_turns=4)
+    num_segments = num_colours = 0
+    for index in range(60):
+        turns, named = dataset[index]
+        told = dict(re.findall(r"^\[(\d+)\]: (.*)$", turns[0].question, re.MULTILINE))
+        assert told
+        segments = sum((turn.answer or "").count(SEG) for turn in turns)
+        assert segments == len(named)
+        num_segments += segments
+        looks = []
+        for text in told.values():
+            words = set(re.findall(r"[a-z]+", text.split(",")[0]))
+            assert len(words & set(SHAPES)) == len(words & set(COLOURS)) == 1
+            looks.append(words)
+        for shape, colour, _ in named:
+            assert any({SHAPES[shape - 1], COLOURS[colour - 1]} <= words for words in looks)
+        for turn in turns:
+            text = turn.question + (turn.answer or "")
+            assert set(re.findall(r"\[(\d+)\]", text)) <= set(told)
+            match = re.search(r"What colour is \[(\d+)\]\?", turn.question)
+            if match:
+                num_colours += 1
+                answer = set(re.findall(r"[a-z]+", (turn.answer or "").lower())) & set(COLOURS)
+                assert answer <= set(re.findall(r"[a-z]+", told[match.group(1)]))
+    assert num_segments > 5
+    assert num_colours > 0
+    (once, _), (again, _) = dataset[7], TaleDataset(count=60, seed=5, max_turns=4)[7]
+    assert [(turn.question, turn.answer) for turn in once] == [(turn.question, turn.answer) for turn in again]
+
+
+def test_words_of_a_kind_that_there_is_not_are_refused() -> None:
+    schedule = GroupSchedule({"poems": 1.0}, num_rounds=1, batch_size=2, seed=0)
+    with pytest.raises(ValueError, match=r"\['phrases', 'tales'\], the recipe asks for 'poems'"):
+        WordDataset(schedule, seed=0, max_turns=2)[0]
 
 
 def test_collator_has_a_row_per_mask_and_no_clip() -> None:
