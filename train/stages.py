@@ -19,7 +19,6 @@ from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import ExampleBuilder
 from unipixel.train.lora import select_parts
 from unipixel.train.objective import EyesObjective, UniPixelObjective
-from unipixel.train.precision import attend_in_float32
 from unipixel.train.recipe import Recipe
 from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
@@ -78,8 +77,6 @@ def _prepare_words(recipe: Recipe) -> Job:
     """The language model's own training, on phrases and tales."""
     model, processor = load_start(recipe)
     select_parts(model, recipe.stage)
-    if recipe.loop.precision == "bfloat16" and not torch.cuda.is_available():
-        attend_in_float32(model)
     dataset = WordDataset(_schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns)
     return Job(
         WordsObjective(model), dataset, PhraseCollator(processor),
@@ -95,8 +92,6 @@ def _prepare_model(recipe: Recipe) -> Job:
             # The name changes with transformers 5's releases.
             enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
-    if recipe.loop.precision == "bfloat16" and not torch.cuda.is_available():
-        attend_in_float32(model)
     is_eyes = recipe.stage == "eyes"
     objective = EyesObjective(model) if is_eyes else UniPixelObjective(model, weights=recipe.losses)
     if isinstance(objective, UniPixelObjective) and recipe.model.start is not None:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from byte_model import byte_config
+from tiny_training import tiny_checkpoint, tiny_recipe
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, apply_rotary_pos_emb_vision
 
-from unipixel.inputs import VideoInput
 from unipixel.model import UniPixel
-from unipixel.train.precision import attend_in_float32
+from unipixel.train import trainer
+from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
+from unipixel.train.stages import prepare
 from unipixel.train.start import load_start
-
-
-@contextmanager
-def types_of_attention() -> Iterator[set[torch.dtype]]:
-    """What PyTorch's fused attention is given."""
-    seen = set()
-    fused = nn.functional.scaled_dot_product_attention
-
-    def watched(query: Tensor, *given: Any, **options: Any) -> Tensor:
-        seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype)
-        return fused(query, *given, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nn.functional, "scaled_dot_product_attention", watched)
-        yield seen
 
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:
@@ -61,17 +44,32 @@ def test_patches_are_embedded_as_transformers_does_it() -> None:
         torch.testing.assert_close(embed(patches), Qwen2_5_VisionPatchEmbed.forward(embed, patches))
 
 
-def test_attention_in_float32_is_as_exact_as_its_inputs() -> None:
-    torch.manual_seed(0)
-    model = UniPixel(byte_config()).eval()
-    vision = model.config.qwen.vision_config
-    patches = torch.randn(4 * 4, 3 * vision.temporal_patch_size * vision.patch_size**2)
-    clip = VideoInput(patches, (1, 4, 4))
-    with torch.no_grad():
-        exact = model.encode_videos([clip])[0].tokens
-        attend_in_float32(model)
-        assert torch.equal(model.encode_videos([clip])[0].tokens, exact)
-        with torch.autocast("cpu", torch.bfloat16), types_of_attention() as seen:
-            rough = model.encode_videos([clip])[0].tokens
-    assert seen == {torch.float32}
-    assert (rough - exact).abs().max() == pytest.approx(0, abs=0.05 * float(exact.abs().max()))
+def test_attention_is_exact_while_products_are_rounded() -> None:
+    query, key, value = torch.randn(3, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    attend = nn.functional.scaled_dot_product_attention
+    exact = attend(query, key, value)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attend(query, key, value)
+        with Float32Attention():
+            seen = attend(query, key, value)
+            product = query @ key.mT
+    assert rounded.dtype == product.dtype == torch.bfloat16
+    assert torch.equal(seen, exact)
+
+
+def test_training_in_bfloat16_attends_in_float32(tmp_path: Path) -> None:
+    start = tiny_checkpoint(tmp_path / "start")
+    recipe = tiny_recipe("pretrain", start, tmp_path / "run", "loop.precision=bfloat16", "loop.optimizer=adamw",
+                         "data.tasks={'image:segment/attribute'=1.0}")  # fmt: skip
+    job = prepare(recipe)
+    kinds = set()
+    layer = job.objective.model.model.language_model.layers[0].self_attn
+
+    def watch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        # What the projection after attention is given is what attention returned.
+        kinds.add(given[0].dtype)
+
+    handle = layer.o_proj.register_forward_pre_hook(watch)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    handle.remove()
+    assert kinds == {torch.float32}
