@@ -30,6 +30,8 @@ class ModelRecipe:
         partial: Checkpoints of earlier stages that are laid over the start.
         segmenter: Folder of a trained segmenter that replaces the start's.
         image_size: Side of the segmenter's input in pixels; None is that of the start.
+        is_memory_seen: Whether memory tokens begin as the mean of the visual tokens of their object, as where a
+            training starts from Qwen2.5-VL: their projector takes the merger's weights.
     """
 
     sizes: str | None = None
@@ -39,6 +41,7 @@ class ModelRecipe:
     partial: tuple[str, ...] = ()
     segmenter: str | None = None
     image_size: int | None = None
+    is_memory_seen: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "start", "qwen") if getattr(self, name) is not None]

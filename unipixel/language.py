@@ -25,8 +25,7 @@ from unipixel.inputs import VideoFeatures, VideoInput
 class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
     """transformers' embedding of patches as the matrix product that it is.
 
-    A convolution over patches of its own size has nothing to slide over, and in bfloat16 on a CPU the way back
-    through it took a quarter of the vision transformer's step.
+    A convolution over patches of its own size has nothing to slide over.
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
