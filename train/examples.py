@@ -103,8 +103,9 @@ class ExampleBuilder:
         sight = None
         if self._has_sight:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
+            named = list(zip(script.seg_ids, anchors, strict=True))
             referred = list(zip(script.referred_ids, places, strict=True))
-            sight = see_clip(sample, clip.layout, named=script.seg_ids, memories=memories, referred=referred)
+            sight = see_clip(sample, clip.layout, named=named, memories=memories, referred=referred)
         return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:

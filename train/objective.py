@@ -190,11 +190,16 @@ class UniPixelObjective(nn.Module):
         figures |= self.pointing(asked, cells, sights)
         early, late = (reading.heads[layer] for layer in sorted(reading.heads))
         asking = nn.functional.pad(is_named, (0, 1))
-        figures["attention"] = attention_loss(
-            *late, asking=asking, cells=is_visual, covers=[sight.covers for sight in sights]
-        )
+        # One head finds the object wherever it is seen, the others where its mask is asked for: the mean over all
+        # places of an object that moves is none of them.
+        everywhere, there = ((own[:, :1] for own in late), (own[:, 1:] for own in late))
+        asked_for = {"asking": asking, "cells": is_visual}
+        figures["attention"] = attention_loss(*everywhere, covers=[sight.covers for sight in sights], **asked_for)
+        figures["anchoring"] = attention_loss(*there, covers=[sight.anchored for sight in sights], **asked_for)
         total = seen.pop("seen") + figures["sight"]
-        total = total + _POINTING_WEIGHT * (figures["pointing"] + figures["naming"] + figures["attention"])
+        total = total + _POINTING_WEIGHT * (
+            figures["pointing"] + figures["naming"] + figures["attention"] + figures["anchoring"]
+        )
         if is_held.any():
             held = [sight.held for sight in sights]
             figures["held_attention"] = attention_loss(

@@ -17,7 +17,7 @@ from unipixel.train.start import load_start
 from unipixel.train.trainer import LOG_FILE
 
 LOGS_FILE = "training_log.json"
-_FIGURES = ("loss", "text", "iou", "dice", "looks", "place", "pointing", "attention", "naming")
+_FIGURES = ("loss", "text", "iou", "dice", "looks", "place", "pointing", "attention", "naming", "anchoring")
 _LINES = 40
 
 

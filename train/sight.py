@@ -71,6 +71,7 @@ class Sight:
             NaN where there is no object.
         covers: (G, N) share of each cell that the object of each `<|seg|>` about the clip covers; (0, N) where
             there is none.
+        anchored: (G, N) the same on the pair of frames alone on which the object's mask is asked for.
         named: (G, A) the looks of these objects.
         held: What stands behind each `<|mem|>` or `<|ref|>` about the clip, in the order of the text.
         outlines: (N, 84) what is there relative to the cell: the way to its middle, its width and height, as shares
@@ -81,6 +82,7 @@ class Sight:
     looks: Tensor
     places: Tensor
     covers: Tensor
+    anchored: Tensor
     named: Tensor
     held: Held
     outlines: Tensor
@@ -90,7 +92,7 @@ def see_clip(
     sample: Sample,
     layout: ClipLayout,
     *,
-    named: Sequence[int] = (),
+    named: Sequence[tuple[int, int]] = (),
     memories: Sequence[MemoryInjection] = (),
     referred: Sequence[tuple[int, int]] = (),
 ) -> Sight:
@@ -99,7 +101,7 @@ def see_clip(
     Args:
         sample: Of the drawn world, with its scene.
         layout: How the model sees the clip.
-        named: Objects of the masks in the text, in its order.
+        named: Object and frame of each mask in the text, in its order.
         memories: What the conversation remembers, in the order of the text.
         referred: Object and frame of each point or box in the text, in its order; not together with memories.
 
@@ -120,9 +122,12 @@ def see_clip(
         sight = replace(sight, held=_refer(referred, sample.clip.object_ids, masks, words, grid=(rows, columns)))
     if not named:
         return sight
-    chosen = [sample.clip.object_ids.index(object_id) for object_id in named]
-    covers = nn.functional.adaptive_avg_pool2d(masks[chosen], (rows, columns)).flatten(1)
-    return replace(sight, covers=covers, named=words[chosen])
+    chosen = [sample.clip.object_ids.index(object_id) for object_id, _ in named]
+    covers = nn.functional.adaptive_avg_pool2d(masks[chosen], (rows, columns))
+    anchored = torch.zeros_like(covers)
+    places = torch.arange(len(chosen)), torch.tensor([frame // FRAMES_PER_PAIR for _, frame in named])
+    anchored[places] = covers[places]
+    return replace(sight, covers=covers.flatten(1), anchored=anchored.flatten(1), named=words[chosen])
 
 
 def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words: Tensor, places: Tensor) -> Held:
@@ -197,8 +202,9 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     time, row, column = torch.meshgrid(_axis(t), _axis(rows), _axis(columns), indexing="ij")
     # A cell of the background has a place too.
     places[..., 0], places[..., 1], places[..., -1] = column, row, time
-    none = torch.empty(0, t * rows * columns), torch.empty(0, len(_WORDS), dtype=torch.long)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2), *none, Held.nothing(t * rows * columns), nothing)
+    none = torch.empty(0, t * rows * columns)
+    no_words = torch.empty(0, len(_WORDS), dtype=torch.long)
+    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(t * rows * columns), nothing)
 
 
 def _outlines(masks: Tensor, grid: tuple[int, int]) -> Tensor:

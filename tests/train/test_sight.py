@@ -50,7 +50,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
 
 def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
     sight = Sight(
-        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 3),
+        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 4), torch.empty(0, 3),
         Held.nothing(4), torch.empty(4, 0),
     )  # fmt: skip
     sight.places[:, :2] = 0
@@ -82,6 +82,21 @@ def test_every_memory_token_is_told_its_own_object() -> None:
             np.testing.assert_allclose(held.places[row, 2:4], middle, atol=1e-4)
             row += 1
     assert row > 2
+
+
+def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
+    processor = Processor(byte_config(), load_tokenizer())
+    sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
+    layout = processor.clip(list(sample.clip.frames)).layout
+    named = [(object_id, 3) for object_id in sample.clip.object_ids if sample.clip.masks_of(object_id)[3].any()]
+    sight = see_clip(sample, layout, named=named)
+    everywhere, there = (covers.view(len(named), 3, -1) for covers in (sight.covers, sight.anchored))
+    assert len(named) > 1
+    assert (everywhere.sum(dim=-1) > 0).sum() > len(named)
+    assert torch.equal(there[:, 1], everywhere[:, 1])
+    assert there[:, [0, 2]].count_nonzero() == 0
+    shares = [sample.clip.masks_of(object_id)[2:4].mean() for object_id, _ in named]
+    np.testing.assert_allclose(there[:, 1].mean(dim=-1), shares, rtol=0.05)
 
 
 def test_every_reference_is_told_the_object_it_points_at() -> None:
