@@ -65,7 +65,7 @@ class TaleDataset(Dataset):
             if turn is not None and turn.question not in (other.question for other in drafted):
                 drafted.append(turn)
         told = "".join(_tell(rng, facts, row, ids) for row in sorted(rows, key=ids.__getitem__))
-        turns = []
+        turns: list[Turn] = []
         for turn in drafted or [DrawnTurn(f"What is {mark(rows[0])}?", f"It is {_look(rng, facts, rows[0])}.")]:
             asked = finished(turn, ids)
             opening = "" if turns else memory_heading(_NUM_FRAMES) + told
