@@ -202,9 +202,9 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     time, row, column = torch.meshgrid(_axis(t), _axis(rows), _axis(columns), indexing="ij")
     # A cell of the background has a place too.
     places[..., 0], places[..., 1], places[..., -1] = column, row, time
-    none = torch.empty(0, t * rows * columns)
-    no_words = torch.empty(0, len(_WORDS), dtype=torch.long)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(t * rows * columns), nothing)
+    count = t * rows * columns
+    none, no_words = torch.empty(0, count), torch.empty(0, len(_WORDS), dtype=torch.long)
+    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(count), nothing)
 
 
 def _outlines(masks: Tensor, grid: tuple[int, int]) -> Tensor:

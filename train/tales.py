@@ -18,7 +18,7 @@ from unipixel.train.datasets.world.language.queries import KINDS, segmentation_t
 from unipixel.train.datasets.world.language.questions import pixelqa_turn
 from unipixel.train.datasets.world.samples import imagine
 from unipixel.train.datasets.world.schema import Turn as DrawnTurn
-from unipixel.train.datasets.world.schema import finished, mark
+from unipixel.train.datasets.world.schema import finished
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES, held_out
 
 _MOST_OBJECTS = 4
@@ -28,6 +28,10 @@ _ANY_ID_SHARE, _NUM_IDS = 0.33, 16
 _SEGMENT_SHARE = 0.35
 _COUNTS = (0.25, 0.5, 0.25)
 _NO_TURN_AFTER = 12
+# Share of the tales that open with all of it said again in another order: few words of other answers can be found
+# in the text, so that looking there is learned slowly from them.
+_RETOLD_SHARE = 0.6
+_RETELL = ("List the highlighted regions.", "What is highlighted?", "Describe every highlighted region.")
 _BONDS = (("behind", "goes behind"), ("overtakes", "overtakes"), ("follows", "follows"), ("touches", "touches"))
 
 
@@ -64,9 +68,13 @@ class TaleDataset(Dataset):
             turn = _draft(rng, facts)
             if turn is not None and turn.question not in (other.question for other in drafted):
                 drafted.append(turn)
-        told = "".join(_tell(rng, facts, row, ids) for row in sorted(rows, key=ids.__getitem__))
+        lines = {row: _tell(rng, facts, row, ids) for row in rows}
+        told = "".join(lines[row] + "\n" for row in sorted(rows, key=ids.__getitem__))
+        if not drafted or rng.random() < _RETOLD_SHARE:
+            again = "\n".join(lines[int(row)] for row in rng.permutation(rows))
+            drafted.insert(0, DrawnTurn(_RETELL[int(rng.integers(len(_RETELL)))], again))
         turns: list[Turn] = []
-        for turn in drafted or [DrawnTurn(f"What is {mark(rows[0])}?", f"It is {_look(rng, facts, rows[0])}.")]:
+        for turn in drafted:
             asked = finished(turn, ids)
             opening = "" if turns else memory_heading(_NUM_FRAMES) + told
             turns.append(Turn(opening + asked.question, asked.answer))
@@ -97,7 +105,7 @@ def _tell(rng: np.random.Generator, facts: Facts, row: int, ids: dict[int, int])
         parts.append(clause)
     for other in ids:
         parts += [f"{verb} [{ids[other]}]" for word, verb in _BONDS if facts.relations[word][row, other] == TRUE]
-    return f"[{ids[row]}]: {', '.join(parts)}\n"
+    return f"[{ids[row]}]: {', '.join(parts)}"
 
 
 def _look(rng: np.random.Generator, facts: Facts, row: int) -> str:

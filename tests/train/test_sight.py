@@ -50,8 +50,8 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
 
 def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
     sight = Sight(
-        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 4), torch.empty(0, 3),
-        Held.nothing(4), torch.empty(4, 0),
+        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 4),
+        torch.empty(0, 3), Held.nothing(4), torch.empty(4, 0),
     )  # fmt: skip
     sight.places[:, :2] = 0
     figures = SightHead(8, num_places=11)(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), [sight])
