@@ -23,7 +23,7 @@ IMAGE_PREFIX = "image:"
 NAMING = "naming"
 _NO_TURN_AFTER = 12
 # Share of the naming that also asks for what is not there, and shares of further questions about no, one and
-# several objects: seldom met, "there is no such object" was never said.
+# several objects.
 _NOTHING_SHARE = 0.3
 _COUNTS = (0.3, 0.48, 0.22)
 

@@ -7,7 +7,6 @@ is right, how many objects are meant and whether there is such an object at all 
 from __future__ import annotations
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from unipixel.memory.injection import memory_heading
 from unipixel.tokens import Turn
@@ -35,50 +34,40 @@ _RETELL = ("List the highlighted regions.", "What is highlighted?", "Describe ev
 _BONDS = (("behind", "goes behind"), ("overtakes", "overtakes"), ("follows", "follows"), ("touches", "touches"))
 
 
-class TaleDataset(Dataset):
-    """Seeded tales, several questions to each."""
+def draw_tale(seed: int, *, max_turns: int) -> tuple[list[Turn], list[list[int]]]:
+    """Tell a scene and ask about it.
 
-    def __init__(self, *, count: int, seed: int, max_turns: int) -> None:
-        """Describe a run.
+    Args:
+        seed: Decides everything.
+        max_turns: Questions at most, beside that to tell it again.
 
-        Args:
-            count: Tales.
-            seed: Decides them all.
-            max_turns: Questions of a tale at most.
-        """
-        self._count, self._seed, self._max_turns = count, seed, max_turns
-
-    def __len__(self) -> int:
-        """Tales of the run."""
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[list[Turn], list[list[int]]]:
-        """Return the turns, the first of which tells the scene, and the looks behind each `<|seg|>`."""
-        seed = self._seed * 1_000_003 + index
-        rng = np.random.default_rng([seed, 13])
-        facts = imagine(seed, split="train", num_frames=_NUM_FRAMES, most_objects=_MOST_OBJECTS)
-        rows = [int(row) for row in rng.permutation(facts.num_objects)]
-        numbers = rng.permutation(_NUM_IDS) if rng.random() < _ANY_ID_SHARE else np.arange(1, len(rows) + 1)
-        ids = {row: int(number) for row, number in zip(rows, numbers, strict=False)}
-        drafted: list[DrawnTurn] = []
-        wanted = int(rng.integers(1, self._max_turns + 1))
-        for _ in range(_NO_TURN_AFTER):
-            if len(drafted) == wanted:
-                break
-            turn = _draft(rng, facts)
-            if turn is not None and turn.question not in (other.question for other in drafted):
-                drafted.append(turn)
-        lines = {row: _tell(rng, facts, row, ids) for row in rows}
-        told = "".join(lines[row] + "\n" for row in sorted(rows, key=ids.__getitem__))
-        if not drafted or rng.random() < _RETOLD_SHARE:
-            again = "\n".join(lines[int(row)] for row in rng.permutation(rows))
-            drafted.insert(0, DrawnTurn(_RETELL[int(rng.integers(len(_RETELL)))], again))
-        turns: list[Turn] = []
-        for turn in drafted:
-            asked = finished(turn, ids)
-            opening = "" if turns else memory_heading(_NUM_FRAMES) + told
-            turns.append(Turn(opening + asked.question, asked.answer))
-        return turns, [_look_numbers(facts, row) for turn in drafted for row in turn.target_ids]
+    Returns:
+        The turns, the first of which tells the scene, and the looks behind each `<|seg|>`.
+    """
+    rng = np.random.default_rng([seed, 13])
+    facts = imagine(seed, split="train", num_frames=_NUM_FRAMES, most_objects=_MOST_OBJECTS)
+    rows = [int(row) for row in rng.permutation(facts.num_objects)]
+    numbers = rng.permutation(_NUM_IDS) if rng.random() < _ANY_ID_SHARE else np.arange(1, len(rows) + 1)
+    ids = {row: int(number) for row, number in zip(rows, numbers, strict=False)}
+    drafted: list[DrawnTurn] = []
+    wanted = int(rng.integers(1, max_turns + 1))
+    for _ in range(_NO_TURN_AFTER):
+        if len(drafted) == wanted:
+            break
+        turn = _draft(rng, facts)
+        if turn is not None and turn.question not in (other.question for other in drafted):
+            drafted.append(turn)
+    lines = {row: _tell(rng, facts, row, ids) for row in rows}
+    told = "".join(lines[row] + "\n" for row in sorted(rows, key=ids.__getitem__))
+    if not drafted or rng.random() < _RETOLD_SHARE:
+        again = "\n".join(lines[int(row)] for row in rng.permutation(rows))
+        drafted.insert(0, DrawnTurn(_RETELL[int(rng.integers(len(_RETELL)))], again))
+    turns: list[Turn] = []
+    for turn in drafted:
+        asked = finished(turn, ids)
+        opening = "" if turns else memory_heading(_NUM_FRAMES) + told
+        turns.append(Turn(opening + asked.question, asked.answer))
+    return turns, [_look_numbers(facts, row) for turn in drafted for row in turn.target_ids]
 
 
 def _draft(rng: np.random.Generator, facts: Facts) -> DrawnTurn | None:

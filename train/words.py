@@ -25,7 +25,7 @@ from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.losses import IGNORED_LABEL, text_loss
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sight import LOOK_SIZES, LookReader, tapped_layer
-from unipixel.train.tales import TaleDataset
+from unipixel.train.tales import draw_tale
 
 _NOUNS = ("object", "shape", "thing", "figure", "one")
 _ANSWERS = (f"It is {SEG}.", f"Sure, it is {SEG}.", f"The mask is {SEG}.")
@@ -47,40 +47,26 @@ class WordBatch:
     broken: tuple[()] = ()
 
 
-class PhraseDataset(Dataset):
-    """Seeded phrases, several to a conversation."""
+def draw_phrases(seed: int, *, max_turns: int) -> tuple[list[Turn], list[list[int]]]:
+    """Ask for up to `max_turns` objects by phrases; return the turns and what each phrase says."""
+    generator = random.Random(seed)
+    turns, named = [], []
+    for _ in range(generator.randint(1, max_turns)):
+        said = [generator.randrange(len(words)) + 1 if generator.random() < _MENTIONED else -1
+                for words in (SHAPES, COLOURS, TEXTURES)]  # fmt: skip
+        shape, colour, texture = said
+        adjectives = [words[number - 1] for words, number in ((COLOURS, colour), (TEXTURES, texture)) if number > 0]
+        generator.shuffle(adjectives)
+        noun = SHAPES[shape - 1] if shape > 0 else generator.choice(_NOUNS)
+        phrase = " ".join(("the", *adjectives, noun))
+        num_frames = generator.choice((1, 8))
+        question = segmentation_question(phrase, num_frames=num_frames, generator=generator)
+        turns.append(Turn(question, generator.choice(_ANSWERS)))
+        named.append(said)
+    return turns, named
 
-    def __init__(self, *, count: int, seed: int, max_turns: int) -> None:
-        """Describe a run.
 
-        Args:
-            count: Conversations.
-            seed: Decides them all.
-            max_turns: Phrases of a conversation at most.
-        """
-        self._count, self._seed, self._max_turns = count, seed, max_turns
-
-    def __len__(self) -> int:
-        """Conversations of the run."""
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[list[Turn], list[list[int]]]:
-        """Return the turns and what their phrases say."""
-        generator = random.Random(self._seed * 1_000_003 + index)
-        turns, named = [], []
-        for _ in range(generator.randint(1, self._max_turns)):
-            said = [generator.randrange(len(words)) + 1 if generator.random() < _MENTIONED else -1
-                    for words in (SHAPES, COLOURS, TEXTURES)]  # fmt: skip
-            shape, colour, texture = said
-            adjectives = [words[number - 1] for words, number in ((COLOURS, colour), (TEXTURES, texture)) if number > 0]
-            generator.shuffle(adjectives)
-            noun = SHAPES[shape - 1] if shape > 0 else generator.choice(_NOUNS)
-            phrase = " ".join(("the", *adjectives, noun))
-            num_frames = generator.choice((1, 8))
-            question = segmentation_question(phrase, num_frames=num_frames, generator=generator)
-            turns.append(Turn(question, generator.choice(_ANSWERS)))
-            named.append(said)
-        return turns, named
+_KINDS = {"phrases": draw_phrases, "tales": draw_tale}
 
 
 class WordDataset(Dataset):
@@ -94,12 +80,7 @@ class WordDataset(Dataset):
             seed: Decides them all.
             max_turns: Questions of a conversation at most.
         """
-        self._schedule = schedule
-        count = len(schedule)
-        self._kinds: dict[str, Dataset] = {
-            "phrases": PhraseDataset(count=count, seed=seed, max_turns=max_turns),
-            "tales": TaleDataset(count=count, seed=seed, max_turns=max_turns),
-        }
+        self._schedule, self._seed, self._max_turns = schedule, seed, max_turns
 
     def __len__(self) -> int:
         """Conversations of the run."""
@@ -112,10 +93,9 @@ class WordDataset(Dataset):
             ValueError: The recipe names a kind that there is not.
         """
         kind, number = self._schedule.place(index)
-        if kind not in self._kinds:
-            raise ValueError(f"words are {sorted(self._kinds)}, the recipe asks for {kind!r}")
-        found: tuple[list[Turn], list[list[int]]] = self._kinds[kind][number]
-        return found
+        if kind not in _KINDS:
+            raise ValueError(f"words are {sorted(_KINDS)}, the recipe asks for {kind!r}")
+        return _KINDS[kind](self._seed * 1_000_003 + number, max_turns=self._max_turns)
 
 
 class PhraseCollator:

@@ -18,14 +18,13 @@ from unipixel.train.recipe_files import load_recipe
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sight import attention_loss
 from unipixel.train.stages import prepare
-from unipixel.train.tales import TaleDataset
-from unipixel.train.words import PhraseCollator, PhraseDataset, WordDataset
+from unipixel.train.tales import draw_tale
+from unipixel.train.words import PhraseCollator, WordDataset, draw_phrases
 
 
 def test_phrases_say_what_is_asked_of_them() -> None:
-    dataset = PhraseDataset(count=200, seed=3, max_turns=3)
     counts = set()
-    for turns, named in (dataset[index] for index in range(len(dataset))):
+    for turns, named in (draw_phrases(seed, max_turns=3) for seed in range(200)):
         counts.add(len(turns))
         for turn, said in zip(turns, named, strict=True):
             words = set(re.findall(r"[a-z]+", turn.question))
@@ -36,10 +35,9 @@ def test_phrases_say_what_is_asked_of_them() -> None:
 
 
 def test_tales_tell_of_every_object_that_is_asked_about() -> None:
-    dataset = TaleDataset(count=60, seed=5, max_turns=4)
     num_segments = num_colours = 0
     for index in range(60):
-        turns, named = dataset[index]
+        turns, named = draw_tale(index, max_turns=4)
         told = dict(re.findall(r"^\[(\d+)\]: (.*)$", turns[0].question, re.MULTILINE))
         assert told
         segments = sum((turn.answer or "").count(SEG) for turn in turns)
@@ -62,7 +60,7 @@ def test_tales_tell_of_every_object_that_is_asked_about() -> None:
                 assert answer <= set(re.findall(r"[a-z]+", told[match.group(1)]))
     assert num_segments > 5
     assert num_colours > 0
-    (once, _), (again, _) = dataset[7], TaleDataset(count=60, seed=5, max_turns=4)[7]
+    (once, _), (again, _) = (draw_tale(7, max_turns=4) for _ in range(2))
     assert [(turn.question, turn.answer) for turn in once] == [(turn.question, turn.answer) for turn in again]
 
 
@@ -74,8 +72,7 @@ def test_words_of_a_kind_that_there_is_not_are_refused() -> None:
 
 def test_collator_has_a_row_per_mask_and_no_clip() -> None:
     processor = Processor(byte_config(), load_tokenizer())
-    dataset = PhraseDataset(count=4, seed=1, max_turns=3)
-    batch = PhraseCollator(processor)([dataset[index] for index in range(4)])["batch"]
+    batch = PhraseCollator(processor)([draw_phrases(seed, max_turns=3) for seed in range(4)])["batch"]
     ids = batch.encoded.inputs.input_ids
     assert int((ids == processor.config.seg_token_id).sum()) == len(batch.named)
     assert not batch.encoded.inputs.videos
