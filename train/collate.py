@@ -15,6 +15,7 @@ from torch import Tensor
 from unipixel.processor import Processor
 from unipixel.processor import Sample as EncodedSample
 from unipixel.train.examples import Example
+from unipixel.train.links import Link, LinkFinder
 from unipixel.train.recipe import Anchor
 from unipixel.train.sight import Sight
 
@@ -85,6 +86,7 @@ class ExampleBatch:
         places: (G, 2, 2) corners of the box of each `<|seg|>`'s object on its anchor frame, x, y in pixels of
             SAM's input, in the order of the texts; NaN where it is out of sight.
         sights: What is where, one per clip; empty where it is not asked for.
+        links: What each conversation has to look up in itself; empty where it is not asked for.
         broken: Samples that are missing from the batch.
     """
 
@@ -95,6 +97,7 @@ class ExampleBatch:
     labels: Tensor
     places: Tensor
     sights: tuple[Sight, ...] = ()
+    links: tuple[tuple[Link, ...], ...] = ()
     broken: tuple[BrokenExample, ...] = ()
 
     def to(self, device: torch.device) -> ExampleBatch:
@@ -109,14 +112,16 @@ class ExampleBatch:
 class ExampleCollator:
     """Joins examples of one task."""
 
-    def __init__(self, processor: Processor, plan: MaskPlan | None) -> None:
+    def __init__(self, processor: Processor, plan: MaskPlan | None, *, has_links: bool = False) -> None:
         """Prepare to join.
 
         Args:
             processor: That of the model.
             plan: Where masks are trained; None where they are not (stage 1).
+            has_links: Whether to say what the texts have to look up in themselves.
         """
         self._processor = processor
+        self._finder = LinkFinder(processor.tokenizer) if has_links else None
         self._plan = plan
 
     def __call__(self, examples: Sequence[Example | BrokenExample]) -> dict[str, ExampleBatch]:
@@ -124,12 +129,15 @@ class ExampleCollator:
         whole = [example for example in examples if isinstance(example, Example)]
         broken = tuple(example for example in examples if isinstance(example, BrokenExample))
         encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
+        finder = self._finder
+        links = [] if finder is None else [finder.find(own.encoded.inputs.input_ids[0].tolist()) for own in whole]
         places = [_box(masks[anchor]) for example in whole for masks, anchor in _named(example)]
         batch = replace(
             self._masks(whole),
             encoded=encoded,
             places=torch.stack(places) if places else torch.empty(0, 2, 2),
             sights=tuple(example.sight for example in whole if example.sight is not None),
+            links=tuple(links),
             broken=broken,
         )
         return {"batch": batch}

@@ -62,16 +62,24 @@ class _Script:
 class ExampleBuilder:
     """Turns samples into examples for one model."""
 
-    def __init__(self, processor: Processor, *, max_tokens: int | None = None, has_sight: bool = False) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        max_tokens: int | None = None,
+        has_sight: bool = False,
+        has_outlines: bool = False,
+    ) -> None:
         """Prepare to build.
 
         Args:
             processor: That of the model to be trained.
             max_tokens: Longest conversation that is accepted.
             has_sight: Whether to say what is where, which only the drawn world knows.
+            has_outlines: Whether to describe outlines with it.
         """
         self._processor = processor
-        self._has_sight = has_sight
+        self._has_sight, self._has_outlines = has_sight, has_outlines
         self._max_tokens = max_tokens
 
     def build(self, sample: Sample, *, seed: int = 0) -> Example:
@@ -105,7 +113,9 @@ class ExampleBuilder:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
             named = list(zip(script.seg_ids, anchors, strict=True))
             referred = list(zip(script.referred_ids, places, strict=True))
-            sight = see_clip(sample, clip.layout, named=named, memories=memories, referred=referred)
+            sight = see_clip(
+                sample, clip.layout, named=named, memories=memories, referred=referred, has_outlines=self._has_outlines
+            )
         return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:

@@ -16,7 +16,16 @@ _REFERENCE = ("prompt_encoder.ref_proj", "prompt_encoder.tem_emb", "prompt_encod
 _PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("model.visual",),
     "words": ("model.language_model", "lm_head"),
-    "pretrain": ("",),
+    # What is seen was learned before; these learn to speak of it.
+    "pretrain": (
+        "model.visual.merger",
+        "model.language_model",
+        "lm_head",
+        "prompt_encoder",
+        "msk_proj",
+        "seg_head",
+        "sam2",
+    ),
     "masks": ("seg_head", "sam2.sam_mask_decoder"),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),

@@ -35,6 +35,7 @@ class LossWeights:
         place: Distance of the language model's mask tokens from those that say place and looks of the object, see
             `unipixel.train.segmentation.object_tokens`.
         sight: What is asked of every visual token, see `unipixel.train.sight`.
+        links: Where a text is looked up in itself, see `unipixel.train.links`.
     """
 
     focal: float = 100.0
@@ -45,9 +46,10 @@ class LossWeights:
     stride: int = 1
     place: float = 0.0
     sight: float = 0.0
+    links: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score", "place", "sight"):
+        for name in ("focal", "dice", "iou", "score", "place", "sight", "links"):
             if getattr(self, name) < 0:
                 raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.others <= 1:

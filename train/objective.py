@@ -6,9 +6,7 @@ Shape letters: B samples, L tokens, D language width, M tracks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +16,9 @@ from unipixel.inputs import ModelInputs, VideoFeatures
 from unipixel.model import UniPixel
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.collate import ExampleBatch
+from unipixel.train.links import link_layers, link_losses
 from unipixel.train.losses import LossWeights, text_loss
+from unipixel.train.reading import Reading, read
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, object_tokens
 from unipixel.train.sight import (
@@ -35,39 +35,28 @@ _POINTING_WEIGHT = 3.0
 _HEADS_FILE = "heads.safetensors"
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """States of a batch.
-
-    Attributes:
-        hidden: (B, L, D) before the final norm.
-        middle: (B, L, D) those that a third of the layers still read.
-        found: (B, L, D) those after the layer that reads `middle`.
-        heads: Queries and keys (B, H, L, d) of some heads by layer, after their rotation.
-    """
-
-    hidden: Tensor
-    middle: Tensor
-    found: Tensor
-    heads: dict[int, tuple[Tensor, Tensor]]
-
-
 class Eyes(nn.Module):
     """What the vision transformer is asked about every cell: the looks and the outline of what is there."""
 
-    def __init__(self, width: int) -> None:
-        """Build the heads for pooling rows of a width D."""
+    def __init__(self, row_width: int, token_width: int) -> None:
+        """Build the heads for pooling rows and visual tokens of these widths."""
         super().__init__()
-        self.looks = SightHead(width, num_places=0)
-        self.outlines = OutlineHead(width)
+        self.looks = SightHead(row_width, num_places=0)
+        self.outlines = OutlineHead(row_width)
+        # A language model reads its tokens with matrices alone.
+        self.tokens = SightHead(token_width, num_places=0, hidden=None)
 
     def forward(self, features: Sequence[VideoFeatures], sights: Sequence[Sight]) -> dict[str, Tensor]:
-        """Return the loss `seen` and, for the log, `way`, `part` and `eyes`, the share of cells named right."""
+        """Return the loss `seen` and, for the log, `way`, `part`, and the shares of cells named right.
+
+        These are `eyes` from what the vision transformer makes of a cell, `tokens` from what it passes on.
+        """
         rows = torch.cat([clip.pooling_rows for clip in features])
         looks = self.looks(rows, sights)
         outlines = self.outlines(rows, torch.cat([sight.outlines for sight in sights]))
-        loss = looks["sight"] + outlines.pop("outline")
-        return {"seen": loss, "eyes": looks["looks"], **outlines}
+        tokens = self.tokens(torch.cat([clip.tokens for clip in features]), sights)
+        loss = looks["sight"] + outlines.pop("outline") + tokens["sight"]
+        return {"seen": loss, "eyes": looks["looks"], "tokens": tokens["looks"], **outlines}
 
 
 class EyesObjective(nn.Module):
@@ -78,7 +67,7 @@ class EyesObjective(nn.Module):
         if model.config.memory_pool_order != "raster":
             raise ValueError(f"eyes need a model that pools in raster order, not {model.config.memory_pool_order}")
         self.model = model
-        self.eyes = Eyes(model.config.pooled_width)
+        self.eyes = Eyes(model.config.pooled_width, model.config.width)
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
@@ -98,7 +87,6 @@ class UniPixelObjective(nn.Module):
         self.weights = weights or LossWeights()
         has_sight = self.weights.sight > 0
         width = model.config.width
-        self.eyes = EyesObjective(model).eyes if has_sight else None
         self.sight = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.held = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.pointing = PointingHead(width) if has_sight else None
@@ -126,20 +114,26 @@ class UniPixelObjective(nn.Module):
             return {"loss": _no_loss(self.model)}
         inputs = batch.encoded.inputs
         features = self.model.encode_videos(inputs.videos)
-        reading = self._read(inputs, features)
+        reading = self._read(inputs, features, has_links=bool(batch.links))
         hidden = reading.hidden
         figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
         loss = figures["text"]
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         if batch.sights:
-            sight, seen = self._sight_loss(features, reading, is_named, inputs, batch.sights)
+            sight, seen = self._sight_loss(reading, is_named, inputs, batch.sights)
             loss = loss + self.weights.sight * sight
             figures |= seen
+        if batch.links:
+            links = link_losses(self.model, reading, batch.links)
+            loss = loss + self.weights.links * torch.stack(list(links.values())).sum()
+            figures |= links
         if len(batch.places):
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
             states = hidden[:, :-1][is_named]
             if self.corners is not None:
-                figures |= self._place_losses(states, self.corners(reading.found[:, :-1][is_named]), batch)
+                figures |= self._place_losses(
+                    states, self.corners(reading.after(tapped_layer(self.model))[:, :-1][is_named]), batch
+                )
                 loss = loss + self.weights.place * (figures["place"] + figures["corners"])
             if len(batch.owners):
                 masks = self._mask_loss(states[batch.owners], batch)
@@ -147,39 +141,26 @@ class UniPixelObjective(nn.Module):
                 figures |= masks
         return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
 
-    def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures]) -> _Reading:
-        embedded = self.model.embed(inputs, features)
-        decoder = self.model.model.language_model
+    def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures], *, has_links: bool) -> Reading:
         tap = tapped_layer(self.model)
-        asked = (tap - 2, tap) if self.sight is not None else ()
-        states: dict[int, Tensor] = {}
-        handles = [
-            decoder.layers[layer].register_forward_hook(
-                lambda _layer, _given, out, name=layer: states.update({name: out})
-            )
-            for layer in {tap - 1, tap, *(layer - 1 for layer in asked)}
-        ]
-        try:
-            hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
-        finally:
-            for handle in handles:
-                handle.remove()
-        turns = decoder.rotary_emb(embedded.embeds, embedded.position_ids) if asked else ()
-        heads = {layer: _heads(decoder.layers[layer], states[layer - 1], *turns) for layer in asked}
-        return _Reading(hidden, states[tap - 1], states[tap], heads)
+        after = {tap - 1, tap}
+        if self.sight is not None:
+            after.add(tap - 3)
+        if has_links:
+            after |= {layer - 1 for layer in link_layers(self.model).values()}
+        return read(self.model, self.model.embed(inputs, features), after=after)
 
     def _sight_loss(
         self,
-        features: Sequence[VideoFeatures],
-        reading: _Reading,
+        reading: Reading,
         is_named: Tensor,
         inputs: ModelInputs,
         sights: Sequence[Sight],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.eyes is None or self.sight is None or self.held is None or self.pointing is None:
+        if self.sight is None or self.held is None or self.pointing is None:
             raise RuntimeError("what is where was given, but the recipe does not ask for it: set losses.sight")
-        middle = reading.middle
-        seen = self.eyes(features, sights)
+        tap = tapped_layer(self.model)
+        middle = reading.after(tap - 1)
         visual_ids = torch.tensor(self.model.config.rope_layout.visual_ids, device=middle.device)
         is_visual = torch.isin(inputs.input_ids, visual_ids)
         config = self.model.config
@@ -188,7 +169,7 @@ class UniPixelObjective(nn.Module):
         asked = [states[where] for states, where in zip(middle[:, :-1], is_named, strict=True)]
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
         figures |= self.pointing(asked, cells, sights)
-        early, late = (reading.heads[layer] for layer in sorted(reading.heads))
+        early, late = reading.heads(tap - 2), reading.heads(tap)
         asking = nn.functional.pad(is_named, (0, 1))
         # One head finds the object wherever it is seen, the others where its mask is asked for: the mean over all
         # places of an object that moves is none of them.
@@ -196,8 +177,7 @@ class UniPixelObjective(nn.Module):
         asked_for = {"asking": asking, "cells": is_visual}
         figures["attention"] = attention_loss(*everywhere, covers=[sight.covers for sight in sights], **asked_for)
         figures["anchoring"] = attention_loss(*there, covers=[sight.anchored for sight in sights], **asked_for)
-        total = seen.pop("seen") + figures["sight"]
-        total = total + _POINTING_WEIGHT * (
+        total = figures["sight"] + _POINTING_WEIGHT * (
             figures["pointing"] + figures["naming"] + figures["attention"] + figures["anchoring"]
         )
         if is_held.any():
@@ -208,7 +188,7 @@ class UniPixelObjective(nn.Module):
             known = self.held(middle[is_held], held)
             figures |= {"held": known["sight"], "held_looks": known["looks"], "held_places": known["places"]}
             total = total + figures["held"] + figures["held_attention"]
-        return total, {**figures, **seen}
+        return total, figures
 
     def _place_losses(self, states: Tensor, corners: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
         looks = torch.cat([sight.named for sight in batch.sights]).to(states.device) if batch.sights else None
@@ -241,23 +221,6 @@ def _no_loss(model: nn.Module) -> Tensor:
     """A loss without effect where every sample was broken, so that all processes still take the step."""
     trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(trained).sum() * 0
-
-
-def _heads(layer: Any, states: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys (B, H, L, d) that a decoder layer makes of states (B, L, D), one head per shared key."""
-    attention = layer.self_attn
-    given = layer.input_layernorm(states)
-    queries, keys = (
-        _turned(project(given).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2), cosines, sines)
-        for project in (attention.q_proj, attention.k_proj)
-    )
-    return queries[:, :: queries.shape[1] // keys.shape[1]], keys
-
-
-def _turned(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary positions (arXiv:2104.09864) laid on (B, H, L, d), halves together as Qwen2 has them."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cosines[:, None] + torch.cat([-second, first], dim=-1) * sines[:, None]
 
 
 def _is_model(name: str) -> bool:

@@ -95,6 +95,7 @@ def see_clip(
     named: Sequence[tuple[int, int]] = (),
     memories: Sequence[MemoryInjection] = (),
     referred: Sequence[tuple[int, int]] = (),
+    has_outlines: bool = False,
 ) -> Sight:
     """Describe a drawn clip on the grid of the language model's tokens.
 
@@ -104,6 +105,7 @@ def see_clip(
         named: Object and frame of each mask in the text, in its order.
         memories: What the conversation remembers, in the order of the text.
         referred: Object and frame of each point or box in the text, in its order; not together with memories.
+        has_outlines: Whether to describe the outline of what is in each cell.
 
     Raises:
         ValueError: Memories and references are given.
@@ -113,7 +115,9 @@ def see_clip(
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
     words = look_numbers(sample)
-    sight = replace(see(masks, words, grid=(rows, columns)), outlines=_outlines(masks, (rows, columns)))
+    sight = see(masks, words, grid=(rows, columns))
+    if has_outlines:
+        sight = replace(sight, outlines=_outlines(masks, (rows, columns)))
     if words is None:
         return sight
     if memories:
@@ -260,21 +264,18 @@ def _courses(masks: np.ndarray) -> np.ndarray:
 class SightHead(nn.Module):
     """Reads, from the state of each cell, what is seen there."""
 
-    def __init__(self, width: int, *, num_places: int, hidden: int = 128) -> None:
+    def __init__(self, width: int, *, num_places: int, hidden: int | None = 128) -> None:
         """Build the head.
 
         Args:
             width: Channels D of a state.
             num_places: The first so many places of `Sight` are asked for; 0 asks for looks alone.
-            hidden: Channels between the two layers.
+            hidden: Channels between two layers; None reads the looks with one.
         """
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.RMSNorm(width, eps=1e-6),
-            nn.Linear(width, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, sum(LOOK_SIZES)),
-        )
+        before = [] if hidden is None else [nn.Linear(width, hidden), nn.GELU()]
+        last = nn.Linear(width if hidden is None else hidden, sum(LOOK_SIZES))
+        self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), *before, last)
         # Attention passes on what can be read off a mean of states, so places must be there to be read off.
         self.places = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, num_places))
         self.num_places = num_places

@@ -103,12 +103,12 @@ def _prepare_model(recipe: Recipe) -> Job:
             objective.save_heads(folder)
 
     has_sight = is_eyes or recipe.losses.sight > 0
-    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=has_sight)
+    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=has_sight, has_outlines=is_eyes)
     dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)
     return Job(
         objective,
         dataset,
-        ExampleCollator(processor, _mask_plan(recipe)),
+        ExampleCollator(processor, _mask_plan(recipe), has_links=recipe.losses.links > 0),
         save,
         _validation(recipe, model, processor),
     )

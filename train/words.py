@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from unipixel.inputs import ModelInputs
 from unipixel.model import UniPixel
 from unipixel.processor import Processor, Sample
 from unipixel.special import SEG
 from unipixel.templates import segmentation_question
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
-from unipixel.train.losses import IGNORED_LABEL, text_loss
+from unipixel.train.links import Link, LinkFinder, link_layers, link_losses
+from unipixel.train.losses import IGNORED_LABEL
+from unipixel.train.reading import read
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sight import LOOK_SIZES, LookReader, tapped_layer
 from unipixel.train.tales import draw_tale
@@ -30,6 +33,9 @@ from unipixel.train.tales import draw_tale
 _NOUNS = ("object", "shape", "thing", "figure", "one")
 _ANSWERS = (f"It is {SEG}.", f"Sure, it is {SEG}.", f"The mask is {SEG}.")
 _MENTIONED = 0.6
+# Most of a tale is the scene, which cannot be foreseen; what counts is what is made of it.
+_SCENE_WEIGHT = 0.1
+_LINK_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,13 @@ class WordBatch:
     Attributes:
         encoded: Their tokens; every one of them is learned, those of answers twice.
         named: (G, A) numbers of the words that each phrase says, -1 where it does not say the attribute.
+        links: What each conversation has to look up in itself.
         broken: None of them are.
     """
 
     encoded: Sample
     named: Tensor
+    links: tuple[tuple[Link, ...], ...]
     broken: tuple[()] = ()
 
 
@@ -104,13 +112,15 @@ class PhraseCollator:
     def __init__(self, processor: Processor) -> None:
         """Prepare for a processor's tokens."""
         self._processor = processor
+        self._finder = LinkFinder(processor.tokenizer)
 
     def __call__(self, items: Sequence[tuple[list[Turn], list[list[int]]]]) -> dict[str, WordBatch]:
         """Return the batch under the objective's keyword."""
-        encoded = self._processor.stack([self._processor.encode(turns) for turns, _ in items])
+        samples = [self._processor.encode(turns) for turns, _ in items]
+        links = tuple(self._finder.find(sample.inputs.input_ids[0].tolist()) for sample in samples)
         named = torch.tensor([said for _, own in items for said in own], dtype=torch.long)
         named = named.reshape(-1, len(LOOK_SIZES))
-        return {"batch": WordBatch(encoded, named)}
+        return {"batch": WordBatch(self._processor.stack(samples), named, links)}
 
 
 class WordsObjective(nn.Module):
@@ -125,21 +135,27 @@ class WordsObjective(nn.Module):
         """Return `loss` and its parts."""
         inputs = batch.encoded.inputs.to(self.model.device)
         embedded = self.model.embed(inputs, ())
-        asked = self.model.model.language_model.layers[tapped_layer(self.model) - 1]
-        seen: list[Tensor] = []
-        handle = asked.register_forward_hook(lambda _layer, _given, out: seen.append(out))
-        try:
-            hidden = self.model.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
-        finally:
-            handle.remove()
-        labels = inputs.input_ids
-        if inputs.attention_mask is not None:
-            labels = labels.masked_fill(~inputs.attention_mask, IGNORED_LABEL)
-        text = text_loss(hidden, labels, score=self.model.logits)
-        # Most of a tale is the scene; what counts is what is made of it.
-        answers = text_loss(hidden, batch.encoded.labels.to(self.model.device), score=self.model.logits)
+        asked = tapped_layer(self.model) - 1
+        layers = {asked, *(layer - 1 for layer in link_layers(self.model).values())}
+        reading = read(self.model, embedded, after=layers)
+        text, answers = self._text_losses(reading.hidden, inputs, batch.encoded.labels.to(self.model.device))
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
-        naming, right = self.looks(seen[0][:, :-1][is_named], batch.named.to(self.model.device))
-        figures = {"text": text, "answers": answers, "naming": naming}
+        naming, right = self.looks(reading.after(asked)[:, :-1][is_named], batch.named.to(self.model.device))
+        links = link_losses(self.model, reading, batch.links)
+        figures = {"text": text, "answers": answers, "naming": naming, **links}
         parts = {name: value.detach() for name, value in figures.items()}
-        return {"loss": text + answers + naming, "right": right, **parts}
+        loss = _SCENE_WEIGHT * text + answers + naming + _LINK_WEIGHT * torch.stack(list(links.values())).sum()
+        return {"loss": loss, "right": right, **parts}
+
+    def _text_losses(self, hidden: Tensor, inputs: ModelInputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy over all tokens, and over the answers, each of which counts the same."""
+        real = torch.ones_like(labels, dtype=torch.bool) if inputs.attention_mask is None else inputs.attention_mask
+        is_real = real[:, 1:]
+        scores = self.model.logits(hidden[:, :-1][is_real])
+        losses = nn.functional.cross_entropy(scores.float(), inputs.input_ids[:, 1:][is_real], reduction="none")
+        is_answer = labels != IGNORED_LABEL
+        # A conversation begins with no answer, so each run of supervised tokens is one.
+        begins = is_answer[:, 1:] & ~is_answer[:, :-1]
+        numbers = begins.flatten().cumsum(0).view_as(begins)[is_real][is_answer[:, 1:][is_real]] - 1
+        sums = losses.new_zeros(int(begins.sum())).index_add(0, numbers, losses[is_answer[:, 1:][is_real]])
+        return losses.mean(), (sums / numbers.bincount(minlength=len(sums))).mean()

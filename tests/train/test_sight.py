@@ -131,7 +131,7 @@ def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
     for seed in range(4):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=2)
         layout = processor.clip(list(sample.clip.frames)).layout
-        sight = see_clip(sample, layout)
+        sight = see_clip(sample, layout, has_outlines=True)
         rows, columns = layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
         height, width = sample.clip.frames.shape[1:3]
         shares = sample.clip.masks[:, :2].mean(axis=1)

@@ -1,0 +1,198 @@
+"""Where a text has to be looked up in itself: what a small model's attention is asked to find.
+
+That an answer depends on words far above is learned from answers alone only after hundreds of millions of words:
+every step of the way has to be found before any of them pays. Each step is known here, and is asked for by itself.
+
+Shape letters: L tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unipixel.model import UniPixel
+from unipixel.tokens import Tokenizer
+from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.reading import Reading
+from unipixel.train.sight import tapped_layer
+
+LinkKind = Literal["owned", "told", "read", "chosen"]
+_BLOCK = re.compile(r":\n((?:\[\d+\]: [^\n]*\n)+)")
+_LINE = re.compile(r"^\[(\d+)\]: ([^\n]*)", re.MULTILINE)
+_MENTION = re.compile(r"\[(\d+)\]")
+_OPTION = re.compile(r"^\(([A-Z])\) [^\n]*\n", re.MULTILINE)
+_CHOICE = re.compile(r"The best option is \(([A-Z])\)")
+_TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)<\|im_end\|>", re.DOTALL)
+_WORD = re.compile(r"[a-z]{3,}")
+_LOOKS = frozenset((*SHAPES, *COLOURS, *TEXTURES))
+_EMPTY_WORDS = frozenset(["the", "and", "then", "moves", "option", "best", "object", "shape", "start", "end"])
+
+
+@dataclass(frozen=True)
+class Link:
+    """A token that has to look at one of some others above it.
+
+    Attributes:
+        kind: `owned`: a token of a line looks at its id, one of an option at its letter. `told`: an id looks at the
+            line that says what it names. `read`: an option, or a word of an answer, looks at the lines of the objects
+            that the question names. `chosen`: the letter that comes next is that of an option.
+        asking: Place of the token that looks.
+        targets: Places that it may look at, not empty.
+    """
+
+    kind: LinkKind
+    asking: int
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a memory: the id, and the characters of the id and of what is said of it."""
+
+    name: str
+    id_start: int
+    start: int
+    end: int
+    told: str
+
+
+def _line(match: re.Match[str], offset: int) -> _Line:
+    """Describe a line that was found in a part of a text, which begins at character `offset`."""
+    return _Line(match[1], offset + match.start(1), offset + match.start(2), offset + match.end(2), match[2])
+
+
+class LinkFinder:
+    """Finds the links of conversations from their tokens alone."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Prepare for a model's tokens."""
+        self._pieces = [tokenizer.decode([number]) for number in range(len(tokenizer))]
+
+    def find(self, ids: Sequence[int]) -> tuple[Link, ...]:
+        """Return the links of one conversation (L,)."""
+        text = _Text([self._pieces[number] for number in ids])
+        lines = [
+            _line(match, block.start(1)) for block in _BLOCK.finditer(text.text) for match in _LINE.finditer(block[1])
+        ]
+        found: list[Link] = []
+        for line in lines:
+            own = text.tokens(line.id_start, line.id_start + len(line.name))
+            found += [Link("owned", asking, own) for asking in text.tokens(line.start, line.end)]
+        for match in _MENTION.finditer(text.text):
+            above = [line for line in lines if line.name == match[1] and line.end < match.start()]
+            if above:
+                found.append(Link("told", text.token(match.end() - 1), text.tokens(above[-1].start, above[-1].end)))
+        for turn in _TURN.finditer(text.text):
+            found += _links_of_turn(text, turn, {line.name: line for line in lines if line.end < turn.start(2)})
+        return tuple(dict.fromkeys(found))
+
+
+class _Text:
+    """A text and its tokens."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self.text = "".join(pieces)
+        self._starts = [0, *accumulate(map(len, pieces))]
+
+    def token(self, place: int) -> int:
+        """Return the token that a character is part of."""
+        return bisect_right(self._starts, place) - 1
+
+    def tokens(self, start: int, end: int) -> tuple[int, ...]:
+        """Return the tokens of characters from `start` up to `end`."""
+        return tuple(range(self.token(start), self.token(end - 1) + 1))
+
+    def is_start(self, place: int) -> bool:
+        """Whether a token begins at a character, or at the space before it."""
+        return self.text[self._starts[self.token(place)] : place] in ("", " ")
+
+
+def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) -> list[Link]:
+    found = []
+    options = list(_OPTION.finditer(text.text, turn.start(1), turn.end(1)))
+    for option in options:
+        letter = text.token(option.start(1))
+        own = text.tokens(option.end(1) + 2, option.end())
+        found += [Link("owned", asking, (letter,)) for asking in own]
+    for match in _CHOICE.finditer(text.text, *turn.span(2)):
+        chosen = [option for option in options if option[1] == match[1]]
+        if chosen:
+            found.append(Link("chosen", text.token(match.start(1)) - 1, text.tokens(*chosen[0].span())))
+    asked = turn[1].rpartition("]: ")[2].partition("\n")[2] if "]: " in turn[1] else turn[1]
+    named = [lines[name] for name in dict.fromkeys(_MENTION.findall(asked.partition("Options:")[0])) if name in lines]
+    everything = tuple(place for line in named for place in text.tokens(line.start, line.end))
+    if everything:
+        found += [Link("read", text.token(option.end() - 1), everything) for option in options]
+    for said, targets in _takes(text, turn, lines, named):
+        if text.is_start(said):
+            found.append(Link("read", text.token(said) - 1, targets or everything))
+    return found
+
+
+def _takes(
+    text: _Text, turn: re.Match[str], lines: dict[str, _Line], named: Sequence[_Line]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Characters that begin words which an answer takes from a line, and the tokens where they stand."""
+    takes: list[tuple[int, tuple[int, ...]]] = []
+    for match in _LINE.finditer(turn[2]):
+        line = lines.get(match[1])
+        if line is not None and line.told == match[2]:
+            takes += [
+                (turn.start(2) + match.start(2) + place, (text.token(line.start + place),))
+                for place in range(len(line.told))
+                if text.is_start(turn.start(2) + match.start(2) + place)
+            ]
+    if not takes and len(named) == 1:
+        for match in _WORD.finditer(turn[2].lower()):
+            place = named[0].told.lower().find(match[0])
+            if match[0] not in _EMPTY_WORDS and (place >= 0 or match[0] in _LOOKS):
+                targets = (text.token(named[0].start + place),) if place >= 0 else ()
+                takes.append((turn.start(2) + match.start(), targets))
+    return list(dict.fromkeys(takes))
+
+
+def link_layers(model: UniPixel) -> dict[LinkKind, int]:
+    """Return the layer of the language model that looks for each kind: owners first, letters of options last."""
+    count = len(model.model.language_model.layers)
+    return {"owned": 0, "told": min(1, count - 1), "read": max(tapped_layer(model) - 1, 0), "chosen": count - 1}
+
+
+def link_losses(model: UniPixel, reading: Reading, links: Sequence[Sequence[Link]]) -> dict[str, Tensor]:
+    """Ask some heads to look where the links say.
+
+    Args:
+        model: Whose reading it is.
+        reading: Of a batch; holds the states before each of `link_layers`.
+        links: Of each conversation.
+
+    Returns:
+        By kind the mean negative logarithm of the share of attention that falls where it should; 0 without any.
+    """
+    return {kind: _link_loss(*reading.heads(layer), links, kind) for kind, layer in link_layers(model).items()}
+
+
+def _link_loss(queries: Tensor, keys: Tensor, links: Sequence[Sequence[Link]], kind: LinkKind) -> Tensor:
+    places = torch.arange(keys.shape[2], device=keys.device)
+    losses = [queries.new_zeros(0)]
+    for row, own in enumerate(links):
+        chosen = [link for link in own if link.kind == kind]
+        if not chosen:
+            continue
+        asking = torch.tensor([link.asking for link in chosen], device=keys.device)
+        scores = queries[row][:, asking] @ keys[row].transpose(-1, -2) * queries.shape[-1] ** -0.5  # (H, links, L)
+        logs = scores.masked_fill(places > asking[:, None], float("-inf")).log_softmax(dim=-1)
+        is_there = torch.zeros(logs.shape[1:], dtype=torch.bool)
+        for number, link in enumerate(chosen):
+            is_there[number, list(link.targets)] = True
+        there = logs.masked_fill(~is_there.to(keys.device), float("-inf"))
+        losses.append(-there.logsumexp(dim=-1).flatten())
+    together = torch.cat(losses)
+    return together.mean() if len(together) else together.sum()
