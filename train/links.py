@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unipixel.memory.injection import MEM
 from unipixel.model import UniPixel
 from unipixel.tokens import Tokenizer
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
@@ -29,7 +30,7 @@ _BLOCK = re.compile(r":\n((?:\[\d+\]: [^\n]*\n)+)")
 _LINE = re.compile(r"^\[(\d+)\]: ([^\n]*)", re.MULTILINE)
 _MENTION = re.compile(r"\[(\d+)\]")
 _OPTION = re.compile(r"^\(([A-Z])\) [^\n]*\n", re.MULTILINE)
-_CHOICE = re.compile(r"The best option is \(([A-Z])\)")
+_CHOICE = re.compile(r"^Answer: ([^\n]*), so the best option is \(([A-Z])\)")
 _TURN = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)<\|im_end\|>", re.DOTALL)
 _WORD = re.compile(r"[a-z]{3,}")
 _LOOKS = frozenset((*SHAPES, *COLOURS, *TEXTURES))
@@ -42,8 +43,9 @@ class Link:
 
     Attributes:
         kind: `owned`: a token of a line looks at its id, one of an option at its letter. `told`: an id looks at the
-            line that says what it names. `read`: an option, or a word of an answer, looks at the lines of the objects
-            that the question names. `chosen`: the letter that comes next is that of an option.
+            line that says what it names. `read`: an option, or what a word of an answer comes from,
+            looks at the lines of the objects that the question names, and the letter at what was said before it.
+            `chosen`: the letter that comes next is that of an option.
         asking: Place of the token that looks.
         targets: Places that it may look at, not empty.
     """
@@ -89,7 +91,7 @@ class LinkFinder:
         for match in _MENTION.finditer(text.text):
             above = [line for line in lines if line.name == match[1] and line.end < match.start()]
             if above:
-                found.append(Link("told", text.token(match.end() - 1), text.tokens(above[-1].start, above[-1].end)))
+                found.append(Link("told", text.token(match.end() - 1), text.told(above[-1])))
         for turn in _TURN.finditer(text.text):
             found += _links_of_turn(text, turn, {line.name: line for line in lines if line.end < turn.start(2)})
         return tuple(dict.fromkeys(found))
@@ -100,6 +102,7 @@ class _Text:
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self.text = "".join(pieces)
+        self._pieces = pieces
         self._starts = [0, *accumulate(map(len, pieces))]
 
     def token(self, place: int) -> int:
@@ -110,9 +113,18 @@ class _Text:
         """Return the tokens of characters from `start` up to `end`."""
         return tuple(range(self.token(start), self.token(end - 1) + 1))
 
+    def told(self, line: _Line) -> tuple[int, ...]:
+        """Return the tokens that say what a line is about: where it holds memory tokens, only they know."""
+        own = self.tokens(line.start, line.end)
+        return tuple(place for place in own if self._pieces[place] == MEM) or own
+
     def is_start(self, place: int) -> bool:
         """Whether a token begins at a character, or at the space before it."""
         return self.text[self._starts[self.token(place)] : place] in ("", " ")
+
+
+def _moved(span: tuple[int, int], offset: int) -> tuple[int, int]:
+    return offset + span[0], offset + span[1]
 
 
 def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) -> list[Link]:
@@ -122,15 +134,20 @@ def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) ->
         letter = text.token(option.start(1))
         own = text.tokens(option.end(1) + 2, option.end())
         found += [Link("owned", asking, (letter,)) for asking in own]
-    for match in _CHOICE.finditer(text.text, *turn.span(2)):
-        chosen = [option for option in options if option[1] == match[1]]
-        if chosen:
-            found.append(Link("chosen", text.token(match.start(1)) - 1, text.tokens(*chosen[0].span())))
     asked = turn[1].rpartition("]: ")[2].partition("\n")[2] if "]: " in turn[1] else turn[1]
     named = [lines[name] for name in dict.fromkeys(_MENTION.findall(asked.partition("Options:")[0])) if name in lines]
-    everything = tuple(place for line in named for place in text.tokens(line.start, line.end))
+    everything = tuple(place for line in named for place in text.told(line))
     if everything:
         found += [Link("read", text.token(option.end() - 1), everything) for option in options]
+        found.append(Link("read", text.token(turn.start(2)) - 1, everything))
+    match = _CHOICE.match(turn[2])
+    chosen = [option for option in options if match is not None and option[1] == match[2]]
+    if match is not None and chosen:
+        said, letter = text.tokens(*_moved(match.span(1), turn.start(2))), turn.start(2) + match.start(2)
+        found += [Link("read", place - 1, everything) for place in said if everything]
+        # What was said finds the option that says it too.
+        found.append(Link("read", text.token(letter) - 1, said))
+        found.append(Link("chosen", text.token(letter) - 1, text.tokens(*chosen[0].span())))
     for said, targets in _takes(text, turn, lines, named):
         if text.is_start(said):
             found.append(Link("read", text.token(said) - 1, targets or everything))

@@ -27,6 +27,7 @@ from unipixel.train.sight import (
     PointingHead,
     Sight,
     SightHead,
+    asked_states,
     attention_loss,
     tapped_layer,
 )
@@ -120,7 +121,7 @@ class UniPixelObjective(nn.Module):
         loss = figures["text"]
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         if batch.sights:
-            sight, seen = self._sight_loss(reading, is_named, inputs, batch.sights)
+            sight, seen = self._sight_loss(reading, is_named, inputs, batch.encoded.labels, batch.sights)
             loss = loss + self.weights.sight * sight
             figures |= seen
         if batch.links:
@@ -155,6 +156,7 @@ class UniPixelObjective(nn.Module):
         reading: Reading,
         is_named: Tensor,
         inputs: ModelInputs,
+        labels: Tensor,
         sights: Sequence[Sight],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.sight is None or self.held is None or self.pointing is None:
@@ -170,13 +172,20 @@ class UniPixelObjective(nn.Module):
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
         figures |= self.pointing(asked, cells, sights)
         early, late = reading.heads(tap - 2), reading.heads(tap)
-        asking = nn.functional.pad(is_named, (0, 1))
+        asking, meant = asked_states(labels, nn.functional.pad(is_named, (0, 1)))
         # One head finds the object wherever it is seen, the others where its mask is asked for: the mean over all
         # places of an object that moves is none of them.
         everywhere, there = ((own[:, :1] for own in late), (own[:, 1:] for own in late))
         asked_for = {"asking": asking, "cells": is_visual}
-        figures["attention"] = attention_loss(*everywhere, covers=[sight.covers for sight in sights], **asked_for)
-        figures["anchoring"] = attention_loss(*there, covers=[sight.anchored for sight in sights], **asked_for)
+        for name, heads, covers in (
+            ("attention", everywhere, [sight.covers for sight in sights]),
+            ("anchoring", there, [sight.anchored for sight in sights]),
+        ):
+            together = [
+                torch.stack([cover[own].sum(dim=0) for own in numbers]) if numbers else cover[:0]
+                for cover, numbers in zip(covers, meant, strict=True)
+            ]
+            figures[name] = attention_loss(*heads, covers=together, **asked_for)
         total = figures["sight"] + _POINTING_WEIGHT * (
             figures["pointing"] + figures["naming"] + figures["attention"] + figures["anchoring"]
         )

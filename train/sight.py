@@ -22,6 +22,7 @@ from unipixel.model import UniPixel
 from unipixel.patches import FRAMES_PER_PAIR
 from unipixel.train.datasets.world import Sample
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from unipixel.train.losses import IGNORED_LABEL
 
 _WORDS = (SHAPES, COLOURS, TEXTURES)
 # Number 0 is the background.
@@ -410,6 +411,34 @@ class PointingHead(nn.Module):
         named = torch.cat([sight.named for sight in sights]).to(pointing.device)
         naming, _ = self.looks(torch.cat(list(states)), named)
         return {"pointing": pointing.mean() if len(pointing) else pointing.sum(), "naming": naming}
+
+
+def asked_states(labels: Tensor, is_named: Tensor) -> tuple[Tensor, list[list[list[int]]]]:
+    """Find the states that have to look for objects: those that masks come from, and where their answers begin.
+
+    Whether there is such an object at all is decided with the first word of an answer.
+
+    Args:
+        labels: (B, L) tokens that are learned, `IGNORED_LABEL` elsewhere.
+        is_named: (B, L) bool, the states that masks come from.
+
+    Returns:
+        (B, L) bool, all these states; per sample and state, in their order, the numbers of the masks that it means.
+    """
+    is_learned = labels != IGNORED_LABEL
+    begins = torch.zeros_like(is_learned)
+    begins[:, :-1] = is_learned[:, 1:] & ~is_learned[:, :-1]
+    asking, meant = is_named.clone(), []
+    for row, named in enumerate(is_named):
+        places = named.nonzero()[:, 0].tolist()
+        first = begins[row].nonzero()[:, 0].tolist()
+        own: dict[int, list[int]] = {}
+        for number, place in enumerate(places):
+            own.setdefault(max(begin for begin in first if begin <= place), []).append(number)
+        own |= {place: [number] for number, place in enumerate(places)}
+        asking[row, list(own)] = True
+        meant.append([own[place] for place in sorted(own)])
+    return asking, meant
 
 
 def attention_loss(queries: Tensor, keys: Tensor, *, asking: Tensor, cells: Tensor, covers: Sequence[Tensor]) -> Tensor:

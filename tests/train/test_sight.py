@@ -12,7 +12,8 @@ from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.examples import ExampleBuilder
-from unipixel.train.sight import Held, Sight, SightHead, see_clip
+from unipixel.train.losses import IGNORED_LABEL
+from unipixel.train.sight import Held, Sight, SightHead, asked_states, see_clip
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:
@@ -158,3 +159,15 @@ def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
                 if corner.size and corner.max() == corner.min():
                     np.testing.assert_allclose(outline[20], corner.mean(), atol=0.5)
     assert num_checked > 20
+
+
+def test_an_answer_looks_for_its_objects_from_its_first_word() -> None:
+    # Two answers: tokens 2 to 5 name the first two masks at 3 and 5, tokens 8 and 9 the third at 8.
+    labels = torch.full((2, 11), IGNORED_LABEL)
+    labels[0, 2:6], labels[0, 8:10], labels[1, 4:7] = 1, 1, 1
+    is_named = torch.zeros(2, 11, dtype=torch.bool)
+    is_named[0, [2, 4, 7]] = True
+    asking, meant = asked_states(labels, is_named)
+    assert asking[0].nonzero()[:, 0].tolist() == [1, 2, 4, 7]
+    assert meant == [[[0, 1], [0], [1], [2]], []]
+    assert not asking[1].any()

@@ -236,7 +236,8 @@ def test_options_follow_the_published_format(pixelqa: list[Sample]) -> None:
         assert lines[2:-1] == [f"({'ABCD'[n]}) {option}" for n, option in enumerate(turn.options)]
         assert len(set(turn.options)) == len(turn.options)
         assert turn.correct_option is not None
-        assert turn.answer.startswith(f"The best option is ({'ABCD'[turn.correct_option]})")
+        option = turn.options[turn.correct_option]
+        assert turn.answer == f"Answer: {option}, so the best option is ({'ABCD'[turn.correct_option]})."
 
 
 @pytest.mark.parametrize("kind", ["attribute", "relation", "motion", "reasoning"])

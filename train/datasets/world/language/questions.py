@@ -49,7 +49,8 @@ def with_options(rng: np.random.Generator, asked: Asked) -> Turn:
     lines = "\n".join(f"({LETTERS[number]}) {option}" for number, option in enumerate(options))
     return Turn(
         f"{asked.question}\nOptions:\n{lines}\nPlease only give the best option.",
-        f"The best option is ({LETTERS[place]}) {options[place]}.",
+        # A small model knows what it saw; which letter stands before that is then a question about the text.
+        f"Answer: {options[place]}, so the best option is ({LETTERS[place]}).",
         options=options,
         correct_option=place,
         kind=asked.kind,
