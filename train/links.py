@@ -43,9 +43,9 @@ class Link:
 
     Attributes:
         kind: `owned`: a token of a line looks at its id, one of an option at its letter. `told`: an id looks at the
-            line that says what it names. `read`: an option, or what a word of an answer comes from,
-            looks at the lines of the objects that the question names, and the letter at what was said before it.
-            `chosen`: the letter that comes next is that of an option.
+            line that says what it names, a word of a choice at its option. `read`: an option, or what a word of an
+            answer comes from, looks at the lines of the objects that the question names, and the letter at what was
+            said before it. `chosen`: the letter that comes next is that of an option.
         asking: Place of the token that looks.
         targets: Places that it may look at, not empty.
     """
@@ -143,11 +143,13 @@ def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) ->
     match = _CHOICE.match(turn[2])
     chosen = [option for option in options if match is not None and option[1] == match[2]]
     if match is not None and chosen:
-        said, letter = text.tokens(*_moved(match.span(1), turn.start(2))), turn.start(2) + match.start(2)
-        found += [Link("read", place - 1, everything) for place in said if everything]
-        # What was said finds the option that says it too.
-        found.append(Link("read", text.token(letter) - 1, said))
-        found.append(Link("chosen", text.token(letter) - 1, text.tokens(*chosen[0].span())))
+        words, letter = text.tokens(*_moved(match.span(1), turn.start(2))), turn.start(2) + match.start(2)
+        found += [Link("read", place - 1, everything) for place in words if everything]
+        # What was said finds the option that says it too, and the letter finds what was said.
+        its_option = text.tokens(*chosen[0].span())
+        found += [Link("told", place, its_option) for place in words]
+        found.append(Link("read", text.token(letter) - 1, words))
+        found.append(Link("chosen", text.token(letter) - 1, its_option))
     for said, targets in _takes(text, turn, lines, named):
         if text.is_start(said):
             found.append(Link("read", text.token(said) - 1, targets or everything))

@@ -17,15 +17,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("model.visual",),
     "words": ("model.language_model", "lm_head"),
     # What is seen was learned before; these learn to speak of it.
-    "pretrain": (
-        "model.visual.merger",
-        "model.language_model",
-        "lm_head",
-        "prompt_encoder",
-        "msk_proj",
-        "seg_head",
-        "sam2",
-    ),
+    "pretrain": ("model.visual.merger", "model.language_model", "lm_head", "prompt_encoder", "msk_proj", "seg_head"),
     "masks": ("seg_head", "sam2.sam_mask_decoder"),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),

@@ -57,6 +57,8 @@ def test_the_letter_looks_at_its_option_and_options_at_what_they_are_about() -> 
     for asking in ("Red\n(", "lue\nP", "er: B"):
         assert (asking, "big blue star") in read
     assert ("is (B", "Blue") in read
+    said = [_said(ids, [link.asking]) for link in links if link.kind == "told" and _said(ids, link.targets)[0] == "("]
+    assert "".join(said) == "Blue"
 
 
 def test_an_answer_looks_where_its_words_stand() -> None:
