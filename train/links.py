@@ -1,7 +1,7 @@
 """Where a text has to be looked up in itself: what a small model's attention is asked to find.
 
-That an answer depends on words far above is learned from answers alone only after hundreds of millions of words:
-every step of the way has to be found before any of them pays. Each step is known here, and is asked for by itself.
+That an answer depends on words far above is learned slowly from answers alone: every step of the way has to be found
+before any of them pays. Each step is known here, and is asked for by itself.
 
 Shape letters: L tokens.
 """
@@ -123,10 +123,6 @@ class _Text:
         return self.text[self._starts[self.token(place)] : place] in ("", " ")
 
 
-def _moved(span: tuple[int, int], offset: int) -> tuple[int, int]:
-    return offset + span[0], offset + span[1]
-
-
 def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) -> list[Link]:
     found = []
     options = list(_OPTION.finditer(text.text, turn.start(1), turn.end(1)))
@@ -143,7 +139,8 @@ def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) ->
     match = _CHOICE.match(turn[2])
     chosen = [option for option in options if match is not None and option[1] == match[2]]
     if match is not None and chosen:
-        words, letter = text.tokens(*_moved(match.span(1), turn.start(2))), turn.start(2) + match.start(2)
+        first = turn.start(2)
+        words, letter = text.tokens(first + match.start(1), first + match.end(1)), first + match.start(2)
         found += [Link("read", place - 1, everything) for place in words if everything]
         # What was said finds the option that says it too, and the letter finds what was said.
         its_option = text.tokens(*chosen[0].span())
