@@ -6,7 +6,7 @@ Shape letters: F frames of all clips, M tracks, L frames of a track, S SAM image
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -131,11 +131,10 @@ class ExampleCollator:
         encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
         finder = self._finder
         links = [] if finder is None else [finder.find(own.encoded.inputs.input_ids[0].tolist()) for own in whole]
-        places = [_box(masks[anchor]) for example in whole for masks, anchor in _named(example)]
         batch = replace(
             self._masks(whole),
             encoded=encoded,
-            places=torch.stack(places) if places else torch.empty(0, 2, 2),
+            places=torch.cat([example.boxes for example in whole]) if whole else torch.empty(0, 2, 2),
             sights=tuple(example.sight for example in whole if example.sight is not None),
             links=tuple(links),
             broken=broken,
@@ -177,16 +176,3 @@ class ExampleCollator:
             tracks=torch.tensor([track[:length] for track in tracks]),
             labels=torch.stack([label[:length] for label in labels]),
         )
-
-
-def _named(example: Example) -> Iterator[tuple[Tensor, int]]:
-    """Masks (T, S, S) and anchor of each `<|seg|>`."""
-    return zip(example.masks, example.anchors, strict=True)
-
-
-def _box(mask: Tensor) -> Tensor:
-    """Corners (2, 2) of a mask (S, S), x, y; NaN where it is empty."""
-    places = mask.nonzero().flip(1).float()
-    if not len(places):
-        return torch.full((2, 2), float("nan"))
-    return torch.stack([places.amin(dim=0), places.amax(dim=0) + 1])

@@ -64,12 +64,7 @@ class DrawnClips:
         rng = np.random.default_rng([seed, 11])
         if task == NAMING:
             return _name_by_colour(sample, rng, self.max_turns)
-        count = int(rng.integers(1, self.max_turns + 1))
-        if task.startswith(("segment/", "plain")):
-            return _ask_on(sample, rng, count, "plain")
-        if task == "pixelqa/mask":
-            return _ask_on(sample, rng, count, "pixelqa")
-        return sample
+        return ask_on(sample, rng, self.max_turns)
 
 
 def _name_by_colour(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
@@ -109,11 +104,25 @@ def clip_facts(sample: Sample) -> Facts:
     return gather_facts(scene, view, moments, shorter=shorter)
 
 
-def _ask_on(sample: Sample, rng: np.random.Generator, count: int, manner: str) -> Sample:
-    """Add questions until there are `count`, none of them twice."""
+def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: Facts | None = None) -> Sample:
+    """Ask more about a clip where its task allows several questions, none of them twice.
+
+    Args:
+        sample: A clip with its first turn.
+        rng: Source of randomness.
+        max_turns: Questions about the clip at most.
+        facts: What is true of it; None works it out again.
+    """
+    count = int(rng.integers(1, max_turns + 1))
+    if sample.task.startswith(("segment/", "plain")):
+        manner = "plain"
+    elif sample.task == "pixelqa/mask":
+        manner = "pixelqa"
+    else:
+        return sample
     if count <= len(sample.turns):
         return sample
-    facts = clip_facts(sample)
+    facts = clip_facts(sample) if facts is None else facts
     ids = dict(enumerate(sample.clip.object_ids))
     turns = list(sample.turns)
     for _ in range(_NO_TURN_AFTER):

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from unipixel import templates, tokens
-from unipixel.clip import ClipLayout
+from unipixel.clip import Clip, ClipLayout
 from unipixel.processor import Processor
 from unipixel.processor import Sample as EncodedSample
 from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.special import SEG
 from unipixel.train.datasets.world import Sample
+from unipixel.train.datasets.world.language.queries import KINDS
+from unipixel.train.datasets.world.schema import Turn as DrawnTurn
 from unipixel.train.datasets.world.schema import VisualPrompt as DrawnPrompt
+from unipixel.train.drawn import NAMING
 from unipixel.train.losses import label_masks
-from unipixel.train.sight import Sight, see_clip
+from unipixel.train.sight import ClipSight, Sight, look_at, see_clip
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class Example:
     Attributes:
         name: Says where it comes from.
         encoded: What the model reads; a batch of one.
-        sam_frames: (T, 3, S, S) frames of the clip for SAM.
-        masks: Per `<|seg|>` in the order of the text its masks (T, S, S) bool.
+        sam_frames: (T, 3, S, S) frames of the clip for SAM; empty where no masks are trained.
+        masks: Per `<|seg|>` in the order of the text its masks (T, S, S) bool; none where no masks are trained.
         anchors: Per `<|seg|>` the frame on which a session would begin to follow the object: the prompted one,
             else the first where it is in sight.
+        boxes: (G, 2, 2) per `<|seg|>` the corners of the box of its object on that frame, x, y in pixels of SAM's
+            input; NaN where it is out of sight.
         sight: What is where in the clip; None where it is not asked for.
     """
 
@@ -46,6 +51,7 @@ class Example:
     sam_frames: Tensor
     masks: tuple[Tensor, ...]
     anchors: tuple[int, ...]
+    boxes: Tensor
     sight: Sight | None = None
 
 
@@ -57,6 +63,8 @@ class _Script:
     prompts: list[VisualPrompt]
     referred_ids: list[int]
     seg_ids: list[int]
+    # By turn, whether its answer says that there is no such object.
+    absent: list[bool]
 
 
 class ExampleBuilder:
@@ -67,6 +75,7 @@ class ExampleBuilder:
         processor: Processor,
         *,
         max_tokens: int | None = None,
+        has_masks: bool = True,
         has_sight: bool = False,
         has_outlines: bool = False,
     ) -> None:
@@ -75,48 +84,69 @@ class ExampleBuilder:
         Args:
             processor: That of the model to be trained.
             max_tokens: Longest conversation that is accepted.
+            has_masks: Whether to prepare what masks are trained on; the boxes of their objects come in any case.
             has_sight: Whether to say what is where, which only the drawn world knows.
             has_outlines: Whether to describe outlines with it.
         """
         self._processor = processor
+        self._has_masks = has_masks
         self._has_sight, self._has_outlines = has_sight, has_outlines
         self._max_tokens = max_tokens
 
-    def build(self, sample: Sample, *, seed: int = 0) -> Example:
+    def see(self, sample: Sample) -> tuple[Clip, ClipSight | None]:
+        """Prepare a clip for the model, with what is where in it if that is asked for."""
+        clip = self._processor.clip(list(sample.clip.frames))
+        sight = look_at(sample, clip.layout, has_outlines=self._has_outlines) if self._has_sight else None
+        return clip, sight
+
+    def build(self, sample: Sample, *, seed: int = 0, seen: tuple[Clip, ClipSight | None] | None = None) -> Example:
         """Write the conversation of a sample.
 
         Args:
             sample: A clip with turns; see `unipixel.train.datasets.world.schema`.
             seed: Decides wordings and whether points and boxes are read before or as memory.
+            seen: From `see`, where the clip was prepared before.
 
         Raises:
             ValueError: The sample contradicts itself, or is too long.
         """
         generator = random.Random(seed)
-        clip = self._processor.clip(list(sample.clip.frames))
+        clip, clip_sight = self.see(sample) if seen is None else seen
         script = self._script(sample, clip.layout, generator)
         encoded = self._processor.encode(script.turns, clip=clip, prompts=script.prompts)
         if self._max_tokens is not None and encoded.inputs.input_ids.shape[1] > self._max_tokens:
             raise ValueError(f"{encoded.inputs.input_ids.shape[1]} tokens, allowed are {self._max_tokens}")
         side = self._processor.config.segmenter.image_size
-        masks = []
-        for object_id in script.seg_ids:
-            coverage = torch.from_numpy(np.ascontiguousarray(sample.clip.masks_of(object_id)))
-            masks.append(label_masks(coverage, (side, side)))
-        frames = torch.stack(list(self._processor.sam_frames(sample.clip.frames))) if masks else torch.empty(0)
         # A question that points is answered on the frame it points at.
         prompted = {name: prompt.frame for name, prompt in sample.prompts.items() if script.prompts}
-        anchors = tuple(prompted.get(name, _first_seen(mask)) for name, mask in zip(script.seg_ids, masks, strict=True))
+        coverages = [torch.from_numpy(np.ascontiguousarray(sample.clip.masks_of(name))) for name in script.seg_ids]
+        found = [
+            _anchor(coverage, side, prompted.get(name))
+            for name, coverage in zip(script.seg_ids, coverages, strict=True)
+        ]
+        anchors = tuple(anchor for anchor, _ in found)
+        masks: list[Tensor] = []
+        frames = torch.empty(0)
+        if self._has_masks and coverages:
+            masks = [label_masks(coverage, (side, side)) for coverage in coverages]
+            frames = torch.stack(list(self._processor.sam_frames(sample.clip.frames)))
         memories = [turn.memory for turn in script.turns if turn.memory is not None]
         sight = None
-        if self._has_sight:
+        if clip_sight is not None:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
             named = list(zip(script.seg_ids, anchors, strict=True))
             referred = list(zip(script.referred_ids, places, strict=True))
             sight = see_clip(
-                sample, clip.layout, named=named, memories=memories, referred=referred, has_outlines=self._has_outlines
+                clip_sight,
+                sample.clip.object_ids,
+                named=named,
+                memories=memories,
+                referred=referred,
+                absent=script.absent,
             )
-        return Example(f"{sample.split}/{sample.task}/{sample.seed}", encoded, frames, tuple(masks), anchors, sight)
+        boxes = torch.stack([box for _, box in found]) if found else torch.empty(0, 2, 2)
+        name = f"{sample.split}/{sample.task}/{sample.seed}"
+        return Example(name, encoded, frames, tuple(masks), anchors, boxes, sight)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:
         pointed = [name for name, prompt in sample.prompts.items() if prompt.kind in ("point", "box")]
@@ -135,7 +165,8 @@ class ExampleBuilder:
             return self._converse(sample, layout, known=order)
         question = templates.prefill_question(marked, generator=generator)
         prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
-        return _Script([tokens.Turn(question, templates.prefill_answer(order))], prompts, list(order), list(order))
+        turns = [tokens.Turn(question, templates.prefill_answer(order))]
+        return _Script(turns, prompts, list(order), list(order), [False])
 
     def _converse(self, sample: Sample, layout: ClipLayout, *, known: Sequence[int]) -> _Script:
         """A conversation in which each turn opens with the memory of objects found since the last."""
@@ -159,12 +190,18 @@ class ExampleBuilder:
             waiting = []
             if sample.task == "conversation":
                 waiting = sorted({name for name in turn.target_ids if name not in remembered})
-        return _Script(turns, [], [], seg_ids)
+        return _Script(turns, [], [], seg_ids, [_is_refusal(turn) for turn in sample.turns])
 
 
-def _first_seen(masks: Tensor) -> int:
-    """First frame of masks (T, S, S) that shows anything, or 0."""
-    return int(masks.flatten(1).any(dim=1).int().argmax())
+def _anchor(coverage: Tensor, side: int, prompted: int | None) -> tuple[int, Tensor]:
+    """Frame on which an object (T, H, W) is pointed at, or first seen, and its box (2, 2) there at SAM's size."""
+    candidates = range(len(coverage)) if prompted is None else (prompted,)
+    for frame in candidates:
+        if coverage[frame].any():
+            places = label_masks(coverage[frame : frame + 1], (side, side))[0].nonzero().flip(1).float()
+            if len(places):
+                return frame, torch.stack([places.amin(dim=0), places.amax(dim=0) + 1])
+    return candidates[0], torch.full((2, 2), float("nan"))
 
 
 def _refer(sample: Sample, generator: random.Random) -> _Script:
@@ -172,7 +209,13 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     turn = sample.turns[0]
     marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
     prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
-    return _Script([tokens.Turn(marked, turn.answer)], prompts, list(order), list(turn.target_ids))
+    turns = [tokens.Turn(marked, turn.answer)]
+    return _Script(turns, prompts, list(order), list(turn.target_ids), [_is_refusal(turn)])
+
+
+def _is_refusal(turn: DrawnTurn) -> bool:
+    """Whether a question asked for masks of what is not there."""
+    return turn.kind in (*KINDS, NAMING) and not turn.target_ids
 
 
 def _to_prompt(prompt: DrawnPrompt) -> VisualPrompt:

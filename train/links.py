@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unipixel.memory.injection import MEM
 from unipixel.model import UniPixel
@@ -25,7 +25,7 @@ from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.reading import Reading
 from unipixel.train.sight import tapped_layer
 
-LinkKind = Literal["owned", "told", "read", "chosen"]
+LinkKind = Literal["owned", "told", "read", "chosen", "carried"]
 _BLOCK = re.compile(r":\n((?:\[\d+\]: [^\n]*\n)+)")
 _LINE = re.compile(r"^\[(\d+)\]: ([^\n]*)", re.MULTILINE)
 _MENTION = re.compile(r"\[(\d+)\]")
@@ -45,7 +45,8 @@ class Link:
         kind: `owned`: a token of a line looks at its id, one of an option at its letter. `told`: an id looks at the
             line that says what it names, a word of a choice at its option. `read`: an option, or what a word of an
             answer comes from, looks at the lines of the objects that the question names, and the letter at what was
-            said before it. `chosen`: the letter that comes next is that of an option.
+            said before it. `chosen`: the letter that comes next is that of an option. `carried`: a word of a choice
+            knows the letter of its option, by whichever way it came.
         asking: Place of the token that looks.
         targets: Places that it may look at, not empty.
     """
@@ -145,6 +146,7 @@ def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) ->
         # What was said finds the option that says it too, and the letter finds what was said.
         its_option = text.tokens(*chosen[0].span())
         found += [Link("told", place, its_option) for place in words]
+        found += [Link("carried", place, (text.token(chosen[0].start(1)),)) for place in words]
         found.append(Link("read", text.token(letter) - 1, words))
         found.append(Link("chosen", text.token(letter) - 1, its_option))
     for said, targets in _takes(text, turn, lines, named):
@@ -176,7 +178,10 @@ def _takes(
 
 
 def link_layers(model: UniPixel) -> dict[LinkKind, int]:
-    """Return the layer of the language model that looks for each kind: owners first, letters of options last."""
+    """Return the layer of the language model that looks for each kind: owners first, letters of options last.
+
+    What is `carried` is not looked for: `OwnerReader` asks for it after the layer of `told`.
+    """
     count = len(model.model.language_model.layers)
     return {"owned": 0, "told": min(1, count - 1), "read": max(tapped_layer(model) - 1, 0), "chosen": count - 1}
 
@@ -193,6 +198,42 @@ def link_losses(model: UniPixel, reading: Reading, links: Sequence[Sequence[Link
         By kind the mean negative logarithm of the share of attention that falls where it should; 0 without any.
     """
     return {kind: _link_loss(*reading.heads(layer), links, kind) for kind, layer in link_layers(model).items()}
+
+
+class OwnerReader(nn.Module):
+    """Reads from a state the id or the letter that its token belongs to, as the words that the model writes.
+
+    Where attention has to look says nothing of what it brings back: over several steps that is found late, because
+    every one of them has to bring it before any is of use. One reader for all steps asks them to hand it on alike.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Build the reader for states of a width D."""
+        super().__init__()
+        self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, width, bias=False))
+
+    def forward(self, model: UniPixel, reading: Reading, ids: Tensor, links: Sequence[Sequence[Link]]) -> Tensor:
+        """Return the mean cross-entropy over `owned` and `carried` links; 0 without any.
+
+        Args:
+            model: Whose reading it is.
+            reading: Of a batch; holds the states after the layers of `link_layers` that bring these.
+            ids: (B, L) tokens.
+            links: Of each conversation.
+        """
+        layers = link_layers(model)
+        states, owners = [], []
+        for kind, layer in (("owned", layers["owned"]), ("carried", layers["told"])):
+            found = [(row, link.asking, link.targets[0]) for row, own in enumerate(links) for link in own
+                     if link.kind == kind]  # fmt: skip
+            rows, asking, targets = torch.tensor(found, dtype=torch.long, device=ids.device).view(-1, 3).unbind(dim=1)
+            states.append(reading.after(layer)[rows, asking])
+            owners.append(ids[rows, targets])
+        together, wanted = torch.cat(states), torch.cat(owners)
+        if not len(wanted):
+            return together.sum()
+        scores = self.layers(together) @ model.lm_head.weight.T
+        return nn.functional.cross_entropy(scores.float(), wanted)
 
 
 def _link_loss(queries: Tensor, keys: Tensor, links: Sequence[Sequence[Link]], kind: LinkKind) -> Tensor:
@@ -212,3 +253,9 @@ def _link_loss(queries: Tensor, keys: Tensor, links: Sequence[Sequence[Link]], k
         losses.append(-there.logsumexp(dim=-1).flatten())
     together = torch.cat(losses)
     return together.mean() if len(together) else together.sum()
+
+
+def asked_layers(model: UniPixel) -> set[int]:
+    """Return the layers whose states `link_losses` and `OwnerReader` look at; -1 is the text itself."""
+    layers = link_layers(model)
+    return {layer - 1 for layer in layers.values()} | {layers["owned"], layers["told"]}

@@ -16,8 +16,15 @@ _REFERENCE = ("prompt_encoder.ref_proj", "prompt_encoder.tem_emb", "prompt_encod
 _PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("model.visual",),
     "words": ("model.language_model", "lm_head"),
-    # What is seen was learned before; these learn to speak of it.
-    "pretrain": ("model.visual.merger", "model.language_model", "lm_head", "prompt_encoder", "msk_proj", "seg_head"),
+    # What is seen was learned before; these learn to speak of it. The merger's norm stays too: clips are encoded once.
+    "pretrain": (
+        "model.visual.merger.mlp",
+        "model.language_model",
+        "lm_head",
+        "prompt_encoder",
+        "msk_proj",
+        "seg_head",
+    ),
     "masks": ("seg_head", "sam2.sam_mask_decoder"),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),

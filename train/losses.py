@@ -30,6 +30,7 @@ class LossWeights:
         others: Share of all candidates in the focal and dice loss, in [0, 1]; the rest is the best one's. A
             model that starts from nothing otherwise gives each candidate to one object of the frame and
             never learns to read the prompt.
+        text: Mean cross-entropy of the tokens of answers.
         stride: Pixels along each side of a target that are scored as one; scoring is a third of the time of a
             small segmenter.
         place: Distance of the language model's mask tokens from those that say place and looks of the object, see
@@ -43,13 +44,14 @@ class LossWeights:
     iou: float = 5.0
     score: float = 5.0
     others: float = 0.0
+    text: float = 1.0
     stride: int = 1
     place: float = 0.0
     sight: float = 0.0
     links: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score", "place", "sight", "links"):
+        for name in ("focal", "dice", "iou", "score", "text", "place", "sight", "links"):
             if getattr(self, name) < 0:
                 raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.others <= 1:

@@ -6,17 +6,18 @@ Shape letters: B samples, L tokens, D language width, M tracks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unipixel.inputs import ModelInputs, VideoFeatures
+from unipixel.inputs import ModelInputs, VideoFeatures, VideoInput
 from unipixel.model import UniPixel
 from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.train.collate import ExampleBatch
-from unipixel.train.links import link_layers, link_losses
+from unipixel.train.links import OwnerReader, asked_layers, link_losses
 from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.reading import Reading, read
 from unipixel.train.rollout import AnchorPrompts, roll_out
@@ -91,6 +92,7 @@ class UniPixelObjective(nn.Module):
         self.sight = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.held = SightHead(width, num_places=MOVING_PLACES) if has_sight else None
         self.pointing = PointingHead(width) if has_sight else None
+        self.owners = OwnerReader(width) if self.weights.links else None
         # The corners of the box as plain numbers, as soon as they were found: a simpler target than SAM's tokens.
         corners = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 4))
         self.corners = corners if self.weights.place else None
@@ -114,18 +116,21 @@ class UniPixelObjective(nn.Module):
         if batch.encoded is None:
             return {"loss": _no_loss(self.model)}
         inputs = batch.encoded.inputs
-        features = self.model.encode_videos(inputs.videos)
+        features = self._see(inputs.videos)
         reading = self._read(inputs, features, has_links=bool(batch.links))
         hidden = reading.hidden
         figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
-        loss = figures["text"]
+        loss = self.weights.text * figures["text"]
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         if batch.sights:
             sight, seen = self._sight_loss(reading, is_named, inputs, batch.encoded.labels, batch.sights)
             loss = loss + self.weights.sight * sight
             figures |= seen
         if batch.links:
+            if self.owners is None:
+                raise RuntimeError("links were given, but the recipe does not ask for them: set losses.links")
             links = link_losses(self.model, reading, batch.links)
+            links["carried"] = self.owners(self.model, reading, inputs.input_ids, batch.links)
             loss = loss + self.weights.links * torch.stack(list(links.values())).sum()
             figures |= links
         if len(batch.places):
@@ -142,13 +147,22 @@ class UniPixelObjective(nn.Module):
                 figures |= masks
         return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
 
+    def _see(self, videos: Sequence[VideoInput | VideoFeatures]) -> tuple[VideoFeatures, ...]:
+        """Features of clips; those seen before come without tokens, which the merger makes of their rows."""
+        fresh = iter(self.model.encode_videos([video for video in videos if isinstance(video, VideoInput)]))
+        return tuple(next(fresh) if isinstance(video, VideoInput) else self._merged(video) for video in videos)
+
+    def _merged(self, video: VideoFeatures) -> VideoFeatures:
+        rows = video.pooling_rows.float()
+        return replace(video, tokens=self.model.model.visual.merger.mlp(rows), pooling_rows=rows)
+
     def _read(self, inputs: ModelInputs, features: Sequence[VideoFeatures], *, has_links: bool) -> Reading:
         tap = tapped_layer(self.model)
         after = {tap - 1, tap}
         if self.sight is not None:
             after.add(tap - 3)
         if has_links:
-            after |= {layer - 1 for layer in link_layers(self.model).values()}
+            after |= asked_layers(self.model)
         return read(self.model, self.model.embed(inputs, features), after=after)
 
     def _sight_loss(
@@ -172,20 +186,16 @@ class UniPixelObjective(nn.Module):
         cells = [states[where] for states, where in zip(middle, is_visual, strict=True)]
         figures |= self.pointing(asked, cells, sights)
         early, late = reading.heads(tap - 2), reading.heads(tap)
-        asking, meant = asked_states(labels, nn.functional.pad(is_named, (0, 1)))
+        absent = [sight.absent for sight in sights]
+        asking, meant = asked_states(labels, nn.functional.pad(is_named, (0, 1)), absent)
         # One head finds the object wherever it is seen, the others where its mask is asked for: the mean over all
         # places of an object that moves is none of them.
         everywhere, there = ((own[:, :1] for own in late), (own[:, 1:] for own in late))
-        asked_for = {"asking": asking, "cells": is_visual}
         for name, heads, covers in (
             ("attention", everywhere, [sight.covers for sight in sights]),
             ("anchoring", there, [sight.anchored for sight in sights]),
         ):
-            together = [
-                torch.stack([cover[own].sum(dim=0) for own in numbers]) if numbers else cover[:0]
-                for cover, numbers in zip(covers, meant, strict=True)
-            ]
-            figures[name] = attention_loss(*heads, covers=together, **asked_for)
+            figures[name] = attention_loss(*heads, asking=asking, cells=is_visual, covers=covers, meant=meant)
         total = figures["sight"] + _POINTING_WEIGHT * (
             figures["pointing"] + figures["naming"] + figures["attention"] + figures["anchoring"]
         )

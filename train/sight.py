@@ -78,6 +78,7 @@ class Sight:
         outlines: (N, 84) what is there relative to the cell: the way to its middle, its width and height, as shares
             of the frame; its share of each of 4 x 4 parts of the cell, row by row; its silhouette, its share of
             each of 8 x 8 parts of its own box. NaN where there is no object; (N, 0) where it was not asked for.
+        absent: By answer about the clip, in the order of the text, whether it says that there is no such object.
     """
 
     looks: Tensor
@@ -87,48 +88,79 @@ class Sight:
     named: Tensor
     held: Held
     outlines: Tensor
+    absent: tuple[bool, ...] = ()
 
 
-def see_clip(
-    sample: Sample,
-    layout: ClipLayout,
-    *,
-    named: Sequence[tuple[int, int]] = (),
-    memories: Sequence[MemoryInjection] = (),
-    referred: Sequence[tuple[int, int]] = (),
-    has_outlines: bool = False,
-) -> Sight:
-    """Describe a drawn clip on the grid of the language model's tokens.
+@dataclass(frozen=True)
+class ClipSight:
+    """What is where in one clip, whatever is asked about it.
+
+    Attributes:
+        sight: Without anything that belongs to a text.
+        covers: (O, t, rows, columns) share of each cell that belongs to each object.
+        places: (O, t, P) of the objects themselves, see `Sight`.
+        words: (O, A) numbers of their looks; None where they have no names.
+    """
+
+    sight: Sight
+    covers: Tensor
+    places: Tensor
+    words: Tensor | None
+
+
+def look_at(sample: Sample, layout: ClipLayout, *, has_outlines: bool = False) -> ClipSight:
+    """Describe a clip on the grid of the language model's tokens.
 
     Args:
-        sample: Of the drawn world, with its scene.
+        sample: The clip, with its scene where it is of the drawn world.
         layout: How the model sees the clip.
-        named: Object and frame of each mask in the text, in its order.
-        memories: What the conversation remembers, in the order of the text.
-        referred: Object and frame of each point or box in the text, in its order; not together with memories.
         has_outlines: Whether to describe the outline of what is in each cell.
-
-    Raises:
-        ValueError: Memories and references are given.
     """
-    if memories and referred:
-        raise ValueError(f"{len(memories)} memories and {len(referred)} references are given: give one of them")
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
     words = look_numbers(sample)
     sight = see(masks, words, grid=(rows, columns))
     if has_outlines:
         sight = replace(sight, outlines=_outlines(masks, (rows, columns)))
+    covers = nn.functional.adaptive_avg_pool2d(masks, (rows, columns))
+    return ClipSight(sight, covers, _places_of(masks), words)
+
+
+def see_clip(
+    clip: ClipSight,
+    object_ids: Sequence[int],
+    *,
+    named: Sequence[tuple[int, int]] = (),
+    memories: Sequence[MemoryInjection] = (),
+    referred: Sequence[tuple[int, int]] = (),
+    absent: Sequence[bool] = (),
+) -> Sight:
+    """Describe a clip and what a conversation says about it.
+
+    Args:
+        clip: What is where.
+        object_ids: Ids of its objects, row by row.
+        named: Object and frame of each mask in the text, in its order.
+        memories: What the conversation remembers, in the order of the text.
+        referred: Object and frame of each point or box in the text, in its order; not together with memories.
+        absent: By answer, in the order of the text, whether it says that there is no such object.
+
+    Raises:
+        ValueError: Memories and references are given.
+    """
+    if memories and referred:
+        raise ValueError(f"{len(memories)} memories and {len(referred)} references are given: give one of them")
+    sight, words = replace(clip.sight, absent=tuple(absent)), clip.words
     if words is None:
         return sight
     if memories:
-        sight = replace(sight, held=_hold(memories, sample.clip.object_ids, words, _places_of(masks)))
+        sight = replace(sight, held=_hold(memories, object_ids, words, clip.places))
     if referred:
-        sight = replace(sight, held=_refer(referred, sample.clip.object_ids, masks, words, grid=(rows, columns)))
+        sight = replace(sight, held=_refer(referred, object_ids, clip))
     if not named:
         return sight
-    chosen = [sample.clip.object_ids.index(object_id) for object_id, _ in named]
-    covers = nn.functional.adaptive_avg_pool2d(masks[chosen], (rows, columns))
+    chosen = [object_ids.index(object_id) for object_id, _ in named]
+    covers = clip.covers[chosen]
     anchored = torch.zeros_like(covers)
     places = torch.arange(len(chosen)), torch.tensor([frame // FRAMES_PER_PAIR for _, frame in named])
     anchored[places] = covers[places]
@@ -150,21 +182,14 @@ def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words:
     return Held(torch.stack(covers), torch.stack(looks), torch.stack(seen))
 
 
-def _refer(
-    referred: Sequence[tuple[int, int]],
-    object_ids: Sequence[int],
-    masks: Tensor,
-    words: Tensor,
-    *,
-    grid: tuple[int, int],
-) -> Held:
+def _refer(referred: Sequence[tuple[int, int]], object_ids: Sequence[int], clip: ClipSight) -> Held:
     """Lay out what stands behind each `<|ref|>`: the object on the pair that holds the prompted frame."""
-    num_pairs = masks.shape[1]
     rows = [object_ids.index(object_id) for object_id, _ in referred]
     pairs = [frame // FRAMES_PER_PAIR for _, frame in referred]
-    covers = torch.zeros(len(rows), num_pairs, *grid)
-    covers[torch.arange(len(rows)), pairs] = nn.functional.adaptive_avg_pool2d(masks[rows, pairs], grid)
-    return Held(covers.flatten(1), words[rows], _places_of(masks)[rows, pairs])
+    covers = torch.zeros(len(rows), *clip.covers.shape[1:])
+    covers[torch.arange(len(rows)), pairs] = clip.covers[rows, pairs]
+    words = clip.words if clip.words is not None else torch.zeros(len(clip.covers), len(_WORDS), dtype=torch.long)
+    return Held(covers.flatten(1), words[rows], clip.places[rows, pairs])
 
 
 def _places_of(masks: Tensor) -> Tensor:
@@ -250,11 +275,16 @@ def _courses(masks: np.ndarray) -> np.ndarray:
     for row in range(num_objects):
         first = last = None
         for pair in range(t):
-            ys, xs = np.nonzero(masks[row, pair])
-            if not len(ys):
+            # Pixels of each column and of each row.
+            counts = [np.count_nonzero(masks[row, pair], axis=axis) for axis in (0, 1)]
+            if not counts[0].any():
                 continue
-            middle = np.array([xs.mean() * 2 / width - 1, ys.mean() * 2 / height - 1])
-            extent = [np.ptp(xs) / width, np.ptp(ys) / height]
+            seen = [np.flatnonzero(own) for own in counts]
+            sides = (width, height)
+            middle = np.array([
+                own @ np.arange(side) / own.sum() * 2 / side - 1 for own, side in zip(counts, sides, strict=True)
+            ])  # fmt: skip
+            extent = [(own[-1] - own[0]) / side for own, side in zip(seen, sides, strict=True)]
             first = middle if first is None else first
             last = middle if last is None else last
             courses[row, pair] = [*middle, *extent, *(middle - first), *(middle - last)]
@@ -413,7 +443,9 @@ class PointingHead(nn.Module):
         return {"pointing": pointing.mean() if len(pointing) else pointing.sum(), "naming": naming}
 
 
-def asked_states(labels: Tensor, is_named: Tensor) -> tuple[Tensor, list[list[list[int]]]]:
+def asked_states(
+    labels: Tensor, is_named: Tensor, absent: Sequence[Sequence[bool]]
+) -> tuple[Tensor, list[list[list[int]]]]:
     """Find the states that have to look for objects: those that masks come from, and where their answers begin.
 
     Whether there is such an object at all is decided with the first word of an answer.
@@ -421,9 +453,11 @@ def asked_states(labels: Tensor, is_named: Tensor) -> tuple[Tensor, list[list[li
     Args:
         labels: (B, L) tokens that are learned, `IGNORED_LABEL` elsewhere.
         is_named: (B, L) bool, the states that masks come from.
+        absent: Per sample, by answer, whether it says that there is no such object.
 
     Returns:
-        (B, L) bool, all these states; per sample and state, in their order, the numbers of the masks that it means.
+        (B, L) bool, all these states; per sample and state, in their order, the numbers of the masks that it means,
+        none where there is no such object.
     """
     is_learned = labels != IGNORED_LABEL
     begins = torch.zeros_like(is_learned)
@@ -432,7 +466,9 @@ def asked_states(labels: Tensor, is_named: Tensor) -> tuple[Tensor, list[list[li
     for row, named in enumerate(is_named):
         places = named.nonzero()[:, 0].tolist()
         first = begins[row].nonzero()[:, 0].tolist()
-        own: dict[int, list[int]] = {}
+        own: dict[int, list[int]] = {
+            begin: [] for begin, is_absent in zip(first, absent[row], strict=False) if is_absent
+        }
         for number, place in enumerate(places):
             own.setdefault(max(begin for begin in first if begin <= place), []).append(number)
         own |= {place: [number] for number, place in enumerate(places)}
@@ -441,8 +477,19 @@ def asked_states(labels: Tensor, is_named: Tensor) -> tuple[Tensor, list[list[li
     return asking, meant
 
 
-def attention_loss(queries: Tensor, keys: Tensor, *, asking: Tensor, cells: Tensor, covers: Sequence[Tensor]) -> Tensor:
+def attention_loss(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    asking: Tensor,
+    cells: Tensor,
+    covers: Sequence[Tensor],
+    meant: Sequence[Sequence[Sequence[int]]] | None = None,
+) -> Tensor:
     """Ask some heads of a layer to attend, from the states that mean an object, to the cells where it is.
+
+    A state that means none is asked to attend to the token after the clip: what is not found has a place too, so that
+    an answer can be told from it.
 
     Args:
         queries: (B, H, L, d) after their rotation.
@@ -450,20 +497,25 @@ def attention_loss(queries: Tensor, keys: Tensor, *, asking: Tensor, cells: Tens
         asking: (B, L) bool, the states that mean objects.
         cells: (B, L) bool, the visual tokens.
         covers: Per sample (G, N) shares of its N visual tokens that belong to each of its G objects.
+        meant: Per sample and asking state the rows of `covers` that it means; None where it is one each, in order.
 
     Returns:
-        The mean cross-entropy over objects and heads.
+        The mean cross-entropy over states and heads.
     """
     losses = [queries.new_zeros(0)]
     for row, cover in enumerate(covers):
-        if not len(cover):
+        numbers = [[number] for number in range(len(cover))] if meant is None else meant[row]
+        if not numbers:
             continue
-        shares = cover.to(queries.device)
-        asked = asking[row].nonzero()[:, 0]
+        own = cover.to(queries.device)
+        shares = torch.stack([own[chosen].sum(dim=0) for chosen in numbers])
+        asked, places = asking[row].nonzero()[:, 0], cells[row].nonzero()[:, 0]
         scores = queries[row][:, asked] @ keys[row].transpose(-1, -2) * queries.shape[-1] ** -0.5  # (H, G, L)
         later = torch.arange(keys.shape[2], device=keys.device) > asked[:, None]
-        logs = scores.masked_fill(later, float("-inf")).log_softmax(dim=-1)[..., cells[row]]
+        logs = scores.masked_fill(later, float("-inf")).log_softmax(dim=-1)
         shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
-        losses.append(-(shares * logs).sum(dim=-1).flatten())
+        found = -(shares * logs[..., places]).sum(dim=-1)
+        is_nothing = torch.tensor([not chosen for chosen in numbers], device=found.device)
+        losses.append(torch.where(is_nothing, -logs[..., places[-1] + 1], found).flatten())
     together = torch.cat(losses)
     return together.mean() if len(together) else together.sum()

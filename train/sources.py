@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch.utils.data import Dataset
@@ -9,7 +10,7 @@ from torch.utils.data import Dataset
 from unipixel.train.collate import BrokenExample
 from unipixel.train.datasets.world import Sample
 from unipixel.train.examples import Example, ExampleBuilder
-from unipixel.train.schedule import GroupSchedule
+from unipixel.train.schedule import GroupSchedule, LengthWindows
 
 
 class SampleSource(Protocol):
@@ -25,20 +26,36 @@ class SampleSource(Protocol):
         ...
 
 
+Draw = Callable[[str, int], Example | BrokenExample]
+"""Returns example `number` of a group, the same at every call."""
+
+
+def built(source: SampleSource, builder: ExampleBuilder) -> Draw:
+    """Return the examples of a source; what cannot be used is named."""
+
+    def draw(group: str, number: int) -> Example | BrokenExample:
+        try:
+            return builder.build(source.draw(group, number), seed=number)
+        except (ValueError, KeyError, OSError) as error:
+            return BrokenExample(f"{group}/{number}", f"{type(error).__name__}: {error}")
+
+    return draw
+
+
 class ExampleDataset(Dataset):
     """The examples of a run."""
 
-    def __init__(self, schedule: GroupSchedule, source: SampleSource, builder: ExampleBuilder) -> None:
+    def __init__(self, schedule: GroupSchedule, draw: Draw, *, batch_size: int, window: int) -> None:
         """Describe a run.
 
         Args:
             schedule: Order of the groups.
-            source: Where samples come from.
-            builder: Turns samples into what the model reads.
+            draw: Where examples come from.
+            batch_size: Samples of a round over all processes.
+            window: Rounds of a group that are dealt out by length, see `LengthWindows`.
         """
         self._schedule = schedule
-        self._source = source
-        self._builder = builder
+        self._windows = LengthWindows(draw, _length, batch_size=batch_size, num_batches=window)
 
     def __len__(self) -> int:
         """Samples of the run."""
@@ -46,8 +63,8 @@ class ExampleDataset(Dataset):
 
     def __getitem__(self, index: int) -> Example | BrokenExample:
         """Return example `index`, or what is wrong with it."""
-        group, number = self._schedule.place(index)
-        try:
-            return self._builder.build(self._source.draw(group, number), seed=index)
-        except (ValueError, KeyError, OSError) as error:
-            return BrokenExample(f"{group}/{number}", f"{type(error).__name__}: {error}")
+        return self._windows.item(*self._schedule.place(index))
+
+
+def _length(example: Example | BrokenExample) -> int:
+    return 0 if isinstance(example, BrokenExample) else example.encoded.inputs.input_ids.shape[1]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.train import tracks
 from unipixel.train.collate import ExampleCollator, MaskPlan
@@ -19,10 +20,11 @@ from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import ExampleBuilder
 from unipixel.train.lora import select_parts
 from unipixel.train.objective import EyesObjective, UniPixelObjective
+from unipixel.train.pool import ClipPool, PoolSettings, frozen_eyes
 from unipixel.train.recipe import Recipe
 from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
-from unipixel.train.sources import ExampleDataset, SampleSource
+from unipixel.train.sources import ExampleDataset, SampleSource, built
 from unipixel.train.start import load_segmenter, load_start
 from unipixel.train.words import PhraseCollator, WordDataset, WordsObjective
 
@@ -77,7 +79,10 @@ def _prepare_words(recipe: Recipe) -> Job:
     """The language model's own training, on phrases and tales."""
     model, processor = load_start(recipe)
     select_parts(model, recipe.stage)
-    dataset = WordDataset(_schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns)
+    dataset = WordDataset(
+        _schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns,
+        batch_size=_round_size(recipe), window=recipe.data.window,
+    )  # fmt: skip
     return Job(
         WordsObjective(model), dataset, PhraseCollator(processor),
         lambda folder: save_result(recipe, model, processor, folder),
@@ -103,15 +108,32 @@ def _prepare_model(recipe: Recipe) -> Job:
             objective.save_heads(folder)
 
     has_sight = is_eyes or recipe.losses.sight > 0
-    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_sight=has_sight, has_outlines=is_eyes)
-    dataset = ExampleDataset(_schedule(recipe), _source(recipe), builder)
+    plan = _mask_plan(recipe)
+    builder = ExampleBuilder(
+        processor, max_tokens=recipe.data.max_tokens, has_masks=plan is not None, has_sight=has_sight,
+        has_outlines=is_eyes,
+    )  # fmt: skip
+    draw = _pool(recipe, model, builder).draw if recipe.data.pool else built(_source(recipe), builder)
+    dataset = ExampleDataset(_schedule(recipe), draw, batch_size=_round_size(recipe), window=recipe.data.window)
     return Job(
         objective,
         dataset,
-        ExampleCollator(processor, _mask_plan(recipe), has_links=recipe.losses.links > 0),
+        ExampleCollator(processor, plan, has_links=recipe.losses.links > 0),
         save,
         _validation(recipe, model, processor),
     )
+
+
+def _pool(recipe: Recipe, model: UniPixel, builder: ExampleBuilder) -> ClipPool:
+    data = recipe.data
+    if recipe.stage != "pretrain" or data.num_mask_frames or data.path is not None or recipe.loop.num_workers:
+        raise ValueError(
+            "a pool of clips is for the stage pretrain on drawn clips without masks, in the training process: "
+            f"stage {recipe.stage}, num_mask_frames {data.num_mask_frames}, path {data.path}, "
+            f"num_workers {recipe.loop.num_workers} were given"
+        )
+    settings = PoolSettings(data.pool, recipe.seed * 1_000_000_000, data.num_frames, data.render_size, data.max_turns)
+    return ClipPool(builder, frozen_eyes(model), settings)
 
 
 def _source(recipe: Recipe) -> SampleSource:
@@ -153,9 +175,14 @@ def _schedule(recipe: Recipe) -> GroupSchedule:
     return GroupSchedule(
         recipe.data.tasks,
         num_rounds=loop.max_steps * loop.accumulation,
-        batch_size=loop.batch_size * _num_processes(),
+        batch_size=_round_size(recipe),
         seed=recipe.seed,
     )
+
+
+def _round_size(recipe: Recipe) -> int:
+    """Samples of a micro batch over all processes."""
+    return recipe.loop.batch_size * _num_processes()
 
 
 def _num_processes() -> int:

@@ -80,6 +80,7 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
     else:
         state = load_file(Path(recipe.model.segmenter) / SEGMENTER_WEIGHTS)
         segmenter.load_state_dict(_segmenter_state(state))
+    segmenter.sam_prompt_encoder.requires_grad_(not recipe.model.keeps_prompts)
     return SegmenterObjective(segmenter, weights=recipe.losses)
 
 

@@ -130,7 +130,7 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
     if group.startswith("transfer"):
         # Single frames come from the pool of clips.
-        sample = _draw(pooled, settings.render_size, 2 * settings.num_frames, "transfer")
+        sample = _draw(pooled, settings.render_size, _CLIP_FRAMES, "transfer")
     else:
         drawn = 1 if length == 1 else max(length, _CLIP_FRAMES)
         sample = _draw(pooled + 4_000_000 * groups.index(group), settings.render_size, drawn, "world")
@@ -139,7 +139,9 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
 
 @lru_cache(maxsize=3 * _POOL_SIZE)
 def _draw(seed: int, render_size: int, num_frames: int, style: str) -> Sample:
-    return generate(seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style=style)
+    return generate(
+        seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style=style, is_part=True
+    )
 
 
 def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, settings: TrackSettings) -> Track:

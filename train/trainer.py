@@ -9,6 +9,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from unipixel.train.optimizer import MuonAdamW, is_matrix
+from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe import LoopRecipe, Recipe
 
 WEIGHTS_FILE = "model.safetensors"
@@ -90,6 +92,12 @@ class ObjectiveTrainer(Trainer):
         self._broken = broken or BrokenCount()
         self._has_muon = has_muon
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
+
+    def training_step(self, *given: Any, **options: Any) -> Tensor:
+        """Take the loss and its gradient."""
+        is_slow = self.args.bf16 and self.args.device.type == "cpu"
+        with Float32Attention() if is_slow else nullcontext():
+            return super().training_step(*given, **options)
 
     def compute_loss(
         self,

@@ -23,10 +23,10 @@ from unipixel.special import SEG
 from unipixel.templates import segmentation_question
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
-from unipixel.train.links import Link, LinkFinder, link_layers, link_losses
+from unipixel.train.links import Link, LinkFinder, OwnerReader, asked_layers, link_losses
 from unipixel.train.losses import IGNORED_LABEL
 from unipixel.train.reading import read
-from unipixel.train.schedule import GroupSchedule
+from unipixel.train.schedule import GroupSchedule, LengthWindows
 from unipixel.train.sight import LOOK_SIZES, LookReader, tapped_layer
 from unipixel.train.tales import draw_tale
 
@@ -80,15 +80,18 @@ _KINDS = {"phrases": draw_phrases, "tales": draw_tale}
 class WordDataset(Dataset):
     """Conversations of a run in batches of one kind: `phrases`, or `tales` of scenes."""
 
-    def __init__(self, schedule: GroupSchedule, *, seed: int, max_turns: int) -> None:
+    def __init__(self, schedule: GroupSchedule, *, seed: int, max_turns: int, batch_size: int, window: int = 1) -> None:
         """Describe a run.
 
         Args:
             schedule: Order of the two kinds.
             seed: Decides them all.
             max_turns: Questions of a conversation at most.
+            batch_size: Conversations of a round over all processes.
+            window: Rounds of a kind that are dealt out by length, see `LengthWindows`.
         """
         self._schedule, self._seed, self._max_turns = schedule, seed, max_turns
+        self._windows = LengthWindows(self._draw, _length, batch_size=batch_size, num_batches=window)
 
     def __len__(self) -> int:
         """Conversations of the run."""
@@ -100,10 +103,17 @@ class WordDataset(Dataset):
         Raises:
             ValueError: The recipe names a kind that there is not.
         """
-        kind, number = self._schedule.place(index)
+        return self._windows.item(*self._schedule.place(index))
+
+    def _draw(self, kind: str, number: int) -> tuple[list[Turn], list[list[int]]]:
         if kind not in _KINDS:
             raise ValueError(f"words are {sorted(_KINDS)}, the recipe asks for {kind!r}")
         return _KINDS[kind](self._seed * 1_000_003 + number, max_turns=self._max_turns)
+
+
+def _length(item: tuple[list[Turn], list[list[int]]]) -> int:
+    """Characters of a conversation: what its tokens will be told apart by well enough."""
+    return sum(len(turn.question) + len(turn.answer or "") for turn in item[0])
 
 
 class PhraseCollator:
@@ -130,18 +140,19 @@ class WordsObjective(nn.Module):
         super().__init__()
         self.model = model
         self.looks = LookReader(model.config.width)
+        self.owners = OwnerReader(model.config.width)
 
     def forward(self, batch: WordBatch) -> dict[str, Tensor]:
         """Return `loss` and its parts."""
         inputs = batch.encoded.inputs.to(self.model.device)
         embedded = self.model.embed(inputs, ())
         asked = tapped_layer(self.model) - 1
-        layers = {asked, *(layer - 1 for layer in link_layers(self.model).values())}
-        reading = read(self.model, embedded, after=layers)
+        reading = read(self.model, embedded, after={asked, *asked_layers(self.model)})
         text, answers = self._text_losses(reading.hidden, inputs, batch.encoded.labels.to(self.model.device))
         is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
         naming, right = self.looks(reading.after(asked)[:, :-1][is_named], batch.named.to(self.model.device))
         links = link_losses(self.model, reading, batch.links)
+        links["carried"] = self.owners(self.model, reading, inputs.input_ids, batch.links)
         figures = {"text": text, "answers": answers, "naming": naming, **links}
         parts = {name: value.detach() for name, value in figures.items()}
         loss = _SCENE_WEIGHT * text + answers + naming + _LINK_WEIGHT * torch.stack(list(links.values())).sum()

@@ -15,7 +15,7 @@ from unipixel.train.datasets.world import generate
 from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import Example, ExampleBuilder
 from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.schedule import GroupSchedule
+from unipixel.train.schedule import GroupSchedule, LengthWindows
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,20 @@ def test_schedule_batches_hold_one_group_and_samples_come_once() -> None:
 def test_schedule_of_a_longer_run_is_the_same_at_each_call() -> None:
     one, other = (GroupSchedule({"a": 1.0, "b": 1.0}, num_rounds=9, batch_size=2, seed=5) for _ in range(2))
     assert [one.place(index) for index in range(18)] == [other.place(index) for index in range(18)]
+
+
+def test_windows_deal_every_sample_out_once_and_by_length() -> None:
+    def draw(group: str, number: int) -> str:
+        return group + "x" * (number * 7919 % 97)
+
+    windows, again = (LengthWindows(draw, len, batch_size=4, num_batches=8) for _ in range(2))
+    dealt = [windows.item("a", number) for number in range(64)]
+    assert sorted(dealt) == sorted(draw("a", number) for number in range(64))
+    assert [again.item("a", number) for number in (40, 3)] == [dealt[40], dealt[3]]
+    spreads = [max(map(len, batch)) - min(map(len, batch)) for batch in (dealt[i : i + 4] for i in range(0, 64, 4))]
+    assert max(spreads) < 30
+    lengths = [len(dealt[start]) for start in range(0, 32, 4)]
+    assert lengths != sorted(lengths)
 
 
 def test_build_segmentation_sample_supervises_answers_and_holds_a_mask_per_seg(processor: Processor) -> None:

@@ -13,7 +13,7 @@ from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.examples import ExampleBuilder
 from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.sight import Held, Sight, SightHead, asked_states, see_clip
+from unipixel.train.sight import Held, Sight, SightHead, asked_states, attention_loss, look_at, see_clip
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:
@@ -22,7 +22,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
     for seed in range(6):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=4)
         layout = processor.clip(list(sample.clip.frames)).layout
-        sight = see_clip(sample, layout)
+        sight = see_clip(look_at(sample, layout), sample.clip.object_ids)
         t, rows, columns = layout.grid_thw[0], layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
         looks, places = sight.looks.view(t, rows, columns, 3), sight.places.view(t, rows, columns, -1)
         assert sample.scene is not None
@@ -66,7 +66,7 @@ def test_every_memory_token_is_told_its_own_object() -> None:
     ids = visible_ids(sample.clip.object_ids, np.moveaxis(sample.clip.masks, 0, 1))
     masks = np.stack([sample.clip.masks_of(object_id) for object_id in ids], axis=1)
     memory = processor.memory(ids, masks, layout)
-    held = see_clip(sample, layout, memories=[memory]).held
+    held = see_clip(look_at(sample, layout), sample.clip.object_ids, memories=[memory]).held
     assert len(held.covers) == len(held.looks) == len(held.places) == memory.num_tokens
     assert sample.scene is not None
     height, width = sample.clip.frames.shape[1:3]
@@ -90,7 +90,7 @@ def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(object_id, 3) for object_id in sample.clip.object_ids if sample.clip.masks_of(object_id)[3].any()]
-    sight = see_clip(sample, layout, named=named)
+    sight = see_clip(look_at(sample, layout), sample.clip.object_ids, named=named)
     everywhere, there = (covers.view(len(named), 3, -1) for covers in (sight.covers, sight.anchored))
     assert len(named) > 1
     assert (everywhere.sum(dim=-1) > 0).sum() > len(named)
@@ -132,7 +132,7 @@ def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
     for seed in range(4):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=2)
         layout = processor.clip(list(sample.clip.frames)).layout
-        sight = see_clip(sample, layout, has_outlines=True)
+        sight = look_at(sample, layout, has_outlines=True).sight
         rows, columns = layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
         height, width = sample.clip.frames.shape[1:3]
         shares = sample.clip.masks[:, :2].mean(axis=1)
@@ -167,7 +167,27 @@ def test_an_answer_looks_for_its_objects_from_its_first_word() -> None:
     labels[0, 2:6], labels[0, 8:10], labels[1, 4:7] = 1, 1, 1
     is_named = torch.zeros(2, 11, dtype=torch.bool)
     is_named[0, [2, 4, 7]] = True
-    asking, meant = asked_states(labels, is_named)
+    asking, meant = asked_states(labels, is_named, [(False, False), (False,)])
     assert asking[0].nonzero()[:, 0].tolist() == [1, 2, 4, 7]
     assert meant == [[[0, 1], [0], [1], [2]], []]
     assert not asking[1].any()
+
+
+def test_an_answer_that_finds_nothing_looks_behind_the_clip() -> None:
+    # Token 1 to 3 are the clip; the answer from token 5 on says that there is no such object.
+    labels = torch.full((1, 8), IGNORED_LABEL)
+    labels[0, 5:7] = 1
+    asking, meant = asked_states(labels, torch.zeros(1, 8, dtype=torch.bool), [(True,)])
+    assert asking[0].nonzero()[:, 0].tolist() == [4]
+    assert meant == [[[]]]
+    cells = torch.zeros(1, 8, dtype=torch.bool)
+    cells[0, 1:4] = True
+    keys = torch.zeros(1, 1, 8, 4)
+    keys[0, 0, 4, 0] = 40.0  # the token behind the clip
+    queries = torch.ones(1, 1, 8, 4)
+    losses = [
+        attention_loss(queries, given, asking=asking, cells=cells, covers=[torch.empty(0, 3)], meant=meant)
+        for given in (keys, torch.roll(keys, -1, dims=2))
+    ]
+    assert losses[0] < 1e-6
+    assert losses[1] > 10

@@ -11,11 +11,13 @@ from tiny_training import tiny_checkpoint, tiny_recipe
 from unipixel.model import UniPixel
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
+from unipixel.train.datasets.world.samples import DrawnScene
 from unipixel.train.lora import lora_targets
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.segmentation import SegmenterObjective, object_tokens
 from unipixel.train.stages import Job, prepare
+from unipixel.train.start import load_start
 from unipixel.train.tracks import TrackSettings, draw_track
 
 
@@ -211,3 +213,31 @@ def test_pretraining_learns_what_is_where_without_masks(tmp_path: Path) -> None:
     for part in (model.model.visual, model.model.language_model, model.seg_head):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
     assert all(parameter.grad is None for parameter in model.sam2.parameters())
+
+
+def test_clips_of_a_pool_are_seen_once_as_the_model_sees_them(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "nano/pretrain",
+        [
+            f"output={tmp_path}", "model={sizes='sizes.toml'}", "loop.batch_size=2", "data.render_size=64",
+            "data.num_frames=4", "data.tasks={'segment/attribute'=0.5, 'pixelqa/mask'=0.5}", "data.pool=2",
+            "data.window=1", "loop.num_workers=0", "loop.max_steps=8",
+        ],
+    )  # fmt: skip
+    job = prepare(recipe)
+    model = model_of(job)
+    examples = [job.dataset[index] for index in range(16)]
+    clips = {example.encoded.inputs.videos[0].pooling_rows.data_ptr() for example in examples}
+    assert len(clips) == 2
+    assert len({example.encoded.texts[0] for example in examples}) > 8
+    scene = DrawnScene.draw(recipe.seed * 1_000_000_000, split="train", render_size=64, num_frames=4)
+    _, processor = load_start(recipe)
+    video = processor.clip(list(scene.frames)).video
+    with torch.no_grad():
+        (seen,) = model.encode_videos([video])
+        rows = [example.encoded.inputs.videos[0].pooling_rows.float() for example in examples]
+        assert any(own.shape == seen.pooling_rows.shape and torch.allclose(own, seen.pooling_rows, atol=1e-2)
+                   for own in rows)  # fmt: skip
+        torch.testing.assert_close(model.model.visual.merger.mlp(seen.pooling_rows), seen.tokens)
+    job.objective(**job.collate(examples[:2]))["loss"].backward()
+    assert model.model.visual.merger.mlp[0].weight.grad.any()

@@ -1,4 +1,4 @@
-"""How a model that starts from nothing sees before its first step."""
+"""How a model that starts from nothing sees before its first step, and what it costs to compute with it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from pathlib import Path
 
 import torch
 from byte_model import byte_config
+from tiny_training import tiny_checkpoint, tiny_recipe
+from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, apply_rotary_pos_emb_vision
 
 from unipixel.model import UniPixel
+from unipixel.train import trainer
+from unipixel.train.objective import UniPixelObjective
+from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
+from unipixel.train.stages import prepare
 from unipixel.train.start import load_start
 
 
@@ -45,3 +51,35 @@ def test_memory_can_begin_as_what_is_seen(tmp_path: Path) -> None:
     rows = torch.randn(5, model.config.pooled_width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(model.msk_proj(rows), model.model.visual.merger.mlp(rows))
+
+
+def test_attention_is_exact_while_products_are_rounded() -> None:
+    query, key, value = torch.randn(3, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    attend = nn.functional.scaled_dot_product_attention
+    exact = attend(query, key, value)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attend(query, key, value)
+        with Float32Attention():
+            seen = attend(query, key, value)
+            product = query @ key.mT
+    assert rounded.dtype == product.dtype == torch.bfloat16
+    assert torch.equal(seen, exact)
+
+
+def test_training_in_bfloat16_attends_in_float32(tmp_path: Path) -> None:
+    start = tiny_checkpoint(tmp_path / "start")
+    recipe = tiny_recipe("pretrain", start, tmp_path / "run", "loop.precision=bfloat16", "loop.optimizer=adamw",
+                         "data.tasks={'image:segment/attribute'=1.0}")  # fmt: skip
+    job = prepare(recipe)
+    kinds = set()
+    assert isinstance(job.objective, UniPixelObjective)
+    layer = job.objective.model.model.language_model.layers[0].self_attn
+
+    def watch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        # What the projection after attention is given is what attention returned.
+        kinds.add(given[0].dtype)
+
+    handle = layer.o_proj.register_forward_pre_hook(watch)
+    trainer.run(recipe, job.objective, job.dataset, job.collate)
+    handle.remove()
+    assert kinds == {torch.float32}

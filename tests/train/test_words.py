@@ -67,7 +67,7 @@ def test_tales_tell_of_every_object_that_is_asked_about() -> None:
 def test_words_of_a_kind_that_there_is_not_are_refused() -> None:
     schedule = GroupSchedule({"poems": 1.0}, num_rounds=1, batch_size=2, seed=0)
     with pytest.raises(ValueError, match=r"\['phrases', 'tales'\], the recipe asks for 'poems'"):
-        WordDataset(schedule, seed=0, max_turns=2)[0]
+        WordDataset(schedule, seed=0, max_turns=2, batch_size=2)[0]
 
 
 def test_collator_has_a_row_per_mask_and_no_clip() -> None:

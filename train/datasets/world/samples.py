@@ -111,6 +111,24 @@ def sample_indices(num_source: int, num_frames: int | None) -> NDArray[np.int64]
     return np.round(np.arange(num_frames) * (num_source - 1) / (num_frames - 1)).astype(np.int64)
 
 
+def part_indices(rng: np.random.Generator, num_source: int, num_frames: int | None) -> NDArray[np.int64]:
+    """Frames of a random part of a clip, evenly spaced by a random stride.
+
+    Args:
+        rng: Source of randomness.
+        num_source: Frames of the full clip.
+        num_frames: Wanted number, or None for all.
+
+    Returns:
+        Increasing indices (N,); all frames where the clip has no more than wanted.
+    """
+    if num_frames is None or num_frames >= num_source:
+        return np.arange(num_source)
+    stride = int(rng.integers(1, max(1, (num_source - 1) // max(num_frames - 1, 1)) + 1))
+    start = int(rng.integers(num_source - stride * (num_frames - 1)))
+    return start + stride * np.arange(num_frames)
+
+
 def _set_stage(
     rng: np.random.Generator,
     *,
@@ -119,6 +137,7 @@ def _set_stage(
     num_frames: int | None,
     encounters: float,
     events: float,
+    is_part: bool = False,
 ) -> _Stage | None:
     """Draw a scene; None where an object can hardly be seen."""
     height, width = frame_sizes(rng, render_size)
@@ -126,7 +145,8 @@ def _set_stage(
     scene = sample_scene(
         rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters, event_rate=events
     )
-    indices = sample_indices(scene.num_frames, num_frames)
+    length = scene.num_frames
+    indices = part_indices(rng, length, num_frames) if is_part else sample_indices(length, num_frames)
     moments = indices / (scene.num_frames - 1)
     layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
     view = visibility(layers, num_frames=len(indices), height=height, width=width)
@@ -231,6 +251,7 @@ def generate(
     render_size: tuple[int, int] | int | None = None,
     num_frames: int | None = None,
     style: str = "world",
+    is_part: bool = False,
 ) -> Sample:
     """Make one sample; the same arguments give the same sample in every process.
 
@@ -243,6 +264,8 @@ def generate(
         num_frames: Frames to draw, evenly spaced over the clip; None for all.
         style: "world" for the vocabulary's shapes, "transfer" for deforming textured blobs, which have
             masks and visual prompts but no language.
+        is_part: Draw frames of a random part of the clip, as near to each other as a tracker meets them, instead
+            of frames over all of it. For the task `track` alone: language is about whole clips.
 
     Returns:
         The sample.
@@ -257,6 +280,8 @@ def generate(
         raise ValueError(f"Unknown task {task!r}; allowed are {', '.join(TASKS)}.")
     if style not in ("world", "transfer"):
         raise ValueError(f"Unknown style {style!r}; allowed are world, transfer.")
+    if is_part and task != "track":
+        raise ValueError(f"Parts of clips have no language: the task must be 'track', not {task!r}.")
     root = np.random.SeedSequence([SPLITS.index(split), seed])
     rng = np.random.Generator(np.random.PCG64(root))
     if style == "transfer":
@@ -276,8 +301,9 @@ def generate(
         encounters = 0.6 if task in ("segment/relation", "conversation") or task in PIXELQA else 0.3
         events = 0.5 if task == "segment/reasoning" else 0.15
         stage = _set_stage(
-            rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters, events=events
-        )
+            rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters, events=events,
+            is_part=is_part,
+        )  # fmt: skip
         draft = None if stage is None else _draft(rng, stage.facts, task=task, split=split)
         if stage is not None and draft is not None:
             return _assemble(rng, stage, draft, task=task, seed=seed, split=split)
@@ -309,12 +335,64 @@ def imagine(seed: int, *, split: Split, num_frames: int, most_objects: int) -> F
     raise ValueError(f"no scene of at most {most_objects} objects in {MAX_ATTEMPTS} draws")
 
 
-def _assemble(rng: np.random.Generator, stage: _Stage, draft: _Draft, *, task: str, seed: int, split: Split) -> Sample:
+@dataclass(frozen=True)
+class DrawnScene:
+    """A drawn clip that can be asked about again and again.
+
+    Attributes:
+        facts: What is true of it.
+        frames: (N, H, W, 3) uint8.
+        seed: Seed it was made from.
+        split: Its split.
+    """
+
+    facts: Facts
+    frames: NDArray[np.uint8]
+    seed: int
+    split: Split
+    _stage: _Stage
+
+    @classmethod
+    def draw(
+        cls, seed: int, *, split: Split, render_size: tuple[int, int] | int | None, num_frames: int | None
+    ) -> DrawnScene:
+        """Draw a clip that lends itself to any task; arguments as for `generate`.
+
+        Raises:
+            ValueError: No clip was found in `MAX_ATTEMPTS` draws.
+        """
+        rng = np.random.default_rng([SPLITS.index(split), seed, 19])
+        for _ in range(MAX_ATTEMPTS):
+            stage = _set_stage(
+                rng, split=split, render_size=render_size, num_frames=num_frames, encounters=0.45, events=0.25
+            )
+            if stage is not None:
+                return cls(stage.facts, _paint(rng, stage, split=split), seed, split, stage)
+        raise ValueError(f"No clip in {MAX_ATTEMPTS} draws ({num_frames=}, {render_size=}).")
+
+    def ask(self, rng: np.random.Generator, *, task: str) -> Sample | None:
+        """Say something about it, or None where it does not lend itself to the task."""
+        draft = _draft(rng, self.facts, task=task, split=self.split)
+        if draft is None:
+            return None
+        return _assemble(rng, self._stage, draft, task=task, seed=self.seed, split=self.split, frames=self.frames)
+
+
+def _assemble(
+    rng: np.random.Generator,
+    stage: _Stage,
+    draft: _Draft,
+    *,
+    task: str,
+    seed: int,
+    split: Split,
+    frames: NDArray[np.uint8] | None = None,
+) -> Sample:
     scene = stage.scene
     ids = _give_ids(rng, draft, num_objects=len(scene.objects), split=split)
     prompts = _prompts(rng, stage, draft, ids, split=split)
     clip = Clip(
-        frames=_paint(rng, stage, split=split),
+        frames=_paint(rng, stage, split=split) if frames is None else frames,
         masks=stage.view.masks,
         object_ids=tuple(ids[row] for row in range(len(scene.objects))),
         frame_indices=tuple(int(index) for index in stage.indices),
