@@ -25,7 +25,7 @@ from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.reading import Reading
 from unipixel.train.sight import tapped_layer
 
-LinkKind = Literal["owned", "told", "read", "chosen", "carried"]
+LinkKind = Literal["owned", "told", "read", "chosen", "carried", "brought"]
 _BLOCK = re.compile(r":\n((?:\[\d+\]: [^\n]*\n)+)")
 _LINE = re.compile(r"^\[(\d+)\]: ([^\n]*)", re.MULTILINE)
 _MENTION = re.compile(r"\[(\d+)\]")
@@ -46,7 +46,7 @@ class Link:
             line that says what it names, a word of a choice at its option. `read`: an option, or what a word of an
             answer comes from, looks at the lines of the objects that the question names, and the letter at what was
             said before it. `chosen`: the letter that comes next is that of an option. `carried`: a word of a choice
-            knows the letter of its option, by whichever way it came.
+            knows the letter of its option, by whichever way it came. `brought`: so does what comes before the letter.
         asking: Place of the token that looks.
         targets: Places that it may look at, not empty.
     """
@@ -149,6 +149,7 @@ def _links_of_turn(text: _Text, turn: re.Match[str], lines: dict[str, _Line]) ->
         found += [Link("carried", place, (text.token(chosen[0].start(1)),)) for place in words]
         found.append(Link("read", text.token(letter) - 1, words))
         found.append(Link("chosen", text.token(letter) - 1, its_option))
+        found.append(Link("brought", text.token(letter) - 1, (text.token(chosen[0].start(1)),)))
     for said, targets in _takes(text, turn, lines, named):
         if text.is_start(said):
             found.append(Link("read", text.token(said) - 1, targets or everything))
@@ -180,7 +181,7 @@ def _takes(
 def link_layers(model: UniPixel) -> dict[LinkKind, int]:
     """Return the layer of the language model that looks for each kind: owners first, letters of options last.
 
-    What is `carried` is not looked for: `OwnerReader` asks for it after the layer of `told`.
+    What is `carried` and `brought` is not looked for: `OwnerReader` asks for it after the layers of `told` and `read`.
     """
     count = len(model.model.language_model.layers)
     return {"owned": 0, "told": min(1, count - 1), "read": max(tapped_layer(model) - 1, 0), "chosen": count - 1}
@@ -213,7 +214,7 @@ class OwnerReader(nn.Module):
         self.layers = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, width, bias=False))
 
     def forward(self, model: UniPixel, reading: Reading, ids: Tensor, links: Sequence[Sequence[Link]]) -> Tensor:
-        """Return the mean cross-entropy over `owned` and `carried` links; 0 without any.
+        """Return the mean cross-entropy over each of `owned`, `carried` and `brought` links, added up; 0 without any.
 
         Args:
             model: Whose reading it is.
@@ -222,18 +223,15 @@ class OwnerReader(nn.Module):
             links: Of each conversation.
         """
         layers = link_layers(model)
-        states, owners = [], []
-        for kind, layer in (("owned", layers["owned"]), ("carried", layers["told"])):
+        losses = [reading.hidden.new_zeros(())]
+        for kind, layer in (("owned", layers["owned"]), ("carried", layers["told"]), ("brought", layers["read"])):
             found = [(row, link.asking, link.targets[0]) for row, own in enumerate(links) for link in own
                      if link.kind == kind]  # fmt: skip
             rows, asking, targets = torch.tensor(found, dtype=torch.long, device=ids.device).view(-1, 3).unbind(dim=1)
-            states.append(reading.after(layer)[rows, asking])
-            owners.append(ids[rows, targets])
-        together, wanted = torch.cat(states), torch.cat(owners)
-        if not len(wanted):
-            return together.sum()
-        scores = self.layers(together) @ model.lm_head.weight.T
-        return nn.functional.cross_entropy(scores.float(), wanted)
+            scores = self.layers(reading.after(layer)[rows, asking]) @ model.lm_head.weight.T
+            if len(rows):
+                losses.append(nn.functional.cross_entropy(scores.float(), ids[rows, targets]))
+        return torch.stack(losses).sum()
 
 
 def _link_loss(queries: Tensor, keys: Tensor, links: Sequence[Sequence[Link]], kind: LinkKind) -> Tensor:
@@ -258,4 +256,4 @@ def _link_loss(queries: Tensor, keys: Tensor, links: Sequence[Sequence[Link]], k
 def asked_layers(model: UniPixel) -> set[int]:
     """Return the layers whose states `link_losses` and `OwnerReader` look at; -1 is the text itself."""
     layers = link_layers(model)
-    return {layer - 1 for layer in layers.values()} | {layers["owned"], layers["told"]}
+    return {layer - 1 for layer in layers.values()} | {layers["owned"], layers["told"], layers["read"]}

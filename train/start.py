@@ -30,6 +30,8 @@ _WORD_SCALE = 0.2
 _BESIDE, _ASLANT = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (1, 1), (-1, 1), (1, -1))
 # How much more the patch meant is attended to than others: each pair of channels adds up to this to its logit.
 _NEARNESS = 4.0
+# The same for a place in a memory, and how many of the pairs per axis say so.
+_SAMENESS, _NUM_TURNS = 1.0, 8
 
 
 def load_start(recipe: Recipe) -> tuple[UniPixel, Processor]:
@@ -171,6 +173,26 @@ def _spread(segmenter: Segmenter) -> None:
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
+    for layer in segmenter.memory_attention.layers:
+        look_where_it_was(layer.cross_attn_image)
+
+
+def look_where_it_was(attention: Any) -> None:
+    """Let the reading of a memory attend, at first, to the place in the earlier frame where it is in this one.
+
+    An object is near where it was a frame ago; a segmenter from nothing has to find out that places in memories are
+    places. What `_look_beside` does for patches is done here for frames.
+
+    Args:
+        attention: A layer's attention to memories, with axial rotary positions; changed in place.
+    """
+    width = attention.q_proj.out_features // attention.num_heads
+    size = (_SAMENESS * width**0.5) ** 0.5
+    with torch.no_grad():
+        for projection in (attention.q_proj, attention.k_proj):
+            # Neighbouring channels turn together; the first half by columns, the other by rows, fast pairs first.
+            pairs = projection.bias.view(attention.num_heads, 2, width // 4, 2)
+            pairs[:, :, :_NUM_TURNS, 0] += size
 
 
 def _segmenter_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from byte_model import byte_config
+from sam2.modeling.position_encoding import apply_rotary_enc
+from sam2.modeling.sam.transformer import RoPEAttention
 from tiny_training import tiny_checkpoint, tiny_recipe
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, apply_rotary_pos_emb_vision
@@ -16,7 +18,7 @@ from unipixel.train.objective import UniPixelObjective
 from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.stages import prepare
-from unipixel.train.start import load_start
+from unipixel.train.start import load_start, look_where_it_was
 
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:
@@ -83,3 +85,22 @@ def test_training_in_bfloat16_attends_in_float32(tmp_path: Path) -> None:
     trainer.run(recipe, job.objective, job.dataset, job.collate)
     handle.remove()
     assert kinds == {torch.float32}
+
+
+def test_memories_are_read_at_first_where_the_object_is_now() -> None:
+    attention = RoPEAttention(
+        embedding_dim=64, num_heads=2, downsample_rate=1, dropout=0.0, kv_in_dim=16, feat_sizes=(9, 9),
+        rope_k_repeat=True,
+    )  # fmt: skip
+    for projection in (attention.q_proj, attention.k_proj):
+        nn.init.zeros_(projection.bias)
+    look_where_it_was(attention)
+    # No value of any token: what is left is where it is.
+    query, key = (projection.bias.view(1, 1, 2, 32).expand(1, 81, 2, 32).transpose(1, 2)
+                  for projection in (attention.q_proj, attention.k_proj))  # fmt: skip
+    query, key = apply_rotary_enc(query, key, freqs_cis=attention.freqs_cis)
+    shares = (query @ key.mT * 32**-0.5).softmax(dim=-1)
+    assert torch.equal(shares.argmax(dim=-1), torch.arange(81).expand(1, 2, 81))
+    places = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(9.0), indexing="ij"), dim=-1).view(81, 2)
+    distances = torch.cdist(places, places)
+    assert (shares * distances).sum(dim=-1).mean() < 3.5 < distances.mean()
