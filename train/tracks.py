@@ -27,18 +27,22 @@ from unipixel.train.sight import LOOK_SIZES, Sight, look_numbers, see
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
 _POOL_SIZE = 48
-_POOL_USES = {"clip": 4, "transfer": 6, "transfer_image": 6}
+_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "transfer_image": 6}
 _CLIP_FRAMES = 12
 _LONGEST_STRIDE = 3
 _PROMPTS = {
     "image": {"point": 0.4, "box": 0.2, "place": 0.4},
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
+    "follow": {"mask": 0.6, "point": 0.2, "box": 0.2},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "transfer_image": {"point": 0.6, "box": 0.4},
     # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
     # hundred steps, and not at all where more is asked of it at the same time.
     "boxes": {"box": 1.0},
 }
+# Most is learned about memory from one frame to the next; what becomes of it later is seen on longer tracks, which
+# cost more.
+_FOLLOW_TIMES = 3
 _ZOOM_SHARE = 0.3
 # Share of the images that also get a box around nothing, so that the object score means something.
 _NOTHING_SHARE = 0.3
@@ -56,7 +60,7 @@ class TrackSettings:
 
     Attributes:
         image_size: Side S of the segmenter's input in pixels.
-        num_frames: Frames L of a track in the groups of clips.
+        num_frames: Frames L of a track in the groups of clips; three times as many in `follow`.
         render_size: Shorter side of drawn frames in pixels.
         max_objects: Objects of a clip that are used.
         seed: First seed of the drawn clips.
@@ -119,13 +123,14 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `transfer`, `transfer_image` or `boxes`.
+        group: `image`, `clip`, `follow` (longer clips), `transfer`, `transfer_image` or `boxes`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
     length = 1 if group.endswith("image") or group == "boxes" else settings.num_frames
+    length *= _FOLLOW_TIMES if group == "follow" else 1
     turn, place = divmod(number, _POOL_SIZE * _POOL_USES.get(group, 1))
     pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
     if group.startswith("transfer"):
@@ -137,7 +142,7 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     return _cut(sample, group, length, rng, settings)
 
 
-@lru_cache(maxsize=3 * _POOL_SIZE)
+@lru_cache(maxsize=5 * _POOL_SIZE)
 def _draw(seed: int, render_size: int, num_frames: int, style: str) -> Sample:
     return generate(
         seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style=style, is_part=True

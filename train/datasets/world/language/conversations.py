@@ -32,7 +32,7 @@ def _another(rng: np.random.Generator, facts: Facts, known: list[int]) -> Turn |
         noun = shape if len(fresh) == 1 else plural_noun(shape)
         text = pick(rng, ("And the other {}?", "What about the other {}?", "Now segment the other {}."))
         targets = in_reading_order(facts, fresh)
-        answer = templates.response(rng, count=len(targets), num_frames=len(facts.seen[0]))
+        answer = templates.response(count=len(targets), num_frames=len(facts.seen[0]))
         return Turn(text.format(noun), answer, targets, kind="another")
     for _ in range(6):
         traits = sample_traits(rng, facts, row, least=1, most=2)
@@ -45,7 +45,7 @@ def _another(rng: np.random.Generator, facts: Facts, known: list[int]) -> Turn |
     if traits == Traits(colour=traits.colour):
         phrase = f"{traits.colour} one"
     text = pick(rng, ("And the {}?", "What about the {}?", "Now segment the {}.", "Please also mark the {}."))
-    answer = templates.response(rng, count=1, num_frames=len(facts.seen[0]))
+    answer = templates.response(count=1, num_frames=len(facts.seen[0]))
     return Turn(text.format(phrase), answer, (row,), kind="another")
 
 

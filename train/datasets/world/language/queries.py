@@ -137,10 +137,7 @@ def _worded(
     """Question and answer in one of the five published forms."""
     count = len(targets)
     form = rng.choice(["query", "sentence", "explanatory", "question", "description"], p=[0.5, 0.3, 0.08, 0.07, 0.05])
-    noun, plain = (
-        templates.visual(num_frames),
-        templates.response(rng, count=count, num_frames=num_frames, is_fixed=is_fixed),
-    )
+    noun, plain = templates.visual(num_frames), templates.response(count=count, num_frames=num_frames)
 
     def ask(pool: tuple[str, ...]) -> str:
         return templates.draw(rng, pool, is_fixed=is_fixed)

@@ -41,26 +41,9 @@ DESCRIPTION = (
     "Segment what this describes: {}",
     "Find and segment the object with this description: {}",
 )
-_ONE = (
-    "It is {}.",
-    "Sure, it is {}.",
-    "Here it is: {}.",
-    "The object is {}.",
-    "The mask is {}.",
-)
-_MANY = (
-    "They are {}.",
-    "Sure, they are {}.",
-    "Here they are: {}.",
-    "The objects are {}.",
-    "The masks are {}.",
-)
-_NONE = (
-    "There is no such object in the {}.",
-    "Nothing in the {} fits that.",
-    "No object in this {} matches.",
-    "I see no such object in the {}.",
-)
+# One wording each: an answer is decided with its first word, the most likely one is written, and of two meanings that
+# with fewer wordings would win.
+_ONE, _MANY, _NONE = "It is {}.", "They are {}.", "There is no such object in the {}."
 CAPTION = (
     "Please give a detailed description of the highlighted object {} in the video.",
     "Describe {}.",
@@ -106,19 +89,13 @@ def fill(template: str, query: str, noun: str) -> str:
     return template.format(bare(query), noun)
 
 
-def response(rng: np.random.Generator, *, count: int, num_frames: int, is_fixed: bool = False) -> str:
+def response(*, count: int, num_frames: int) -> str:
     """A short answer with one mask mark per object, or words alone where there is no object.
 
     Args:
-        rng: Source of randomness.
         count: Number of objects.
         num_frames: Frames shown.
-        is_fixed: Whether to use the first wording.
-
-    Returns:
-        The sentence.
     """
     if count == 0:
-        return draw(rng, _NONE, is_fixed=is_fixed).format(visual(num_frames))
-    pool = _ONE if count == 1 else _MANY
-    return draw(rng, pool, is_fixed=is_fixed).format(joined([SEG] * count))
+        return _NONE.format(visual(num_frames))
+    return (_ONE if count == 1 else _MANY).format(joined([SEG] * count))
