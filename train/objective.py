@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unipixel.inputs import ModelInputs, VideoFeatures, VideoInput
@@ -34,7 +32,6 @@ from unipixel.train.sight import (
 )
 
 _POINTING_WEIGHT = 3.0
-_HEADS_FILE = "heads.safetensors"
 
 
 class Eyes(nn.Module):
@@ -96,19 +93,6 @@ class UniPixelObjective(nn.Module):
         # The corners of the box as plain numbers, as soon as they were found: a simpler target than SAM's tokens.
         corners = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 4))
         self.corners = corners if self.weights.place else None
-
-    def save_heads(self, folder: Path) -> None:
-        """Write the heads that are not part of the model, so that a later stage goes on with them."""
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if not _is_model(name)}
-        if state:
-            save_file(state, folder / _HEADS_FILE, metadata={"format": "pt"})
-
-    def load_heads(self, folder: Path) -> None:
-        """Take over the heads of an earlier stage where it left any that this one has."""
-        if (folder / _HEADS_FILE).is_file():
-            wanted = self.state_dict()
-            found = load_file(folder / _HEADS_FILE)
-            self.load_state_dict({name: found[name] for name in found if name in wanted}, strict=False)
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts."""
@@ -240,7 +224,3 @@ def _no_loss(model: nn.Module) -> Tensor:
     """A loss without effect where every sample was broken, so that all processes still take the step."""
     trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(trained).sum() * 0
-
-
-def _is_model(name: str) -> bool:
-    return name.startswith("model.")

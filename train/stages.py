@@ -18,6 +18,7 @@ from unipixel.train import tracks
 from unipixel.train.collate import ExampleCollator, MaskPlan
 from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import ExampleBuilder
+from unipixel.train.heads import load_heads, save_heads
 from unipixel.train.lora import select_parts
 from unipixel.train.objective import EyesObjective, UniPixelObjective
 from unipixel.train.pool import ClipPool, PoolSettings, frozen_eyes
@@ -83,10 +84,13 @@ def _prepare_words(recipe: Recipe) -> Job:
         _schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns,
         batch_size=_round_size(recipe), window=recipe.data.window,
     )  # fmt: skip
-    return Job(
-        WordsObjective(model), dataset, PhraseCollator(processor),
-        lambda folder: save_result(recipe, model, processor, folder),
-    )  # fmt: skip
+    objective = WordsObjective(model)
+
+    def save(folder: Path) -> None:
+        save_result(recipe, model, processor, folder)
+        save_heads(objective, folder)
+
+    return Job(objective, dataset, PhraseCollator(processor), save)
 
 
 def _prepare_model(recipe: Recipe) -> Job:
@@ -100,12 +104,12 @@ def _prepare_model(recipe: Recipe) -> Job:
     is_eyes = recipe.stage == "eyes"
     objective = EyesObjective(model) if is_eyes else UniPixelObjective(model, weights=recipe.losses)
     if isinstance(objective, UniPixelObjective) and recipe.model.start is not None:
-        objective.load_heads(Path(recipe.model.start))
+        load_heads(objective, Path(recipe.model.start))
 
     def save(folder: Path) -> None:
         save_result(recipe, model, processor, folder, lora=lora)
         if isinstance(objective, UniPixelObjective):
-            objective.save_heads(folder)
+            save_heads(objective, folder)
 
     has_sight = is_eyes or recipe.losses.sight > 0
     plan = _mask_plan(recipe)

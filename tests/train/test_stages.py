@@ -12,13 +12,15 @@ from unipixel.model import UniPixel
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
 from unipixel.train.datasets.world.samples import DrawnScene
-from unipixel.train.lora import lora_targets
+from unipixel.train.lora import lora_targets, select_parts
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
+from unipixel.train.results import save_result
 from unipixel.train.segmentation import SegmenterObjective, object_tokens
 from unipixel.train.stages import Job, prepare
 from unipixel.train.start import load_start
 from unipixel.train.tracks import TrackSettings, draw_track
+from unipixel.train.words import WordsObjective
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +243,29 @@ def test_clips_of_a_pool_are_seen_once_as_the_model_sees_them(tmp_path: Path) ->
         torch.testing.assert_close(model.model.visual.merger.mlp(seen.pooling_rows), seen.tokens)
     job.objective(**job.collate(examples[:2]))["loss"].backward()
     assert model.model.visual.merger.mlp[0].weight.grad.any()
+
+
+def test_heads_of_a_stage_go_on_in_the_next(checkpoint: Path, tmp_path: Path) -> None:
+    first = prepare(tiny_recipe("words", checkpoint, tmp_path / "words"))
+    first.save(tmp_path / "final")
+    second = prepare(tiny_recipe("pretrain", tmp_path / "final", tmp_path / "next", "data.pool=0"))
+    assert isinstance(first.objective, WordsObjective)
+    assert isinstance(second.objective, UniPixelObjective)
+    assert second.objective.owners is not None
+    for one, other in zip(first.objective.owners.parameters(), second.objective.owners.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_eyes_leave_what_they_trained_for_another_start(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("eyes", checkpoint, tmp_path / "eyes")
+    seeing, processor = load_start(recipe)
+    select_parts(seeing, recipe.stage)
+    with torch.no_grad():
+        for parameter in seeing.parameters():
+            parameter.add_(1.0)
+    save_result(recipe, seeing, processor, tmp_path / "seeing")
+    next_recipe = tiny_recipe("pretrain", checkpoint, tmp_path, f"model.partial=['{tmp_path}/seeing']")
+    model, before = load_start(next_recipe)[0], load_start(recipe)[0]
+    for name, tensor in model.state_dict().items():
+        source = seeing if name.startswith("model.visual.") else before
+        assert torch.equal(tensor, source.state_dict()[name]), name
