@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -367,7 +367,9 @@ class DrawnScene:
                 rng, split=split, render_size=render_size, num_frames=num_frames, encounters=0.45, events=0.25
             )
             if stage is not None:
-                return cls(stage.facts, _paint(rng, stage, split=split), seed, split, stage)
+                frames = _paint(rng, stage, split=split)
+                # Layers are the larger part of a scene, and were for painting alone.
+                return cls(stage.facts, frames, seed, split, replace(stage, layers=()))
         raise ValueError(f"No clip in {MAX_ATTEMPTS} draws ({num_frames=}, {render_size=}).")
 
     def ask(self, rng: np.random.Generator, *, task: str) -> Sample | None:
