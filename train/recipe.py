@@ -28,7 +28,7 @@ class ModelRecipe:
         qwen: Qwen2.5-VL to start from.
         sam2: SAM 2.1 checkpoint to start from.
         partial: Checkpoints of earlier stages that are laid over the start.
-        segmenter: Folder of a trained segmenter that replaces the start's.
+        segmenter: Folder of a trained segmenter that replaces the start's, or a whole model whose segmenter is taken.
         image_size: Side of the segmenter's input in pixels; None is that of the start.
         keeps_prompts: Whether a segmenter's prompt encoder stays as it is: language models were taught to write as it
             does.

@@ -56,8 +56,7 @@ def load_start(recipe: Recipe) -> tuple[UniPixel, Processor]:
         model = _resized(model, int(given.image_size or 0))
         processor = Processor(model.config, processor.tokenizer, budget=processor.budget)
     if given.segmenter is not None:
-        state = load_file(Path(given.segmenter) / SEGMENTER_WEIGHTS)
-        model.sam2.load_state_dict(_segmenter_state(state))
+        model.sam2.load_state_dict(_segmenter_state(given.segmenter))
     for folder in given.partial:
         load_partial(model, Path(folder) / PARTIAL_FILE)
     if given.is_memory_seen:
@@ -80,8 +79,7 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
     if recipe.model.segmenter is None:
         _spread(segmenter)
     else:
-        state = load_file(Path(recipe.model.segmenter) / SEGMENTER_WEIGHTS)
-        segmenter.load_state_dict(_segmenter_state(state))
+        segmenter.load_state_dict(_segmenter_state(recipe.model.segmenter))
     segmenter.sam_prompt_encoder.requires_grad_(not recipe.model.keeps_prompts)
     return SegmenterObjective(segmenter, weights=recipe.losses)
 
@@ -195,9 +193,13 @@ def look_where_it_was(attention: Any) -> None:
             pairs[:, :, :_NUM_TURNS, 0] += size
 
 
-def _segmenter_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _segmenter_state(source: str) -> dict[str, Tensor]:
+    """Weights of a segmenter that a stage left, or of the one in a whole model."""
+    file = Path(source) / SEGMENTER_WEIGHTS
+    if not file.is_file():
+        return UniPixel.from_pretrained(source, dtype=torch.float32).sam2.state_dict()
     return {
         name.removeprefix(_SEGMENTER_PREFIX): tensor
-        for name, tensor in state.items()
+        for name, tensor in load_file(file).items()
         if name.startswith(_SEGMENTER_PREFIX)
     }

@@ -12,7 +12,7 @@ from byte_model import byte_config
 from unipixel.inputs import ModelInputs
 from unipixel.model import UniPixel
 from unipixel.tokens import load_tokenizer
-from unipixel.train.links import Link, LinkFinder, link_layers, link_losses
+from unipixel.train.links import Link, LinkFinder, LinkKind, OwnerReader, asked_layers, link_layers, link_losses
 from unipixel.train.reading import read
 
 _HEAD = "<|im_start|>user\nHere is an image with the following highlighted regions:\n"
@@ -59,6 +59,9 @@ def test_the_letter_looks_at_its_option_and_options_at_what_they_are_about() -> 
     assert ("is (B", "Blue") in read
     said = [_said(ids, [link.asking]) for link in links if link.kind == "told" and _said(ids, link.targets)[0] == "("]
     assert "".join(said) == "Blue"
+    known = [(link.kind, _said(ids, [link.asking]), _said(ids, link.targets)) for link in links
+             if link.kind in ("carried", "brought")]  # fmt: skip
+    assert known == [*(("carried", letter, "B") for letter in "Blue"), ("brought", "(", "B")]
 
 
 def test_an_answer_looks_where_its_words_stand() -> None:
@@ -92,6 +95,26 @@ def test_even_attention_finds_a_target_by_its_share_of_what_is_in_reach() -> Non
     assert losses["told"].item() == pytest.approx((math.log(8 / 2) + math.log(10)) / 2, rel=1e-5)
     assert losses["chosen"].item() == pytest.approx(math.log(5 / 2), rel=1e-5)
     assert losses["read"].item() == losses["owned"].item() == 0
+
+
+def test_owners_are_read_as_the_words_that_the_model_writes() -> None:
+    torch.manual_seed(0)
+    model = UniPixel(byte_config())
+    ids = torch.randint(0, 200, (2, 12))
+    links = [[Link("owned", 7, (1,)), Link("carried", 9, (4,))], [Link("brought", 5, (2,))]]
+    with torch.no_grad():
+        reading = read(model, model.embed(ModelInputs(ids), ()), after=asked_layers(model))
+        reader = OwnerReader(model.config.width)
+        loss = reader(model, reading, ids, links)
+        layers = link_layers(model)
+        expected = torch.zeros(())
+        places: list[tuple[LinkKind, int, int, int]] = [("owned", 0, 7, 1), ("told", 0, 9, 4), ("read", 1, 5, 2)]
+        for kind, row, asking, owner in places:
+            state = reading.after(layers[kind])[row, asking]
+            scores = model.lm_head.weight @ reader.layers(state)
+            expected = expected - scores.log_softmax(dim=0)[ids[row, owner]]
+        assert reader(model, reading, ids, [[], []]) == 0
+    torch.testing.assert_close(loss, expected)
 
 
 def test_a_reading_holds_what_attention_computes() -> None:

@@ -269,3 +269,14 @@ def test_eyes_leave_what_they_trained_for_another_start(checkpoint: Path, tmp_pa
     for name, tensor in model.state_dict().items():
         source = seeing if name.startswith("model.visual.") else before
         assert torch.equal(tensor, source.state_dict()[name]), name
+
+
+def test_a_segmenter_can_be_taken_from_a_whole_model() -> None:
+    recipe = load_recipe("nano/segmenter_large", ["model.segmenter=unipixel-nano"])
+    objective = prepare(recipe).objective
+    assert isinstance(objective, SegmenterObjective)
+    taken, whole = objective.segmenter, UniPixel.from_pretrained("unipixel-nano", dtype=torch.float32).sam2
+    for (name, one), other in zip(taken.state_dict().items(), whole.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    kept = {name for name, parameter in taken.named_parameters() if not parameter.requires_grad}
+    assert kept == {name for name, _ in taken.named_parameters() if name.startswith("sam_prompt_encoder.")}
