@@ -104,7 +104,9 @@ class ClipPool:
                 raise RuntimeError("a clip without a question was refused")
             clip, sight = self._builder.see(sample)
             features = self._encode(clip.video)
-            clip = replace(clip, video=replace(clip.video, pixel_values=clip.video.pixel_values[:0]))
+            # New tensors: an empty part of the old would keep all of it.
+            patches = clip.video.pixel_values
+            clip = replace(clip, video=replace(clip.video, pixel_values=patches.new_empty(0, patches.shape[1])))
             # Only the shape of the frames is looked at from here on.
             blank = np.broadcast_to(np.zeros((), np.uint8), scene.frames.shape)
             self._seen[key] = _Seen(replace(scene, frames=blank), clip, features, sight)
@@ -117,6 +119,7 @@ def frozen_eyes(model: UniPixel) -> Callable[[VideoInput], VideoFeatures]:
     @torch.no_grad()
     def encode(video: VideoInput) -> VideoFeatures:
         (features,) = model.encode_videos([video])
-        return replace(features, tokens=features.tokens[:0], pooling_rows=features.pooling_rows.half())
+        tokens = features.tokens.new_empty(0, features.tokens.shape[1])
+        return replace(features, tokens=tokens, pooling_rows=features.pooling_rows.half())
 
     return encode

@@ -232,6 +232,7 @@ def test_clips_of_a_pool_are_seen_once_as_the_model_sees_them(tmp_path: Path) ->
     clips = {example.encoded.inputs.videos[0].pooling_rows.data_ptr() for example in examples}
     assert len(clips) == 2
     assert len({example.encoded.texts[0] for example in examples}) > 8
+    assert all(not example.encoded.inputs.videos[0].tokens.untyped_storage().nbytes() for example in examples)
     scene = DrawnScene.draw(recipe.seed * 1_000_000_000, split="train", render_size=64, num_frames=4)
     _, processor = load_start(recipe)
     video = processor.clip(list(scene.frames)).video
