@@ -146,6 +146,18 @@ def test_indices_are_even_and_hold_both_ends() -> None:
     assert sample_indices(9, 1).tolist() == [4]
 
 
+def test_parts_of_clips_are_even_and_lie_anywhere_at_any_pace() -> None:
+    rng = np.random.default_rng(0)
+    parts = [sample_indices(31, 7, part_by=rng) for _ in range(200)]
+    assert all(part[0] >= 0 and part[-1] <= 30 and len(part) == 7 for part in parts)
+    strides = [set(np.diff(part).tolist()) for part in parts]
+    assert all(len(stride) == 1 for stride in strides)
+    assert set.union(*strides) == {1, 2, 3, 4, 5}
+    assert {int(part[0]) for part in parts} >= {0, 1}
+    clip = generate(3, split="train", task="track", render_size=64, num_frames=4, is_part=True).clip
+    assert len(set(np.diff(clip.frame_indices).tolist())) == 1
+
+
 def test_drawn_pixels_agree_with_the_masks() -> None:
     inside, outside = [], []
     for seed in range(30):
@@ -212,6 +224,7 @@ def test_stream_is_picklable_and_workers_share_it_without_overlap() -> None:
         ({"split": "train", "task": "segment"}, "Unknown task 'segment'"),
         ({"split": "train", "style": "photo"}, "Unknown style 'photo'"),
         ({"split": "train", "style": "transfer", "task": "plain"}, "has no language"),
+        ({"split": "train", "task": "plain", "is_part": True}, "the task must be 'track'"),
         ({"split": "train", "render_size": (16, 16)}, "too small"),
     ],
 )

@@ -94,39 +94,27 @@ def frame_sizes(rng: np.random.Generator, render_size: tuple[int, int] | int | N
     return height, width
 
 
-def sample_indices(num_source: int, num_frames: int | None) -> NDArray[np.int64]:
-    """Evenly spaced frames, the first and the last included.
+def sample_indices(
+    num_source: int, num_frames: int | None, *, part_by: np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """Evenly spaced frames.
 
     Args:
         num_source: Frames of the full clip.
         num_frames: Wanted number, or None for all.
+        part_by: Chooses a part of the clip and a stride; without it the first and the last frame are included.
 
     Returns:
         Increasing indices (N,); all frames where the clip has no more than wanted.
     """
     if num_frames is None or num_frames >= num_source:
         return np.arange(num_source)
+    if part_by is not None:
+        stride = int(part_by.integers(1, max(1, (num_source - 1) // max(num_frames - 1, 1)) + 1))
+        return int(part_by.integers(num_source - stride * (num_frames - 1))) + stride * np.arange(num_frames)
     if num_frames == 1:
         return np.array([num_source // 2])
     return np.round(np.arange(num_frames) * (num_source - 1) / (num_frames - 1)).astype(np.int64)
-
-
-def part_indices(rng: np.random.Generator, num_source: int, num_frames: int | None) -> NDArray[np.int64]:
-    """Frames of a random part of a clip, evenly spaced by a random stride.
-
-    Args:
-        rng: Source of randomness.
-        num_source: Frames of the full clip.
-        num_frames: Wanted number, or None for all.
-
-    Returns:
-        Increasing indices (N,); all frames where the clip has no more than wanted.
-    """
-    if num_frames is None or num_frames >= num_source:
-        return np.arange(num_source)
-    stride = int(rng.integers(1, max(1, (num_source - 1) // max(num_frames - 1, 1)) + 1))
-    start = int(rng.integers(num_source - stride * (num_frames - 1)))
-    return start + stride * np.arange(num_frames)
 
 
 def _set_stage(
@@ -145,8 +133,7 @@ def _set_stage(
     scene = sample_scene(
         rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters, event_rate=events
     )
-    length = scene.num_frames
-    indices = part_indices(rng, length, num_frames) if is_part else sample_indices(length, num_frames)
+    indices = sample_indices(scene.num_frames, num_frames, part_by=rng if is_part else None)
     moments = indices / (scene.num_frames - 1)
     layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
     view = visibility(layers, num_frames=len(indices), height=height, width=width)
