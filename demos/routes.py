@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from unipixel.demos.errors import DownloadError, UnknownVisitorError, VisitorError
+from unipixel.demos.errors import DownloadError, UnknownObjectError, UnknownVisitorError, VisitorError
 from unipixel.demos.live_store import LiveStore
 from unipixel.demos.masked_video import masked_video
 from unipixel.demos.reception import Reception
@@ -59,7 +59,11 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
 
     @app.get("/visit/{key}/thumbnail/{object_id}.jpg")
     def thumbnail(key: str, object_id: int) -> Response:
-        picture = store.get(key).thumbnail(object_id)
+        try:
+            picture = store.get(key).thumbnail(object_id)
+        except UnknownObjectError:
+            # Undone or forgotten before the page came to ask for its picture: no picture is no fault.
+            return Response(status_code=204, headers=_PRIVATE)
         pixels = color_tile(object_id) if picture is None else picture
         return Response(frame_jpeg(pixels, {}), media_type="image/jpeg", headers=_KEPT)
 

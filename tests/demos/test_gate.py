@@ -117,6 +117,11 @@ def test_frame_is_served_to_its_key_and_not_to_caches(web: httpx.Client, key: st
     assert "connect-src 'self'" in answer.headers["content-security-policy"]
 
 
+def test_picture_of_an_object_that_is_gone_is_none_and_no_fault(web: httpx.Client, key: str) -> None:
+    answer = web.get(f"/visit/{key}/thumbnail/7.jpg")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 def test_link_in_a_sessions_folder_is_not_followed(web: httpx.Client, demo: Demo, key: str, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     folder = demo.store.get(key).folder
