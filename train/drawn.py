@@ -13,6 +13,7 @@ from unipixel.train.datasets.world import Sample, Turn, generate
 from unipixel.train.datasets.world.facts import Facts, gather_facts
 from unipixel.train.datasets.world.language.queries import KINDS, segmentation_turn
 from unipixel.train.datasets.world.language.questions import pixelqa_turn, plain_turn
+from unipixel.train.datasets.world.language.templates import response
 from unipixel.train.datasets.world.layers import draw_layer, visibility
 from unipixel.train.datasets.world.schema import finished
 from unipixel.train.datasets.world.vocabulary import COLOURS, Split, held_out
@@ -82,7 +83,7 @@ def _name_by_colour(sample: Sample, rng: np.random.Generator, count: int) -> Sam
     if not turns or rng.random() < _NOTHING_SHARE:
         missing = str(rng.choice([colour for colour in COLOURS if colour not in colours]))
         question = segmentation_question(f"the {missing} object", num_frames=len(sample.clip.frames))
-        turn = Turn(question, "There is no such object.", kind=NAMING)
+        turn = Turn(question, response(count=0, num_frames=len(sample.clip.frames)), kind=NAMING)
         turns.insert(int(rng.integers(len(turns) + 1)), turn)
     return replace(sample, turns=tuple(turns), prompts={})
 

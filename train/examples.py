@@ -22,10 +22,9 @@ from unipixel.processor import Sample as EncodedSample
 from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.special import SEG
 from unipixel.train.datasets.world import Sample
-from unipixel.train.datasets.world.language.queries import KINDS
+from unipixel.train.datasets.world.language.templates import response
 from unipixel.train.datasets.world.schema import Turn as DrawnTurn
 from unipixel.train.datasets.world.schema import VisualPrompt as DrawnPrompt
-from unipixel.train.drawn import NAMING
 from unipixel.train.losses import label_masks
 from unipixel.train.sight import ClipSight, Sight, look_at, see_clip
 
@@ -190,7 +189,7 @@ class ExampleBuilder:
             waiting = []
             if sample.task == "conversation":
                 waiting = sorted({name for name in turn.target_ids if name not in remembered})
-        return _Script(turns, [], [], seg_ids, [_is_refusal(turn) for turn in sample.turns])
+        return _Script(turns, [], [], seg_ids, [_is_refusal(turn, layout.num_frames) for turn in sample.turns])
 
 
 def _anchor(coverage: Tensor, side: int, prompted: int | None) -> tuple[int, Tensor]:
@@ -210,12 +209,12 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
     prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
     turns = [tokens.Turn(marked, turn.answer)]
-    return _Script(turns, prompts, list(order), list(turn.target_ids), [_is_refusal(turn)])
+    return _Script(turns, prompts, list(order), list(turn.target_ids), [_is_refusal(turn, len(sample.clip.frames))])
 
 
-def _is_refusal(turn: DrawnTurn) -> bool:
-    """Whether a question asked for masks of what is not there."""
-    return turn.kind in (*KINDS, NAMING) and not turn.target_ids
+def _is_refusal(turn: DrawnTurn, num_frames: int) -> bool:
+    """Whether an answer says that what was asked for is not there."""
+    return turn.answer == response(count=0, num_frames=num_frames)
 
 
 def _to_prompt(prompt: DrawnPrompt) -> VisualPrompt:

@@ -86,6 +86,23 @@ def test_build_conversation_injects_objects_after_they_were_found(processor: Pro
         assert text.count("highlighted regions are updated") <= len(sample.turns) - 1
 
 
+def test_absent_are_the_answers_that_find_nothing_and_no_others(processor: Processor) -> None:
+    builder = ExampleBuilder(processor, has_sight=True)
+    clips = DrawnClips(seed=3, num_frames=6, render_size=64, max_turns=4)
+    told = []
+    for group in ("segment/motion", "pixelqa/mask", "naming"):
+        for number in range(12):
+            sample = clips.draw(group, number)
+            sight = builder.build(sample, seed=1).sight
+            assert sight is not None
+            told += list(zip(sample.turns, sight.absent, strict=False))
+    # A question how something moves has no mask in its answer either.
+    assert any(turn.kind == "motion" and not turn.target_ids and not absent for turn, absent in told)
+    assert any(absent for _, absent in told)
+    for turn, absent in told:
+        assert absent == turn.answer.startswith("There is no such object")
+
+
 def test_build_too_long_sample_is_refused(processor: Processor) -> None:
     sample = generate(1, split="train", task="plain", render_size=64, num_frames=6)
     with pytest.raises(ValueError, match="allowed are 10"):
