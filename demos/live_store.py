@@ -86,7 +86,7 @@ class LiveStore:
             self.close(key)
 
     def _new_session(self) -> LiveSession:
-        settings = LiveSettings(num_frames=8, max_objects=self._limits.max_objects, generation=self._generation)
+        settings = LiveSettings(max_objects=self._limits.max_objects, generation=self._generation)
         return LiveSession(self._model, self._processor, settings=settings)
 
     def _sweep(self) -> None:

@@ -133,7 +133,7 @@ class ExampleBuilder:
         sight = None
         if clip_sight is not None:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
-            named = list(zip(script.seg_ids, anchors, strict=True))
+            named = [(name, clip.layout.place(frame)) for name, frame in zip(script.seg_ids, anchors, strict=True)]
             referred = list(zip(script.referred_ids, places, strict=True))
             sight = see_clip(
                 clip_sight,

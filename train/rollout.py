@@ -60,6 +60,7 @@ def roll_out(
     anchors: Sequence[AnchorPrompts],
     *,
     num_frames: int | None = None,
+    first_step: int = 0,
 ) -> Iterator[TrackStep]:
     """Segment objects on their first frame and follow them, each along its own list of frames.
 
@@ -72,6 +73,7 @@ def roll_out(
         tracks: (B, L) indices of frames, in the order of tracking.
         anchors: Prompts of the first frames; every object is in one of them.
         num_frames: Length of the clip that the pointers' time is scaled by; None as for a stream.
+        first_step: Place in the tracks before which nothing is kept for gradients.
 
     Yields:
         First the anchors in the given order, then one step of all objects after the other.
@@ -81,10 +83,12 @@ def roll_out(
     states = [ObjectState() for _ in range(num_objects)]
     for anchor in anchors:
         current = select_frames(features, tracks[anchor.rows, 0])
-        segmentation = segment_anchors(segmenter, current, anchor)
+        with _gradients(from_step=first_step, step=0):
+            segmentation = segment_anchors(segmenter, current, anchor)
         yield TrackStep(anchor.rows, 0, segmentation, is_given=anchor.masks is not None)
         if length > 1:
-            memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
+            with _gradients(from_step=first_step, step=0):
+                memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
             for row, memory in zip(anchor.rows.tolist(), memories, strict=True):
                 states[row].write_prompted(0, memory)
     everyone = torch.arange(num_objects, device=tracks.device)
@@ -95,12 +99,19 @@ def roll_out(
         ((_, gathered),) = gather_memories(
             states, step, num_maskmem=num_maskmem, max_pointers=max_pointers, num_frames=num_frames
         )
-        segmentation = segmenter.decode(current, segmenter.condition(current, gathered))
+        with _gradients(from_step=first_step, step=step):
+            segmentation = segmenter.decode(current, segmenter.condition(current, gathered))
         yield TrackStep(everyone, step, segmentation)
         if step + 1 < length:
-            memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
+            with _gradients(from_step=first_step, step=step):
+                memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
             for state, written in zip(states, memories, strict=True):
                 state.write_tracked(step, written, num_maskmem=num_maskmem, max_pointers=max_pointers)
+
+
+def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:
+    """Keep what gradients need from a step on; never more than the caller keeps."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and step >= from_step)
 
 
 def select_frames(features: FrameFeatures, indices: Tensor) -> FrameFeatures:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unipixel.tracking.segmentation import FrameFeatures, Segmentation, SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
-from unipixel.train.rollout import AnchorPrompts, roll_out
+from unipixel.train.rollout import AnchorPrompts, roll_out, select_frames
 from unipixel.train.sight import LOOK_SIZES, STILL_PLACES, Sight, SightHead
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
@@ -34,6 +34,7 @@ class TrackBatch:
         looks: (b, A) numbers of the words for their looks, 0 where nothing is said.
         num_frames: What the pointers' time is scaled by; None as for a stream.
         sights: What is where on each frame, a quarter of SAM's input to a side; empty where it is not asked for.
+        first_step: Place in the tracks from which on masks are learned from; before it objects are only followed.
     """
 
     frames: Tensor
@@ -45,6 +46,7 @@ class TrackBatch:
     looks: Tensor
     num_frames: int | None = None
     sights: tuple[Sight, ...] = ()
+    first_step: int = 0
 
     def to(self, device: torch.device) -> TrackBatch:
         """Return the same batch on a device."""
@@ -119,16 +121,32 @@ class SegmenterObjective(nn.Module):
         if len(batch.place_rows):
             prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.places, batch.looks))
             anchors = (*anchors, AnchorPrompts(batch.place_rows, prompt))
-        features = self.segmenter.encode(batch.frames)
+        features = self._encode(batch)
         tally = MaskTally(self.weights)
-        for step in roll_out(self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames):
-            if not step.is_given:
+        followed = roll_out(
+            self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames, first_step=batch.first_step
+        )
+        for step in followed:
+            if not step.is_given and step.step >= batch.first_step:
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
         figures = tally.means()
         if self.sight is not None and batch.sights:
             seen = self.sight(_at_every_place(features), batch.sights)
             figures = {**figures, **seen, "loss": figures["loss"] + self.weights.sight * seen["sight"]}
         return {name: value if name == "loss" else value.detach() for name, value in figures.items()}
+
+    def _encode(self, batch: TrackBatch) -> FrameFeatures:
+        """Encode the frames, with gradients where masks are learned from."""
+        if not batch.first_step:
+            return self.segmenter.encode(batch.frames)
+        is_learned = torch.zeros(len(batch.frames), dtype=torch.bool, device=batch.frames.device)
+        is_learned[batch.tracks[:, batch.first_step :]] = True
+        with torch.no_grad():
+            before = self.segmenter.encode(batch.frames[~is_learned])
+        learned = self.segmenter.encode(batch.frames[is_learned])
+        places = torch.cat([(~is_learned).nonzero(), is_learned.nonzero()]).flatten().argsort()
+        fine, finer = (torch.cat(level) for level in zip(before.high_res, learned.high_res, strict=True))
+        return select_frames(FrameFeatures(torch.cat([before.embedding, learned.embedding]), (fine, finer)), places)
 
 
 def _at_every_place(features: FrameFeatures) -> Tensor:

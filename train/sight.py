@@ -140,7 +140,7 @@ def see_clip(
     Args:
         clip: What is where.
         object_ids: Ids of its objects, row by row.
-        named: Object and frame of each mask in the text, in its order.
+        named: Object and frame of each mask in the text, in its order; frames are places, see `ClipLayout.place`.
         memories: What the conversation remembers, in the order of the text.
         referred: Object and frame of each point or box in the text, in its order; not together with memories.
         absent: By answer, in the order of the text, whether it says that there is no such object.
@@ -261,9 +261,13 @@ def _outlines(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:
-    """Visible parts (O, F, H, W) as shares over pairs of frames, (O, t, H, W); the last frame fills the last pair."""
+    """Visible parts (O, F, H, W) as shares over pairs of frames, (O, t, H, W).
+
+    Each frame fills a pair alone where there are as many; otherwise two share one, and the last fills up the last.
+    """
     count = num_pairs * FRAMES_PER_PAIR
-    chosen = np.minimum(np.arange(count), masks.shape[1] - 1)
+    is_still = masks.shape[1] == num_pairs
+    chosen = np.arange(count) // FRAMES_PER_PAIR if is_still else np.minimum(np.arange(count), masks.shape[1] - 1)
     pairs = torch.from_numpy(masks[:, chosen]).float().unflatten(1, (num_pairs, FRAMES_PER_PAIR))
     return pairs.mean(dim=2)
 

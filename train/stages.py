@@ -169,7 +169,11 @@ def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[i
 
     def validate(step: int) -> dict[str, float]:
         draw_predictions(model, processor, Path(recipe.output) / "pictures" / f"step-{step}.png")
-        return headline(evaluate(model, processor, split="val", seed=0, limit=recipe.loop.num_validation))
+        # Few frames and small ones, so that training does not wait.
+        report = evaluate(
+            model, processor, split="val", limit=recipe.loop.num_validation, num_frames=16, render_size=160
+        )
+        return headline(report)
 
     return validate
 

@@ -27,7 +27,7 @@ from unipixel.train.sight import LOOK_SIZES, Sight, look_numbers, see
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
 _POOL_SIZE = 48
-_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "transfer_image": 6}
+_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "transfer_follow": 6, "transfer_image": 6}
 _CLIP_FRAMES = 12
 _LONGEST_STRIDE = 3
 _PROMPTS = {
@@ -35,14 +35,15 @@ _PROMPTS = {
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
     "follow": {"mask": 0.6, "point": 0.2, "box": 0.2},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
+    "transfer_follow": {"mask": 1.0},
     "transfer_image": {"point": 0.6, "box": 0.4},
     # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
     # hundred steps, and not at all where more is asked of it at the same time.
     "boxes": {"box": 1.0},
 }
-# Most is learned about memory from one frame to the next; what becomes of it later is seen on longer tracks, which
-# cost more.
-_FOLLOW_TIMES = 3
+# Most is learned about memory from one frame to the next. On longer tracks a segmenter meets its own mistakes and as
+# many memories as it has in use; only the last frames are learned from, or they would cost too much.
+_FOLLOW_TIMES = 4
 _ZOOM_SHARE = 0.3
 # Share of the images that also get a box around nothing, so that the object score means something.
 _NOTHING_SHARE = 0.3
@@ -60,7 +61,8 @@ class TrackSettings:
 
     Attributes:
         image_size: Side S of the segmenter's input in pixels.
-        num_frames: Frames L of a track in the groups of clips; three times as many in `follow`.
+        num_frames: Frames L of a track in the groups of clips; four times as many where they are followed for longer,
+            the last L of which are learned from.
         render_size: Shorter side of drawn frames in pixels.
         max_objects: Objects of a clip that are used.
         seed: First seed of the drawn clips.
@@ -86,6 +88,7 @@ class Track:
         coords: By object (P, 2) in pixels of the square frame, for a place (K, 2, 2), or None for a mask.
         looks: By object (A,) numbers of words that a place comes with.
         sight: What is where, see `TrackBatch`; None where it is not asked for.
+        num_learned: How many of the last frames masks are learned from.
     """
 
     frames: Tensor
@@ -94,6 +97,7 @@ class Track:
     coords: tuple[Tensor | None, ...]
     looks: tuple[Tensor, ...]
     sight: Sight | None = None
+    num_learned: int = 1
 
 
 class TrackDataset(Dataset):
@@ -123,14 +127,14 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `follow` (longer clips), `transfer`, `transfer_image` or `boxes`.
+        group: `image`, `clip`, `transfer`, `follow` and `transfer_follow` (longer tracks), `transfer_image` or `boxes`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
     length = 1 if group.endswith("image") or group == "boxes" else settings.num_frames
-    length *= _FOLLOW_TIMES if group == "follow" else 1
+    length *= _FOLLOW_TIMES if group.endswith("follow") else 1
     turn, place = divmod(number, _POOL_SIZE * _POOL_USES.get(group, 1))
     pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
     if group.startswith("transfer"):
@@ -142,7 +146,7 @@ def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
     return _cut(sample, group, length, rng, settings)
 
 
-@lru_cache(maxsize=5 * _POOL_SIZE)
+@lru_cache(maxsize=6 * _POOL_SIZE)
 def _draw(seed: int, render_size: int, num_frames: int, style: str) -> Sample:
     return generate(
         seed, split="train", task="track", render_size=render_size, num_frames=num_frames, style=style, is_part=True
@@ -193,7 +197,8 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     sight = None
     if settings.has_sight:
         sight = see(torch.from_numpy(masks).float(), words, grid=(side // 4, side // 4))
-    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(looks), sight)
+    num_learned = min(length, settings.num_frames)
+    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(looks), sight, num_learned)
 
 
 def _vary(
@@ -306,5 +311,6 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
         # Half of the clips are followed as a finite clip, half as a stream of unknown length.
         num_frames=length if int(labels.sum()) % 2 else None,
         sights=tuple(track.sight for track in tracks if track.sight is not None),
+        first_step=length - tracks[0].num_learned,
     )
     return {"batch": batch}

@@ -36,7 +36,7 @@ class SessionSettings:
     """How a session works.
 
     Attributes:
-        num_frames: Frames of the video that the language model sees.
+        num_frames: Frames of the video that the language model sees; None is as many as the model's budget says.
         anchor: Frame on which an object that language found is segmented first. `auto` is the prompted
             frame for a point or box, else frame 0, or the best frame where the object is absent from it;
             `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
@@ -49,7 +49,7 @@ class SessionSettings:
         generation: How answers are written.
     """
 
-    num_frames: int = 16
+    num_frames: int | None = None
     anchor: Anchor = "auto"
     prefill: Prefill = "model"
     max_objects: int = 64
@@ -63,8 +63,9 @@ class SessionSettings:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("num_frames", "max_objects", "max_feature_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -269,9 +270,9 @@ class Session:
                 waiting = {prompt.frame_index for prompts in self.scene.waiting.values() for prompt in prompts}
                 # Objects that were followed before the first question are told of by their masks on frames seen.
                 prompted = sorted(waiting | {self.bank[object_id].anchor_frame for object_id in self.bank.ids})
-                kept = prompted[: self.settings.num_frames]
+                count = self.settings.num_frames or self._processor.budget.num_frames
                 num_frames = self.scene.video.info.num_frames or 0
-                indices = select_frames(num_frames, self.settings.num_frames, kept=kept)
+                indices = select_frames(num_frames, count, kept=prompted[:count])
                 images = [frame.image for frame in self.scene.video.read(indices)]
                 clip = self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
             self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)

@@ -47,13 +47,18 @@ class ClipLayout:
         return len(self.frame_indices)
 
     @property
+    def is_still(self) -> bool:
+        """Whether each frame fills a pair alone; true of a single one."""
+        return self.grid_thw[0] == self.num_frames
+
+    @property
     def num_tokens(self) -> int:
         """Merged tokens of the clip in the text."""
         t, h, w = self.grid_thw
         return t * h * w // self.merge_size**2
 
     def place(self, frame_index: int) -> int:
-        """Return which of the frames seen a frame of the video is.
+        """Return which of the frames that fill the pairs a frame of the video is; the first where it fills one alone.
 
         Raises:
             ValueError: The frame is beyond the video, or not among those seen.
@@ -64,7 +69,7 @@ class ClipLayout:
                 f"frame {frame_index} carries a prompt, but the language model sees frames "
                 f"{list(self.frame_indices)}: keep it when they are chosen (select_frames, kept=[{frame_index}])"
             )
-        return self.frame_indices.index(frame_index)
+        return self.frame_indices.index(frame_index) * (FRAMES_PER_PAIR if self.is_still else 1)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class LiveSettings:
     """How a live session works.
 
     Attributes:
-        num_frames: Frames kept for the language model; they are kept at their full size.
+        num_frames: Frames kept for the language model, at their full size; None is as many as its budget says.
         max_objects: Ceiling on the objects of a session.
         memory_dtype: Type of SAM's memories; None is the language model's own.
         is_postprocessed: Whether SAM 2's own post-processing is on.
@@ -43,7 +43,7 @@ class LiveSettings:
         generation: How answers are written.
     """
 
-    num_frames: int = 16
+    num_frames: int | None = None
     max_objects: int = 64
     memory_dtype: torch.dtype | None = None
     is_postprocessed: bool = False
@@ -81,7 +81,7 @@ class LiveSession:
         self.settings = settings or LiveSettings()
         self.scene = LiveScene(
             model.sam2,
-            num_frames=self.settings.num_frames,
+            num_frames=self.settings.num_frames or processor.budget.num_frames,
             max_objects=self.settings.max_objects,
             memory_dtype=self.settings.memory_dtype or model.dtype,
             is_postprocessed=self.settings.is_postprocessed,

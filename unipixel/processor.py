@@ -23,7 +23,15 @@ from unipixel.clip import Clip, ClipLayout, to_references
 from unipixel.config import UniPixelConfig
 from unipixel.inputs import ModelInputs, VideoInput
 from unipixel.memory.injection import MEM, MemoryInjection, inject
-from unipixel.patches import FrameBudget, PatchSizes, check_frames, fit_size, resize_frame, to_patches
+from unipixel.patches import (
+    FRAMES_PER_PAIR,
+    FrameBudget,
+    PatchSizes,
+    check_frames,
+    fit_size,
+    resize_frame,
+    to_patches,
+)
 from unipixel.prompts import VisualPrompt
 from unipixel.special import REF
 from unipixel.tokens import (
@@ -139,7 +147,10 @@ class Processor:
             min_tokens=self.budget.min_tokens,
             max_tokens=self.budget.max_tokens_of(len(frames)),
         )
-        patches, grid = to_patches([resize_frame(frame, size) for frame in frames], self.sizes)
+        resized = [resize_frame(frame, size) for frame in frames]
+        if self.budget.is_still:
+            resized = [frame for frame in resized for _ in range(FRAMES_PER_PAIR)]
+        patches, grid = to_patches(resized, self.sizes)
         count = max(indices) + 1 if num_video_frames is None else num_video_frames
         layout = ClipLayout(
             indices, (height, width), count, grid, patch_size=self.sizes.patch, merge_size=self.sizes.merge
@@ -176,6 +187,8 @@ class Processor:
                 f"masks must be (frames seen, objects, H, W) = {expected}, got {tuple(masks.shape)}: "
                 "give one mask per object and frame at the size of the video"
             )
+        if layout.is_still and layout.num_frames > 1:
+            masks = torch.as_tensor(masks).repeat_interleave(FRAMES_PER_PAIR, dim=0)
         return inject(
             object_ids,
             masks,

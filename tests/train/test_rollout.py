@@ -83,3 +83,18 @@ def test_roll_out_given_masks_are_taken_as_they_are(segmenter: Segmenter) -> Non
 def test_anchor_prompts_prompt_and_masks_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="one of the two"):
         AnchorPrompts(torch.tensor([0]))
+
+
+def test_steps_before_the_first_are_followed_and_not_learned_from(segmenter: Segmenter) -> None:
+    tokens = torch.randn(1, 2, 32, requires_grad=True)
+    frames, tracks = torch.randn(4, 3, 64, 64), torch.arange(4)[None]
+    anchors = [AnchorPrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
+    whole = list(roll_out(segmenter, segmenter.encode(frames), tracks, anchors))
+    parted = list(roll_out(segmenter, segmenter.encode(frames), tracks, anchors, first_step=2))
+    for one, other in zip(whole, parted, strict=True):
+        torch.testing.assert_close(one.segmentation.mask_logits, other.segmentation.mask_logits)
+    assert [step.segmentation.mask_logits.requires_grad for step in parted] == [False, False, True, True]
+    parted[-1].segmentation.candidate_logits.square().mean().backward()
+    assert tokens.grad is None
+    # The last memory that was learned from is written on the step before.
+    assert float(segmenter.memory_encoder.out_proj.weight.grad.abs().sum()) > 0

@@ -7,6 +7,7 @@ import torch
 from byte_model import byte_config
 
 from unipixel.memory.injection import visible_ids
+from unipixel.patches import FrameBudget
 from unipixel.processor import Processor
 from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world import generate
@@ -98,6 +99,19 @@ def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
     assert there[:, [0, 2]].count_nonzero() == 0
     shares = [sample.clip.masks_of(object_id)[2:4].mean() for object_id, _ in named]
     np.testing.assert_allclose(there[:, 1].mean(dim=-1), shares, rtol=0.05)
+
+
+def test_a_still_frame_shows_its_own_masks_alone() -> None:
+    processor = Processor(byte_config(), load_tokenizer(), budget=FrameBudget(6, 64, 64, is_still=True))
+    sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
+    layout = processor.clip(list(sample.clip.frames)).layout
+    named = [(name, layout.place(3)) for name in sample.clip.object_ids if sample.clip.masks_of(name)[3].any()]
+    sight = see_clip(look_at(sample, layout), sample.clip.object_ids, named=named)
+    there = sight.anchored.view(len(named), 6, -1)
+    assert len(named) > 1
+    assert there[:, [0, 1, 2, 4, 5]].count_nonzero() == 0
+    shares = [sample.clip.masks_of(name)[3].mean() for name, _ in named]
+    np.testing.assert_allclose(there[:, 3].mean(dim=-1), shares, rtol=0.05)
 
 
 def test_every_reference_is_told_the_object_it_points_at() -> None:

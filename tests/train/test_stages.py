@@ -16,10 +16,11 @@ from unipixel.train.lora import lora_targets, select_parts
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.results import save_result
-from unipixel.train.segmentation import SegmenterObjective, object_tokens
+from unipixel.train.rollout import roll_out
+from unipixel.train.segmentation import MaskTally, SegmenterObjective, object_tokens
 from unipixel.train.stages import Job, prepare
 from unipixel.train.start import load_start
-from unipixel.train.tracks import TrackSettings, draw_track
+from unipixel.train.tracks import TrackSettings, collate_tracks, draw_track
 from unipixel.train.words import WordsObjective
 
 
@@ -125,6 +126,24 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     trained = segmenter_of(job).no_mem_embed
     assert torch.equal(segmenter_of(again).no_mem_embed, trained)
     assert segmenter_of(again).config.image_size == 96
+
+
+def test_long_tracks_are_learned_from_their_last_frames() -> None:
+    objective = prepare(load_recipe("nano/boxes", ["output=unused", "model.image_size=64"])).objective
+    assert isinstance(objective, SegmenterObjective)
+    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    batch = collate_tracks([draw_track("follow", number, settings) for number in range(2)])["batch"]
+    assert batch.tracks.shape[1] == 8
+    assert batch.first_step == 6
+    loss = objective(batch)["loss"]
+    # Features of both kinds stand where their frames stood.
+    tally = MaskTally(objective.weights)
+    segmenter = objective.segmenter
+    features = segmenter.encode(batch.frames)
+    for step in roll_out(segmenter, features, batch.tracks, batch.anchors, num_frames=batch.num_frames):
+        if step.step >= 6:
+            tally.add(step.segmentation, batch.labels[step.rows, step.step])
+    torch.testing.assert_close(loss, tally.means()["loss"])
 
 
 def test_tokens_of_a_known_box_are_those_of_sams_own_prompt_encoder() -> None:

@@ -18,6 +18,7 @@ from unipixel.agent import Session, SessionSettings
 from unipixel.dialogue import Dialogue, Reply, TextSink
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
+from unipixel.patches import FrameBudget
 from unipixel.processor import Processor
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.tokens import Turn, load_tokenizer
@@ -53,6 +54,14 @@ class TestAsking:
         assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
         for object_id in (1, 2):
             assert [index for index, _ in session.bank.frames(object_id)] == list(range(NUM_FRAMES))
+
+    def test_frames_seen_are_what_the_budget_says_unless_told(self, model: UniPixel, processor: Processor) -> None:
+        few = Processor(model.config, processor.tokenizer, budget=FrameBudget(3, 4, 4))
+        untold, told = (
+            Session(model, few, _clip(), settings=replace(SETTINGS, num_frames=count)) for count in (None, 5)
+        )
+        assert untold._talk().layout.frame_indices == (0, 2, 5)
+        assert told._talk().layout.num_frames == 5
 
     def test_objects_that_the_model_leaves_out_are_forced(self, session: Session) -> None:
         # Random weights write no ids by themselves.

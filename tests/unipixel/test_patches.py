@@ -78,11 +78,13 @@ def test_budget_gives_short_clips_more_tokens(num_frames: int, expected: int) ->
 
 def test_budget_is_read_where_it_was_written(tmp_path: Path) -> None:
     assert FrameBudget.read(tmp_path) == FrameBudget(16, 128, 256)
-    FrameBudget(8, 4, 9).write(tmp_path)
-    assert FrameBudget.read(tmp_path) == FrameBudget(8, 4, 9)
+    FrameBudget(8, 4, 9, is_still=True).write(tmp_path)
+    assert FrameBudget.read(tmp_path) == FrameBudget(8, 4, 9, is_still=True)
 
 
-@pytest.mark.parametrize("fields", [{"num_frames": 0}, {"min_tokens": 2.0}, {"min_tokens": 9, "max_tokens": 8}])
+@pytest.mark.parametrize(
+    "fields", [{"num_frames": 0}, {"min_tokens": 2.0}, {"min_tokens": 9, "max_tokens": 8}, {"is_still": 1}]
+)
 def test_budget_out_of_range_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         FrameBudget(**fields)
@@ -91,7 +93,7 @@ def test_budget_out_of_range_is_refused(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", ["[]", '{"frames": 3}'])
 def test_budget_from_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "unipixel_processor.json").write_text(text)
-    with pytest.raises(ValueError, match=r"must hold an object with the fields \['max_tokens'"):
+    with pytest.raises(ValueError, match=r"must hold an object with the fields \['is_still', 'max_tokens'"):
         FrameBudget.read(tmp_path)
 
 

@@ -17,6 +17,7 @@ from unipixel.patches import FrameBudget
 from unipixel.processor import IGNORED_LABEL, Processor, Sample
 from unipixel.prompts import BoxPrompt, PointPrompt
 from unipixel.sampling import select_frames
+from unipixel.special import REF
 from unipixel.tokens import Turn, load_tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -97,6 +98,29 @@ def test_clip_of_other_patch_sizes_follows_the_configuration(frames: list[np.nda
     assert h % 4 == w % 4 == 0
     assert 4 <= h * w // 16 <= 8
     assert clip.video.pixel_values.shape == (t * h * w, 6 * 64)
+
+
+def test_still_frames_are_seen_as_images_are(frames: list[np.ndarray]) -> None:
+    budget = FrameBudget(5, min_tokens=4, max_tokens=8, is_still=True)
+    processor = Processor(byte_config(), load_tokenizer(), budget=budget)
+    clip = processor.clip(frames, frame_indices=[0, 3, 4, 8, 9])
+    t, h, w = clip.layout.grid_thw
+    assert t == 5
+    one_by_one = FrameBudget(1, min_tokens=4, max_tokens=8)
+    image = Processor(byte_config(), load_tokenizer(), budget=one_by_one).clip(frames[3:4])
+    torch.testing.assert_close(clip.video.pixel_values[3 * h * w : 4 * h * w], image.video.pixel_values)
+    assert clip.layout.place(8) == 6
+    masks = np.zeros((5, 1, 40, 60), bool)
+    masks[[0, 3], :, 10:20, 20:40] = True
+    memory = processor.memory([1], masks, clip.layout)
+    assert memory.frame_pairs(0) == (0, 3)
+    assert "<1>-<2> <|mem|> <7>-<8> <|mem|>" in memory.text
+    whole = processor.encode([Turn("Where?", memory=memory)], clip=clip)
+    (reference,) = processor.encode(
+        [Turn(f"What is {REF}?")], clip=clip, prompts=[PointPrompt(3, 3, frame_index=8)]
+    ).inputs.references
+    assert [tuple(mask.shape) for mask in whole.inputs.memory_masks if mask is not None] == [(5, 1, h // 2, w // 2)]
+    assert (reference.frame, reference.num_frames) == (6, 10)
 
 
 def test_processor_of_longer_temporal_patches_is_refused() -> None:

@@ -51,9 +51,7 @@ def draw_predictions(
 
 def _row(model: UniPixel, processor: Processor, sample: Sample) -> NDArray[np.uint8]:
     clip, turn = sample.clip, sample.turns[0]
-    settings = SessionSettings(
-        num_frames=processor.budget.num_frames, generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS)
-    )
+    settings = SessionSettings(generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS))
     session = Session(model, processor, list(clip.frames), settings=settings)
     for object_id, drawn in sample.prompts.items():
         session.prompt(object_id, to_prompt(drawn))

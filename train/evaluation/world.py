@@ -42,8 +42,8 @@ def evaluate(
     split: Split = "test",
     seed: int = 0,
     limit: int = 90,
-    num_frames: int | None = 16,
-    render_size: int | None = 160,
+    num_frames: int | None = None,
+    render_size: int | None = None,
     anchor: Anchor = "auto",
     has_memory: bool = True,
 ) -> dict[str, Any]:
@@ -97,7 +97,6 @@ class _Examiner:
         self._model, self._processor, self._tally = model, processor, tally
         self._kind_of_session = Session if has_memory else UntoldSession
         self._settings = SessionSettings(
-            num_frames=processor.budget.num_frames,
             anchor=anchor,
             generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS),
         )

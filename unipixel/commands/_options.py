@@ -67,7 +67,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = False) -> None:
     """Add what decides how the language model is used; a live source leaves no choice of frames to start from."""
     group = parser.add_argument_group("language")
-    group.add_argument("--frames", type=int, default=16, metavar="N", help="frames the language model sees (16)")
+    group.add_argument(
+        "--frames", type=int, metavar="N", help="frames the language model sees (what its checkpoint says, else 16)"
+    )
     if not is_live:
         group.add_argument("--anchor", default="auto", choices=("auto", "prompt", "best", "first"))
         group.add_argument("--prefill", default="model", choices=("model", "tracker"))

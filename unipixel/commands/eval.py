@@ -18,9 +18,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
     parser.add_argument("--seed", type=int, default=0, help="other seeds, other clips (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=90, metavar="M", help="samples over all tasks (default: 90)")
-    parser.add_argument("--frames", type=int, metavar="N", default=16, help="frames of a clip, 0 for all (default: 16)")
+    parser.add_argument("--frames", type=int, metavar="N", default=0, help="frames of a clip, 0 for all (default)")
     parser.add_argument(
-        "--render-size", type=int, default=160, metavar="PX", help="shorter side, 0 for a random size (default: 160)"
+        "--render-size", type=int, default=0, metavar="PX", help="shorter side, 0 for a random size (default)"
     )
     parser.add_argument(
         "--anchor", choices=("auto", "prompt", "best", "first"), default="auto", help="as in `unipixel ask` (auto)"
