@@ -23,7 +23,7 @@ from unipixel.model import UniPixel
 from unipixel.tokens import Tokenizer
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.reading import Reading
-from unipixel.train.sight import tapped_layer
+from unipixel.train.sight_heads import tapped_layer
 
 LinkKind = Literal["owned", "told", "read", "chosen", "carried", "brought"]
 _BLOCK = re.compile(r":\n((?:\[\d+\]: [^\n]*\n)+)")

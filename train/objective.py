@@ -20,11 +20,10 @@ from unipixel.train.losses import LossWeights, text_loss
 from unipixel.train.reading import Reading, read
 from unipixel.train.rollout import AnchorPrompts, roll_out
 from unipixel.train.segmentation import MaskTally, object_tokens
-from unipixel.train.sight import (
-    MOVING_PLACES,
+from unipixel.train.sight import MOVING_PLACES, Sight
+from unipixel.train.sight_heads import (
     OutlineHead,
     PointingHead,
-    Sight,
     SightHead,
     asked_states,
     attention_loss,

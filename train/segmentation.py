@@ -15,7 +15,8 @@ from unipixel.tracking.segmentation import FrameFeatures, Segmentation, SegmentP
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out, select_frames
-from unipixel.train.sight import LOOK_SIZES, STILL_PLACES, Sight, SightHead
+from unipixel.train.sight import LOOK_SIZES, STILL_PLACES, Sight
+from unipixel.train.sight_heads import SightHead
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
 

@@ -27,7 +27,8 @@ from unipixel.train.links import Link, LinkFinder, OwnerReader, asked_layers, li
 from unipixel.train.losses import IGNORED_LABEL
 from unipixel.train.reading import read
 from unipixel.train.schedule import GroupSchedule, LengthWindows
-from unipixel.train.sight import LOOK_SIZES, LookReader, tapped_layer
+from unipixel.train.sight import LOOK_SIZES
+from unipixel.train.sight_heads import LookReader, tapped_layer
 from unipixel.train.tales import draw_tale
 
 _NOUNS = ("object", "shape", "thing", "figure", "one")

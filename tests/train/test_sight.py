@@ -14,7 +14,8 @@ from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.examples import ExampleBuilder
 from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.sight import Held, Sight, SightHead, asked_states, attention_loss, look_at, see_clip
+from unipixel.train.sight import Held, Sight, look_at, see_clip
+from unipixel.train.sight_heads import SightHead, asked_states, attention_loss
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:

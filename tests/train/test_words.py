@@ -16,7 +16,7 @@ from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.schedule import GroupSchedule
-from unipixel.train.sight import attention_loss
+from unipixel.train.sight_heads import attention_loss
 from unipixel.train.stages import prepare
 from unipixel.train.tales import draw_tale
 from unipixel.train.words import PhraseCollator, WordDataset, draw_phrases
