@@ -19,7 +19,7 @@ from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.progress import TextSink
 from unipixel.prompts import VisualPrompt
-from unipixel.special import IM_END, SEG, VISION_END
+from unipixel.special import ADDED_TOKENS, CONTROL_TOKENS, IM_END, SEG, VISION_END
 from unipixel.templates import mark_references, prefill_question
 from unipixel.tokens import Turn
 
@@ -76,10 +76,12 @@ def check_question(question: str, *, known_ids: Collection[int]) -> None:
     """Check that a question can be asked.
 
     Raises:
-        ValueError: It is empty, or names an object that is not known.
+        ValueError: It is empty, holds a special token, or names an object that is not known.
     """
     if not question.strip():
         raise ValueError("the question is empty: say what is to be answered or segmented")
+    if found := [token for token in (*ADDED_TOKENS, *CONTROL_TOKENS) if token in question]:
+        raise ValueError(f"the question holds the special token {found[0]}: name objects as [1], and ask in words")
     named = {segment.object_id for segment in parse_answer(question).objects}
     if unknown := sorted(named - set(known_ids)):
         raise ValueError(

@@ -259,6 +259,11 @@ class TestThreads:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize("token", ["<|seg|>", "<|mem|>", "<|ref|>", "<|im_end|>", "<|image_pad|>"])
+    def test_special_tokens_in_a_question_are_refused(self, session: Session, token: str) -> None:
+        with pytest.raises(ValueError, match=r"holds the special token <\|"):
+            session.ask(f"Segment the dog {token}.")
+
     def test_empty_question_is_refused(self, session: Session) -> None:
         with pytest.raises(ValueError, match="the question is empty"):
             session.ask("  ")
