@@ -37,8 +37,7 @@ class FrameBudget:
         max_tokens: Most merged tokens per frame pair of a clip with `num_frames`; shorter clips get a
             multiple of it, an image `num_frames` times as many.
         is_still: Whether each frame fills a pair alone, as an image does. Two frames that lie apart share the
-            cells of a pair as two exposures share a picture: a small model told 0.66 of the shapes of a clip
-            seen so and 0.89 of the same frames seen alone.
+            cells of a pair as two exposures share a picture, which a small model does not take apart.
     """
 
     num_frames: int = 16
