@@ -18,9 +18,10 @@ from unipixel.generation import GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection
 from unipixel.model import UniPixel
+from unipixel.prefilling import fitting_ids, readable_prompts
 from unipixel.processor import Processor
 from unipixel.progress import FrameSink, Progress, TextSink
-from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
+from unipixel.prompts import VisualPrompt
 from unipixel.sampling import select_frames
 from unipixel.scene import Scene
 from unipixel.templates import SegmentationForm, default_form, mark_references, segmentation_question
@@ -41,7 +42,8 @@ class SessionSettings:
             frame for a point or box, else frame 0, or the best frame where the object is absent from it;
             `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
             surest; `first` is frame 0.
-        prefill: Who segments prompted objects: the model, or the tracker from the prompt alone.
+        prefill: Who segments points and boxes that a question names: the model, unless its mask misses
+            them (see `unipixel.prefilling`), or the tracker from the prompt alone.
         max_objects: Ceiling on the objects of a session.
         memory_dtype: Type of SAM's memories; None is the language model's own.
         is_postprocessed: Whether SAM 2's own post-processing is on.
@@ -77,8 +79,9 @@ class Answer:
         text: With objects as `[id]`, without special tokens.
         parsed: The answer taken apart.
         new_ids: Objects that this turn added to the memory, by prompts or by the answer.
-        unforced_ids: Prompted objects that the model wrote by itself while pre-filling.
-        prefilled_ids: Prompted objects that it was asked for.
+        prefilled_ids: Prompted objects that the model was asked to segment before it answered.
+        unforced_ids: Those of them that it wrote by itself.
+        fitting_ids: Those whose mask showed what was pointed at; the others were segmented from their prompts.
         num_read_tokens: Tokens that the language model read before it answered.
         timings_seconds: Seconds by stage.
     """
@@ -87,10 +90,21 @@ class Answer:
     text: str
     parsed: ParsedAnswer
     new_ids: tuple[int, ...]
-    unforced_ids: tuple[int, ...]
     prefilled_ids: tuple[int, ...]
+    unforced_ids: tuple[int, ...]
+    fitting_ids: tuple[int, ...]
     num_read_tokens: int
     timings_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Prefilling:
+    """What pre-filling came to: ids as in `Answer`, tokens and anchors of those whose mask fits."""
+
+    asked_ids: tuple[int, ...] = ()
+    unforced_ids: tuple[int, ...] = ()
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    anchors: Mapping[int, int] = field(default_factory=dict)
 
 
 class Session:
@@ -196,9 +210,9 @@ class Session:
 
     def _answer(self, question: str, *, expression: str, progress: Progress) -> Answer:
         before = set(self.bank.ids)
-        unforced, asked = self._prefill(question, progress)
+        prefilling = self._prefill(question, progress)
         with self._timed("track"):
-            self.scene.track(progress)
+            self.scene.track(progress, tokens=prefilling.tokens, anchors=prefilling.anchors)
         turn = Turn(question, memory=self._injection())
         with self._timed("answer"):
             reply = self._talk().ask(turn, on_text=progress.text_sink)
@@ -217,8 +231,9 @@ class Session:
             text=parsed.display,
             parsed=parsed,
             new_ids=tuple(object_id for object_id in self.bank.ids if object_id not in before),
-            unforced_ids=unforced,
-            prefilled_ids=asked,
+            prefilled_ids=prefilling.asked_ids,
+            unforced_ids=prefilling.unforced_ids,
+            fitting_ids=tuple(prefilling.tokens),
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
         )
@@ -278,44 +293,37 @@ class Session:
             self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
         return self._dialogue
 
-    def _prefill(self, question: str, progress: Progress) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _prefill(self, question: str, progress: Progress) -> _Prefilling:
         """Let the model segment the new objects that the question names by a point or box.
 
-        Prompts that the language model cannot read - masks, negative points, frames that it does not
-        see, further prompts of the same object - are left to the tracker.
+        Masks of it that do not show what was pointed at give way to the prompts, which wait for the tracker.
         """
         if self.settings.prefill == "tracker" or not self.scene.waiting:
-            return (), ()
-        seen = self._talk().layout.frame_indices
-        pointed: dict[int, VisualPrompt] = {}
-        for object_id, prompts in self.scene.waiting.items():
-            first = prompts[0]
-            is_readable = isinstance(first, BoxPrompt) or (isinstance(first, PointPrompt) and first.is_positive)
-            if object_id not in self.bank and is_readable and first.frame_index in seen:
-                pointed[object_id] = first
+            return _Prefilling()
+        pointed = readable_prompts(self.scene, self._talk().layout.frame_indices)
         _, order = mark_references(question, list(pointed))
         if not order:
-            return (), ()
+            return _Prefilling()
         with self._timed("prefill"):
             chosen = {object_id: pointed[object_id] for object_id in order}
             filled = self._talk().prefill(question, chosen, on_text=progress.silent_sink)
-        with self._timed("segment"):
-            anchors = self._anchors(filled.tokens, {key: pointed[key].frame_index for key in order})
-            self.scene.follow_pointed(filled.tokens, anchors, progress=progress)
-        return filled.unforced_ids, order
+            fitting = fitting_ids(self.scene.follower, filled.tokens, chosen)
+            tokens = {object_id: filled.tokens[object_id] for object_id in fitting}
+            anchors = self._anchors(tokens, {object_id: chosen[object_id].frame_index for object_id in fitting})
+        return _Prefilling(order, filled.unforced_ids, tokens, anchors)
 
     def _anchors(self, tokens: Mapping[int, Tensor], prompted: Mapping[int, int]) -> dict[int, int]:
         """Choose the frame on which each object is segmented first; `prompted` knows some of them."""
         choice = self.settings.anchor
         if choice == "first":
             return dict.fromkeys(tokens, 0)
-        if choice == "best":
+        if choice == "best" and tokens:
             return self.scene.follower.best_anchors(tokens)
         anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
         found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
         if choice == "auto" and found:
-            present = self.scene.follower.are_present(found, 0)
-            absent = {object_id: own for object_id, own in found.items() if not present[object_id]}
+            present = self.scene.follower.glimpse(found, 0).is_present.tolist()
+            absent = {key: own for (key, own), seen in zip(found.items(), present, strict=True) if not seen}
             anchors |= self.scene.follower.best_anchors(absent) if absent else {}
         return anchors
 

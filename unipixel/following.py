@@ -19,7 +19,7 @@ from unipixel.tracking.follower import Follower
 from unipixel.tracking.frames import EncodedClip
 from unipixel.tracking.prompts import click_prompt, mask_prompt
 from unipixel.tracking.propagation import ClipPrompt, best_anchors, follow_clip, spread_candidates
-from unipixel.tracking.segmentation import SegmentPrompt
+from unipixel.tracking.segmentation import FrameMasks, SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import TrackedFrame
 from unipixel.video import Video
@@ -185,12 +185,12 @@ class VideoFollower:
         return dict(zip(tokens, best_anchors(self._segmenter, self.clip, stacked, candidates=candidates), strict=True))
 
     @torch.no_grad()
-    def are_present(self, tokens: Mapping[int, Tensor], frame_index: int) -> dict[int, bool]:
-        """Tell which objects the decoder sees on one frame."""
+    def glimpse(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
+        """Segment objects on one frame by a language model's tokens (n, C) alone; nothing is remembered of it."""
         features = self.clip[frame_index]
-        stacked = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
-        decoded = self._segmenter.decode(features, self._segmenter.start(features, num_objects=len(tokens)), stacked)
-        return dict(zip(tokens, (decoded.object_score > 0).tolist(), strict=True))
+        start = self._segmenter.start(features, num_objects=len(tokens))
+        made = self._segmenter.decode(features, start, SegmentPrompt(tokens=torch.stack(list(tokens.values()))))
+        return FrameMasks(frame_index, made.mask_logits, made.object_score, made.iou)
 
     def _joined(self, prompts: Sequence[VisualPrompt]) -> SegmentPrompt | Tensor:
         image_size = self._segmenter.config.image_size

@@ -173,8 +173,9 @@ class LiveSession:
             text=parsed.display,
             parsed=parsed,
             new_ids=tuple(tokens),
-            unforced_ids=(),
             prefilled_ids=(),
+            unforced_ids=(),
+            fitting_ids=(),
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
         )

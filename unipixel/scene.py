@@ -117,26 +117,43 @@ class Scene:
         self.follower.visual_prompts(object_id, merged, known=self._known_masks(object_id, merged))
         self.waiting[object_id] = merged
 
-    def track(self, progress: Progress | None = None) -> None:
-        """Follow every object that waits, from its prompts alone.
+    def track(
+        self,
+        progress: Progress | None = None,
+        *,
+        tokens: Mapping[int, Tensor] | None = None,
+        anchors: Mapping[int, int] | None = None,
+    ) -> None:
+        """Follow every object that waits, in one pass through the video.
 
         Args:
             progress: Who is told of each frame, and may stop the work.
+            tokens: (n, C) by id: what a language model made of some objects' first prompts, in place of those.
+            anchors: Frame on which each of these is segmented first.
 
         Raises:
             Stopped: The work was stopped; the objects wait as before.
         """
         with self._whole(progress) as told:
-            told(self.track_frames())
+            told(self.track_frames(tokens=tokens, anchors=anchors))
 
-    def track_frames(self) -> Iterator[FollowedFrame]:
+    def track_frames(
+        self, *, tokens: Mapping[int, Tensor] | None = None, anchors: Mapping[int, int] | None = None
+    ) -> Iterator[FollowedFrame]:
         """Do what `track` does, and yield each frame as it is done."""
+        read = self.follower.language_prompts(tokens or {}, anchors or {})
         waiting, self.waiting = self.waiting, {}
         follow: list[ClipPrompt] = []
         for object_id, prompts in waiting.items():
-            known = self._known_masks(object_id, prompts)
             track = self._tracks.setdefault(object_id, [])
-            track += self.follower.visual_prompts(object_id, prompts, known=known)
+            if object_id in read:
+                first = read[object_id]
+                # The pass that follows makes a mask on the anchor, which further clicks there correct.
+                rest = self.follower.visual_prompts(object_id, prompts[1:], known={first.frame_index: None})
+                track += [first, *rest]
+            else:
+                known = self._known_masks(object_id, prompts)
+                track += self.follower.visual_prompts(object_id, prompts, known=known)
             follow += track
             if object_id in self.bank:
                 for prompt in prompts:
@@ -144,30 +161,6 @@ class Scene:
             else:
                 self._add(object_id, prompts, anchor_frame=track[0].frame_index)
         yield from self._follow(follow)
-
-    def follow_pointed(
-        self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int], *, progress: Progress | None = None
-    ) -> None:
-        """Follow objects that wait, from a language model's tokens in place of their first prompt.
-
-        Args:
-            tokens: (n, C) by id.
-            anchors: Frame on which each is segmented first.
-            progress: Who is told of each frame, and may stop the work.
-
-        Raises:
-            Stopped: The work was stopped; the objects wait as before.
-        """
-        with self._whole(progress) as told:
-            follow: list[ClipPrompt] = []
-            for object_id, prompt in self.follower.language_prompts(tokens, anchors).items():
-                prompts = self.waiting.pop(object_id)
-                # The pass that follows makes a mask on the anchor, which further clicks there correct.
-                rest = self.follower.visual_prompts(object_id, prompts[1:], known={prompt.frame_index: None})
-                self._tracks[object_id] = [prompt, *rest]
-                follow += self._tracks[object_id]
-                self._add(object_id, prompts, anchor_frame=prompt.frame_index)
-            told(self._follow(follow))
 
     def follow_named(
         self,

@@ -35,10 +35,10 @@ def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.Captu
     assert {"track", "segment", "pixelqa", "no_target", "follow_up", "baselines", "num_samples"} <= set(report)
     assert report["num_samples"] == 9
     assert set(report["pixelqa"]) == {"point", "box", "mixed"}
-    assert set(report["prefill"]) == {"unforced"}
-    assert 0 <= report["prefill"]["unforced"] <= 1
+    assert set(report["prefill"]) == {"unforced", "fitting"}
+    assert all(0 <= share <= 1 for share in report["prefill"].values())
     assert report["exchange"] is None or 0 <= report["exchange"] <= 1
-    assert report["settings"] == {"anchor": "auto", "memory": True, "pooling": "raster"}
+    assert report["settings"] == {"anchor": "auto", "prefill": "model", "memory": True, "pooling": "raster"}
     for figures in (*report["segment"].values(), *report["track"].values()):
         assert {"J", "F", "JF"} <= set(figures)
 
@@ -46,10 +46,10 @@ def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.Captu
 def test_eval_world_says_what_was_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "tiny")
     arguments = ["--limit", "6", "--frames", "4", "--render-size", "48", "--json"]
-    choices = ["--anchor", "best", "--no-memory", "--pooling", "window"]
+    choices = ["--anchor", "best", "--prefill", "tracker", "--no-memory", "--pooling", "window"]
     assert main(["eval", "world", "--model", str(checkpoint), *arguments, *choices]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["settings"] == {"anchor": "best", "memory": False, "pooling": "window"}
+    assert report["settings"] == {"anchor": "best", "prefill": "tracker", "memory": False, "pooling": "window"}
 
 
 class _KnowingSession:
@@ -73,7 +73,7 @@ class _KnowingSession:
     def ask(self, question: str) -> Answer:
         text = type(self).says(self)
         ids = () if self.is_asked_again else tuple(sorted(self.sample.prompts))
-        return Answer(question, text, parse_answer(text), ids, ids[:1], ids, 0, {})
+        return Answer(question, text, parse_answer(text), ids, ids, ids[:1], ids[1:], 0, {})
 
     @property
     def is_first_larger(self) -> bool:
@@ -120,11 +120,13 @@ def test_exchange_is_the_share_of_answers_that_follow_the_masks(
     assert report["exchange"] == share
 
 
-def test_prefill_is_the_share_of_ids_written_unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefill_is_the_share_of_ids_written_unforced_and_of_masks_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     report, samples = _evaluate_pixelqa(monkeypatch, lambda session: "(A)")
     num_prompted = sum(len(sample.prompts) for sample in samples)
-    # The session above writes the first id by itself, and is not asked for any when it is asked again.
-    assert report["prefill"]["unforced"] == round(len(samples) / num_prompted, 4)
+    # The session above writes the first id by itself and shows the others; asked again, it has nothing to pre-fill.
+    unforced, fitting = report["prefill"]["unforced"], report["prefill"]["fitting"]
+    assert unforced == round(len(samples) / num_prompted, 4)
+    assert fitting == round(1 - len(samples) / num_prompted, 4)
     assert num_prompted > len(samples)
 
 

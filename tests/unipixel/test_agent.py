@@ -5,23 +5,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from byte_model import byte_config
 from parity.weights import tiny_model
+from torch import Tensor
 
-from unipixel.agent import Session, SessionSettings
+from unipixel import agent
+from unipixel.agent import Answer, Session, SessionSettings
 from unipixel.dialogue import Dialogue, Reply, TextSink
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
 from unipixel.patches import FrameBudget
+from unipixel.prefilling import fitting_ids, holds
 from unipixel.processor import Processor
+from unipixel.progress import FrameSink
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.tokens import Turn, load_tokenizer
+from unipixel.tracking.segmentation import FrameMasks
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
@@ -226,8 +232,68 @@ class TestCorrecting:
             session.ask("What is [1]?")
 
 
+class TestPrefilledMasks:
+    """A mask that the language model made stays where it shows what was pointed at, else the prompt makes it."""
+
+    def test_mask_that_misses_the_prompt_gives_way_to_it(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent, "fitting_ids", lambda *_: ())
+        _ask_about_both(session)
+        by_tracker = Session(session._model, session._processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))
+        _ask_about_both(by_tracker)
+        for object_id in (1, 2):
+            _assert_same_masks(session, by_tracker, object_id)
+        assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
+
+    def test_each_object_has_its_own_way_and_all_are_followed_at_once(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1,))
+        seen: list[int] = []
+        answer = _ask_about_both(session, on_frame=lambda followed: seen.append(followed.frame.index))
+        assert answer.fitting_ids == (1,)
+        assert seen == [0, 1, 2, 3, 4, 5, 1, 0]  # forwards from the box on frame 0, back from the point on frame 2
+        others = []
+        for fitting in ((), (1, 2)):
+            monkeypatch.setattr(agent, "fitting_ids", lambda *_, fitting=fitting: fitting)
+            others.append(Session(session._model, session._processor, _clip(), settings=SETTINGS))
+            _ask_about_both(others[-1])
+        _assert_same_masks(session, others[1], 1)
+        _assert_same_masks(session, others[0], 2)
+
+    @pytest.mark.parametrize(
+        ("logit", "iou", "is_fitting"), [(2.0, 0.9, True), (2.0, 0.4, False), (-2.0, 0.9, False), (0.1, 0.9, False)]
+    )
+    def test_decoder_must_be_surer_than_even(self, logit: float, iou: float, is_fitting: bool) -> None:
+        follower: Any = _Follower(logit, iou)
+        assert fitting_ids(follower, {1: torch.zeros(2, 4)}, {1: PointPrompt(1, 1)}) == ((1,) if is_fitting else ())
+
+    @pytest.mark.parametrize(
+        ("prompt", "is_held"),
+        [
+            (PointPrompt(4.9, 3.0), True),
+            (PointPrompt(6.0, 3.0), False),
+            (BoxPrompt((2, 3, 6, 7)), True),
+            (BoxPrompt((2, 3, 6, 11)), True),  # half as high again below: IoU 16 / 32
+            (BoxPrompt((2, 3, 6, 12)), False),
+            (BoxPrompt((7, 8, 9, 10)), False),
+        ],
+    )
+    def test_mask_holds_a_point_on_it_and_a_box_that_it_fills(
+        self, prompt: PointPrompt | BoxPrompt, is_held: bool
+    ) -> None:
+        mask = np.zeros((12, 10), dtype=bool)
+        mask[3:7, 2:6] = True
+        assert holds(mask, prompt) is is_held
+        assert not holds(np.zeros_like(mask), prompt)
+
+
 class TestAnchors:
-    def test_best_anchor_is_used_where_asked(self, model: UniPixel, processor: Processor) -> None:
+    def test_best_anchor_is_used_where_asked(
+        self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1,))
         session = Session(model, processor, _clip(), settings=replace(SETTINGS, anchor="first"))
         session.prompt(1, POINT)
         session.ask("What is [1]?")
@@ -293,6 +359,26 @@ class TestBadInput:
     def test_settings_out_of_range_are_refused(self, field: str, value: object) -> None:
         with pytest.raises(ValueError, match=f"{field} must be .* got {value!r}"):
             replace(SETTINGS, **{field: value})
+
+
+class _Follower:
+    """Sees a square on every frame of 8 x 8 pixels, from pixel 0 to 4."""
+
+    size = (8, 8)
+
+    def __init__(self, logit: float, iou: float) -> None:
+        logits = torch.full((1, 8, 8), -5.0)
+        logits[:, :4, :4] = 5.0
+        self._masks = FrameMasks(0, logits, torch.tensor([logit]), torch.tensor([iou]))
+
+    def glimpse(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
+        return self._masks
+
+
+def _ask_about_both(session: Session, on_frame: FrameSink | None = None) -> Answer:
+    session.prompt(1, POINT)
+    session.prompt(2, BOX)
+    return session.ask("Is [1] near [2]?", on_frame=on_frame)
 
 
 def _noted(ask: Callable[..., Reply], turns: list[Turn]) -> Callable[..., Reply]:

@@ -59,7 +59,7 @@ class Tally:
                 "with_target_answered_with_mask": self._mean("answered_with_mask"),
             },
             "follow_up": {"accuracy": self._mean("follow_up")},
-            "prefill": {"unforced": self._mean("prefill")},
+            "prefill": {"unforced": self._mean("unforced"), "fitting": self._mean("fitting")},
             "exchange": self._mean("exchange"),
             "baselines": {
                 "random_object": self._mask_figures("random_object"),

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from unipixel.agent import Anchor, Answer, Session, SessionSettings
+from unipixel.agent import Anchor, Answer, Prefill, Session, SessionSettings
 from unipixel.generation import AnswerStream, GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model import UniPixel
@@ -45,6 +46,7 @@ def evaluate(
     num_frames: int | None = None,
     render_size: int | None = None,
     anchor: Anchor = "auto",
+    prefill: Prefill = "model",
     has_memory: bool = True,
 ) -> dict[str, Any]:
     """Measure a model on drawn clips.
@@ -58,6 +60,7 @@ def evaluate(
         num_frames: Frames of a clip; None for its full length.
         render_size: Shorter side in pixels; None for any size that the vocabulary allows.
         anchor: See `SessionSettings`.
+        prefill: See `SessionSettings`.
         has_memory: Whether questions open with the memory of the objects; see `UntoldSession`.
 
     Returns:
@@ -69,15 +72,20 @@ def evaluate(
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     tally = Tally()
-    examiner = _Examiner(model, processor, tally, anchor=anchor, has_memory=has_memory)
-    for number in range(limit):
+    settings = SessionSettings(
+        anchor=anchor, prefill=prefill, generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS)
+    )
+    examiner = _Examiner(model, processor, tally, settings=settings, has_memory=has_memory)
+    for number in tqdm(range(limit), desc="samples", unit="sample", leave=False, disable=None):
         task = TASKS[number % len(TASKS)]
         sample = generate(
             seed * _SEED_STEP + number, split=split, task=task, render_size=render_size, num_frames=num_frames
         )
         examiner.examine(sample, kind=PROMPT_KINDS[number // len(TASKS) % 3], rng=np.random.default_rng([seed, number]))
-    settings = {"anchor": anchor, "memory": has_memory, "pooling": model.config.memory_pool_order}
-    return {**tally.report(), "num_samples": limit, "split": split, "seed": seed, "settings": settings}
+    choices = {
+        "anchor": anchor, "prefill": prefill, "memory": has_memory, "pooling": model.config.memory_pool_order,
+    }  # fmt: skip
+    return {**tally.report(), "num_samples": limit, "split": split, "seed": seed, "settings": choices}
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float]:
@@ -92,14 +100,11 @@ class _Examiner:
     """Puts samples to a model and notes the outcome."""
 
     def __init__(
-        self, model: UniPixel, processor: Processor, tally: Tally, *, anchor: Anchor, has_memory: bool
+        self, model: UniPixel, processor: Processor, tally: Tally, *, settings: SessionSettings, has_memory: bool
     ) -> None:
         self._model, self._processor, self._tally = model, processor, tally
         self._kind_of_session = Session if has_memory else UntoldSession
-        self._settings = SessionSettings(
-            anchor=anchor,
-            generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS),
-        )
+        self._settings = settings
 
     def examine(self, sample: Sample, *, kind: str, rng: np.random.Generator) -> None:
         task, _, what = sample.task.partition("/")
@@ -154,7 +159,8 @@ class _Examiner:
         if options:
             self._tally.share(("guessing", kind), 1 / options)
         for object_id in answer.prefilled_ids:
-            self._tally.hit("prefill", object_id in answer.unforced_ids)
+            self._tally.hit("unforced", object_id in answer.unforced_ids)
+            self._tally.hit("fitting", object_id in answer.fitting_ids)
         self._exchange(session, sample, turn, answer)
         alone = self._without_video(turn.question)
         self._tally.hit(("text_only", kind), is_right(alone, turn.answer, options=options))

@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--anchor", choices=("auto", "prompt", "best", "first"), default="auto", help="as in `unipixel ask` (auto)"
     )
+    parser.add_argument("--prefill", choices=("model", "tracker"), default="model", help="as in `unipixel ask` (model)")
     parser.add_argument(
         "--no-memory",
         action="store_true",
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         num_frames=args.frames or None,
         render_size=args.render_size or None,
         anchor=args.anchor,
+        prefill=args.prefill,
         has_memory=not args.no_memory,
     )
     if args.json:
