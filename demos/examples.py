@@ -37,7 +37,7 @@ class Example:
 
 
 EXAMPLES = (
-    Example("What is [1] doing?", "shapes.mp4", False, (65.0, 85.0), "ask", "What is [1] doing?"),
+    Example("What colour is [1]?", "shapes.mp4", False, (65.0, 85.0), "ask", "What colour is [1]?"),
     Example("Find the blue circle", "shapes.mp4", False, None, "segment", "the blue circle"),
     Example("A picture: find the green square", "shapes.png", True, None, "segment", "the green square"),
 )

@@ -43,14 +43,14 @@ def measure(browser: Browser, address: str) -> tuple[dict[str, float], int]:
     page.locator(".up-drop small").filter(has_text="MB").wait_for()
     seconds["page interactive"] = time.perf_counter() - started
     started = time.perf_counter()
-    page.get_by_role("button", name="What is [1] doing?").click()
+    page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-result img[src]").wait_for()
     seconds["first masks"] = time.perf_counter() - started
     expect(page.locator("#up-stop")).to_be_disabled(timeout=LONG)
     expect(page.locator(".up-answered")).to_have_count(1, timeout=LONG)
     page.locator(".up-timeline").wait_for()
     seconds["first answer"] = time.perf_counter() - started
-    page.locator("#up-question textarea").fill("Where is [1]?")
+    page.locator("#up-question textarea").fill("What shape is [1]?")
     started = time.perf_counter()
     page.locator("#up-ask").click()
     expect(page.locator("#up-question textarea")).to_have_value("", timeout=LONG)

@@ -149,7 +149,7 @@ def test_upload_click_ask_and_follow_up(visit: Visit, clip: Path) -> None:
 
 def test_id_has_the_colour_of_its_mask(visit: Visit) -> None:
     page = visit.page
-    page.get_by_role("button", name="What is [1] doing?").click()
+    page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-objects .up-chip").wait_for(timeout=LONG)
     shades = page.locator(".up-chip").evaluate_all("all => all.map((chip) => getComputedStyle(chip).backgroundColor)")
     assert set(shades) == {"rgb(86, 180, 233)"}
@@ -254,7 +254,7 @@ def test_two_visitors_do_not_see_each_other(
 
 def test_work_is_stopped(visit: Visit) -> None:
     page = visit.page
-    page.get_by_role("button", name="What is [1] doing?").click()
+    page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-result img").wait_for(timeout=LONG)
     page.locator("#up-stop").click()
     expect(page.get_by_text("Stopped: you stopped it.")).to_be_visible(timeout=LONG)

@@ -71,8 +71,19 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
         "--frames", type=int, metavar="N", help="frames the language model sees (what its checkpoint says, else 16)"
     )
     if not is_live:
-        group.add_argument("--anchor", default="auto", choices=("auto", "prompt", "best", "first"))
-        group.add_argument("--prefill", default="model", choices=("model", "tracker"))
+        group.add_argument(
+            "--anchor",
+            default="auto",
+            choices=("auto", "prompt", "best", "first"),
+            help="frame on which what words found is segmented first: 0 or, where it is absent there, the best (auto)",
+        )
+        group.add_argument(
+            "--prefill",
+            default="model",
+            choices=("model", "tracker"),
+            help="who segments points and boxes that the question names: the model, unless its mask misses them "
+            "(model), or always the tracker from the prompt itself",
+        )
     group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
     group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     group.add_argument("--seed", type=int, default=None, help="seed of the sampling")

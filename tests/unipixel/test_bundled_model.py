@@ -1,0 +1,88 @@
+"""The bundled model gives what the README and the demo promise of it; the truth is the drawn sample clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from unipixel.agent import Session
+from unipixel.assets import sample_path
+from unipixel.demos.examples import EXAMPLES
+from unipixel.model import UniPixel
+from unipixel.processor import Processor
+from unipixel.prompts import PointPrompt
+from unipixel.train.datasets.sample_clip import sample_clip
+from unipixel.train.datasets.world.schema import Clip
+from unipixel.train.evaluation.tally import score_masks
+
+NAME = "unipixel-nano"
+STAR, CIRCLE, SQUARE, HEART = 1, 2, 3, 4
+LOOKS = {
+    STAR: ("red", "star", PointPrompt(65, 85)),
+    CIRCLE: ("blue", "circle", PointPrompt(26, 131)),
+    SQUARE: ("green", "square", PointPrompt(259, 110)),
+    HEART: ("yellow", "heart", PointPrompt(255, 215)),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> UniPixel:
+    return UniPixel.from_pretrained(NAME)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return Processor.from_pretrained(NAME)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return sample_clip()
+
+
+@pytest.fixture
+def session(model: UniPixel, processor: Processor) -> Session:
+    return Session(model, processor, str(sample_path()))
+
+
+@pytest.mark.parametrize("object_id", LOOKS)
+def test_what_is_pointed_at_is_told_by_colour_and_shape(session: Session, object_id: int) -> None:
+    colour, shape, point = LOOKS[object_id]
+    session.prompt(1, point)
+    assert session.ask("What colour is [1]?").text == f"It is {colour}."
+    session.restart()
+    assert session.ask("What shape is [1]?").text == f"It is a {shape}."
+
+
+def test_clicked_star_is_followed_to_the_end(session: Session, clip: Clip) -> None:
+    session.prompt(1, LOOKS[STAR][2])
+    session.scene.track()
+    assert _score(session, 1, clip.masks_of(STAR)) > 0.9
+
+
+@pytest.mark.parametrize("object_id", [STAR, CIRCLE, SQUARE])
+def test_what_is_named_is_found_and_followed(session: Session, clip: Clip, object_id: int) -> None:
+    colour, shape, _ = LOOKS[object_id]
+    (found,) = session.segment(f"the {colour} {shape}").new_ids
+    assert _score(session, found, clip.masks_of(object_id)) > 0.85
+
+
+def test_what_is_not_there_is_not_found(session: Session) -> None:
+    answer = session.segment("the purple ring")
+    assert not answer.new_ids
+    assert not answer.parsed.masks
+
+
+def test_examples_of_the_demo_are_answered_rightly(session: Session, clip: Clip) -> None:
+    asked, found, _still = EXAMPLES
+    assert asked.point is not None
+    session.prompt(1, PointPrompt(*asked.point))
+    assert session.ask(asked.question).text == "It is red."
+    (circle,) = session.segment(found.question).new_ids
+    assert _score(session, circle, clip.masks_of(CIRCLE)) > 0.85
+
+
+def _score(session: Session, object_id: int, truth: NDArray[np.bool_]) -> float:
+    predicted = session.bank.masks_on(range(len(truth)), object_ids=[object_id])[:, 0]
+    return float(np.mean(score_masks(predicted, truth)))
