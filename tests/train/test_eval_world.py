@@ -52,6 +52,17 @@ def test_eval_world_says_what_was_compared(tmp_path: Path, capsys: pytest.Captur
     assert report["settings"] == {"anchor": "best", "prefill": "tracker", "memory": False, "pooling": "window"}
 
 
+def test_eval_world_takes_some_tasks_and_names_unknown_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    arguments = ["--model", str(checkpoint), "--limit", "3", "--frames", "4", "--render-size", "48", "--json"]
+    assert main(["eval", "world", *arguments, "--tasks", "track"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {kind.removesuffix("_small") for kind in report["track"]} == {"point", "box", "mask"}
+    assert not report["segment"]
+    assert main(["eval", "world", *arguments, "--tasks", "track,segment"]) == 2
+    assert "got track, segment" in capsys.readouterr().err
+
+
 class _KnowingSession:
     """Stands in for a session: its masks are true, and `says` makes its answers of them."""
 
@@ -93,12 +104,11 @@ def _evaluate_pixelqa(monkeypatch: pytest.MonkeyPatch, says: Any) -> tuple[dict[
     _draw = world.generate
     monkeypatch.setattr(_KnowingSession, "says", says, raising=False)
     monkeypatch.setattr(world, "generate", generate)
-    monkeypatch.setattr(world, "TASKS", ("pixelqa/box",))
     monkeypatch.setattr(world, "Session", _KnowingSession)
     monkeypatch.setattr(world._Examiner, "_without_video", lambda *_: "")
     processor: Any = type("_Processor", (), {"budget": type("_Budget", (), {"num_frames": 4})})
     model: Any = type("_Model", (), {"config": type("_Config", (), {"memory_pool_order": "raster"})})
-    return world.evaluate(model, processor, limit=12, num_frames=4, render_size=48), samples
+    return world.evaluate(model, processor, limit=12, tasks=("pixelqa/box",), num_frames=4, render_size=48), samples
 
 
 def _is_exchangeable(sample: Sample) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def evaluate(
     split: Split = "test",
     seed: int = 0,
     limit: int = 90,
+    tasks: Sequence[str] = TASKS,
     num_frames: int | None = None,
     render_size: int | None = None,
     anchor: Anchor = "auto",
@@ -57,6 +58,7 @@ def evaluate(
         split: `test` or `val`; they hold out combinations and have their own wordings.
         seed: First seed of the clips.
         limit: Samples over all tasks, which take turns.
+        tasks: Some of `TASKS`.
         num_frames: Frames of a clip; None for its full length.
         render_size: Shorter side in pixels; None for any size that the vocabulary allows.
         anchor: See `SessionSettings`.
@@ -67,21 +69,23 @@ def evaluate(
         The figures, by task and kind, as `unipixel eval world --json` prints them.
 
     Raises:
-        ValueError: The limit is below 1.
+        ValueError: The limit is below 1, or a task is unknown or none is given.
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {', '.join(tasks) or 'none'}")
     tally = Tally()
     settings = SessionSettings(
         anchor=anchor, prefill=prefill, generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS)
     )
     examiner = _Examiner(model, processor, tally, settings=settings, has_memory=has_memory)
     for number in tqdm(range(limit), desc="samples", unit="sample", leave=False, disable=None):
-        task = TASKS[number % len(TASKS)]
+        task = tasks[number % len(tasks)]
         sample = generate(
             seed * _SEED_STEP + number, split=split, task=task, render_size=render_size, num_frames=num_frames
         )
-        examiner.examine(sample, kind=PROMPT_KINDS[number // len(TASKS) % 3], rng=np.random.default_rng([seed, number]))
+        examiner.examine(sample, kind=PROMPT_KINDS[number // len(tasks) % 3], rng=np.random.default_rng([seed, number]))
     choices = {
         "anchor": anchor, "prefill": prefill, "memory": has_memory, "pooling": model.config.memory_pool_order,
     }  # fmt: skip

@@ -18,6 +18,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
     parser.add_argument("--seed", type=int, default=0, help="other seeds, other clips (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=90, metavar="M", help="samples over all tasks (default: 90)")
+    parser.add_argument(
+        "--tasks", metavar="NAMES", help="some of the tasks, with commas, such as track,segment/motion (default: all)"
+    )
     parser.add_argument("--frames", type=int, metavar="N", default=0, help="frames of a clip, 0 for all (default)")
     parser.add_argument(
         "--render-size", type=int, default=0, metavar="PX", help="shorter side, 0 for a random size (default)"
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from unipixel.model import UniPixel
     from unipixel.processor import Processor
-    from unipixel.train.evaluation.world import evaluate
+    from unipixel.train.evaluation.world import TASKS, evaluate
 
     model = UniPixel.from_pretrained(args.model, device=args.device, memory_pool_order=args.pooling)
     report = evaluate(
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         seed=args.seed,
         limit=args.limit,
+        tasks=args.tasks.split(",") if args.tasks is not None else TASKS,
         num_frames=args.frames or None,
         render_size=args.render_size or None,
         anchor=args.anchor,
