@@ -31,9 +31,9 @@ from unipixel.demos.store import VisitorStore
 from unipixel.demos.widgets import panel, read_text, words
 
 if TYPE_CHECKING:
-    from unipixel.agent import SessionSettings
     from unipixel.model import UniPixel
     from unipixel.processor import Processor
+    from unipixel.settings import SessionSettings
 
 _SWEEP_SECONDS = 30.0
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]

@@ -14,7 +14,6 @@ import threading
 import time
 from pathlib import Path
 
-from unipixel.agent import SessionSettings
 from unipixel.demos.errors import BusyError, UnknownVisitorError
 from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.saved import SESSION_FILE
@@ -23,6 +22,7 @@ from unipixel.demos.visit import Visit
 from unipixel.demos.workshop import Workshop
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
+from unipixel.settings import SessionSettings
 
 _LOG = logging.getLogger(__name__)
 KEY_BYTES = 32

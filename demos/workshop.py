@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from unipixel.agent import SessionSettings
 from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.work_queue import WorkQueue
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
+from unipixel.settings import SessionSettings
 
 _NUM_READERS = 2
 

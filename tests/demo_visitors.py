@@ -10,7 +10,6 @@ from byte_model import byte_config
 from parity.weights import tiny_model
 from tiny_checkpoint import write_clip
 
-from unipixel.agent import SessionSettings
 from unipixel.demos.events import Event
 from unipixel.demos.limits import Limits
 from unipixel.demos.session import Visitor
@@ -18,6 +17,7 @@ from unipixel.demos.store import VisitorStore
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
+from unipixel.settings import SessionSettings
 from unipixel.tokens import load_tokenizer
 
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unipixel.agent import Answer, Session, SessionSettings
+    from unipixel.agent import Answer, Session
     from unipixel.config import UniPixelConfig
     from unipixel.generation import AnswerStream, Generation, GenerationSettings, read
     from unipixel.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unipixel.model import UniPixel
     from unipixel.processor import Processor
     from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
+    from unipixel.settings import SessionSettings
     from unipixel.tokens import Turn
     from unipixel.tracking.config import SegmenterConfig
     from unipixel.tracking.tracker import StreamingTracker
@@ -45,7 +46,7 @@ _HOMES = {
     "ReferencePrompt": "unipixel.prompts",
     "SegmenterConfig": "unipixel.tracking.config",
     "Session": "unipixel.agent",
-    "SessionSettings": "unipixel.agent",
+    "SessionSettings": "unipixel.settings",
     "StreamingTracker": "unipixel.tracking.tracker",
     "Turn": "unipixel.tokens",
     "UniPixel": "unipixel.model",

@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from unipixel.answers import ParsedAnswer, parse_answer
 from unipixel.dialogue import Dialogue, DialogueMark, check_question
-from unipixel.following import MAX_FEATURE_BYTES
-from unipixel.generation import GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection
 from unipixel.model import UniPixel
@@ -24,50 +21,10 @@ from unipixel.progress import FrameSink, Progress, TextSink
 from unipixel.prompts import VisualPrompt
 from unipixel.sampling import select_frames
 from unipixel.scene import Scene
+from unipixel.settings import SessionSettings
 from unipixel.templates import SegmentationForm, default_form, mark_references, segmentation_question
 from unipixel.tokens import Turn
 from unipixel.video import Video
-
-Anchor = Literal["auto", "prompt", "best", "first"]
-Prefill = Literal["model", "tracker"]
-
-
-@dataclass(frozen=True)
-class SessionSettings:
-    """How a session works.
-
-    Attributes:
-        num_frames: Frames of the video that the language model sees; None is as many as the model's budget says.
-        anchor: Frame on which an object that language found is segmented first. `auto` is the prompted
-            frame for a point or box, else frame 0, or the best frame where the object is absent from it;
-            `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
-            surest; `first` is frame 0.
-        prefill: Who segments points and boxes that a question names: the model, unless its mask misses
-            them (see `unipixel.prefilling`), or the tracker from the prompt alone.
-        max_objects: Ceiling on the objects of a session.
-        memory_dtype: Type of SAM's memories; None is the language model's own.
-        is_postprocessed: Whether SAM 2's own post-processing is on.
-        max_feature_bytes: Memory for encoded frames, which later questions and corrections use again.
-        generation: How answers are written.
-    """
-
-    num_frames: int | None = None
-    anchor: Anchor = "auto"
-    prefill: Prefill = "model"
-    max_objects: int = 64
-    memory_dtype: torch.dtype | None = None
-    is_postprocessed: bool = False
-    max_feature_bytes: int = MAX_FEATURE_BYTES
-    generation: GenerationSettings = field(default_factory=GenerationSettings)
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("anchor", get_args(Anchor)), ("prefill", get_args(Prefill))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("num_frames", "max_objects", "max_feature_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from parity.weights import tiny_model
 from torch import Tensor
 
 from unipixel import agent
-from unipixel.agent import Answer, Session, SessionSettings
+from unipixel.agent import Answer, Session
 from unipixel.dialogue import Dialogue, Reply, TextSink
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
@@ -26,6 +26,7 @@ from unipixel.prefilling import fitting_ids, holds
 from unipixel.processor import Processor
 from unipixel.progress import FrameSink
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.settings import SessionSettings
 from unipixel.tokens import Turn, load_tokenizer
 from unipixel.tracking.segmentation import FrameMasks
 

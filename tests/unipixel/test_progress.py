@@ -11,7 +11,7 @@ import torch
 from byte_model import byte_config
 from parity.weights import tiny_model
 
-from unipixel.agent import Session, SessionSettings
+from unipixel.agent import Session
 from unipixel.dialogue import Dialogue, Reply
 from unipixel.following import FollowedFrame
 from unipixel.generation import GenerationSettings
@@ -20,6 +20,7 @@ from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.progress import Progress, Stopped
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.settings import SessionSettings
 from unipixel.tokens import load_tokenizer
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56

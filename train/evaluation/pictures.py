@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from unipixel.agent import Session, SessionSettings
+from unipixel.agent import Session
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
 from unipixel.overlay import ObjectMask, draw_overlay
 from unipixel.processor import Processor
+from unipixel.settings import SessionSettings
 from unipixel.train.datasets.world import Sample, generate
 from unipixel.train.datasets.world.vocabulary import Split
 from unipixel.train.evaluation.world import TASKS, to_prompt

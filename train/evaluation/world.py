@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unipixel.agent import Anchor, Answer, Prefill, Session, SessionSettings
+from unipixel.agent import Answer, Session
 from unipixel.generation import AnswerStream, GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.settings import Anchor, Prefill, SessionSettings
 from unipixel.tokens import Turn
 from unipixel.train.datasets.world import Sample, generate
 from unipixel.train.datasets.world.prompts import PROMPT_KINDS, visual_prompt

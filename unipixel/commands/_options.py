@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from unipixel.agent import SessionSettings
     from unipixel.generation import GenerationSettings
     from unipixel.model import UniPixel
     from unipixel.processor import Processor
+    from unipixel.settings import SessionSettings
 
 DEFAULT_MODEL = "unipixel-nano"
 MAX_FRAMES = 108_000
@@ -111,7 +111,7 @@ def session_settings(arguments: argparse.Namespace) -> SessionSettings:
     Raises:
         ValueError: One is out of range.
     """
-    from unipixel.agent import SessionSettings
+    from unipixel.settings import SessionSettings
 
     return SessionSettings(
         num_frames=arguments.frames,
