@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmenter
@@ -68,13 +69,19 @@ def test_state_does_not_grow_after_the_window_is_full(segmenter: Segmenter) -> N
 
 
 @pytest.mark.slow
-def test_state_does_not_grow_over_10000_frames(segmenter: Segmenter) -> None:
+def test_nothing_grows_over_10000_frames(segmenter: Segmenter) -> None:
     features = [EncodedClip(segmenter, drawn_video(4))[index] for index in range(4)]
-    tracker = StreamingTracker(segmenter)
+    tracker, process = StreamingTracker(segmenter), psutil.Process()
     tracker.step(features[0])
     tracker.add_points(1, [[40, 40]])
-    sizes = [(tracker.step(features[index % 4]), tracker.state.num_bytes)[1] for index in range(10_000)]
+    sizes, resident = [], []
+    for index in range(10_000):
+        tracker.step(features[index % 4])
+        sizes.append(tracker.state.num_bytes)
+        resident.append(process.memory_info().rss)
     assert len(set(sizes[30:])) == 1
+    # A byte per pixel of each mask that was kept would be ten times as much.
+    assert max(resident) - max(resident[:1000]) < 4 * 2**20
 
 
 def test_corrections_are_bounded_and_the_first_prompt_stays(segmenter: Segmenter) -> None:
