@@ -307,6 +307,10 @@ def test_live_page_follows_the_camera(visit: Visit) -> None:
     expect(page.locator("#up-live-question textarea")).to_have_value("", timeout=LONG)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "live_running.png")
+    # However little is on the page, it is as wide as the window.
+    page_box = page.locator(".gradio-container").bounding_box()
+    assert page_box is not None
+    assert page_box["width"] == WIDE[0]
     page.locator(".up-live [data-stop]").click()
     expect(page.locator(".up-live img")).to_be_hidden(timeout=LONG)
 
