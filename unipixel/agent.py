@@ -26,6 +26,9 @@ from unipixel.templates import SegmentationForm, default_form, mark_references, 
 from unipixel.tokens import Turn
 from unipixel.video import Video
 
+# Below this, SAM's own estimate of a mask on frame 0, another frame is tried: bundled model, clips of the split `val`.
+_LEAST_CONFIDENCE = 0.3
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -38,7 +41,7 @@ class Answer:
         new_ids: Objects that this turn added to the memory, by prompts or by the answer.
         prefilled_ids: Prompted objects that the model was asked to segment before it answered.
         unforced_ids: Those of them that it wrote by itself.
-        fitting_ids: Those whose mask showed what was pointed at; the others were segmented from their prompts.
+        fitting_ids: Those whose mask was taken; the others were segmented from their prompts.
         num_read_tokens: Tokens that the language model read before it answered.
         timings_seconds: Seconds by stage.
     """
@@ -253,7 +256,7 @@ class Session:
     def _prefill(self, question: str, progress: Progress) -> _Prefilling:
         """Let the model segment the new objects that the question names by a point or box.
 
-        Masks of it that do not show what was pointed at give way to the prompts, which wait for the tracker.
+        Masks of it that are found not to show what was pointed at give way to the prompts.
         """
         if self.settings.prefill == "tracker" or not self.scene.waiting:
             return _Prefilling()
@@ -264,7 +267,8 @@ class Session:
         with self._timed("prefill"):
             chosen = {object_id: pointed[object_id] for object_id in order}
             filled = self._talk().prefill(question, chosen, on_text=progress.silent_sink)
-            fitting = fitting_ids(self.scene.follower, filled.tokens, chosen)
+            is_checked = self.settings.prefill == "model"
+            fitting = fitting_ids(self.scene.follower, filled.tokens, chosen) if is_checked else order
             tokens = {object_id: filled.tokens[object_id] for object_id in fitting}
             anchors = self._anchors(tokens, {object_id: chosen[object_id].frame_index for object_id in fitting})
         return _Prefilling(order, filled.unforced_ids, tokens, anchors)
@@ -279,9 +283,10 @@ class Session:
         anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
         found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
         if choice == "auto" and found:
-            present = self.scene.follower.glimpse(found, 0).is_present.tolist()
-            absent = {key: own for (key, own), seen in zip(found.items(), present, strict=True) if not seen}
-            anchors |= self.scene.follower.best_anchors(absent) if absent else {}
+            first = self.scene.follower.glimpse(found, 0)
+            is_seen = (first.is_present & (first.confidence >= _LEAST_CONFIDENCE)).tolist()
+            missed = {key: own for (key, own), seen in zip(found.items(), is_seen, strict=True) if not seen}
+            anchors |= self.scene.follower.best_anchors(missed) if missed else {}
         return anchors
 
     def _injection(self) -> MemoryInjection | None:

@@ -11,7 +11,7 @@ from unipixel.following import MAX_FEATURE_BYTES
 from unipixel.generation import GenerationSettings
 
 Anchor = Literal["auto", "prompt", "best", "first"]
-Prefill = Literal["model", "tracker"]
+Prefill = Literal["model", "model-only", "tracker"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class SessionSettings:
     Attributes:
         num_frames: Frames of the video that the language model sees; None is as many as the model's budget says.
         anchor: Frame on which an object that language found is segmented first. `auto` is the prompted
-            frame for a point or box, else frame 0, or the best frame where the object is absent from it;
+            frame for a point or box, else frame 0, or the best frame where the object is absent from it
+            or SAM 2.1 doubts its mask there;
             `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
             surest; `first` is frame 0.
-        prefill: Who segments points and boxes that a question names: the model, unless its mask misses
-            them (see `unipixel.prefilling`), or the tracker from the prompt alone.
+        prefill: Who segments points and boxes that a question names. `model` is the language model, unless
+            its mask misses them (see `unipixel.prefilling`); `model-only` takes its mask whatever it shows, as
+            the paper does; `tracker` is SAM 2.1 from the prompt alone.
         max_objects: Ceiling on the objects of a session.
         memory_dtype: Type of SAM's memories; None is the language model's own.
         is_postprocessed: Whether SAM 2's own post-processing is on.

@@ -19,6 +19,7 @@ from torch import Tensor
 from unipixel import agent
 from unipixel.agent import Answer, Session
 from unipixel.dialogue import Dialogue, Reply, TextSink
+from unipixel.following import VideoFollower
 from unipixel.generation import GenerationSettings
 from unipixel.model import UniPixel
 from unipixel.patches import FrameBudget
@@ -247,6 +248,17 @@ class TestPrefilledMasks:
             _assert_same_masks(session, by_tracker, object_id)
         assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
 
+    def test_model_alone_is_taken_at_its_word(
+        self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="model-only"))
+        assert _ask_about_both(session).fitting_ids == (1, 2)
+        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1, 2))
+        checked = Session(model, processor, _clip(), settings=SETTINGS)
+        _ask_about_both(checked)
+        for object_id in (1, 2):
+            _assert_same_masks(session, checked, object_id)
+
     def test_each_object_has_its_own_way_and_all_are_followed_at_once(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -299,6 +311,18 @@ class TestAnchors:
         session.prompt(1, POINT)
         session.ask("What is [1]?")
         assert session.bank[1].anchor_frame == 0
+
+    @pytest.mark.parametrize(("logit", "iou", "anchor"), [(3.0, 0.9, 0), (-3.0, 0.9, 4), (3.0, 0.2, 4)])
+    def test_auto_leaves_frame_0_where_what_words_found_is_absent_or_doubted(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch, logit: float, iou: float, anchor: int
+    ) -> None:
+        first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
+        monkeypatch.setattr(VideoFollower, "glimpse", lambda *_: first)
+        monkeypatch.setattr(VideoFollower, "best_anchors", lambda _, tokens: dict.fromkeys(tokens, 4))
+        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        session.segment("the red cup")
+        assert session.bank[1].anchor_frame == anchor
 
     def test_tracker_prefill_uses_the_prompt_alone(self, model: UniPixel, processor: Processor) -> None:
         session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))

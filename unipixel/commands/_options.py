@@ -75,14 +75,14 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
             "--anchor",
             default="auto",
             choices=("auto", "prompt", "best", "first"),
-            help="frame on which what words found is segmented first: 0 or, where it is absent there, the best (auto)",
+            help="where what words found is segmented first: frame 0 or, if absent or doubted there, the best (auto)",
         )
         group.add_argument(
             "--prefill",
             default="model",
-            choices=("model", "tracker"),
-            help="who segments points and boxes that the question names: the model, unless its mask misses them "
-            "(model), or always the tracker from the prompt itself",
+            choices=("model", "model-only", "tracker"),
+            help="who segments points and boxes that the question names: the language model unless its mask misses "
+            "them (model), it alone as in the paper (model-only), or the tracker from the prompt itself (tracker)",
         )
     group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
     group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")

@@ -28,7 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--anchor", choices=("auto", "prompt", "best", "first"), default="auto", help="as in `unipixel ask` (auto)"
     )
-    parser.add_argument("--prefill", choices=("model", "tracker"), default="model", help="as in `unipixel ask` (model)")
+    parser.add_argument(
+        "--prefill", choices=("model", "model-only", "tracker"), default="model", help="as in `unipixel ask` (model)"
+    )
     parser.add_argument(
         "--no-memory",
         action="store_true",
