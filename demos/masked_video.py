@@ -32,8 +32,8 @@ def masked_video(visitor: Visitor) -> bytes:
     with _ENCODER, tempfile.TemporaryDirectory(prefix="unipixel-result-") as folder:
         path = Path(folder) / "result.mp4"
         with OverlayVideoWriter(path, fps=fps, crf=23) as writer:
-            for index in range(info.num_frames):
+            for index, image in enumerate(visitor.frames()):
                 masks = visitor.masks_at(index)
                 objects = {object_id: ObjectMask(mask, 1.0, True) for object_id, mask in masks.items()}
-                writer.write(Frame(index, index / fps, visitor.frame(index)), objects)
+                writer.write(Frame(index, index / fps, image), objects)
         return path.read_bytes()

@@ -13,7 +13,7 @@ from unipixel.demos.session import Visitor
 from unipixel.demos.views import base_of, next_revision
 
 # A page that changes more often than this looks no smoother, and costs the model its time.
-_SHOW_SECONDS = 0.12
+_SHOW_SECONDS = 0.25
 
 
 class Narration:

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
+import torch
 import uvicorn
 
 from unipixel.demos.app import Demo
@@ -25,6 +26,14 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host.strip("[]"), port))
         except OSError as error:
             raise OSError(f"cannot listen on {host}, port {port}: {error.strerror or error}; choose --port") from error
+
+
+def leave_a_core() -> None:
+    """Let PyTorch leave one core to pages, decoding and drawing, where there are several.
+
+    Threads that wait for each other at every product wait longest where one of them must share its core.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def serve(demo: Demo, *, host: str, port: int, announce: Callable[[str], None], is_shared: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,11 @@ __all__ = ["MediaInfo", "ObjectInfo", "Turn", "Visitor"]
 Tell = Callable[[Event], None]
 # What the model writes and reads as one token; in a question it would stand for what is not there.
 _TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>")
+
+# Frames that are decoded at once, on the way from a keyframe, and held.
+_READ_AT_ONCE = 16
+# Frames that are still at hand when a page comes to ask for the newest.
+_NUM_FRESH = 4
 
 
 class Visitor(Pointing):
@@ -97,16 +102,29 @@ class Visitor(Pointing):
             NoVideoError: There is no video yet.
             UploadError: The video is damaged there.
         """
-        session, info = self._awake()
+        _, info = self._awake()
+        for fresh in self._fresh:
+            if fresh.index == index:
+                return fresh.image
         if not 0 <= index < info.num_frames:
             raise PromptError(f"there is no frame {index}: frames are numbered 0 to {info.num_frames - 1}")
+        return self._read([index])[0]
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Return all frames in their order, a few at a time; see `frame`."""
+        _, info = self._awake()
+        for start in range(0, info.num_frames, _READ_AT_ONCE):
+            yield from self._read(range(start, min(start + _READ_AT_ONCE, info.num_frames)))
+
+    def _read(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        session = self._awake()[0]
         try:
-            return session.scene.video.read([index])[0].image
+            return [frame.image for frame in session.scene.video.read(indices)]
         except UploadError:
             later = self._awake()[0]
             if later is session:
                 raise
-            return later.scene.video.read([index])[0].image  # it was put away meanwhile
+            return [frame.image for frame in later.scene.video.read(indices)]  # it was put away meanwhile
 
     def ask(self, question: str) -> Iterator[Event]:
         """Ask about the clip; `[1]` in the question names an object. Closing the iterator stops the work.
@@ -215,6 +233,7 @@ class Visitor(Pointing):
                 done.clear()  # another pass, of other objects
             done.add(index)
             self._board.show_frame(session.scene, index)
+            self._fresh = (*self._fresh[1 - _NUM_FRESH :], followed.frame)
             tell(FrameMasked(index, tuple(sorted(followed.objects)), len(done), num_frames))
 
         return take

@@ -20,6 +20,7 @@ from unipixel.demos.saved import MEMORY_FOLDER, SESSION_FILE, SavedSession, Turn
 from unipixel.demos.uploads import open_taken
 from unipixel.demos.work import StopFlag
 from unipixel.demos.workshop import Workshop
+from unipixel.frames import Frame
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.scene import KeptObject
 from unipixel.video import open_video
@@ -161,6 +162,8 @@ class Visit:
         self._info: MediaInfo | None = None
         self._media: tuple[str, bool] | None = None
         self._board = Board()
+        # Frames that were just followed: a page that shows them as they come need not have them decoded again.
+        self._fresh: tuple[Frame, ...] = ()
         self._names: dict[int, str] = {}
         self._turns: deque[Turn] = deque(maxlen=self._workshop.limits.max_turns)
         self._undo: deque[KeptObject] = deque(maxlen=_MAX_UNDO)
@@ -253,7 +256,7 @@ class Visit:
 
     def _end(self) -> None:
         with self._lock:
-            self._flag = None
+            self._flag, self._fresh = None, ()
             self.last_used = time.time()
             if self._is_closed:
                 self._remove()

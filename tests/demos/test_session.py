@@ -28,6 +28,7 @@ from unipixel.demos.events import Answered, Cancelled, FrameMasked, Started, Tex
 from unipixel.demos.session import Turn, Visitor
 from unipixel.demos.store import VisitorStore
 from unipixel.dialogue import Dialogue, Reply
+from unipixel.progress import Progress
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True
@@ -52,6 +53,26 @@ class TestLoading:
         assert (info.width, info.height, info.num_frames, info.fps, info.is_image) == (WIDTH, HEIGHT, 6, 10.0, False)
         assert info.name == "clip-6.mp4"
         assert visitor.frame(5).shape == (HEIGHT, WIDTH, 3)
+
+    def test_all_frames_in_order_are_those_read_one_by_one(self, store: VisitorStore, tmp_path: Path) -> None:
+        visitor = visitor_with_clip(store, tmp_path, num_frames=37)
+        assert np.array_equal(list(visitor.frames()), [visitor.frame(index) for index in range(37)])
+
+    def test_frame_that_was_just_followed_is_shown_without_decoding_it_again(
+        self, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        frames = list(visitor.frames())
+        shown: dict[int, np.ndarray] = {}
+        visitor.point(1, 12, 16, 0)
+        session = visitor._session
+        assert session is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(visitor, "_read", lambda _: pytest.fail("it was decoded again"))
+            sink = visitor._frame_sink(session, lambda _: shown.update({len(shown): visitor.frame(len(shown))}))
+            session.scene.track(Progress(on_frame=sink))
+        assert np.array_equal(list(shown.values()), frames)
+        track(visitor)
+        assert visitor._fresh == ()
 
     def test_image_is_a_clip_of_one_frame(self, store: VisitorStore, tmp_path: Path) -> None:
         Image.fromarray(np.full((40, 56, 3), 90, np.uint8)).save(tmp_path / "still.png")

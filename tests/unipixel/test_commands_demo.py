@@ -11,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from tiny_checkpoint import save_checkpoint
 
 from unipixel.cli import main
 from unipixel.commands.demo import check_public, is_loopback, read_users
+from unipixel.demos.server import leave_a_core
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,3 +109,12 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
     time.sleep(0.1)
     assert process.returncode == 130
     assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")] == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 3), (1, 1)])
+def test_pages_are_left_a_core(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    leave_a_core()
+    assert chosen == [after]
