@@ -27,7 +27,7 @@ from unipixel.tokens import Turn
 from unipixel.video import Video
 
 # Below this, SAM's own estimate of a mask on frame 0, another frame is tried: bundled model, clips of the split `val`.
-_LEAST_CONFIDENCE = 0.3
+_DOUBTED_BELOW = 0.3
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class Session:
         found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
         if choice == "auto" and found:
             first = self.scene.follower.glimpse(found, 0)
-            is_seen = (first.is_present & (first.confidence >= _LEAST_CONFIDENCE)).tolist()
+            is_seen = (first.is_present & (first.confidence >= _DOUBTED_BELOW)).tolist()
             missed = {key: own for (key, own), seen in zip(found.items(), is_seen, strict=True) if not seen}
             anchors |= self.scene.follower.best_anchors(missed) if missed else {}
         return anchors
