@@ -15,9 +15,7 @@ from torch import Tensor
 from unipixel.processor import Processor
 from unipixel.processor import Sample as EncodedSample
 from unipixel.train.examples import Example
-from unipixel.train.links import Link, LinkFinder
 from unipixel.train.recipe import Anchor
-from unipixel.train.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,6 @@ class ExampleBatch:
         owners: (M,) which `<|seg|>` of the batch each track belongs to, in the order of the texts.
         tracks: (M, L) indices into `frames`.
         labels: (M, L, S, S) bool.
-        places: (G, 2, 2) corners of the box of each `<|seg|>`'s object on its anchor frame, x, y in pixels of
-            SAM's input, in the order of the texts; NaN where it is out of sight.
-        sights: What is where, one per clip; empty where it is not asked for.
-        links: What each conversation has to look up in itself; empty where it is not asked for.
         broken: Samples that are missing from the batch.
     """
 
@@ -95,9 +89,6 @@ class ExampleBatch:
     owners: Tensor
     tracks: Tensor
     labels: Tensor
-    places: Tensor
-    sights: tuple[Sight, ...] = ()
-    links: tuple[tuple[Link, ...], ...] = ()
     broken: tuple[BrokenExample, ...] = ()
 
     def to(self, device: torch.device) -> ExampleBatch:
@@ -105,23 +96,21 @@ class ExampleBatch:
         encoded = self.encoded
         if encoded is not None:
             encoded = replace(encoded, inputs=encoded.inputs.to(device), labels=encoded.labels.to(device))
-        moved = {name: getattr(self, name).to(device) for name in ("frames", "owners", "tracks", "labels", "places")}
+        moved = {name: getattr(self, name).to(device) for name in ("frames", "owners", "tracks", "labels")}
         return replace(self, encoded=encoded, **moved)
 
 
 class ExampleCollator:
     """Joins examples of one task."""
 
-    def __init__(self, processor: Processor, plan: MaskPlan | None, *, has_links: bool = False) -> None:
+    def __init__(self, processor: Processor, plan: MaskPlan | None) -> None:
         """Prepare to join.
 
         Args:
             processor: That of the model.
             plan: Where masks are trained; None where they are not (stage 1).
-            has_links: Whether to say what the texts have to look up in themselves.
         """
         self._processor = processor
-        self._finder = LinkFinder(processor.tokenizer) if has_links else None
         self._plan = plan
 
     def __call__(self, examples: Sequence[Example | BrokenExample]) -> dict[str, ExampleBatch]:
@@ -129,25 +118,13 @@ class ExampleCollator:
         whole = [example for example in examples if isinstance(example, Example)]
         broken = tuple(example for example in examples if isinstance(example, BrokenExample))
         encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
-        finder = self._finder
-        links = [] if finder is None else [finder.find(own.encoded.inputs.input_ids[0].tolist()) for own in whole]
-        batch = replace(
-            self._masks(whole),
-            encoded=encoded,
-            places=torch.cat([example.boxes for example in whole]) if whole else torch.empty(0, 2, 2),
-            sights=tuple(example.sight for example in whole if example.sight is not None),
-            links=tuple(links),
-            broken=broken,
-        )
-        return {"batch": batch}
+        return {"batch": replace(self._masks(whole), encoded=encoded, broken=broken)}
 
     def _masks(self, examples: Sequence[Example]) -> ExampleBatch:
         """Lay out the tracks; the names of the samples decide every choice."""
         plan = self._plan
         nothing = torch.empty(0, dtype=torch.long)
-        empty = ExampleBatch(
-            None, torch.empty(0), nothing, nothing, torch.empty(0, dtype=torch.bool), torch.empty(0, 2, 2)
-        )
+        empty = ExampleBatch(None, torch.empty(0), nothing, nothing, torch.empty(0, dtype=torch.bool))
         if plan is None or not any(example.masks for example in examples):
             return empty
         generator = random.Random("|".join(example.name for example in examples))

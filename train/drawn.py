@@ -7,25 +7,18 @@ from typing import cast
 
 import numpy as np
 
-from unipixel.special import SEG
-from unipixel.templates import segmentation_question
 from unipixel.train.datasets.world import Sample, Turn, generate
 from unipixel.train.datasets.world.facts import Facts, gather_facts
 from unipixel.train.datasets.world.language.queries import KINDS, segmentation_turn
 from unipixel.train.datasets.world.language.questions import pixelqa_turn, plain_turn
-from unipixel.train.datasets.world.language.templates import response
 from unipixel.train.datasets.world.layers import draw_layer, visibility
 from unipixel.train.datasets.world.schema import finished
-from unipixel.train.datasets.world.vocabulary import COLOURS, Split, held_out
+from unipixel.train.datasets.world.vocabulary import Split, held_out
 
 # A group named `image:TASK` shows one frame, any other the whole clip.
 IMAGE_PREFIX = "image:"
-# Objects named by a colour that no other has: what a model that comes from nothing learns to find first.
-NAMING = "naming"
 _NO_TURN_AFTER = 12
-# Share of the naming that also asks for what is not there, and shares of further questions about no, one and
-# several objects.
-_NOTHING_SHARE = 0.3
+# Shares of further questions about no, one and several objects.
 _COUNTS = (0.3, 0.48, 0.22)
 
 
@@ -51,7 +44,7 @@ class DrawnClips:
         """Draw sample `number` of a group, the same at every call.
 
         Args:
-            group: A task of the drawn world, or `naming`, with `image:` before it for single frames.
+            group: A task of the drawn world, with `image:` before it for single frames.
             number: From 0.
 
         Raises:
@@ -60,32 +53,8 @@ class DrawnClips:
         task = group.removeprefix(IMAGE_PREFIX)
         seed = self.seed + number + 10_000_000 * (sum(group.encode()) % 97)
         num_frames = 1 if group.startswith(IMAGE_PREFIX) else self.num_frames
-        drawn = "track" if task == NAMING else task
-        sample = generate(seed, split=self.split, task=drawn, render_size=self.render_size, num_frames=num_frames)
-        rng = np.random.default_rng([seed, 11])
-        if task == NAMING:
-            return _name_by_colour(sample, rng, self.max_turns)
-        return ask_on(sample, rng, self.max_turns)
-
-
-def _name_by_colour(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
-    """Ask for up to `count` objects, each by a colour that it has alone, or for one that is not there."""
-    objects = sample.scene.objects if sample.scene is not None else ()
-    colours = [obj.colour for obj in objects]
-    rows = [row for row in rng.permutation(len(objects)) if colours.count(colours[row]) == 1]
-    seen = [int(row) for row in rows if sample.clip.masks[row].any()]
-    turns = []
-    for row in seen[:count]:
-        obj = objects[row]
-        noun = obj.shape if rng.random() < 0.5 else str(rng.choice(("object", "shape", "thing")))
-        question = segmentation_question(f"the {obj.colour} {noun}", num_frames=len(sample.clip.frames))
-        turns.append(Turn(question, f"It is {SEG}.", (sample.clip.object_ids[row],), kind=NAMING))
-    if not turns or rng.random() < _NOTHING_SHARE:
-        missing = str(rng.choice([colour for colour in COLOURS if colour not in colours]))
-        question = segmentation_question(f"the {missing} object", num_frames=len(sample.clip.frames))
-        turn = Turn(question, response(count=0, num_frames=len(sample.clip.frames)), kind=NAMING)
-        turns.insert(int(rng.integers(len(turns) + 1)), turn)
-    return replace(sample, turns=tuple(turns), prompts={})
+        sample = generate(seed, split=self.split, task=task, render_size=self.render_size, num_frames=num_frames)
+        return ask_on(sample, np.random.default_rng([seed, 11]), self.max_turns)
 
 
 def clip_facts(sample: Sample) -> Facts:

@@ -22,8 +22,6 @@ from unipixel.processor import Sample as EncodedSample
 from unipixel.prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.special import SEG
 from unipixel.train.datasets.world import Sample
-from unipixel.train.datasets.world.language.templates import response
-from unipixel.train.datasets.world.schema import Turn as DrawnTurn
 from unipixel.train.datasets.world.schema import VisualPrompt as DrawnPrompt
 from unipixel.train.losses import label_masks
 from unipixel.train.sight import ClipSight, Sight, look_at, see_clip
@@ -62,8 +60,6 @@ class _Script:
     prompts: list[VisualPrompt]
     referred_ids: list[int]
     seg_ids: list[int]
-    # By turn, whether its answer says that there is no such object.
-    absent: list[bool]
 
 
 class ExampleBuilder:
@@ -76,7 +72,6 @@ class ExampleBuilder:
         max_tokens: int | None = None,
         has_masks: bool = True,
         has_sight: bool = False,
-        has_outlines: bool = False,
     ) -> None:
         """Prepare to build.
 
@@ -85,17 +80,16 @@ class ExampleBuilder:
             max_tokens: Longest conversation that is accepted.
             has_masks: Whether to prepare what masks are trained on; the boxes of their objects come in any case.
             has_sight: Whether to say what is where, which only the drawn world knows.
-            has_outlines: Whether to describe outlines with it.
         """
         self._processor = processor
         self._has_masks = has_masks
-        self._has_sight, self._has_outlines = has_sight, has_outlines
+        self._has_sight = has_sight
         self._max_tokens = max_tokens
 
     def see(self, sample: Sample) -> tuple[Clip, ClipSight | None]:
         """Prepare a clip for the model, with what is where in it if that is asked for."""
         clip = self._processor.clip(list(sample.clip.frames))
-        sight = look_at(sample, clip.layout, has_outlines=self._has_outlines) if self._has_sight else None
+        sight = look_at(sample, clip.layout) if self._has_sight else None
         return clip, sight
 
     def build(self, sample: Sample, *, seed: int = 0, seen: tuple[Clip, ClipSight | None] | None = None) -> Example:
@@ -141,7 +135,6 @@ class ExampleBuilder:
                 named=named,
                 memories=memories,
                 referred=referred,
-                absent=script.absent,
             )
         boxes = torch.stack([box for _, box in found]) if found else torch.empty(0, 2, 2)
         name = f"{sample.split}/{sample.task}/{sample.seed}"
@@ -165,7 +158,7 @@ class ExampleBuilder:
         question = templates.prefill_question(marked, generator=generator)
         prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
         turns = [tokens.Turn(question, templates.prefill_answer(order))]
-        return _Script(turns, prompts, list(order), list(order), [False])
+        return _Script(turns, prompts, list(order), list(order))
 
     def _converse(self, sample: Sample, layout: ClipLayout, *, known: Sequence[int]) -> _Script:
         """A conversation in which each turn opens with the memory of objects found since the last."""
@@ -189,7 +182,7 @@ class ExampleBuilder:
             waiting = []
             if sample.task == "conversation":
                 waiting = sorted({name for name in turn.target_ids if name not in remembered})
-        return _Script(turns, [], [], seg_ids, [_is_refusal(turn, layout.num_frames) for turn in sample.turns])
+        return _Script(turns, [], [], seg_ids)
 
 
 def _anchor(coverage: Tensor, side: int, prompted: int | None) -> tuple[int, Tensor]:
@@ -209,12 +202,7 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
     prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
     turns = [tokens.Turn(marked, turn.answer)]
-    return _Script(turns, prompts, list(order), list(turn.target_ids), [_is_refusal(turn, len(sample.clip.frames))])
-
-
-def _is_refusal(turn: DrawnTurn, num_frames: int) -> bool:
-    """Whether an answer says that what was asked for is not there."""
-    return turn.answer == response(count=0, num_frames=num_frames)
+    return _Script(turns, prompts, list(order), list(turn.target_ids))
 
 
 def _to_prompt(prompt: DrawnPrompt) -> VisualPrompt:

@@ -14,18 +14,6 @@ from unipixel.train.recipe import LoraRecipe
 _LORA_SUFFIXES = ("q_proj", "k_proj", "v_proj", "o_proj", "attn.qkv", "attn.proj")
 _REFERENCE = ("prompt_encoder.ref_proj", "prompt_encoder.tem_emb", "prompt_encoder.tem_proj")
 _PARTS: dict[str, tuple[str, ...]] = {
-    "eyes": ("model.visual",),
-    "words": ("model.language_model", "lm_head"),
-    # What is seen was learned before; these learn to speak of it. The merger's norm stays too: clips are encoded once.
-    "pretrain": (
-        "model.visual.merger.mlp",
-        "model.language_model",
-        "lm_head",
-        "prompt_encoder",
-        "msk_proj",
-        "seg_head",
-    ),
-    "masks": ("seg_head", "sam2.sam_mask_decoder"),
     "stage1": _REFERENCE,
     "stage2": ("seg_head",),
     "stage3": (
@@ -66,7 +54,7 @@ def select_parts(model: UniPixel, stage: str, lora: LoraRecipe | None = None) ->
 
     Args:
         model: Changed in place.
-        stage: `eyes`, `words`, `pretrain`, `masks`, `stage1`, `stage2`, `stage3` or `tune`.
+        stage: `stage1`, `stage2`, `stage3` or `tune`.
         lora: Low-rank updates, where the stage has them.
 
     Returns:

@@ -20,7 +20,7 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the parts of the loss of masks, and of what helps a model that starts from nothing.
+    """Weights of the parts of the loss.
 
     Attributes:
         focal: Focal loss of the best candidate.
@@ -33,10 +33,6 @@ class LossWeights:
         text: Mean cross-entropy of the tokens of answers.
         stride: Pixels along each side of a target that are scored as one; scoring is a third of the time of a
             small segmenter.
-        place: Distance of the language model's mask tokens from those that say place and looks of the object, see
-            `unipixel.train.segmentation.object_tokens`.
-        sight: What is asked of every visual token, see `unipixel.train.sight`.
-        links: Where a text is looked up in itself, see `unipixel.train.links`.
     """
 
     focal: float = 100.0
@@ -46,12 +42,9 @@ class LossWeights:
     others: float = 0.0
     text: float = 1.0
     stride: int = 1
-    place: float = 0.0
-    sight: float = 0.0
-    links: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score", "text", "place", "sight", "links"):
+        for name in ("focal", "dice", "iou", "score", "text"):
             if getattr(self, name) < 0:
                 raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.others <= 1:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from unipixel.train.losses import LossWeights
 
-Stage = Literal["segmenter", "eyes", "words", "pretrain", "masks", "stage1", "stage2", "stage3", "tune"]
+Stage = Literal["segmenter", "stage1", "stage2", "stage3", "tune"]
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["cosine", "linear", "constant"]
 Anchor = Literal["first", "visible"]
@@ -32,8 +32,6 @@ class ModelRecipe:
         image_size: Side of the segmenter's input in pixels; None is that of the start.
         keeps_prompts: Whether a segmenter's prompt encoder stays as it is: language models were taught to write as it
             does.
-        is_memory_seen: Whether memory tokens begin as the mean of the visual tokens of their object, as where a
-            training starts from Qwen2.5-VL: their projector takes the merger's weights.
     """
 
     sizes: str | None = None
@@ -44,7 +42,6 @@ class ModelRecipe:
     segmenter: str | None = None
     image_size: int | None = None
     keeps_prompts: bool = False
-    is_memory_seen: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "start", "qwen") if getattr(self, name) is not None]
@@ -70,10 +67,6 @@ class DataRecipe:
         anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: where a session
             would start, on the prompted frame or the first that shows the object, in either direction.
         single_share: Share of the batches in which only the first frame of each mask is trained.
-        window: Micro batches of a task that are drawn together and dealt out by length, so that little is padded.
-            Every process draws them all.
-        pool: Drawn clips that are seen once by the vision transformer, which a stage then leaves as it is, and asked
-            about again and again; 0 draws a clip for each sample.
         max_broken_share: Share of broken samples at which training stops.
     """
 
@@ -87,8 +80,6 @@ class DataRecipe:
     max_turns: int = 1
     anchor: Anchor = "first"
     single_share: float = 0.0
-    window: int = 1
-    pool: int = 0
     max_broken_share: float = 0.01
 
     def __post_init__(self) -> None:
@@ -100,11 +91,9 @@ class DataRecipe:
             raise ValueError("[data] shares add up to nothing")
         if self.num_mask_frames < 0:
             raise ValueError(f"[data] num_mask_frames must not be negative, got {self.num_mask_frames}")
-        for name in ("num_frames", "render_size", "max_objects", "max_turns", "window"):
+        for name in ("num_frames", "render_size", "max_objects", "max_turns"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[data] {name} must be at least 1, got {getattr(self, name)}")
-        if self.pool < 0:
-            raise ValueError(f"[data] pool must not be negative, got {self.pool}")
         for name in ("single_share", "max_broken_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")

@@ -17,7 +17,7 @@ from unipixel.train.start import load_start
 from unipixel.train.trainer import LOG_FILE
 
 LOGS_FILE = "training_log.json"
-_FIGURES = ("loss", "text", "iou", "dice", "looks", "place", "pointing", "attention", "naming", "anchoring")
+_FIGURES = ("loss", "text", "iou", "dice")
 _LINES = 40
 
 
@@ -39,7 +39,7 @@ def release(model: str, out: Path, *, segmenter: str | None, image_size: int | N
         ValueError: The parts do not fit together.
     """
     recipe = Recipe(
-        stage="pretrain",
+        stage="stage3",
         output=str(out),
         model=ModelRecipe(start=model, segmenter=segmenter, image_size=image_size),
         data=DataRecipe(tasks={"none": 1.0}),

@@ -27,7 +27,7 @@ def save_result(
 ) -> None:
     """Write what a stage has trained (spec 2.7).
 
-    Stages 1 and 2 and the eyes leave partial weights, the others a whole model; low-rank updates are written by
+    Stages 1 and 2 leave partial weights, the others a whole model; low-rank updates are written by
     themselves first, then merged.
 
     Args:
@@ -41,7 +41,7 @@ def save_result(
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.stage in ("eyes", "stage1", "stage2"):
+    if recipe.stage in ("stage1", "stage2"):
         save_partial(model, folder)
         processor.save_pretrained(folder)
         return

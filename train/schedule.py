@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Mapping
 
 import numpy as np
-
-_Item = TypeVar("_Item")
 
 
 class GroupSchedule:
@@ -57,44 +54,3 @@ class GroupSchedule:
             raise IndexError(f"sample {index} of a run of {len(self)}")
         number, offset = divmod(index, self._batch_size)
         return self._names[self._groups[number]], int(self._earlier[number]) * self._batch_size + offset
-
-
-class LengthWindows(Generic[_Item]):
-    """Deals samples out so that those of a batch are of about the same length, and little of it is padding.
-
-    Batches of one group are drawn together, sorted by length, and taken in a random order. Every process draws the
-    whole window, the same after a restart.
-    """
-
-    def __init__(
-        self, draw: Callable[[str, int], _Item], length: Callable[[_Item], int], *, batch_size: int, num_batches: int
-    ) -> None:
-        """Prepare to deal.
-
-        Args:
-            draw: Returns sample `number` of a group.
-            length: Length of a sample.
-            batch_size: Samples of a round over all processes.
-            num_batches: Rounds of a group that are drawn together; 1 deals samples out as they come.
-
-        Raises:
-            ValueError: A number is below 1.
-        """
-        if batch_size < 1 or num_batches < 1:
-            raise ValueError(f"batch_size and num_batches must be at least 1, got {batch_size} and {num_batches}")
-        self._draw, self._length = draw, length
-        self._batch_size, self._num_batches = batch_size, num_batches
-        self._windows: dict[str, tuple[int, list[_Item]]] = {}
-
-    def item(self, group: str, number: int) -> _Item:
-        """Return the sample that is dealt out as number `number` of a group."""
-        size = self._batch_size * self._num_batches
-        if self._num_batches == 1:
-            return self._draw(group, number)
-        turn, place = divmod(number, size)
-        if group not in self._windows or self._windows[group][0] != turn:
-            items = sorted((self._draw(group, turn * size + offset) for offset in range(size)), key=self._length)
-            self._windows[group] = (turn, items)
-        batch, offset = divmod(place, self._batch_size)
-        taken = np.random.default_rng([turn, self._num_batches]).permutation(self._num_batches)[batch]
-        return self._windows[group][1][int(taken) * self._batch_size + offset]

@@ -15,8 +15,7 @@ from unipixel.tracking.segmentation import FrameFeatures, Segmentation, SegmentP
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
 from unipixel.train.rollout import AnchorPrompts, roll_out, select_frames
-from unipixel.train.sight import LOOK_SIZES, STILL_PLACES, Sight
-from unipixel.train.sight_heads import SightHead
+from unipixel.train.sight import LOOK_SIZES
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
 
@@ -34,7 +33,6 @@ class TrackBatch:
         places: (b, K, 2, 2) boxes each of them may have, corners x, y in pixels.
         looks: (b, A) numbers of the words for their looks, 0 where nothing is said.
         num_frames: What the pointers' time is scaled by; None as for a stream.
-        sights: What is where on each frame, a quarter of SAM's input to a side; empty where it is not asked for.
         first_step: Place in the tracks from which on masks are learned from; before it objects are only followed.
     """
 
@@ -46,7 +44,6 @@ class TrackBatch:
     places: Tensor
     looks: Tensor
     num_frames: int | None = None
-    sights: tuple[Sight, ...] = ()
     first_step: int = 0
 
     def to(self, device: torch.device) -> TrackBatch:
@@ -111,9 +108,6 @@ class SegmenterObjective(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.weights = weights or LossWeights()
-        width = segmenter.config.embed_dim
-        widths = width + width // 4 + width // 8
-        self.sight = SightHead(widths, num_places=STILL_PLACES) if self.weights.sight else None
 
     def forward(self, batch: TrackBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts and the mean IoU of present objects."""
@@ -131,9 +125,6 @@ class SegmenterObjective(nn.Module):
             if not step.is_given and step.step >= batch.first_step:
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
         figures = tally.means()
-        if self.sight is not None and batch.sights:
-            seen = self.sight(_at_every_place(features), batch.sights)
-            figures = {**figures, **seen, "loss": figures["loss"] + self.weights.sight * seen["sight"]}
         return {name: value if name == "loss" else value.detach() for name, value in figures.items()}
 
     def _encode(self, batch: TrackBatch) -> FrameFeatures:
@@ -148,14 +139,6 @@ class SegmenterObjective(nn.Module):
         places = torch.cat([(~is_learned).nonzero(), is_learned.nonzero()]).flatten().argsort()
         fine, finer = (torch.cat(level) for level in zip(before.high_res, learned.high_res, strict=True))
         return select_frames(FrameFeatures(torch.cat([before.embedding, learned.embedding]), (fine, finer)), places)
-
-
-def _at_every_place(features: FrameFeatures) -> Tensor:
-    """Channels of all three levels at each place of the finest, (F * S/4 * S/4, D)."""
-    fine = features.high_res[0]
-    coarser = (features.high_res[1], features.embedding)
-    maps = [nn.functional.interpolate(level, fine.shape[-2:], mode="bilinear") for level in coarser]
-    return torch.cat([fine, *maps], dim=1).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 class MaskTally:

@@ -1,7 +1,5 @@
 """What is where in a clip, said of every place that a model sees: what is there, and how it moves.
 
-A model that starts from nothing is asked for it, see `unipixel.train.sight_heads`.
-
 Shape letters: N cells of a clip (frames or frame pairs t, rows, columns, in raster order), A attributes, P places,
 O objects, H, W frame size.
 """
@@ -30,10 +28,6 @@ STILL_PLACES = 6
 MOVING_PLACES = 11
 # A cell belongs to an object that covers this much of it, and to none where nothing covers anything of it.
 _LEAST_COVER = 0.15
-# Parts of a cell and of an object's box along each side.
-_CELL_PARTS, _OUTLINE_PARTS = 4, 8
-# Places of `Sight.outlines`: the way to the middle with width and height, then the parts.
-NUM_WAYS, NUM_PARTS = 4, _CELL_PARTS**2 + _OUTLINE_PARTS**2
 
 
 @dataclass(frozen=True)
@@ -71,10 +65,6 @@ class Sight:
         anchored: (G, N) the same on the pair of frames alone on which the object's mask is asked for.
         named: (G, A) the looks of these objects.
         held: What stands behind each `<|mem|>` or `<|ref|>` about the clip, in the order of the text.
-        outlines: (N, 84) what is there relative to the cell: the way to its middle, its width and height, as shares
-            of the frame; its share of each of 4 x 4 parts of the cell, row by row; its silhouette, its share of
-            each of 8 x 8 parts of its own box. NaN where there is no object; (N, 0) where it was not asked for.
-        absent: By answer about the clip, in the order of the text, whether it says that there is no such object.
     """
 
     looks: Tensor
@@ -83,8 +73,6 @@ class Sight:
     anchored: Tensor
     named: Tensor
     held: Held
-    outlines: Tensor
-    absent: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,20 +92,17 @@ class ClipSight:
     words: Tensor | None
 
 
-def look_at(sample: Sample, layout: ClipLayout, *, has_outlines: bool = False) -> ClipSight:
+def look_at(sample: Sample, layout: ClipLayout) -> ClipSight:
     """Describe a clip on the grid of the language model's tokens.
 
     Args:
         sample: The clip, with its scene where it is of the drawn world.
         layout: How the model sees the clip.
-        has_outlines: Whether to describe the outline of what is in each cell.
     """
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
     words = look_numbers(sample)
     sight = see(masks, words, grid=(rows, columns))
-    if has_outlines:
-        sight = replace(sight, outlines=_outlines(masks, (rows, columns)))
     covers = nn.functional.adaptive_avg_pool2d(masks, (rows, columns))
     return ClipSight(sight, covers, _places_of(masks), words)
 
@@ -129,7 +114,6 @@ def see_clip(
     named: Sequence[tuple[int, int]] = (),
     memories: Sequence[MemoryInjection] = (),
     referred: Sequence[tuple[int, int]] = (),
-    absent: Sequence[bool] = (),
 ) -> Sight:
     """Describe a clip and what a conversation says about it.
 
@@ -139,14 +123,13 @@ def see_clip(
         named: Object and frame of each mask in the text, in its order; frames are places, see `ClipLayout.place`.
         memories: What the conversation remembers, in the order of the text.
         referred: Object and frame of each point or box in the text, in its order; not together with memories.
-        absent: By answer, in the order of the text, whether it says that there is no such object.
 
     Raises:
         ValueError: Memories and references are given.
     """
     if memories and referred:
         raise ValueError(f"{len(memories)} memories and {len(referred)} references are given: give one of them")
-    sight, words = replace(clip.sight, absent=tuple(absent)), clip.words
+    sight, words = clip.sight, clip.words
     if words is None:
         return sight
     if memories:
@@ -220,7 +203,6 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     cover = nn.functional.adaptive_avg_pool2d(masks, grid)  # (O, t, rows, columns)
     most, owner = cover.max(dim=0)
     is_object = (most >= _LEAST_COVER)[..., None]
-    nothing = torch.empty(t * rows * columns, 0)
     named = words[owner] if words is not None else torch.full((t, rows, columns, len(_WORDS)), -1)
     looks = torch.where(is_object, named, torch.where(most > 0, -1, 0)[..., None])
     places = _places_of(masks)[owner, torch.arange(t)[:, None, None]]
@@ -230,30 +212,7 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     places[..., 0], places[..., 1], places[..., -1] = column, row, time
     count = t * rows * columns
     none, no_words = torch.empty(0, count), torch.empty(0, len(_WORDS), dtype=torch.long)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(count), nothing)
-
-
-def _outlines(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Outlines (N, 84) of what is in each cell of objects' masks (O, t, H, W), see `Sight`."""
-    (num_objects, t), (rows, columns) = masks.shape[:2], grid
-    most, owner = nn.functional.adaptive_avg_pool2d(masks, grid).max(dim=0)
-    time = torch.arange(t)[:, None, None]
-    parts = nn.functional.adaptive_avg_pool2d(masks, (rows * _CELL_PARTS, columns * _CELL_PARTS))
-    parts = parts.view(num_objects, t, rows, _CELL_PARTS, columns, _CELL_PARTS).transpose(3, 4).flatten(4)
-    inside = parts[owner, time, torch.arange(rows)[None, :, None], torch.arange(columns)[None, None]]
-    places = _places_of(masks)[owner, time]
-    axes = torch.meshgrid(_axis(rows), _axis(columns), indexing="ij")
-    cells = torch.stack([axes[1] * (1 - 1 / columns), axes[0] * (1 - 1 / rows)], dim=-1)
-    silhouettes = torch.zeros(num_objects, t, _OUTLINE_PARTS**2)
-    for row in range(num_objects):
-        for pair in range(t):
-            ys, xs = masks[row, pair].nonzero(as_tuple=True)
-            if len(ys):
-                box = masks[row, pair, ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-                silhouettes[row, pair] = nn.functional.adaptive_avg_pool2d(box[None], _OUTLINE_PARTS).flatten()
-    way = (places[..., 2:4] - cells) / 2
-    outlines = torch.cat([way, places[..., 4:6], inside, silhouettes[owner, time]], dim=-1)
-    return torch.where((most >= _LEAST_COVER)[..., None], outlines, float("nan")).flatten(0, 2)
+    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(count))
 
 
 def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:

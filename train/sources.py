@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from unipixel.train.collate import BrokenExample
 from unipixel.train.datasets.world import Sample
 from unipixel.train.examples import Example, ExampleBuilder
-from unipixel.train.schedule import GroupSchedule, LengthWindows
+from unipixel.train.schedule import GroupSchedule
 
 
 class SampleSource(Protocol):
@@ -45,17 +45,15 @@ def built(source: SampleSource, builder: ExampleBuilder) -> Draw:
 class ExampleDataset(Dataset):
     """The examples of a run."""
 
-    def __init__(self, schedule: GroupSchedule, draw: Draw, *, batch_size: int, window: int) -> None:
+    def __init__(self, schedule: GroupSchedule, draw: Draw) -> None:
         """Describe a run.
 
         Args:
             schedule: Order of the groups.
             draw: Where examples come from.
-            batch_size: Samples of a round over all processes.
-            window: Rounds of a group that are dealt out by length, see `LengthWindows`.
         """
         self._schedule = schedule
-        self._windows = LengthWindows(draw, _length, batch_size=batch_size, num_batches=window)
+        self._draw = draw
 
     def __len__(self) -> int:
         """Samples of the run."""
@@ -63,8 +61,4 @@ class ExampleDataset(Dataset):
 
     def __getitem__(self, index: int) -> Example | BrokenExample:
         """Return example `index`, or what is wrong with it."""
-        return self._windows.item(*self._schedule.place(index))
-
-
-def _length(example: Example | BrokenExample) -> int:
-    return 0 if isinstance(example, BrokenExample) else example.encoded.inputs.input_ids.shape[1]
+        return self._draw(*self._schedule.place(index))

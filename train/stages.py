@@ -12,22 +12,18 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from unipixel.model import UniPixel
 from unipixel.processor import Processor
 from unipixel.train import tracks
 from unipixel.train.collate import ExampleCollator, MaskPlan
 from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import ExampleBuilder
-from unipixel.train.heads import load_heads, save_heads
 from unipixel.train.lora import select_parts
-from unipixel.train.objective import EyesObjective, UniPixelObjective
-from unipixel.train.pool import ClipPool, PoolSettings, frozen_eyes
+from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe import Recipe
 from unipixel.train.results import save_result, save_segmenter
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.sources import ExampleDataset, SampleSource, built
 from unipixel.train.start import load_segmenter, load_start
-from unipixel.train.words import PhraseCollator, WordDataset, WordsObjective
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,7 @@ def prepare(recipe: Recipe) -> Job:
         OSError: Weights or data cannot be read.
     """
     torch.manual_seed(recipe.seed)
-    special = {"segmenter": _prepare_segmenter, "words": _prepare_words}
-    return special.get(recipe.stage, _prepare_model)(recipe)
+    return _prepare_segmenter(recipe) if recipe.stage == "segmenter" else _prepare_model(recipe)
 
 
 def _prepare_segmenter(recipe: Recipe) -> Job:
@@ -70,27 +65,9 @@ def _prepare_segmenter(recipe: Recipe) -> Job:
         render_size=recipe.data.render_size,
         max_objects=recipe.data.max_objects,
         seed=recipe.seed * 1_000_000,
-        has_sight=recipe.losses.sight > 0,
     )
     dataset = tracks.TrackDataset(_schedule(recipe), settings)
     return Job(objective, dataset, tracks.collate_tracks, lambda folder: save_segmenter(objective, folder))
-
-
-def _prepare_words(recipe: Recipe) -> Job:
-    """The language model's own training, on phrases and tales."""
-    model, processor = load_start(recipe)
-    select_parts(model, recipe.stage)
-    dataset = WordDataset(
-        _schedule(recipe), seed=recipe.seed, max_turns=recipe.data.max_turns,
-        batch_size=_round_size(recipe), window=recipe.data.window,
-    )  # fmt: skip
-    objective = WordsObjective(model)
-
-    def save(folder: Path) -> None:
-        save_result(recipe, model, processor, folder)
-        save_heads(objective, folder)
-
-    return Job(objective, dataset, PhraseCollator(processor), save)
 
 
 def _prepare_model(recipe: Recipe) -> Job:
@@ -101,43 +78,15 @@ def _prepare_model(recipe: Recipe) -> Job:
             # The name changes with transformers 5's releases.
             enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
-    is_eyes = recipe.stage == "eyes"
-    objective = EyesObjective(model) if is_eyes else UniPixelObjective(model, weights=recipe.losses)
-    if isinstance(objective, UniPixelObjective) and recipe.model.start is not None:
-        load_heads(objective, Path(recipe.model.start))
-
-    def save(folder: Path) -> None:
-        save_result(recipe, model, processor, folder, lora=lora)
-        if isinstance(objective, UniPixelObjective):
-            save_heads(objective, folder)
-
-    has_sight = is_eyes or recipe.losses.sight > 0
     plan = _mask_plan(recipe)
-    builder = ExampleBuilder(
-        processor, max_tokens=recipe.data.max_tokens, has_masks=plan is not None, has_sight=has_sight,
-        has_outlines=is_eyes,
-    )  # fmt: skip
-    draw = _pool(recipe, model, builder).draw if recipe.data.pool else built(_source(recipe), builder)
-    dataset = ExampleDataset(_schedule(recipe), draw, batch_size=_round_size(recipe), window=recipe.data.window)
+    builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_masks=plan is not None)
     return Job(
-        objective,
-        dataset,
-        ExampleCollator(processor, plan, has_links=recipe.losses.links > 0),
-        save,
+        UniPixelObjective(model, weights=recipe.losses),
+        ExampleDataset(_schedule(recipe), built(_source(recipe), builder)),
+        ExampleCollator(processor, plan),
+        lambda folder: save_result(recipe, model, processor, folder, lora=lora),
         _validation(recipe, model, processor),
     )
-
-
-def _pool(recipe: Recipe, model: UniPixel, builder: ExampleBuilder) -> ClipPool:
-    data = recipe.data
-    if recipe.stage != "pretrain" or data.num_mask_frames or data.path is not None or recipe.loop.num_workers:
-        raise ValueError(
-            "a pool of clips is for the stage pretrain on drawn clips without masks, in the training process: "
-            f"stage {recipe.stage}, num_mask_frames {data.num_mask_frames}, path {data.path}, "
-            f"num_workers {recipe.loop.num_workers} were given"
-        )
-    settings = PoolSettings(data.pool, recipe.seed * 1_000_000_000, data.num_frames, data.render_size, data.max_turns)
-    return ClipPool(builder, frozen_eyes(model), settings)
 
 
 def _source(recipe: Recipe) -> SampleSource:
@@ -156,7 +105,7 @@ def _source(recipe: Recipe) -> SampleSource:
 
 def _mask_plan(recipe: Recipe) -> MaskPlan | None:
     data = recipe.data
-    if recipe.stage in ("eyes", "stage1") or not data.num_mask_frames:
+    if recipe.stage == "stage1" or not data.num_mask_frames:
         return None
     return MaskPlan(data.num_mask_frames, data.max_objects, data.anchor, data.single_share)
 

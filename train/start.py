@@ -59,8 +59,6 @@ def load_start(recipe: Recipe) -> tuple[UniPixel, Processor]:
         model.sam2.load_state_dict(_segmenter_state(given.segmenter))
     for folder in given.partial:
         load_partial(model, Path(folder) / PARTIAL_FILE)
-    if given.is_memory_seen:
-        model.msk_proj.load_state_dict(model.model.visual.merger.mlp.state_dict())
     return model.train(), processor
 
 

@@ -22,7 +22,7 @@ from unipixel.train.losses import label_masks
 from unipixel.train.rollout import AnchorPrompts
 from unipixel.train.schedule import GroupSchedule
 from unipixel.train.segmentation import TrackBatch
-from unipixel.train.sight import LOOK_SIZES, Sight, look_numbers, see
+from unipixel.train.sight import LOOK_SIZES, look_numbers
 
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
@@ -66,7 +66,6 @@ class TrackSettings:
         render_size: Shorter side of drawn frames in pixels.
         max_objects: Objects of a clip that are used.
         seed: First seed of the drawn clips.
-        has_sight: Whether to say what is where on each frame.
     """
 
     image_size: int
@@ -74,7 +73,6 @@ class TrackSettings:
     render_size: int
     max_objects: int = 4
     seed: int = 0
-    has_sight: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,6 @@ class Track:
         kinds: By object `point`, `box`, `mask`, or `place`, tokens as the language model would write them.
         coords: By object (P, 2) in pixels of the square frame, for a place (K, 2, 2), or None for a mask.
         looks: By object (A,) numbers of words that a place comes with.
-        sight: What is where, see `TrackBatch`; None where it is not asked for.
         num_learned: How many of the last frames masks are learned from.
     """
 
@@ -96,7 +93,6 @@ class Track:
     kinds: tuple[str, ...]
     coords: tuple[Tensor | None, ...]
     looks: tuple[Tensor, ...]
-    sight: Sight | None = None
     num_learned: int = 1
 
 
@@ -194,11 +190,8 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
             looks = [*looks, _NO_LOOK]
             labels = torch.cat([labels, torch.zeros(1, length, side, side, dtype=torch.bool)])
     pictures = torch.stack([normalise_frame(frame, image_size=side) for frame in frames])
-    sight = None
-    if settings.has_sight:
-        sight = see(torch.from_numpy(masks).float(), words, grid=(side // 4, side // 4))
     num_learned = min(length, settings.num_frames)
-    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(looks), sight, num_learned)
+    return Track(pictures, labels, tuple(kinds), tuple(coords), tuple(looks), num_learned)
 
 
 def _vary(
@@ -310,7 +303,6 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
         looks=torch.stack([looks[row] for row in rows["place"]]) if rows["place"] else _NO_LOOK.expand(0, -1),
         # Half of the clips are followed as a finite clip, half as a stream of unknown length.
         num_frames=length if int(labels.sum()) % 2 else None,
-        sights=tuple(track.sight for track in tracks if track.sight is not None),
         first_step=length - tracks[0].num_learned,
     )
     return {"batch": batch}

@@ -15,7 +15,7 @@ from unipixel.train.datasets.world import generate
 from unipixel.train.drawn import DrawnClips
 from unipixel.train.examples import Example, ExampleBuilder
 from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.schedule import GroupSchedule, LengthWindows
+from unipixel.train.schedule import GroupSchedule
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +40,6 @@ def test_schedule_batches_hold_one_group_and_samples_come_once() -> None:
 def test_schedule_of_a_longer_run_is_the_same_at_each_call() -> None:
     one, other = (GroupSchedule({"a": 1.0, "b": 1.0}, num_rounds=9, batch_size=2, seed=5) for _ in range(2))
     assert [one.place(index) for index in range(18)] == [other.place(index) for index in range(18)]
-
-
-def test_windows_deal_every_sample_out_once_and_by_length() -> None:
-    def draw(group: str, number: int) -> str:
-        return group + "x" * (number * 7919 % 97)
-
-    windows, again = (LengthWindows(draw, len, batch_size=4, num_batches=8) for _ in range(2))
-    dealt = [windows.item("a", number) for number in range(64)]
-    assert sorted(dealt) == sorted(draw("a", number) for number in range(64))
-    assert [again.item("a", number) for number in (40, 3)] == [dealt[40], dealt[3]]
-    spreads = [max(map(len, batch)) - min(map(len, batch)) for batch in (dealt[i : i + 4] for i in range(0, 64, 4))]
-    assert max(spreads) < 30
-    lengths = [len(dealt[start]) for start in range(0, 32, 4)]
-    assert lengths != sorted(lengths)
 
 
 def test_build_segmentation_sample_supervises_answers_and_holds_a_mask_per_seg(processor: Processor) -> None:
@@ -84,23 +70,6 @@ def test_build_conversation_injects_objects_after_they_were_found(processor: Pro
         text = ExampleBuilder(processor).build(sample, seed=0).encoded.texts[0]
         assert text.index("<|seg|>") < text.index("<|mem|>")
         assert text.count("highlighted regions are updated") <= len(sample.turns) - 1
-
-
-def test_absent_are_the_answers_that_find_nothing_and_no_others(processor: Processor) -> None:
-    builder = ExampleBuilder(processor, has_sight=True)
-    clips = DrawnClips(seed=3, num_frames=6, render_size=64, max_turns=4)
-    told = []
-    for group in ("segment/motion", "pixelqa/mask", "naming"):
-        for number in range(12):
-            sample = clips.draw(group, number)
-            sight = builder.build(sample, seed=1).sight
-            assert sight is not None
-            told += list(zip(sample.turns, sight.absent, strict=False))
-    # A question how something moves has no mask in its answer either.
-    assert any(turn.kind == "motion" and not turn.target_ids and not absent for turn, absent in told)
-    assert any(absent for _, absent in told)
-    for turn, absent in told:
-        assert absent == turn.answer.startswith("There is no such object")
 
 
 def test_build_too_long_sample_is_refused(processor: Processor) -> None:
@@ -134,21 +103,6 @@ def test_anchors_are_the_prompted_frame_or_the_first_that_shows_the_object(proce
         for masks, anchor in zip(example.masks, example.anchors, strict=True):
             assert masks[anchor].any()
             assert not masks[:anchor].any()
-
-
-def test_collator_places_are_the_boxes_of_the_masks(processor: Processor) -> None:
-    examples = [drawn(processor, "segment/attribute", number, max_turns=3) for number in range(3)]
-    places = ExampleCollator(processor, None)(examples)["batch"].places
-    masks = [
-        masks[anchor] for example in examples for masks, anchor in zip(example.masks, example.anchors, strict=True)
-    ]
-    assert len(places) == len(masks) > 0
-    for (start, end), mask in zip(places.int().tolist(), masks, strict=True):
-        inside = torch.zeros_like(mask)
-        inside[start[1] : end[1], start[0] : end[0]] = True
-        assert not (mask & ~inside).any()
-        assert mask[start[1]].any()
-        assert mask[:, end[0] - 1].any()
 
 
 def test_collator_labels_are_the_masks_of_the_tracks_frames(processor: Processor) -> None:

@@ -53,7 +53,7 @@ def test_load_recipe_overrides_are_typed() -> None:
 )
 def test_load_recipe_wrong_override_is_named(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_recipe("nano/pretrain", [override])
+        load_recipe("nano/stage2", [override])
 
 
 def test_load_recipe_unknown_name_lists_the_bundled_ones() -> None:

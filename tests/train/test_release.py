@@ -38,7 +38,7 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
 
 
 def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
-    model, processor = load_start(load_recipe("nano/words", [f"output={tmp_path}", "model={sizes='sizes.toml'}"]))
+    model, processor = load_start(load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"]))
     model.save_pretrained(tmp_path / "saved")
     assert UniPixel.from_pretrained(tmp_path / "saved").config.eos_token_ids == (processor.tokenizer.eos_token_id,)
 

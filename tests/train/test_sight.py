@@ -13,9 +13,7 @@ from unipixel.tokens import load_tokenizer
 from unipixel.train.datasets.world import generate
 from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from unipixel.train.examples import ExampleBuilder
-from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.sight import Held, Sight, look_at, see_clip
-from unipixel.train.sight_heads import SightHead, asked_states, attention_loss
+from unipixel.train.sight import look_at, see_clip
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:
@@ -49,16 +47,6 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
             assert looks[:, 0, 0].eq(0).all()
             assert places[:, 0, 0, 2:10].isnan().all()
     assert num_checked > 10
-
-
-def test_background_alone_is_no_object_and_its_loss_is_finite() -> None:
-    sight = Sight(
-        torch.zeros(4, 3, dtype=torch.long), torch.full((4, 11), torch.nan), torch.empty(0, 4), torch.empty(0, 4),
-        torch.empty(0, 3), Held.nothing(4), torch.empty(4, 0),
-    )  # fmt: skip
-    sight.places[:, :2] = 0
-    figures = SightHead(8, num_places=11)(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), [sight])
-    assert all(value.isfinite() for value in figures.values())
 
 
 def test_every_memory_token_is_told_its_own_object() -> None:
@@ -139,70 +127,3 @@ def test_every_reference_is_told_the_object_it_points_at() -> None:
             seen = cover.view(2, -1).any(dim=1)
             assert seen.tolist() == [pair == reference.frame // 2 for pair in range(2)]
     assert num_checked > 3
-
-
-def test_outlines_are_the_objects_own_mask_in_its_own_box() -> None:
-    processor = Processor(byte_config(), load_tokenizer())
-    num_checked = 0
-    for seed in range(4):
-        sample = generate(seed, split="train", task="track", render_size=224, num_frames=2)
-        layout = processor.clip(list(sample.clip.frames)).layout
-        sight = look_at(sample, layout, has_outlines=True).sight
-        rows, columns = layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
-        height, width = sample.clip.frames.shape[1:3]
-        shares = sample.clip.masks[:, :2].mean(axis=1)
-        is_alone = (shares > 0).sum(axis=0) <= 1
-        for row in range(rows):
-            for column in range(columns):
-                outline = sight.outlines.view(rows, columns, -1)[row, column].numpy()
-                top, left = row * height / rows, column * width / columns
-                cell = (slice(int(top), int(np.ceil(top + height / rows))),
-                        slice(int(left), int(np.ceil(left + width / columns))))  # fmt: skip
-                owners = [share for share in shares if share[cell].mean() > 0.3]
-                assert len(owners) == 0 or not np.isnan(outline).any()
-                if len(owners) != 1 or not is_alone[cell].all():
-                    continue
-                num_checked += 1
-                ys, xs = np.nonzero(owners[0])
-                way = [xs.mean() / width - (column + 0.5) / columns, ys.mean() / height - (row + 0.5) / rows]
-                np.testing.assert_allclose(outline[:2], way, atol=0.01)
-                np.testing.assert_allclose(outline[2:4], [np.ptp(xs) / width, np.ptp(ys) / height], atol=1e-4)
-                np.testing.assert_allclose(outline[4:20].mean(), owners[0][cell].mean(), atol=0.12)
-                box = owners[0][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-                np.testing.assert_allclose(outline[20:].mean(), box.mean(), atol=0.05)
-                corner = box[: len(box) // 8, : box.shape[1] // 8]
-                if corner.size and corner.max() == corner.min():
-                    np.testing.assert_allclose(outline[20], corner.mean(), atol=0.5)
-    assert num_checked > 20
-
-
-def test_an_answer_looks_for_its_objects_from_its_first_word() -> None:
-    # Two answers: tokens 2 to 5 name the first two masks at 3 and 5, tokens 8 and 9 the third at 8.
-    labels = torch.full((2, 11), IGNORED_LABEL)
-    labels[0, 2:6], labels[0, 8:10], labels[1, 4:7] = 1, 1, 1
-    is_named = torch.zeros(2, 11, dtype=torch.bool)
-    is_named[0, [2, 4, 7]] = True
-    asking, meant = asked_states(labels, is_named, [(False, False), (False,)])
-    assert asking[0].nonzero()[:, 0].tolist() == [1, 2, 4, 7]
-    assert meant == [[[0, 1], [0], [1], [2]], []]
-    assert not asking[1].any()
-
-
-def test_an_answer_that_finds_nothing_looks_behind_the_clip() -> None:
-    # Token 1 to 3 are the clip; the answer from token 5 on says that there is no such object.
-    labels = torch.full((1, 8), IGNORED_LABEL)
-    labels[0, 5:7] = 1
-    asking, meant = asked_states(labels, torch.zeros(1, 8, dtype=torch.bool), [(True,)])
-    assert asking[0].nonzero()[:, 0].tolist() == [4]
-    assert meant == [[[]]]
-    cells = torch.zeros(1, 8, dtype=torch.bool)
-    cells[0, 1:4] = True
-    keys = torch.zeros(1, 1, 8, 4)
-    keys[0, 0, 4, 0] = 40.0  # the token behind the clip
-    queries = torch.ones(1, 1, 8, 4)
-    losses = [
-        attention_loss(queries, given, asking=asking, cells=cells, covers=[torch.empty(0, 3)], meant=meant)
-        for given in (keys, torch.roll(keys, -1, dims=2))
-    ]
-    assert losses[0] < 1e-6
-    assert losses[1] > 10

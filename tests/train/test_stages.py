@@ -11,17 +11,13 @@ from tiny_training import tiny_checkpoint, tiny_recipe
 from unipixel.model import UniPixel
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
-from unipixel.train.datasets.world.samples import DrawnScene
-from unipixel.train.lora import lora_targets, select_parts
+from unipixel.train.lora import lora_targets
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.results import save_result
 from unipixel.train.rollout import roll_out
 from unipixel.train.segmentation import MaskTally, SegmenterObjective, object_tokens
 from unipixel.train.stages import Job, prepare
-from unipixel.train.start import load_start
 from unipixel.train.tracks import TrackSettings, collate_tracks, draw_track
-from unipixel.train.words import WordsObjective
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +108,7 @@ def test_gradient_checkpointing_gives_the_same_loss(checkpoint: Path, tmp_path: 
 
 def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> None:
     recipe = load_recipe(
-        "nano/segmenter_clips",
+        "nano/segmenter",
         [
             f"output={tmp_path}", "loop.max_steps=1", "loop.batch_size=2", "data.render_size=48",
             "model={sizes='sizes.toml', image_size=64}", "data.tasks={clip=1.0}",
@@ -129,7 +125,7 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
 
 
 def test_long_tracks_are_learned_from_their_last_frames() -> None:
-    objective = prepare(load_recipe("nano/boxes", ["output=unused", "model.image_size=64"])).objective
+    objective = prepare(load_recipe("nano/segmenter", ["output=unused", "model.image_size=64"])).objective
     assert isinstance(objective, SegmenterObjective)
     settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
     batch = collate_tracks([draw_track("follow", number, settings) for number in range(2)])["batch"]
@@ -147,7 +143,7 @@ def test_long_tracks_are_learned_from_their_last_frames() -> None:
 
 
 def test_tokens_of_a_known_box_are_those_of_sams_own_prompt_encoder() -> None:
-    segmenter = segmenter_of(prepare(load_recipe("nano/boxes", ["output=unused"])))
+    segmenter = segmenter_of(prepare(load_recipe("nano/segmenter", ["output=unused"])))
     corners = torch.tensor([[[10.0, 20.0], [50.0, 90.0]], [[0.0, 0.0], [128.0, 128.0]]])
     unsaid = torch.zeros(2, 3, dtype=torch.long)
     tokens, _ = segmenter.sam_prompt_encoder(points=None, boxes=corners.flatten(1), masks=None)
@@ -158,7 +154,7 @@ def test_tokens_of_a_known_box_are_those_of_sams_own_prompt_encoder() -> None:
 
 
 def test_words_add_to_tokens_what_does_not_depend_on_the_place() -> None:
-    segmenter = segmenter_of(prepare(load_recipe("nano/boxes", ["output=unused"])))
+    segmenter = segmenter_of(prepare(load_recipe("nano/segmenter", ["output=unused"])))
     boxes = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 100
     unsaid = object_tokens(segmenter, boxes, torch.zeros(2, 3, dtype=torch.long))
     added = [object_tokens(segmenter, boxes, torch.tensor([[0, colour, 0]] * 2)) - unsaid for colour in range(1, 11)]
@@ -169,9 +165,7 @@ def test_words_add_to_tokens_what_does_not_depend_on_the_place() -> None:
     torch.testing.assert_close(together.sum(dim=0), torch.zeros_like(together[0]), atol=1e-4, rtol=0)
 
 
-def test_first_stage_of_the_segmenter_is_prompted_by_boxes_alone() -> None:
-    recipe = load_recipe("nano/boxes", [])
-    assert set(recipe.data.tasks) == {"boxes"}
+def test_group_of_boxes_is_prompted_by_boxes_alone() -> None:
     track = draw_track("boxes", 3, TrackSettings(image_size=64, num_frames=2, render_size=64))
     assert set(track.kinds) == {"box"}
     boxes = [coords for coords in track.coords if coords is not None]
@@ -217,82 +211,10 @@ def test_places_are_told_surely_or_vaguely_around_the_object() -> None:
     assert max(vague) > 0.15
 
 
-def test_pretraining_learns_what_is_where_without_masks(tmp_path: Path) -> None:
-    recipe = load_recipe(
-        "nano/pretrain",
-        [
-            f"output={tmp_path}", "model={sizes='sizes.toml'}", "loop.batch_size=2", "data.render_size=64",
-            "data.num_frames=4", "data.tasks={'segment/attribute'=1.0}",
-        ],
-    )  # fmt: skip
-    job = prepare(recipe)
-    figures = job.objective(**job.collate([job.dataset[0], job.dataset[1]]))
-    assert {"text", "place", "sight", "looks", "places"} < set(figures)
-    assert "dice" not in figures
-    figures["loss"].backward()
-    model = model_of(job)
-    for part in (model.model.visual, model.model.language_model, model.seg_head):
-        assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
-    assert all(parameter.grad is None for parameter in model.sam2.parameters())
-
-
-def test_clips_of_a_pool_are_seen_once_as_the_model_sees_them(tmp_path: Path) -> None:
-    recipe = load_recipe(
-        "nano/pretrain",
-        [
-            f"output={tmp_path}", "model={sizes='sizes.toml'}", "loop.batch_size=2", "data.render_size=64",
-            "data.num_frames=4", "data.tasks={'segment/attribute'=0.5, 'pixelqa/mask'=0.5}", "data.pool=2",
-            "data.window=1", "loop.num_workers=0", "loop.max_steps=8",
-        ],
-    )  # fmt: skip
-    job = prepare(recipe)
-    model = model_of(job)
-    examples = [job.dataset[index] for index in range(16)]
-    clips = {example.encoded.inputs.videos[0].pooling_rows.data_ptr() for example in examples}
-    assert len(clips) == 2
-    assert len({example.encoded.texts[0] for example in examples}) > 8
-    assert all(not example.encoded.inputs.videos[0].tokens.untyped_storage().nbytes() for example in examples)
-    scene = DrawnScene.draw(recipe.seed * 1_000_000_000, split="train", render_size=64, num_frames=4)
-    _, processor = load_start(recipe)
-    video = processor.clip(list(scene.frames)).video
-    with torch.no_grad():
-        (seen,) = model.encode_videos([video])
-        rows = [example.encoded.inputs.videos[0].pooling_rows.float() for example in examples]
-        assert any(own.shape == seen.pooling_rows.shape and torch.allclose(own, seen.pooling_rows, atol=1e-2)
-                   for own in rows)  # fmt: skip
-        torch.testing.assert_close(model.model.visual.merger.mlp(seen.pooling_rows), seen.tokens)
-    job.objective(**job.collate(examples[:2]))["loss"].backward()
-    assert model.model.visual.merger.mlp[0].weight.grad.any()
-
-
-def test_heads_of_a_stage_go_on_in_the_next(checkpoint: Path, tmp_path: Path) -> None:
-    first = prepare(tiny_recipe("words", checkpoint, tmp_path / "words"))
-    first.save(tmp_path / "final")
-    second = prepare(tiny_recipe("pretrain", tmp_path / "final", tmp_path / "next", "data.pool=0"))
-    assert isinstance(first.objective, WordsObjective)
-    assert isinstance(second.objective, UniPixelObjective)
-    assert second.objective.owners is not None
-    for one, other in zip(first.objective.owners.parameters(), second.objective.owners.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_eyes_leave_what_they_trained_for_another_start(checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("eyes", checkpoint, tmp_path / "eyes")
-    seeing, processor = load_start(recipe)
-    select_parts(seeing, recipe.stage)
-    with torch.no_grad():
-        for parameter in seeing.parameters():
-            parameter.add_(1.0)
-    save_result(recipe, seeing, processor, tmp_path / "seeing")
-    next_recipe = tiny_recipe("pretrain", checkpoint, tmp_path, f"model.partial=['{tmp_path}/seeing']")
-    model, before = load_start(next_recipe)[0], load_start(recipe)[0]
-    for name, tensor in model.state_dict().items():
-        source = seeing if name.startswith("model.visual.") else before
-        assert torch.equal(tensor, source.state_dict()[name]), name
-
-
 def test_a_segmenter_can_be_taken_from_a_whole_model() -> None:
-    recipe = load_recipe("nano/segmenter_large", ["model.segmenter=unipixel-nano"])
+    recipe = load_recipe(
+        "nano/segmenter", ["model.segmenter=unipixel-nano", "model.image_size=320", "model.keeps_prompts=true"]
+    )
     objective = prepare(recipe).objective
     assert isinstance(objective, SegmenterObjective)
     taken, whole = objective.segmenter, UniPixel.from_pretrained("unipixel-nano", dtype=torch.float32).sam2

@@ -22,7 +22,7 @@ from unipixel.train.start import load_start, look_where_it_was
 
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:
-    recipe = load_recipe("nano/words", [f"output={tmp_path}", "model={sizes='sizes.toml'}"])
+    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"])
     visual = load_start(recipe)[0].model.visual
     side, place = 18, (9, 7)
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -47,14 +47,6 @@ def test_patches_are_embedded_as_transformers_does_it() -> None:
         torch.testing.assert_close(embed(patches), Qwen2_5_VisionPatchEmbed.forward(embed, patches))
 
 
-def test_memory_can_begin_as_what_is_seen(tmp_path: Path) -> None:
-    recipe = load_recipe("nano/words", [f"output={tmp_path}", "model={sizes='sizes.toml', is_memory_seen=true}"])
-    model, _ = load_start(recipe)
-    rows = torch.randn(5, model.config.pooled_width, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(model.msk_proj(rows), model.model.visual.merger.mlp(rows))
-
-
 def test_attention_is_exact_while_products_are_rounded() -> None:
     query, key, value = torch.randn(3, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
     attend = nn.functional.scaled_dot_product_attention
@@ -70,7 +62,7 @@ def test_attention_is_exact_while_products_are_rounded() -> None:
 
 def test_training_in_bfloat16_attends_in_float32(tmp_path: Path) -> None:
     start = tiny_checkpoint(tmp_path / "start")
-    recipe = tiny_recipe("pretrain", start, tmp_path / "run", "loop.precision=bfloat16", "loop.optimizer=adamw",
+    recipe = tiny_recipe("stage2", start, tmp_path / "run", "loop.precision=bfloat16",
                          "data.tasks={'image:segment/attribute'=1.0}")  # fmt: skip
     job = prepare(recipe)
     kinds = set()

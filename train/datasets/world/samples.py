@@ -36,8 +36,6 @@ DEFAULT_MIXTURE: dict[str, float] = {
     "conversation": 0.08,
 }
 MAX_ATTEMPTS = 200
-# Shorter side, in pixels, of clips that are not drawn: what hides what is still seen.
-_IMAGINED_SIDE = 72
 
 
 @dataclass(frozen=True)
@@ -298,28 +296,6 @@ def generate(
         f"No clip for task {task!r} in {MAX_ATTEMPTS} draws ({num_frames=}, {render_size=}); "
         "motion and events need at least four frames."
     )
-
-
-def imagine(seed: int, *, split: Split, num_frames: int, most_objects: int) -> Facts:
-    """Work out what is true of a clip without drawing it.
-
-    Args:
-        seed: Not negative; the same arguments give the same facts.
-        split: Decides held-out combinations.
-        num_frames: Frames, evenly spaced over the clip.
-        most_objects: Scenes with more objects are passed over.
-
-    Raises:
-        ValueError: No such scene was found in `MAX_ATTEMPTS` draws.
-    """
-    rng = np.random.default_rng([SPLITS.index(split), seed, 17])
-    for _ in range(MAX_ATTEMPTS):
-        stage = _set_stage(
-            rng, split=split, render_size=_IMAGINED_SIDE, num_frames=num_frames, encounters=0.6, events=0.3
-        )
-        if stage is not None and stage.facts.num_objects <= most_objects:
-            return stage.facts
-    raise ValueError(f"no scene of at most {most_objects} objects in {MAX_ATTEMPTS} draws")
 
 
 @dataclass(frozen=True)
