@@ -52,11 +52,11 @@ def check_use() -> None:
     """Load the tokenizer, read the sample clip, follow an object in it, load the bundled models."""
     from unipixel import SegmenterConfig, UniPixel
     from unipixel.assets import sample_path
-    from unipixel.checkpoint import BUNDLED
-    from unipixel.tokens import load_tokenizer
+    from unipixel.checkpoints.loading import BUNDLED
+    from unipixel.processing.chat_template import load_tokenizer
     from unipixel.tracking.segmenter import Segmenter
     from unipixel.tracking.tracker import StreamingTracker
-    from unipixel.video import open_video
+    from unipixel.video.open import open_video
 
     tokenizer = load_tokenizer()
     text = "What is [1] doing?<|seg|>"

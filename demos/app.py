@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
-from unipixel.demos.api import Api
-from unipixel.demos.errors import UnknownVisitorError, VisitorError
-from unipixel.demos.gate import Gate
-from unipixel.demos.guard import GuardedBlocks
+from unipixel.demos.api.ask_api import Api
+from unipixel.demos.api.live_api import LiveApi
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.live_api import LiveApi
-from unipixel.demos.live_page import LivePage
-from unipixel.demos.live_store import LiveStore
-from unipixel.demos.page import AskPage
-from unipixel.demos.reception import Reception
-from unipixel.demos.render import error_html
-from unipixel.demos.routes import add_routes
-from unipixel.demos.sources import SourceRules
-from unipixel.demos.store import VisitorStore
-from unipixel.demos.widgets import panel, read_text, words
+from unipixel.demos.security.file_access import GuardedBlocks
+from unipixel.demos.security.network_sources import SourceRules
+from unipixel.demos.security.request_filter import Gate
+from unipixel.demos.security.upload_receiver import Reception
+from unipixel.demos.sessions.errors import UnknownVisitorError, VisitorError
+from unipixel.demos.sessions.live_store import LiveStore
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.web.ask_page import AskPage
+from unipixel.demos.web.live_page import LivePage
+from unipixel.demos.web.render import error_html
+from unipixel.demos.web.routes import add_routes
+from unipixel.demos.web.widgets import panel, read_text, words
 
 if TYPE_CHECKING:
-    from unipixel.model import UniPixel
-    from unipixel.processor import Processor
-    from unipixel.settings import SessionSettings
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
+    from unipixel.session.settings import SessionSettings
 
 _SWEEP_SECONDS = 30.0
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.memory.archive import BankState, ObjectState, read_state, write_state
 from unipixel.memory.injection import MAX_OBJECT_ID
-from unipixel.memory.masks import MAX_MASK_PIXELS
+from unipixel.memory.mask_track import Timeline
 from unipixel.memory.records import (
     MAX_FRAME_INDEX,
     FrameMemory,
@@ -24,7 +23,8 @@ from unipixel.memory.records import (
     Source,
     check_integer,
 )
-from unipixel.memory.timeline import Timeline
+from unipixel.memory.rle import MAX_MASK_PIXELS
+from unipixel.memory.storage import BankState, ObjectState, read_state, write_state
 
 
 @dataclass(frozen=True)

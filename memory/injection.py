@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import bool as torch_bool
 
-from unipixel.memory.masks import to_token_grid
+from unipixel.memory.rle import to_token_grid
 
 MEM = "<|mem|>"
 """Placeholder whose embedding becomes the pooled features of one object in one frame pair."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.memory.masks import check_rle, decode_rle, encode_rle
+from unipixel.memory.rle import check_rle, decode_rle, encode_rle
 
 Source = Literal["point", "box", "mask", "language"]
 PromptKind = Literal["point", "box", "mask"]

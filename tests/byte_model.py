@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import Qwen2_5_VLConfig
 
-from unipixel.config import UniPixelConfig
+from unipixel.model.config import UniPixelConfig
 from unipixel.tracking.config import SegmenterConfig
 
 

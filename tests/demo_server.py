@@ -12,10 +12,10 @@ import uvicorn
 
 from unipixel.demos.app import Demo, DemoSettings
 from unipixel.demos.limits import Limits
-from unipixel.generation import GenerationSettings
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.settings import SessionSettings
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.session.settings import SessionSettings
 
 SMALL_LIMITS = Limits(max_sessions=12, max_seconds=5, max_upload_megabytes=1, max_objects=6)
 # Random weights never write an end.

@@ -10,15 +10,15 @@ from byte_model import byte_config
 from parity.weights import tiny_model
 from tiny_checkpoint import write_clip
 
-from unipixel.demos.events import Event
 from unipixel.demos.limits import Limits
-from unipixel.demos.session import Visitor
-from unipixel.demos.store import VisitorStore
-from unipixel.generation import GenerationSettings
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.settings import SessionSettings
-from unipixel.tokens import load_tokenizer
+from unipixel.demos.sessions.events import Event
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.user_session import Visitor
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
+from unipixel.session.settings import SessionSettings
 
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
 

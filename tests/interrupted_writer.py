@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from unipixel.export import FrameWriter
-from unipixel.frames import Frame
-from unipixel.output import BackgroundWriter
+from unipixel.output.folder import BackgroundWriter
+from unipixel.output.writers import FrameWriter
+from unipixel.video.frame import Frame
 
 
 class _Busy(FrameWriter):

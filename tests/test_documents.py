@@ -15,9 +15,9 @@ from byte_model import byte_config
 from parity.weights import tiny_segmenter_config
 
 from unipixel.assets import sample_path
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -53,7 +53,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def desk(tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a clip, where every hub id leads to the tiny checkpoint."""
     shutil.copy(sample_path(), tmp_path / "clip.mp4")
-    monkeypatch.setattr("unipixel.checkpoint.snapshot_download", lambda name, **_: str(published))
+    monkeypatch.setattr("unipixel.checkpoints.loading.snapshot_download", lambda name, **_: str(published))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

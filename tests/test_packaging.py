@@ -27,7 +27,7 @@ LINKED = ("memory", "tracking", "train", "demos")
 GROUND = ("memory", "tracking")
 TOP_FLOOR = ("train", "demos")
 # `from_base` takes SAM 2's official .pt once, with weights_only=True.
-READS_PICKLES = "unipixel/base.py"
+READS_PICKLES = "unipixel/checkpoints/from_base.py"
 PICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 # Names under which distributions are imported, where they differ from their own.
 IMPORT_NAMES = {"pillow": "PIL", "scikit-image": "skimage", "huggingface-hub": "huggingface_hub"}

@@ -12,8 +12,8 @@ from byte_model import byte_config
 from parity.weights import tiny_model
 from PIL import Image
 
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 6, 40, 56, 10
 

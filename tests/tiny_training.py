@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from byte_model import byte_config
 
-from unipixel.model import UniPixel
-from unipixel.patches import FrameBudget
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.image_processing import FrameBudget
+from unipixel.processing.processor import Processor
 from unipixel.train.recipe import Recipe
 from unipixel.train.recipe_files import load_recipe
 

@@ -11,9 +11,9 @@ import torch
 from parity.weights import seeded_tensor, tiny_segmenter_config
 from torch import Tensor
 
-from unipixel.tracking.build import build_modules
+from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.tracking.frames import normalise_frame
+from unipixel.tracking.sam2_modules import build_modules
 from unipixel.tracking.segmenter import Segmenter
 
 HEIGHT, WIDTH = 192, 256

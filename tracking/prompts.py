@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from unipixel.tracking.segmentation import SegmentPrompt
+from unipixel.tracking.types import SegmentPrompt
 
 _BOX_CORNERS = (2, 3)
 _CLICKS = (0, 1)

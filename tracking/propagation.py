@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unipixel.tracking.follower import Follower
-from unipixel.tracking.frames import EncodedClip
-from unipixel.tracking.segmentation import FrameFeatures, FrameMasks, Segmentation, SegmentPrompt
+from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.state import FrameMemory, ObjectState
+from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import TrackedFrame
+from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.types import FrameFeatures, FrameMasks, Segmentation, SegmentPrompt
 
 Direction = Literal["both", "forward", "backward"]
 

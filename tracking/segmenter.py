@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from unipixel.tracking import attention
-from unipixel.tracking.build import build_modules
+from unipixel.tracking import memory_attention as attention
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.precision import Float32Module
-from unipixel.tracking.segmentation import FrameFeatures, MemoryBatch, Segmentation, SegmentPrompt
+from unipixel.tracking.sam2_modules import build_modules
+from unipixel.tracking.types import FrameFeatures, MemoryBatch, Segmentation, SegmentPrompt
 
 # Logits that stand for "object absent" and for the two sides of a given mask (sam2_base.py).
 ABSENT_LOGIT = -1024.0

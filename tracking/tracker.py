@@ -13,13 +13,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from unipixel.tracking.archive import read_tree, write_tree
-from unipixel.tracking.follower import Follower, shown_masks
-from unipixel.tracking.frames import Frame, encode_frame
+from unipixel.tracking.clip_features import Frame, encode_frame
 from unipixel.tracking.prompts import click_prompt, mask_prompt
-from unipixel.tracking.segmentation import FrameFeatures, FrameMasks, SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.state import ObjectState
+from unipixel.tracking.state_io import read_tree, write_tree
+from unipixel.tracking.track_state import ObjectState
+from unipixel.tracking.tracker_core import Follower, shown_masks
+from unipixel.tracking.types import FrameFeatures, FrameMasks, SegmentPrompt
 
 
 @dataclass(frozen=True)

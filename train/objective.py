@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unipixel.model import UniPixel
-from unipixel.tracking.segmentation import SegmentPrompt
-from unipixel.train.collate import ExampleBatch
+from unipixel.model.unipixel import UniPixel
+from unipixel.tracking.types import SegmentPrompt
+from unipixel.train.datasets.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
-from unipixel.train.rollout import AnchorPrompts, roll_out
-from unipixel.train.segmentation import MaskTally
+from unipixel.train.memory_rollout import AnchorPrompts, roll_out
+from unipixel.train.segmenter_objective import MaskTally
 
 
 class UniPixelObjective(nn.Module):

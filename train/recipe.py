@@ -183,7 +183,7 @@ class Recipe:
     """One training run.
 
     Attributes:
-        stage: What is trained and how; see `unipixel.train.stages`.
+        stage: What is trained and how; see `unipixel.train.build`.
         output: Folder of checkpoints, logs and the result.
         model: Where the weights come from.
         data: What is learned from.

@@ -10,51 +10,51 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unipixel.agent import Answer, Session
-    from unipixel.config import UniPixelConfig
-    from unipixel.generation import AnswerStream, Generation, GenerationSettings, read
-    from unipixel.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
-    from unipixel.language import Prefix
-    from unipixel.live import LiveSession, LiveSettings
+    from unipixel.checkpoints.tensor_layout import CheckpointError
     from unipixel.memory.bank import ObjectMemoryBank
-    from unipixel.model import UniPixel
-    from unipixel.processor import Processor
-    from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
-    from unipixel.settings import SessionSettings
-    from unipixel.tokens import Turn
+    from unipixel.model.config import UniPixelConfig
+    from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
+    from unipixel.model.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
+    from unipixel.model.qwen import Prefix
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.chat_template import Turn
+    from unipixel.processing.processor import Processor
+    from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
+    from unipixel.session.live_session import LiveSession, LiveSettings
+    from unipixel.session.session import Answer, Session
+    from unipixel.session.settings import SessionSettings
     from unipixel.tracking.config import SegmenterConfig
     from unipixel.tracking.tracker import StreamingTracker
-    from unipixel.video import open_video
-    from unipixel.weights import CheckpointError
+    from unipixel.video.open import open_video
 
 _HOMES = {
-    "Answer": "unipixel.agent",
-    "AnswerStream": "unipixel.generation",
-    "BoxPrompt": "unipixel.prompts",
-    "CheckpointError": "unipixel.weights",
-    "Generation": "unipixel.generation",
-    "GenerationSettings": "unipixel.generation",
-    "LiveSession": "unipixel.live",
-    "LiveSettings": "unipixel.live",
-    "MaskPrompt": "unipixel.prompts",
-    "ModelInputs": "unipixel.inputs",
-    "ModelOutput": "unipixel.inputs",
+    "Answer": "unipixel.session.session",
+    "AnswerStream": "unipixel.model.generation",
+    "BoxPrompt": "unipixel.processing.visual_prompts",
+    "CheckpointError": "unipixel.checkpoints.tensor_layout",
+    "Generation": "unipixel.model.generation",
+    "GenerationSettings": "unipixel.model.generation",
+    "LiveSession": "unipixel.session.live_session",
+    "LiveSettings": "unipixel.session.live_session",
+    "MaskPrompt": "unipixel.processing.visual_prompts",
+    "ModelInputs": "unipixel.model.inputs",
+    "ModelOutput": "unipixel.model.inputs",
     "ObjectMemoryBank": "unipixel.memory.bank",
-    "PointPrompt": "unipixel.prompts",
-    "Prefix": "unipixel.language",
-    "Processor": "unipixel.processor",
-    "ReferencePrompt": "unipixel.prompts",
+    "PointPrompt": "unipixel.processing.visual_prompts",
+    "Prefix": "unipixel.model.qwen",
+    "Processor": "unipixel.processing.processor",
+    "ReferencePrompt": "unipixel.processing.visual_prompts",
     "SegmenterConfig": "unipixel.tracking.config",
-    "Session": "unipixel.agent",
-    "SessionSettings": "unipixel.settings",
+    "Session": "unipixel.session.session",
+    "SessionSettings": "unipixel.session.settings",
     "StreamingTracker": "unipixel.tracking.tracker",
-    "Turn": "unipixel.tokens",
-    "UniPixel": "unipixel.model",
-    "UniPixelConfig": "unipixel.config",
-    "VideoFeatures": "unipixel.inputs",
-    "VideoInput": "unipixel.inputs",
-    "open_video": "unipixel.video",
-    "read": "unipixel.generation",
+    "Turn": "unipixel.processing.chat_template",
+    "UniPixel": "unipixel.model.unipixel",
+    "UniPixelConfig": "unipixel.model.config",
+    "VideoFeatures": "unipixel.model.inputs",
+    "VideoInput": "unipixel.model.inputs",
+    "open_video": "unipixel.video.open",
+    "read": "unipixel.model.generation",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Run: python tests/benchmarks/decoding.py CLIP... [--samples 16] [--repeats 5]
 
-Prints, per clip, the best wall and processor seconds of each way, their ratio to `unipixel.video`,
+Prints, per clip, the best wall and processor seconds of each way, their ratio to `unipixel.video.open`,
 and whether decord's pixels equal ours.
 """
 
@@ -18,7 +18,7 @@ import av
 import decord
 import numpy as np
 
-from unipixel.video import open_video
+from unipixel.video.open import open_video
 
 
 def best_seconds(work: Callable[[], Any], *, repeats: int) -> tuple[float, float]:

@@ -22,12 +22,12 @@ import torch
 from moving_discs import MovingDiscs
 from tiny_checkpoint import save_checkpoint
 
-from unipixel.frames import Frame
-from unipixel.live import LiveSession
-from unipixel.model import UniPixel
-from unipixel.newest import NewestFrames
-from unipixel.processor import Processor
-from unipixel.prompts import PointPrompt
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import PointPrompt
+from unipixel.session.live_session import LiveSession
+from unipixel.video.frame import Frame
+from unipixel.video.latest_frame import NewestFrames
 
 
 class Camera:

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from unipixel import GenerationSettings, UniPixel, UniPixelConfig, read
-from unipixel.checkpoint import build_empty
-from unipixel.generation import Reading
-from unipixel.processor import Processor
-from unipixel.tokens import Turn, load_tokenizer, special_ids
+from unipixel.checkpoints.loading import build_empty
+from unipixel.model.generation import Reading
+from unipixel.processing.chat_template import Turn, load_tokenizer, special_ids
+from unipixel.processing.processor import Processor
 
 _TINY = Path(__file__).parent.parent / "parity" / "golden" / "config.json"
 
@@ -120,7 +120,7 @@ def config_3b(layers: int) -> UniPixelConfig:
 
 def random_model(config: UniPixelConfig) -> UniPixel:
     """A model with normal weights, in bfloat16 but for what keeps float32."""
-    from unipixel.weights import float32_names
+    from unipixel.checkpoints.tensor_layout import float32_names
 
     model = build_empty(config)
     kept = float32_names(model)

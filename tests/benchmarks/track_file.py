@@ -29,13 +29,13 @@ import torch
 from moving_discs import MovingDiscs
 from tiny_checkpoint import save_checkpoint
 
-from unipixel.checkpoint import load_segmenter
-from unipixel.export import MaskWriter, OverlayVideoWriter
-from unipixel.frames import Frame
-from unipixel.overlay import ObjectMask
-from unipixel.prompts import PointPrompt
-from unipixel.scene import Scene
-from unipixel.video import open_video
+from unipixel.checkpoints.loading import load_segmenter
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.writers import MaskWriter, OverlayVideoWriter
+from unipixel.processing.visual_prompts import PointPrompt
+from unipixel.session.video_objects import Scene
+from unipixel.video.frame import Frame
+from unipixel.video.open import open_video
 
 # Memory is flat where its last quarter lies at most this share above its second.
 _NOISE = 0.02

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from tracker_reference import Official, drawn_video
 
+from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.tracking.frames import normalise_frame
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker
 

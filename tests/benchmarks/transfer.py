@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipixel.checkpoint import load_segmenter
-from unipixel.prompts import MaskPrompt
-from unipixel.scene import Scene
-from unipixel.train.evaluation.tally import score_masks
+from unipixel.checkpoints.loading import load_segmenter
+from unipixel.processing.visual_prompts import MaskPrompt
+from unipixel.session.video_objects import Scene
+from unipixel.train.evaluation.metrics import score_masks
 
 
 def measure(folder: Path, model: str) -> dict[str, float]:

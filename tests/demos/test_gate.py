@@ -14,8 +14,8 @@ from demo_server import SHORT_ANSWERS, SMALL_LIMITS, served_demo
 from tiny_checkpoint import save_checkpoint, write_clip
 
 from unipixel.demos.app import Demo, DemoSettings
-from unipixel.demos.gate import is_served
-from unipixel.demos.guard import named_files
+from unipixel.demos.security.file_access import named_files
+from unipixel.demos.security.request_filter import is_served
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from tiny_checkpoint import clip_frame, save_checkpoint, write_clip
 
-from unipixel.demos.errors import BusyError, PromptError, QuestionError, SourceError, UnknownVisitorError
 from unipixel.demos.limits import Limits
-from unipixel.demos.live import LiveVisitor
-from unipixel.demos.live_store import LiveStore
-from unipixel.demos.sources import SourceRules
-from unipixel.frames import Frame
-from unipixel.generation import GenerationSettings
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
+from unipixel.demos.security.network_sources import SourceRules
+from unipixel.demos.sessions.errors import BusyError, PromptError, QuestionError, SourceError, UnknownVisitorError
+from unipixel.demos.sessions.live_store import LiveStore
+from unipixel.demos.sessions.live_user_session import LiveVisitor
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.video.frame import Frame
 
 LIMITS = Limits(max_sessions=2, max_saved_sessions=4, max_objects=2, max_question_chars=50)
 
@@ -175,7 +175,7 @@ def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
 def test_idle_live_session_makes_room(store: LiveStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open("a")
     store.open("b")
-    monkeypatch.setattr("unipixel.demos.live_store._IDLE_SECONDS", -1.0)
+    monkeypatch.setattr("unipixel.demos.sessions.live_store._IDLE_SECONDS", -1.0)
     assert store.open("c").num_shown == 0
 
 
@@ -190,7 +190,7 @@ def test_memory_does_not_grow_with_the_stream(visitor: LiveVisitor) -> None:
 
 
 def test_picture_file_is_found(tmp_path: Path) -> None:
-    from unipixel.demos.examples import EXAMPLES, example_file
+    from unipixel.demos.web.examples import EXAMPLES, example_file
 
     still = example_file(EXAMPLES[2], tmp_path)
     assert Image.open(still).size == (320, 240)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unipixel.demos.render import (
+from unipixel.demos.sessions.user_session import ObjectInfo, Turn
+from unipixel.demos.web.render import (
     answer_html,
     chip,
     color_of,
@@ -18,8 +19,7 @@ from unipixel.demos.render import (
     runs_of,
     timeline_html,
 )
-from unipixel.demos.session import ObjectInfo, Turn
-from unipixel.overlay import object_color
+from unipixel.output.overlay import object_color
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 

@@ -17,11 +17,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, decode
 
-from unipixel.demos.downloads import FILE_NAMES, KINDS
-from unipixel.demos.errors import DownloadError, UnknownVisitorError
-from unipixel.demos.serving import MEDIA_TYPES, open_download
-from unipixel.demos.session import Visitor
-from unipixel.demos.store import VisitorStore
+from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
+from unipixel.demos.sessions.downloads import FILE_NAMES, KINDS
+from unipixel.demos.sessions.errors import DownloadError, UnknownVisitorError
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.user_session import Visitor
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True

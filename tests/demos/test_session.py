@@ -14,7 +14,7 @@ from demo_visitors import make_store, track, visitor_with_clip
 from PIL import Image
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.errors import (
+from unipixel.demos.sessions.errors import (
     BusyError,
     NoVideoError,
     PromptError,
@@ -24,11 +24,11 @@ from unipixel.demos.errors import (
     UploadError,
     VisitorError,
 )
-from unipixel.demos.events import Answered, Cancelled, FrameMasked, Started, TextWritten, Tracked, Waiting
-from unipixel.demos.session import Turn, Visitor
-from unipixel.demos.store import VisitorStore
-from unipixel.dialogue import Dialogue, Reply
-from unipixel.progress import Progress
+from unipixel.demos.sessions.events import Answered, Cancelled, FrameMasked, Started, TextWritten, Tracked, Waiting
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.user_session import Turn, Visitor
+from unipixel.session.callbacks import Progress
+from unipixel.session.conversation import Dialogue, Reply
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True

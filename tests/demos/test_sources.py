@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import HEIGHT, WIDTH, write_clip
 
-from unipixel.demos.errors import SourceError
-from unipixel.demos.sources import AllowedSource, SourceRules, is_private
+from unipixel.demos.security.network_sources import AllowedSource, SourceRules, is_private
+from unipixel.demos.sessions.errors import SourceError
 
 PUBLIC = "93.184.216.34"
 ALLOWED = ("rtsp://camera.example:554/yard", "http://video.example/live/", "https://video.example/live/")

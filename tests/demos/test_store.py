@@ -13,11 +13,11 @@ import pytest
 from demo_visitors import make_store, track, visitor_with_clip
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.errors import BusyError, UnknownVisitorError
-from unipixel.demos.events import Answered
-from unipixel.demos.saved import SESSION_FILE
-from unipixel.demos.session import Visitor
-from unipixel.demos.store import VisitorStore
+from unipixel.demos.sessions.errors import BusyError, UnknownVisitorError
+from unipixel.demos.sessions.events import Answered
+from unipixel.demos.sessions.saved_session import SESSION_FILE
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.user_session import Visitor
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True

@@ -13,10 +13,10 @@ import pytest
 from demo_visitors import make_store, visitor_with_clip
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.agent import Session
-from unipixel.demos.events import Answered
-from unipixel.demos.session import Visitor
-from unipixel.demos.store import VisitorStore
+from unipixel.demos.sessions.events import Answered
+from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.user_session import Visitor
+from unipixel.session.session import Session
 
 NUM_VISITORS = 8
 # What the C library and torch keep for each thread that ever worked; it does not grow with the requests.

@@ -20,12 +20,13 @@ import pytest
 from PIL import Image
 from tiny_checkpoint import NUM_FRAMES, write_clip, write_sound
 
-from unipixel.demos import confined, decoder
-from unipixel.demos.confined import ConfinedVideo
-from unipixel.demos.errors import UploadError
 from unipixel.demos.limits import Limits
-from unipixel.demos.uploads import open_taken, shown_name, take_upload
-from unipixel.video import Video, open_video
+from unipixel.demos.security import sandboxed_decoder as decoder
+from unipixel.demos.security import sandboxed_video as confined
+from unipixel.demos.security.sandboxed_video import ConfinedVideo
+from unipixel.demos.security.uploads import open_taken, shown_name, take_upload
+from unipixel.demos.sessions.errors import UploadError
+from unipixel.video.open import Video, open_video
 
 LIMITS = Limits()
 
@@ -244,7 +245,7 @@ class TestConfined:
 
     def test_process_that_burns_time_is_ended_by_the_system(self) -> None:
         code = (
-            "import sys; sys.path.insert(0, sys.argv[1]); from unipixel.demos.decoder import confine\n"
+            "import sys; sys.path.insert(0, sys.argv[1]); from unipixel.demos.security.sandboxed_decoder import confine\n"
             "confine(max_bytes=2**30, max_cpu_seconds=1)\n"
             "while True: pass"
         )

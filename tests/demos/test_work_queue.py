@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from unipixel.demos.errors import BusyError
-from unipixel.demos.work_queue import WorkQueue
+from unipixel.demos.sessions.errors import BusyError
+from unipixel.demos.sessions.work_queue import WorkQueue
 
 
 def test_places_are_told_as_the_line_moves() -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unipixel.memory.archive import BANK_FILE
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import FrameMemory, PromptRecord
+from unipixel.memory.storage import BANK_FILE
 
 SIZE = (6, 8)
 POINT = PromptRecord("point", 3, (2.5, 1.0))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from unipixel.memory.masks import (
+from unipixel.memory.rle import (
     decode_rle,
     encode_rle,
     mask_area,

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from parity.run_case import compare
 from parity.weights import GOLDEN, PARITY, tiny_config, tiny_model
-from unipixel.checkpoint import expected_tensors
-from unipixel.config import UniPixelConfig
-from unipixel.model import UniPixel
+from unipixel.checkpoints.loading import expected_tensors
+from unipixel.model.config import UniPixelConfig
+from unipixel.model.unipixel import UniPixel
 
 # The published sizes; their configuration files differ from the tiny one in these fields.
 _SIZES = {

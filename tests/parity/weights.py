@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unipixel.checkpoint import build_empty
-from unipixel.config import UniPixelConfig
-from unipixel.model import UniPixel
+from unipixel.checkpoints.loading import build_empty
+from unipixel.checkpoints.tensor_layout import to_disk_name
+from unipixel.model.config import UniPixelConfig
+from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.weights import to_disk_name
 
 PARITY = Path(__file__).parent
 GOLDEN = PARITY / "golden"

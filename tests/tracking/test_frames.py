@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from unipixel.tracking.frames import normalise_frame
+from unipixel.tracking.clip_features import normalise_frame
 
 
 def test_normalise_frame_of_one_colour_is_that_colour_normalised() -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from tracker_reference import HEIGHT, WIDTH, Official, drawn_video, foreground, min_iou, tiny_segmenter
 
-from unipixel.tracking.follower import Follower
-from unipixel.tracking.frames import EncodedClip
-from unipixel.tracking.predictor import VideoPredictor
+from unipixel.tracking.clip_features import EncodedClip
+from unipixel.tracking.compat.sam2 import VideoPredictor
 from unipixel.tracking.prompts import click_prompt
 from unipixel.tracking.propagation import ClipPrompt, Direction, follow_clip
 from unipixel.tracking.tracker import StreamingTracker
+from unipixel.tracking.tracker_core import Follower
 
 CLICK, BOX = [80.0, 60.0], [20.0, 40.0, 150.0, 160.0]
 SECOND = [60, 120]

@@ -11,9 +11,9 @@ from torch import Tensor
 from tracker_reference import HEIGHT, WIDTH, drawn_video, foreground, min_iou
 from transformers_reference import transformers_model, transformers_processor, wider_segmenter
 
-from unipixel.tracking.inference_session import InferenceSession, SessionOutput
+from unipixel.tracking.compat.transformers import SessionPredictor
+from unipixel.tracking.compat.transformers_session import InferenceSession, SessionOutput
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.session_predictor import SessionPredictor
 
 NUM_FRAMES = 10
 SIZE = (HEIGHT, WIDTH)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmenter
 
+from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.tracking.follower import Follower
-from unipixel.tracking.frames import EncodedClip
 from unipixel.tracking.prompts import click_prompt
 from unipixel.tracking.propagation import ClipPrompt, best_anchors, follow_clip, spread_candidates
-from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.state import FrameMemory, ObjectState
+from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import StreamingTracker, TrackerState
+from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.types import SegmentPrompt
 
 POINT, BOX = [[80, 60]], [20, 40, 150, 160]
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from byte_model import byte_config
 
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
-from unipixel.train.collate import BrokenExample, ExampleBatch, ExampleCollator, MaskPlan
-from unipixel.train.datasets.world import generate
-from unipixel.train.drawn import DrawnClips
-from unipixel.train.examples import Example, ExampleBuilder
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
+from unipixel.train.datasets.batch_sampler import GroupSchedule
+from unipixel.train.datasets.collate import BrokenExample, ExampleBatch, ExampleCollator, MaskPlan
+from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
+from unipixel.train.datasets.synthetic import generate
+from unipixel.train.datasets.synthetic_vqa import DrawnClips
 from unipixel.train.losses import IGNORED_LABEL
-from unipixel.train.schedule import GroupSchedule
 
 
 @pytest.fixture(scope="module")

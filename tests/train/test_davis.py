@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from unipixel.memory.masks import decode_rle
+from unipixel.memory.rle import decode_rle
 from unipixel.train.evaluation.davis import (
     boundary_map,
     contour_accuracy,

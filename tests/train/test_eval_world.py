@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from tiny_training import tiny_checkpoint
 
-from unipixel.agent import Answer, Session
-from unipixel.answers import parse_answer
 from unipixel.cli import main
-from unipixel.dialogue import Dialogue, Reply
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import PromptRecord
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.prompts import MaskPrompt
-from unipixel.tokens import Turn
-from unipixel.train.datasets.world import Sample
-from unipixel.train.evaluation import world
-from unipixel.train.evaluation.counterfactuals import UntoldSession, exchange_masks
-from unipixel.train.evaluation.tally import Tally, score_masks
-from unipixel.train.evaluation.wording import chosen_option, is_right, say_the_same
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.answer_parser import parse_answer
+from unipixel.processing.chat_template import Turn
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import MaskPrompt
+from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.session import Answer, Session
+from unipixel.train.datasets.synthetic import Sample
+from unipixel.train.evaluation import synthetic as world
+from unipixel.train.evaluation.answer_accuracy import chosen_option, is_right, say_the_same
+from unipixel.train.evaluation.memory_ablation import UntoldSession, exchange_masks
+from unipixel.train.evaluation.metrics import Tally, score_masks
 
 
 def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from transformers import Qwen2_5_VLConfig
 
-from unipixel.checkpoint import build_empty
-from unipixel.config import UniPixelConfig
+from unipixel.checkpoints.loading import build_empty
+from unipixel.model.config import UniPixelConfig
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.train.lora import lora_targets, select_parts, trainable_parameters
+from unipixel.train.parameter_groups import lora_targets, select_parts, trainable_parameters
 from unipixel.train.recipe_files import load_recipe
 
 _SIZES = {

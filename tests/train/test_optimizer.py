@@ -6,7 +6,7 @@ import torch
 from byte_model import byte_config
 from torch import nn
 
-from unipixel.model import UniPixel
+from unipixel.model.unipixel import UniPixel
 from unipixel.train.optimizer import MuonAdamW, is_matrix
 
 

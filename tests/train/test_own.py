@@ -14,11 +14,11 @@ from PIL import Image
 from tiny_training import tiny_checkpoint, tiny_recipe
 
 from unipixel.cli import main
-from unipixel.memory.masks import encode_rle
+from unipixel.memory.rle import encode_rle
 from unipixel.train import trainer
-from unipixel.train.datasets.own import OwnData
-from unipixel.train.datasets.world import TASKS, generate
-from unipixel.train.stages import prepare
+from unipixel.train.build import prepare
+from unipixel.train.datasets.jsonl import OwnData
+from unipixel.train.datasets.synthetic import TASKS, generate
 
 
 def line(folder: Path, number: int, **changes: Any) -> dict[str, Any]:

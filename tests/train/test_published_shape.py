@@ -10,13 +10,13 @@ import torch
 from byte_model import byte_config
 from transformers import Qwen2_5_VLConfig
 
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.train import trainer
+from unipixel.train.build import prepare
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.stages import prepare
 
 pytestmark = pytest.mark.slow
 _LANGUAGE = {"hidden_size": 2048, "intermediate_size": 11008, "num_attention_heads": 16, "num_key_value_heads": 2}

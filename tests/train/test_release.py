@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from tiny_training import tiny_checkpoint
 
-from unipixel.config import read_eos_ids
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
+from unipixel.model.config import read_eos_ids
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.train.initialization import load_start
+from unipixel.train.nano.release import LOGS_FILE, release
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.release import LOGS_FILE, release
-from unipixel.train.start import load_start
 from unipixel.train.trainer import LOG_FILE
 
 

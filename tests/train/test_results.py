@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from tiny_training import tiny_checkpoint
 
-from unipixel.model import UniPixel
-from unipixel.train.results import halve
+from unipixel.model.unipixel import UniPixel
+from unipixel.train.checkpoints import halve
 
 
 def test_halve_checkpoint_is_smaller_and_still_float32_in_memory(tmp_path: Path) -> None:

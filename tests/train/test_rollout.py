@@ -7,9 +7,9 @@ import torch
 from byte_model import byte_config
 
 from unipixel.tracking.propagation import propagate
-from unipixel.tracking.segmentation import SegmentPrompt
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.train.rollout import AnchorPrompts, roll_out
+from unipixel.tracking.types import SegmentPrompt
+from unipixel.train.memory_rollout import AnchorPrompts, roll_out
 
 
 @pytest.fixture

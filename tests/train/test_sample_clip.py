@@ -7,9 +7,9 @@ import pytest
 
 from unipixel.assets import sample_path
 from unipixel.train.datasets.sample_clip import FPS, NUM_FRAMES, sample_clip, sample_scene, write_sample
-from unipixel.train.datasets.world.schema import Clip
-from unipixel.train.datasets.world.vocabulary import held_out
-from unipixel.video import open_video
+from unipixel.train.datasets.samples import Clip
+from unipixel.train.datasets.synthetic.attributes import held_out
+from unipixel.video.open import open_video
 
 STAR, CIRCLE, SQUARE, HEART = 1, 2, 3, 4
 

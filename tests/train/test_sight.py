@@ -7,13 +7,13 @@ import torch
 from byte_model import byte_config
 
 from unipixel.memory.injection import visible_ids
-from unipixel.patches import FrameBudget
-from unipixel.processor import Processor
-from unipixel.tokens import load_tokenizer
-from unipixel.train.datasets.world import generate
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, TEXTURES
-from unipixel.train.examples import ExampleBuilder
-from unipixel.train.sight import look_at, see_clip
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.image_processing import FrameBudget
+from unipixel.processing.processor import Processor
+from unipixel.train.datasets.preprocessing import ExampleBuilder
+from unipixel.train.datasets.synthetic import generate
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, TEXTURES
+from unipixel.train.nano.dense_targets import look_at, see_clip
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:

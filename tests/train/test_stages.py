@@ -8,16 +8,16 @@ import pytest
 import torch
 from tiny_training import tiny_checkpoint, tiny_recipe
 
-from unipixel.model import UniPixel
+from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
-from unipixel.train.lora import lora_targets
+from unipixel.train.build import Job, prepare
+from unipixel.train.datasets.synthetic_vos import TrackSettings, collate_tracks, draw_track
+from unipixel.train.memory_rollout import roll_out
 from unipixel.train.objective import UniPixelObjective
+from unipixel.train.parameter_groups import lora_targets
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.rollout import roll_out
-from unipixel.train.segmentation import MaskTally, SegmenterObjective, object_tokens
-from unipixel.train.stages import Job, prepare
-from unipixel.train.tracks import TrackSettings, collate_tracks, draw_track
+from unipixel.train.segmenter_objective import MaskTally, SegmenterObjective, object_tokens
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from tiny_training import tiny_checkpoint, tiny_recipe
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, apply_rotary_pos_emb_vision
 
-from unipixel.model import UniPixel
+from unipixel.model.unipixel import UniPixel
 from unipixel.train import trainer
+from unipixel.train.build import prepare
+from unipixel.train.initialization import load_start, look_where_it_was
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.stages import prepare
-from unipixel.train.start import load_start, look_where_it_was
 
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from tiny_training import tiny_checkpoint, tiny_recipe
 from torch import nn
 
 from unipixel.train import trainer
-from unipixel.train.collate import BrokenExample
+from unipixel.train.build import prepare
+from unipixel.train.datasets.collate import BrokenExample
 from unipixel.train.recipe import Recipe
-from unipixel.train.stages import prepare
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-import unipixel.train.datasets.world.samples as samples_module
-from unipixel.train.datasets.world import Sample, Turn, generate
-from unipixel.train.datasets.world.language.answers import PLACES
-from unipixel.train.datasets.world.language.templates import DESCRIPTION, EXPLANATORY, QUERY, QUESTION, SENTENCE, bare
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out
+import unipixel.train.datasets.synthetic.sample_generation as samples_module
+from unipixel.train.datasets.synthetic import Sample, Turn, generate
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out
+from unipixel.train.datasets.synthetic.language.answers import PLACES
+from unipixel.train.datasets.synthetic.language.templates import (
+    DESCRIPTION,
+    EXPLANATORY,
+    QUERY,
+    QUESTION,
+    SENTENCE,
+    bare,
+)
 
 NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
 

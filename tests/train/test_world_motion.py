@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from unipixel.train.datasets.world.courses import FALSE, TRUE, motion_truth
-from unipixel.train.datasets.world.layers import draw_layer, visibility
-from unipixel.train.datasets.world.motion import Plan, progress, trajectory
-from unipixel.train.datasets.world.scene import NUM_MOMENTS, WorldObject
-from unipixel.train.datasets.world.shapes import REACH
+from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
+from unipixel.train.datasets.synthetic.drawing.shapes import REACH
+from unipixel.train.datasets.synthetic.motion import Plan, progress, trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, WorldObject
+from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, motion_truth
 
 MOMENTS = np.linspace(0, 1, 17)
 SIDE = 160

@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unipixel.train.datasets.world import TASKS, Sample, Stream, generate
-from unipixel.train.datasets.world.courses import motion_truth
-from unipixel.train.datasets.world.page import contact_sheet
-from unipixel.train.datasets.world.prompts import visual_prompt
-from unipixel.train.datasets.world.samples import sample_indices
-from unipixel.train.datasets.world.scene import sample_scene
-from unipixel.train.datasets.world.vocabulary import (
+from unipixel.train.datasets.synthetic import TASKS, Sample, Stream, generate
+from unipixel.train.datasets.synthetic.attributes import (
     COLOURS,
     MOTIONS,
     SHAPES,
@@ -30,6 +25,11 @@ from unipixel.train.datasets.world.vocabulary import (
     Split,
     held_out,
 )
+from unipixel.train.datasets.synthetic.gallery import contact_sheet
+from unipixel.train.datasets.synthetic.sample_generation import sample_indices
+from unipixel.train.datasets.synthetic.scene import sample_scene
+from unipixel.train.datasets.synthetic.trajectories import motion_truth
+from unipixel.train.datasets.synthetic.visual_prompt_sampling import visual_prompt
 
 
 def digest(sample: Sample) -> str:

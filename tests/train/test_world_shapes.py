@@ -7,13 +7,13 @@ import colorsys
 import numpy as np
 import pytest
 
-from unipixel.train.datasets.world.backgrounds import smooth_noise
-from unipixel.train.datasets.world.layers import draw_layer, visibility
-from unipixel.train.datasets.world.motion import Plan, Trajectory
-from unipixel.train.datasets.world.scene import NUM_MOMENTS, WorldObject
-from unipixel.train.datasets.world.shapes import AREAS, REACH, blob_distance, signed_distance
-from unipixel.train.datasets.world.textures import pattern, sample_look, sample_shade
-from unipixel.train.datasets.world.vocabulary import COLOURS, SHADES, SHAPES, TEXTURES, size_class
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHADES, SHAPES, TEXTURES, size_class
+from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
+from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
+from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH, blob_distance, signed_distance
+from unipixel.train.datasets.synthetic.drawing.textures import pattern, sample_look, sample_shade
+from unipixel.train.datasets.synthetic.motion import Plan, Trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, WorldObject
 
 SIDE = 600
 

@@ -12,10 +12,10 @@ from parity.weights import tiny_model
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from unipixel.adapters import add_lora, merge_lora, save_adapter
-from unipixel.inputs import ModelInputs
-from unipixel.model import UniPixel
-from unipixel.weights import CheckpointError
+from unipixel.checkpoints.lora import add_lora, merge_lora, save_adapter
+from unipixel.checkpoints.tensor_layout import CheckpointError
+from unipixel.model.inputs import ModelInputs
+from unipixel.model.unipixel import UniPixel
 
 INPUTS = ModelInputs(torch.arange(20, 50)[None])
 LAYERS = ["model.language_model.layers.0.self_attn.q_proj", "model.visual.blocks.1.attn.qkv"]

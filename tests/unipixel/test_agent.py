@@ -16,20 +16,20 @@ from byte_model import byte_config
 from parity.weights import tiny_model
 from torch import Tensor
 
-from unipixel import agent
-from unipixel.agent import Answer, Session
-from unipixel.dialogue import Dialogue, Reply, TextSink
-from unipixel.following import VideoFollower
-from unipixel.generation import GenerationSettings
-from unipixel.model import UniPixel
-from unipixel.patches import FrameBudget
-from unipixel.prefilling import fitting_ids, holds
-from unipixel.processor import Processor
-from unipixel.progress import FrameSink
-from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.settings import SessionSettings
-from unipixel.tokens import Turn, load_tokenizer
-from unipixel.tracking.segmentation import FrameMasks
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import Turn, load_tokenizer
+from unipixel.processing.image_processing import FrameBudget
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.session import session as agent
+from unipixel.session.callbacks import FrameSink
+from unipixel.session.conversation import Dialogue, Reply, TextSink
+from unipixel.session.prefilling import fitting_ids, holds
+from unipixel.session.session import Answer, Session
+from unipixel.session.settings import SessionSettings
+from unipixel.session.video_tracker import VideoFollower
+from unipixel.tracking.types import FrameMasks
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))

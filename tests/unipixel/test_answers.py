@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unipixel.answers import ObjectSegment, TextSegment, parse_answer, strip_tokens
-from unipixel.templates import prefill_answer
+from unipixel.processing.answer_parser import ObjectSegment, TextSegment, parse_answer, strip_tokens
+from unipixel.processing.prompt_templates import prefill_answer
 
 pieces = st.lists(
     st.sampled_from(

@@ -12,8 +12,8 @@ import torch
 from parity.weights import GOLDEN, tiny_model, tiny_segmenter_config
 from safetensors.torch import load_file, save_file
 
-from unipixel.model import UniPixel
-from unipixel.weights import CheckpointError
+from unipixel.checkpoints.tensor_layout import CheckpointError
+from unipixel.model.unipixel import UniPixel
 
 IDS = (994, 995, 996)
 

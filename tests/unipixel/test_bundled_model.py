@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unipixel.agent import Session
 from unipixel.assets import sample_path
-from unipixel.demos.examples import EXAMPLES
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.prompts import PointPrompt
+from unipixel.demos.web.examples import EXAMPLES
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import PointPrompt
+from unipixel.session.session import Session
 from unipixel.train.datasets.sample_clip import sample_clip
-from unipixel.train.datasets.world.schema import Clip
-from unipixel.train.evaluation.tally import score_masks
+from unipixel.train.datasets.samples import Clip
+from unipixel.train.evaluation.metrics import score_masks
 
 NAME = "unipixel-nano"
 STAR, CIRCLE, SQUARE, HEART = 1, 2, 3, 4

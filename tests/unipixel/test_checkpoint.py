@@ -15,12 +15,12 @@ import torch
 from parity.weights import GOLDEN, tiny_config, tiny_model, tiny_segmenter_config
 from safetensors.torch import load_file, save_file
 
-from unipixel.checkpoint import load_segmenter, resolve
-from unipixel.config import UniPixelConfig
-from unipixel.inputs import ModelInputs
-from unipixel.model import UniPixel
+from unipixel.checkpoints.loading import load_segmenter, resolve
+from unipixel.checkpoints.tensor_layout import CheckpointError, from_disk_name, to_disk_name
+from unipixel.model.config import UniPixelConfig
+from unipixel.model.inputs import ModelInputs
+from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.weights import CheckpointError, from_disk_name, to_disk_name
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from PIL import Image
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_clip, write_mask, write_sound
 
 from unipixel import cli
-from unipixel.dialogue import Dialogue, Reply
-from unipixel.memory.masks import decode_rle
+from unipixel.memory.rle import decode_rle
+from unipixel.session.conversation import Dialogue, Reply
 
 Command = Callable[..., tuple[int, str, str]]
 

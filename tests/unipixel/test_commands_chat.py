@@ -16,7 +16,7 @@ import torch
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 
 from unipixel import cli
-from unipixel.dialogue import Dialogue, Reply
+from unipixel.session.conversation import Dialogue, Reply
 
 Chat = Callable[..., tuple[int, list[str], list[str]]]
 

@@ -18,10 +18,10 @@ from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 
 from unipixel import cli
 from unipixel.commands import _streaming
-from unipixel.dialogue import Dialogue, Reply
-from unipixel.live_scene import LiveScene
-from unipixel.memory.masks import decode_rle
-from unipixel.video import open_video
+from unipixel.memory.rle import decode_rle
+from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.stream_objects import LiveScene
+from unipixel.video.open import open_video
 
 POINT = ["--point", "1:20,16@0"]
 
@@ -61,8 +61,8 @@ class TestLines:
                 assert item["rle"] is None or item["rle"]["size"] == [HEIGHT, WIDTH]
 
     def test_masks_are_those_of_a_live_scene(self, stream: Any, clip: Path, checkpoint: Path) -> None:
-        from unipixel.checkpoint import load_segmenter
-        from unipixel.prompts import PointPrompt
+        from unipixel.checkpoints.loading import load_segmenter
+        from unipixel.processing.visual_prompts import PointPrompt
 
         _, lines, _ = stream(clip, *POINT)
         scene = LiveScene(load_segmenter(checkpoint, device=torch.device("cpu")))

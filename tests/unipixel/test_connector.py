@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.weights import tiny_model
 
-from unipixel.connector import FourierTime, pool_memory
-from unipixel.inputs import ModelInputs, VideoFeatures, VideoInput
-from unipixel.model import UniPixel
-from unipixel.prompts import ReferencePrompt
+from unipixel.model.connector import FourierTime, pool_memory
+from unipixel.model.inputs import ModelInputs, VideoFeatures, VideoInput
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.visual_prompts import ReferencePrompt
 
 REF, SEG, MEM = 994, 995, 996
 POINT = ReferencePrompt(torch.tensor([[10.0, 20.0]]), 1, 4)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unipixel.export import (
+from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay, object_color
+from unipixel.output.writers import (
     MaskWriter,
     OverlayImageWriter,
     OverlayVideoWriter,
@@ -18,9 +19,8 @@ from unipixel.export import (
     davis_palette,
     overlay_writer,
 )
-from unipixel.frames import Frame, VideoInfo
-from unipixel.overlay import ObjectMask, PromptMark, draw_overlay, object_color
-from unipixel.video import open_video
+from unipixel.video.frame import Frame, VideoInfo
+from unipixel.video.open import open_video
 
 
 def frame_of(index: int = 0, *, seconds: float = 0.0, height: int = 48, width: int = 64) -> Frame:

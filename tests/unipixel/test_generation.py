@@ -10,9 +10,9 @@ import pytest
 import torch
 from parity.weights import tiny_config, tiny_model
 
-from unipixel.generation import AnswerStream, GenerationSettings, read
-from unipixel.inputs import ModelInputs, VideoInput
-from unipixel.model import UniPixel
+from unipixel.model.generation import AnswerStream, GenerationSettings, read
+from unipixel.model.inputs import ModelInputs, VideoInput
+from unipixel.model.unipixel import UniPixel
 
 SHORT = GenerationSettings(max_new_tokens=6)
 

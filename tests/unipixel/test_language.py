@@ -8,10 +8,10 @@ import pytest
 import torch
 from parity.weights import tiny_config, tiny_model
 
-from unipixel.generation import GenerationSettings, read
-from unipixel.inputs import ModelInputs, VideoFeatures, VideoInput
-from unipixel.language import rope_positions, window_order
-from unipixel.model import UniPixel
+from unipixel.model.generation import GenerationSettings, read
+from unipixel.model.inputs import ModelInputs, VideoFeatures, VideoInput
+from unipixel.model.qwen import rope_positions, window_order
+from unipixel.model.unipixel import UniPixel
 
 VIDEO = 992
 

@@ -16,19 +16,19 @@ import torch
 from byte_model import byte_config
 from parity.weights import tiny_model
 
-from unipixel.dialogue import Dialogue, Reply, TextSink
-from unipixel.following import object_masks
-from unipixel.frames import Frame
-from unipixel.generation import GenerationSettings
-from unipixel.live import LiveSession, LiveSettings
-from unipixel.model import UniPixel
-from unipixel.newest import NewestFrames
-from unipixel.overlay import ObjectMask
-from unipixel.processor import Processor
-from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.tokens import Turn, load_tokenizer
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.output.overlay import ObjectMask
+from unipixel.processing.chat_template import Turn, load_tokenizer
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.session.conversation import Dialogue, Reply, TextSink
+from unipixel.session.live_session import LiveSession, LiveSettings
+from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.tracker import StreamingTracker
-from unipixel.window import FrameWindow
+from unipixel.video.frame import Frame
+from unipixel.video.frame_buffer import FrameWindow
+from unipixel.video.latest_frame import NewestFrames
 
 HEIGHT, WIDTH = 40, 56
 SETTINGS = LiveSettings(num_frames=5, generation=GenerationSettings(max_new_tokens=4))
@@ -186,7 +186,7 @@ class TestAsking:
             mask = np.full((HEIGHT, WIDTH), is_there[tracked.frame_index])
             return {key: ObjectMask(mask, 0.5, is_there[tracked.frame_index]) for key in tracked.object_ids}
 
-        monkeypatch.setattr("unipixel.live_scene.object_masks", decided)
+        monkeypatch.setattr("unipixel.session.stream_objects.object_masks", decided)
         _reply(monkeypatch, Reply("It is <|seg|>.", torch.ones(1, 2, 32), 3, 9))
         session.step(_frame(0))
         assert session.segment("the red cup").new_ids == (1,)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unipixel.export import FrameWriter, MaskWriter, OverlayVideoWriter
-from unipixel.frames import Frame
-from unipixel.output import BackgroundWriter, OutputFolder
-from unipixel.overlay import ObjectMask
-from unipixel.video import open_video
+from unipixel.output.folder import BackgroundWriter, OutputFolder
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.writers import FrameWriter, MaskWriter, OverlayVideoWriter
+from unipixel.video.frame import Frame
+from unipixel.video.open import open_video
 
 FRAME = Frame(0, 0.0, np.zeros((16, 16, 3), np.uint8))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor, smart_resize
 
-from unipixel.patches import (
+from unipixel.processing.image_processing import (
     FrameBudget,
     PatchSizes,
     check_frames,

@@ -11,14 +11,14 @@ from byte_model import byte_config
 from PIL import Image
 from safetensors.numpy import load_file
 
-from unipixel.generation import read
-from unipixel.model import UniPixel
-from unipixel.patches import FrameBudget
-from unipixel.processor import IGNORED_LABEL, Processor, Sample
-from unipixel.prompts import BoxPrompt, PointPrompt
-from unipixel.sampling import select_frames
-from unipixel.special import REF
-from unipixel.tokens import Turn, load_tokenizer
+from unipixel.model.generation import read
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import Turn, load_tokenizer
+from unipixel.processing.frame_sampling import select_frames
+from unipixel.processing.image_processing import FrameBudget
+from unipixel.processing.processor import IGNORED_LABEL, Processor, Sample
+from unipixel.processing.special_tokens import REF
+from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
 
 SHARED = Path(__file__).parents[3] / "shared"
 

@@ -11,17 +11,17 @@ import torch
 from byte_model import byte_config
 from parity.weights import tiny_model
 
-from unipixel.agent import Session
-from unipixel.dialogue import Dialogue, Reply
-from unipixel.following import FollowedFrame
-from unipixel.generation import GenerationSettings
 from unipixel.memory.bank import ObjectMemoryBank
-from unipixel.model import UniPixel
-from unipixel.processor import Processor
-from unipixel.progress import Progress, Stopped
-from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.settings import SessionSettings
-from unipixel.tokens import load_tokenizer
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.session.callbacks import Progress, Stopped
+from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.session import Session
+from unipixel.session.settings import SessionSettings
+from unipixel.session.video_tracker import FollowedFrame
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from unipixel.connector import VisualPromptEncoder
-from unipixel.prompts import ReferencePrompt
+from unipixel.model.connector import VisualPromptEncoder
+from unipixel.processing.visual_prompts import ReferencePrompt
 
 
 def test_mixed_precision_does_not_move_coordinates() -> None:

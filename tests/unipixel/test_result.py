@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unipixel.frames import Frame, VideoInfo
-from unipixel.memory.masks import decode_rle
-from unipixel.overlay import ObjectMask
-from unipixel.result import Result
+from unipixel.memory.rle import decode_rle
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.result import Result
+from unipixel.video.frame import Frame, VideoInfo
 
 INFO = VideoInfo("clip.mp4", 8, 6, 2, 10.0, 0.2)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unipixel.sampling import (
+from unipixel.processing.frame_sampling import (
     draw_frame_count,
     keep_frames,
     parse_frame_count,

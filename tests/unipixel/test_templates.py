@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unipixel import templates as t
+from unipixel.processing import prompt_templates as t
 
 
 @pytest.mark.parametrize(

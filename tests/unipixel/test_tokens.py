@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unipixel.memory.injection import MemoryInjection
-from unipixel.special import CONTROL_TOKENS
-from unipixel.tokens import (
+from unipixel.processing.chat_template import (
     BUNDLED_TOKENIZER,
     Turn,
     check_token_ids,
@@ -23,6 +22,7 @@ from unipixel.tokens import (
     render_later_turn,
     special_ids,
 )
+from unipixel.processing.special_tokens import CONTROL_TOKENS
 
 TOKENIZER = load_tokenizer()
 words = st.text(st.characters(codec="utf-8"), min_size=1).filter(

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from drawn_clips import draw, picture
 from tiny_checkpoint import write_sound
 
-from unipixel.streams import without_secrets
-from unipixel.video import open_video
+from unipixel.video.live import without_secrets
+from unipixel.video.open import open_video
 
 CODECS = [
     ("clip.mp4", "libx264", "yuv420p"),

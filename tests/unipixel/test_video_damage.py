@@ -20,7 +20,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_clips import draw, picture
 
-from unipixel.video import open_video
+from unipixel.video.open import open_video
 
 CONTAINERS = {
     "clip.mp4": ("libx264", "yuv420p"),

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.assets import sample_path
-from unipixel.train.datasets.world.backgrounds import smooth_noise
-from unipixel.train.datasets.world.layers import draw_layer, visibility
-from unipixel.train.datasets.world.motion import Plan, Trajectory
-from unipixel.train.datasets.world.painting import paint_layer
-from unipixel.train.datasets.world.scene import NUM_MOMENTS, Scene, WorldObject
-from unipixel.train.datasets.world.schema import Clip
-from unipixel.train.datasets.world.textures import Look
-from unipixel.train.datasets.world.vocabulary import SHADES
+from unipixel.train.datasets.samples import Clip
+from unipixel.train.datasets.synthetic.attributes import SHADES
+from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
+from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
+from unipixel.train.datasets.synthetic.drawing.rendering import paint_layer
+from unipixel.train.datasets.synthetic.drawing.textures import Look
+from unipixel.train.datasets.synthetic.motion import Plan, Trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, WorldObject
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
 CRF = 20
@@ -73,8 +73,8 @@ def write_sample(path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    from unipixel.export import OverlayVideoWriter
-    from unipixel.frames import Frame
+    from unipixel.output.writers import OverlayVideoWriter
+    from unipixel.video.frame import Frame
 
     clip = sample_clip()
     with OverlayVideoWriter(path, fps=clip.fps, crf=CRF) as writer:

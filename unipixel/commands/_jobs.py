@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unipixel.commands._prompts import read_prompts
-from unipixel.pictures import read_mask
-from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.video.images import read_mask
 
 _CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif"}
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from unipixel.generation import GenerationSettings
-    from unipixel.model import UniPixel
-    from unipixel.processor import Processor
-    from unipixel.settings import SessionSettings
+    from unipixel.model.generation import GenerationSettings
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
+    from unipixel.session.settings import SessionSettings
 
 DEFAULT_MODEL = "unipixel-nano"
 MAX_FRAMES = 108_000
@@ -111,7 +111,7 @@ def session_settings(arguments: argparse.Namespace) -> SessionSettings:
     Raises:
         ValueError: One is out of range.
     """
-    from unipixel.settings import SessionSettings
+    from unipixel.session.settings import SessionSettings
 
     return SessionSettings(
         num_frames=arguments.frames,
@@ -128,7 +128,7 @@ def generation_settings(arguments: argparse.Namespace) -> GenerationSettings:
     Raises:
         ValueError: A setting is out of range.
     """
-    from unipixel.generation import GenerationSettings
+    from unipixel.model.generation import GenerationSettings
 
     return GenerationSettings(
         max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature, seed=arguments.seed
@@ -144,8 +144,8 @@ def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
     """
     import torch
 
-    from unipixel.model import UniPixel
-    from unipixel.processor import Processor
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
 
     dtype: Any = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     model = UniPixel.from_pretrained(arguments.model, dtype=dtype, device=choose_device(arguments.device))
@@ -160,7 +160,7 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    from unipixel.checkpoint import usable_device
+    from unipixel.checkpoints.loading import usable_device
 
     if name == "auto":
         has_mps = torch.backends.mps.is_available()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from unipixel.commands._options import PROMPT_FORMS
-from unipixel.pictures import read_mask
-from unipixel.prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.video.images import read_mask
 
 
 def read_prompts(arguments: argparse.Namespace) -> dict[int, list[VisualPrompt]]:
@@ -71,7 +71,7 @@ def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, Visual
 
 def marks(prompts: Iterable[tuple[int, VisualPrompt]]) -> list:
     """Return what the overlay draws of prompts: points and boxes."""
-    from unipixel.overlay import PromptMark
+    from unipixel.output.overlay import PromptMark
 
     drawn = []
     for object_id, prompt in prompts:

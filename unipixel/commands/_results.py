@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipixel.export import MaskWriter, PaletteWriter, overlay_writer
-from unipixel.output import BackgroundWriter, OutputFolder
-from unipixel.overlay import ObjectMask
-from unipixel.result import Result
+from unipixel.output.folder import BackgroundWriter, OutputFolder
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.result import Result
+from unipixel.output.writers import MaskWriter, PaletteWriter, overlay_writer
 
 if TYPE_CHECKING:
-    from unipixel.frames import Frame
     from unipixel.memory.bank import ObjectMemoryBank
-    from unipixel.overlay import PromptMark
-    from unipixel.scene import Scene
+    from unipixel.output.overlay import PromptMark
+    from unipixel.session.video_objects import Scene
+    from unipixel.video.frame import Frame
 
 RESULT_FILE = "result.json"
 

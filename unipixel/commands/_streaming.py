@@ -14,24 +14,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from unipixel.clip import check_prompt
 from unipixel.commands._options import choose_device, generation_settings, load_model
 from unipixel.commands._prompts import marks, read_prompts
-from unipixel.export import OverlayVideoWriter, overlay_writer
-from unipixel.following import check_group
-from unipixel.frames import Frame, VideoInfo
-from unipixel.live import LiveSession, LiveSettings
-from unipixel.live_scene import LiveScene
 from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import MAX_FRAME_INDEX
-from unipixel.newest import NewestFrames
-from unipixel.output import BackgroundWriter, OutputFolder
-from unipixel.overlay import ObjectMask
-from unipixel.prompts import VisualPrompt
-from unipixel.result import FrameRecord
-from unipixel.streams import is_address
-from unipixel.templates import normalize_query
-from unipixel.video import Video, open_video
+from unipixel.output.folder import BackgroundWriter, OutputFolder
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.result import FrameRecord
+from unipixel.output.writers import OverlayVideoWriter, overlay_writer
+from unipixel.processing.clip_layout import check_prompt
+from unipixel.processing.prompt_templates import normalize_query
+from unipixel.processing.visual_prompts import VisualPrompt
+from unipixel.session.live_session import LiveSession, LiveSettings
+from unipixel.session.stream_objects import LiveScene
+from unipixel.session.video_tracker import check_group
+from unipixel.video.frame import Frame, VideoInfo
+from unipixel.video.latest_frame import NewestFrames
+from unipixel.video.live import is_address
+from unipixel.video.open import Video, open_video
 
 # Addresses of files, which wait for their reader.
 _PATIENT_SCHEMES = {"http", "https", "file"}
@@ -269,7 +269,7 @@ def frame_line(frame: Frame, objects: Mapping[int, ObjectMask]) -> dict[str, Any
 def _open_session(arguments: argparse.Namespace, plan: Plan) -> tuple[LiveScene, LiveSession | None]:
     """Load what the plan needs: SAM 2.1 alone where nothing is asked."""
     if not plan.needs_language:
-        from unipixel.checkpoint import load_segmenter
+        from unipixel.checkpoints.loading import load_segmenter
 
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
         options = {"is_postprocessed": arguments.postprocess, "redetect_after": arguments.redetect_after}

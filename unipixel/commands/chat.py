@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: Bad input on the command line; that in the conversation is answered there.
         OSError: The video or the model cannot be used.
     """
-    from unipixel.commands._talking import Chat
+    from unipixel.commands._chat_loop import Chat
 
     Chat.open(arguments).run()
     return 0

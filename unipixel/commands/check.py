@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print a line per problem, and return 1 where there is one."""
-    from unipixel.train.datasets.own import OwnData
+    from unipixel.train.datasets.jsonl import OwnData
 
     data = OwnData.read(args.data, num_frames=args.frames)
     problems = list(data.problems())

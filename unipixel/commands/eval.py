@@ -47,9 +47,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from unipixel.model import UniPixel
-    from unipixel.processor import Processor
-    from unipixel.train.evaluation.world import TASKS, evaluate
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
+    from unipixel.train.evaluation.synthetic import TASKS, evaluate
 
     model = UniPixel.from_pretrained(args.model, device=args.device, memory_pool_order=args.pooling)
     report = evaluate(

@@ -27,6 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: Bad input.
         OSError: The video, the model or the output folder cannot be used.
     """
-    from unipixel.commands._asking import run_jobs
+    from unipixel.commands._ask_jobs import run_jobs
 
     return run_jobs(arguments, lambda session, question: session.segment(question))

@@ -33,12 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import torch
 
-    from unipixel.checkpoint import load_segmenter
+    from unipixel.checkpoints.loading import load_segmenter
     from unipixel.commands._prompts import marks, read_prompts
     from unipixel.commands._results import ResultWriter, progress
-    from unipixel.following import MAX_FEATURE_BYTES
-    from unipixel.scene import Scene
-    from unipixel.video import open_video
+    from unipixel.session.video_objects import Scene
+    from unipixel.session.video_tracker import MAX_FEATURE_BYTES
+    from unipixel.video.open import open_video
 
     prompts = read_prompts(arguments)
     if not prompts:

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from unipixel.train import trainer
+    from unipixel.train.build import prepare
     from unipixel.train.recipe_files import load_recipe
-    from unipixel.train.stages import prepare
 
     recipe = load_recipe(args.recipe, args.overrides)
     job = prepare(recipe)

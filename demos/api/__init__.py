@@ -1,0 +1,1 @@
+"""The named API functions of the demo."""

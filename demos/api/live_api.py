@@ -1,0 +1,130 @@
+"""What the live page does, as named functions of the API."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from unipixel.demos.api.responses import told_in_words
+from unipixel.demos.security.network_sources import SourceRules
+from unipixel.demos.sessions.errors import SourceError
+from unipixel.demos.sessions.live_store import LiveStore
+from unipixel.demos.sessions.live_user_session import LiveVisitor
+from unipixel.demos.sessions.session_store import VisitorStore
+
+
+class LiveApi:
+    """The functions; each takes the key of a session, which `open_session` returns."""
+
+    def __init__(self, store: VisitorStore, live: LiveStore, *, sources: SourceRules) -> None:
+        """Keep what the functions need.
+
+        Args:
+            store: The visitors, whose keys open live sessions.
+            live: The live sessions.
+            sources: Addresses that may be watched.
+        """
+        self._store, self._live, self._sources = store, live, sources
+
+    def register(self) -> None:
+        """Make every function callable; called within `gr.Blocks`."""
+        for function in (
+            self.live_picture, self.live_click, self.live_forget, self.live_ask, self.live_watch, self.live_state,
+            self.live_stop,
+        ):  # fmt: skip
+            gr.api(told_in_words(function), api_name=function.__name__, concurrency_limit=None)
+
+    def live_picture(self, session: str, jpeg: str) -> dict[str, Any]:
+        """Follow the objects into the next picture of a camera; it is dropped while the model works.
+
+        Args:
+            session: Key of the session.
+            jpeg: The picture in base64, at most 640 pixels a side.
+        """
+        try:
+            data = base64.b64decode(jpeg.partition(",")[2] or jpeg, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise SourceError("the picture must be a JPEG in base64") from error
+        visitor = self._open(session)
+        is_followed = visitor.show(data)
+        return {**_state(visitor), "is_followed": is_followed}
+
+    def live_click(self, session: str, x: float, y: float, object_id: int = 0, is_positive: bool = True) -> int:
+        """Click on an object of the newest picture, and return its id; it is followed from now on.
+
+        Args:
+            session: Key of the session.
+            x: Pixels from the left of the picture.
+            y: Pixels from its top.
+            object_id: A known object to correct; 0 makes a new one.
+            is_positive: False for a click on what does not belong to the object.
+        """
+        return self._open(session).point(object_id, x, y, is_positive=is_positive)
+
+    def live_forget(self, session: str, object_id: int) -> int:
+        """Stop following an object.
+
+        Args:
+            session: Key of the session.
+            object_id: The object.
+        """
+        self._open(session).forget(object_id)
+        return object_id
+
+    def live_ask(self, session: str, question: str) -> Iterator[str]:
+        """Ask about what was seen. Streams the answer so far, and at last the whole answer.
+
+        Args:
+            session: Key of the session.
+            question: What to ask; `[1]` names object 1.
+        """
+        yield from self._open(session).ask(question)
+
+    def live_watch(self, session: str, address: str) -> str:
+        """Watch a network source that the server's owner has allowed.
+
+        Args:
+            session: Key of the session.
+            address: Such as `rtsp://camera.example:554/yard`.
+        """
+        visitor = self._open(session)
+        video = self._sources.open(address)
+        visitor.watch(video, close=video.close)
+        return "watching"
+
+    def live_state(self, session: str) -> dict[str, Any]:
+        """Tell which objects are followed and seen, and how fast.
+
+        Args:
+            session: Key of the session.
+        """
+        return _state(self._open(session))
+
+    def live_stop(self, session: str) -> str:
+        """End the live session, and forget all of it.
+
+        Args:
+            session: Key of the session.
+        """
+        self._store.get(session)
+        self._live.close(session)
+        return "stopped"
+
+    def _open(self, session: str) -> LiveVisitor:
+        self._store.get(session)
+        return self._live.open(session)
+
+
+def _state(visitor: LiveVisitor) -> dict[str, Any]:
+    return {
+        "objects": visitor.object_ids,
+        "visible": visitor.visible_ids,
+        "num_pictures": visitor.num_shown,
+        "num_dropped": visitor.num_dropped,
+        "pictures_per_second": round(visitor.frames_per_second, 2),
+        "error": visitor.error,
+    }

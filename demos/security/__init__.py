@@ -1,0 +1,1 @@
+"""Checks on requests, uploads, downloads and network sources of the demo server."""

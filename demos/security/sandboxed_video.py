@@ -1,0 +1,217 @@
+"""A video that is decoded in a process of its own, which has little memory and little time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import select
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import unipixel
+from unipixel.demos.limits import MEGABYTE, Limits
+from unipixel.demos.sessions.errors import UploadError
+from unipixel.video.frame import Frame, FrameSource, VideoInfo
+
+_ROOT = Path(unipixel.__file__).resolve().parents[1]
+# Isolated: neither the environment nor the working folder can put another module in the way.
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from unipixel.demos.security.sandboxed_decoder import main; sys.exit(main())"
+_FRAMES_AT_ONCE = 16
+_MAX_HEADER_BYTES = 2**16
+# What reading from a process raises that was ended, or that writes what it should not.
+_BROKEN = (OSError, EOFError, KeyError, TypeError, struct.error, json.JSONDecodeError)
+
+
+class ConfinedVideo(FrameSource):
+    """Frames of an untrusted file; FFmpeg and Pillow see it in another process only.
+
+    That process may be ended at any time, and is started again when it is needed. It may be used from
+    several threads.
+    """
+
+    def __init__(self, path: Path, *, name: str, limits: Limits) -> None:
+        """Start the process, and let it open the file.
+
+        Args:
+            path: The file.
+            name: What the visitor calls it.
+            limits: What the file and the process may take.
+
+        Raises:
+            UploadError: It is no video or image, above a ceiling, or takes too long to read.
+        """
+        self._path, self._limits = path, limits
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
+        self._passes = itertools.count()
+        self.info = VideoInfo(name, 0, 0, None, None, None)
+        self._start()
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield every frame; several passes may run side by side.
+
+        Raises:
+            UploadError: The process failed twice.
+        """
+        number, index = next(self._passes), 0
+        try:
+            while True:
+                header, frame = self._ask({"next": number, "start": index}, num_frames=1)
+                if not frame:
+                    self.info = replace(self.info, num_frames=header["end"])
+                    return
+                index = frame[0].index + 1
+                yield frame[0]
+        finally:
+            self._end_pass(number)
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """Return the frames at checked indices.
+
+        Raises:
+            UploadError: The process failed twice.
+        """
+        found: list[Frame] = []
+        for start in range(0, len(indices), _FRAMES_AT_ONCE):
+            wanted = list(indices[start : start + _FRAMES_AT_ONCE])
+            found += self._ask({"read": wanted}, num_frames=len(wanted))[1]
+        return found
+
+    def close(self) -> None:
+        """End the process; nothing can be read any more."""
+        with self._lock:
+            self._is_closed = True
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+                process.wait()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        with contextlib.suppress(OSError):
+                            pipe.close()
+
+    def _start(self) -> None:
+        limits = self._limits
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Nothing of the server's environment: tokens and passwords live there.
+            env={"PATH": os.defpath, "LANG": "C.UTF-8", **threads},
+            cwd=self._path.parent,
+            start_new_session=True,
+        )
+        request = {
+            "path": str(self._path),
+            "max_bytes": int(limits.decoder_megabytes * MEGABYTE),
+            "max_cpu_seconds": max(1, round(limits.decoder_seconds)),
+            "max_pixels": limits.max_pixels,
+            "max_frames": limits.max_frames,
+            "max_seconds": limits.max_seconds,
+        }
+        try:
+            self._send(request)
+            header, _ = self._receive()
+            if "error" not in header:
+                self.info = VideoInfo(path=self.info.path, **header["info"])
+                return
+        except _BROKEN as error:
+            self._stop()
+            raise self._failure() from error
+        self._stop()
+        raise UploadError(str(header["error"])) if header.get("is_refused") else self._failure()
+
+    def _ask(self, request: dict[str, Any], *, num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
+        """Put a request; where the process was ended meanwhile, once more to a new one."""
+        with self._lock:
+            for attempt in range(2):
+                if self._is_closed:
+                    raise UploadError("the video was closed: open it again")
+                if self._process is None:
+                    self._start()
+                try:
+                    return self._answered(request, num_frames)
+                except _BROKEN as error:
+                    self._stop()
+                    if attempt:
+                        raise self._failure() from error
+        raise self._failure()
+
+    def _answered(self, request: dict[str, Any], num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
+        self._send(request)
+        found: list[Frame] = []
+        header: dict[str, Any] = {}
+        for _ in range(num_frames):
+            header, pixels = self._receive()
+            if "error" in header:
+                raise UploadError(f"the video is damaged there: {header['error']}".replace(str(self._path), "the file"))
+            if "end" in header:
+                break
+            # Nothing that the process says is believed: whoever broke it would say it too.
+            shape = (self.info.height, self.info.width, 3)
+            if len(pixels) != math.prod(shape):
+                raise EOFError(f"a frame has {len(pixels)} bytes, not {shape}")
+            image = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
+            found.append(Frame(int(header["index"]), float(header["timestamp_seconds"]), image))
+        return header, found
+
+    def _end_pass(self, number: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._process is not None:
+                self._send({"end": number})
+
+    def _send(self, request: dict[str, Any]) -> None:
+        if self._process is None or self._process.stdin is None:
+            raise EOFError("the process has ended")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _receive(self) -> tuple[dict[str, Any], bytearray]:
+        deadline = time.monotonic() + self._limits.decoder_seconds
+        (length,) = struct.unpack("<I", self._read(4, deadline))
+        if length > _MAX_HEADER_BYTES:
+            raise EOFError("the process writes something else")
+        header = json.loads(self._read(length, deadline))
+        num_bytes = int(header["num_bytes"])
+        if not 0 <= num_bytes <= 3 * self._limits.max_pixels:
+            raise EOFError("the process writes too much")
+        return header, self._read(num_bytes, deadline)
+
+    def _read(self, num_bytes: int, deadline: float) -> bytearray:
+        if self._process is None or self._process.stdout is None:
+            raise EOFError("the process has ended")
+        pipe, content, done = self._process.stdout.fileno(), bytearray(num_bytes), 0
+        view = memoryview(content)
+        while done < num_bytes:
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError("no answer in time")
+            if not (count := os.readv(pipe, [view[done:]])):
+                raise EOFError("the process has ended")
+            done += count
+        return content
+
+    def _failure(self) -> UploadError:
+        limits = self._limits
+        return UploadError(
+            f"the file could not be read within {limits.decoder_seconds:g} seconds and "
+            f"{limits.decoder_megabytes:g} megabytes: it is damaged, or too hard to decode"
+        )

@@ -1,0 +1,1 @@
+"""User sessions of the demo server: state, storage, background work."""

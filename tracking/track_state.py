@@ -1,0 +1,267 @@
+"""What one tracked object may remember: bounded, whatever the length of the video.
+
+Shape letters: C embedding width, D memory width, h/w side of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unipixel.tracking.types import MemoryBatch, Segmentation
+
+# The first prompt of an object and this many further prompted frames are kept.
+MAX_CORRECTIONS = 8
+
+
+@dataclass(frozen=True)
+class FrameMemory:
+    """How an object looked in one frame.
+
+    Attributes:
+        features: (h*w, D) in the memory dtype, or None once only the pointer is still of use.
+        pointer: (C,).
+        mask_logits: (4h, 4w) that a correction of the frame starts from, where it may still come.
+        scores: (2,) object score logit and predicted IoU, kept with the logits.
+    """
+
+    features: Tensor | None
+    pointer: Tensor
+    mask_logits: Tensor | None = None
+    scores: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that takes memory."""
+        return tuple(t for t in (self.features, self.pointer, self.mask_logits, self.scores) if t is not None)
+
+    def without_mask(self) -> FrameMemory:
+        """Return what attention reads."""
+        return FrameMemory(self.features, self.pointer)
+
+
+@dataclass(frozen=True)
+class StagedPrompt:
+    """A prompt that was decoded but is not yet remembered: more clicks on the frame may follow.
+
+    Attributes:
+        segmentation: The object on the frame, B = 1.
+        is_correction: Whether the object had been tracked on the frame before.
+    """
+
+    segmentation: Segmentation
+    is_correction: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that takes memory."""
+        # The candidates are the chosen mask once more: see `Segmentation.chosen`.
+        chosen = self.segmentation
+        return chosen.mask_logits, chosen.pointer, chosen.object_score, chosen.candidate_ious
+
+
+@dataclass
+class ObjectState:
+    """Memories of one object, by frame index.
+
+    Attributes:
+        prompted: Frames on which the object was prompted; always attended to.
+        tracked: Recent frames on which it was tracked.
+        staged: Frames whose prompt becomes a memory before the next frame is tracked.
+        visited: Frames on which the object was followed, and whether backwards. A prompt on one of
+            them is a correction.
+        clicks: Points and labels, (1, P, 2) and (1, P), given so far on frames that may be clicked on again.
+        num_absent: Frames in a row, up to the newest, in which the object was not seen.
+    """
+
+    prompted: dict[int, FrameMemory] = field(default_factory=dict)
+    tracked: dict[int, FrameMemory] = field(default_factory=dict)
+    staged: dict[int, StagedPrompt] = field(default_factory=dict)
+    visited: dict[int, bool] = field(default_factory=dict)
+    clicks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    num_absent: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the object's tensors take."""
+        tensors = [t for memory in (*self.prompted.values(), *self.tracked.values()) for t in memory.tensors]
+        tensors += [t for prompt in self.staged.values() for t in prompt.tensors]
+        tensors += [tensor for pair in self.clicks.values() for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def copy(self) -> ObjectState:
+        """Return a state that can be advanced without changing this one; tensors are shared."""
+        return ObjectState(
+            dict(self.prompted), dict(self.tracked), dict(self.staged), dict(self.visited), dict(self.clicks),
+            self.num_absent,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the state as plain values and tensors, for `unipixel.tracking.state_io`."""
+
+        def memories(source: Mapping[int, FrameMemory]) -> dict[int, list[Tensor | None]]:
+            return {index: [m.features, m.pointer, m.mask_logits, m.scores] for index, m in source.items()}
+
+        staged = {index: (prompt.segmentation.tensors, prompt.is_correction) for index, prompt in self.staged.items()}
+        return {
+            "prompted": memories(self.prompted),
+            "tracked": memories(self.tracked),
+            "staged": staged,
+            "visited": dict(self.visited),
+            "clicks": dict(self.clicks),
+            "num_absent": self.num_absent,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ObjectState:
+        """Rebuild a state from `to_dict`."""
+        return cls(
+            prompted={index: FrameMemory(*memory) for index, memory in values["prompted"].items()},
+            tracked={index: FrameMemory(*memory) for index, memory in values["tracked"].items()},
+            staged={
+                index: StagedPrompt(Segmentation(*tensors), is_correction)
+                for index, (tensors, is_correction) in values["staged"].items()
+            },
+            visited=dict(values["visited"]),
+            clicks={index: (coords, labels) for index, (coords, labels) in values["clicks"].items()},
+            num_absent=values["num_absent"],
+        )
+
+    def mask_logits_at(self, frame_index: int) -> Tensor | None:
+        """Return the newest logits (4h, 4w) known for a frame, from which a correction starts."""
+        if frame_index in self.staged:
+            return self.staged[frame_index].segmentation.mask_logits[0]
+        memory = self.prompted.get(frame_index) or self.tracked.get(frame_index)
+        return None if memory is None else memory.mask_logits
+
+    def write_prompted(self, frame_index: int, memory: FrameMemory) -> None:
+        """Remember a prompted frame; the first is never dropped, of the others the newest are kept."""
+        self.tracked.pop(frame_index, None)
+        self.prompted[frame_index] = memory
+        if len(self.prompted) > 1 + MAX_CORRECTIONS:
+            _, oldest_correction, *_ = self.prompted
+            del self.prompted[oldest_correction]
+
+    def write_tracked(self, frame_index: int, memory: FrameMemory, *, num_maskmem: int, max_pointers: int) -> None:
+        """Remember a tracked frame and let go of what attention will not read any more.
+
+        Attention reads mask memories of the last `num_maskmem - 1` frames and pointers of the last
+        `max_pointers - 1` frames, in either direction of tracking (sam2_base.py).
+        """
+        self.tracked[frame_index] = memory
+        for index in list(self.tracked):
+            distance = abs(frame_index - index)
+            if distance >= max_pointers - 1:
+                del self.tracked[index]
+            elif distance >= num_maskmem - 1:
+                self.tracked[index] = FrameMemory(None, self.tracked[index].pointer)
+
+    def leave(self, frame_index: int) -> None:
+        """Let go of what only a correction of other frames than this one would need."""
+        for memories in (self.prompted, self.tracked):
+            for index, memory in memories.items():
+                if index != frame_index and memory.mask_logits is not None:
+                    memories[index] = memory.without_mask()
+        for values in (self.visited, self.clicks):
+            for index in [index for index in values if index != frame_index]:
+                del values[index]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one object reads on one frame: memories with their slots, pointers with their offsets."""
+
+    features: tuple[Tensor, ...]
+    slots: tuple[int, ...]
+    pointers: tuple[Tensor, ...]
+    offsets: tuple[int, ...]
+    no_pointers: Tensor  # (0, C): an object prompted only on frames ahead has none to read
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        return len(self.slots), len(self.offsets)
+
+
+def gather_memories(
+    states: Sequence[ObjectState],
+    frame_index: int,
+    *,
+    num_maskmem: int,
+    max_pointers: int,
+    num_frames: int | None = None,
+    is_reverse: bool = False,
+) -> list[tuple[list[int], MemoryBatch]]:
+    """Collect what objects read on a frame, in groups of equal layout.
+
+    The attention of SAM 2 has no mask, so objects with different numbers of memories are computed in
+    different batches rather than padded.
+
+    Args:
+        states: One per object; each has been prompted.
+        frame_index: Frame about to be tracked.
+        num_maskmem: Mask memories that are read, the prompted slot included.
+        max_pointers: Pointers that are read.
+        num_frames: Length of the clip where it is known: below `max_pointers` frames SAM 2 scales the
+            pointers' time by it. None for a stream.
+        is_reverse: Whether the clip is tracked backwards.
+
+    Returns:
+        Pairs of indices into `states` and their memories.
+
+    Raises:
+        RuntimeError: An object has no prompted frame; prompt it first.
+    """
+    pointer_limit = max_pointers if num_frames is None else min(num_frames, max_pointers)
+    groups: dict[tuple[int, int], list[tuple[int, _Reading]]] = {}
+    for index, state in enumerate(states):
+        if not state.prompted:
+            raise RuntimeError(f"object at position {index} was never prompted: add a prompt before tracking it")
+        reading = _read(state, frame_index, num_maskmem, pointer_limit, -1 if is_reverse else 1)
+        groups.setdefault(reading.layout, []).append((index, reading))
+    max_offset = max(pointer_limit - 1, 1)
+    return [
+        ([index for index, _ in members], _batch([reading for _, reading in members], max_offset))
+        for members in groups.values()
+    ]
+
+
+def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit: int, step: int) -> _Reading:
+    some_pointer = next(iter(state.prompted.values())).pointer
+    memories = [(0, memory.features) for memory in state.prompted.values()]
+    for slot in range(1, num_maskmem):
+        tracked = state.tracked.get(frame_index - step * (num_maskmem - slot))
+        if tracked is not None:
+            memories.append((slot, tracked.features))
+    # Pointers of prompted frames that lie ahead are left out (only_obj_ptrs_in_the_past_for_eval).
+    pointers = [
+        ((frame_index - index) * step, memory.pointer)
+        for index, memory in state.prompted.items()
+        if (frame_index - index) * step >= 0
+    ]
+    for offset in range(1, pointer_limit):
+        tracked = state.tracked.get(frame_index - step * offset)
+        if tracked is not None:
+            pointers.append((offset, tracked.pointer))
+    return _Reading(
+        features=tuple(features for _, features in memories if features is not None),
+        slots=tuple(slot for slot, features in memories if features is not None),
+        pointers=tuple(pointer for _, pointer in pointers),
+        offsets=tuple(offset for offset, _ in pointers),
+        no_pointers=some_pointer.new_zeros(0, len(some_pointer)),
+    )
+
+
+def _batch(readings: Sequence[_Reading], max_offset: int) -> MemoryBatch:
+    device = readings[0].features[0].device
+    pointers = [torch.stack(row.pointers) if row.pointers else row.no_pointers for row in readings]
+    return MemoryBatch(
+        features=torch.stack([torch.stack(row.features) for row in readings]),
+        slots=torch.tensor([row.slots for row in readings], device=device),
+        pointers=torch.stack(pointers),
+        offsets=torch.tensor([row.offsets for row in readings], dtype=torch.float32, device=device),
+        max_offset=max_offset,
+    )

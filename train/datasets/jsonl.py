@@ -1,0 +1,275 @@
+"""The user's own data: a JSON line per clip, its masks as run lengths or folders of PNG files.
+
+One line is an object with the fields
+
+- `id`: name of the sample, for reports; optional.
+- `clip`: video file, or folder of frames, relative to the JSONL file.
+- `turns`: list of `{"question": str, "answer": str, "targets": [id, ...]}`; the answer holds one `<|seg|>` per
+  target, in the same order, and objects may be written as `[id]`.
+- `objects`: mask of each object by id: `{"rle": [RLE or null per frame]}` (COCO run lengths), or
+  `{"folder": path}` with one PNG per frame, in the order of their names, non-zero where the object is.
+- `prompts`: by id `{"frame": int, "point": [x, y]}` or `{"frame": int, "box": [left, top, right, bottom]}` for
+  objects that the question points at, or `{"frame": int, "mask": true}` for objects given by their mask; optional.
+- `task`: group that the sample belongs to; optional.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unipixel.memory.rle import decode_rle, encode_rle
+from unipixel.processing.frame_sampling import keep_frames, random_indices
+from unipixel.processing.special_tokens import SEG
+from unipixel.train.datasets.samples import Clip, Sample, Turn, VisualPrompt
+from unipixel.video.images import read_mask
+from unipixel.video.open import open_video
+
+EVERYTHING = "all"
+_FIELDS = {"id", "clip", "turns", "objects", "prompts", "task"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data set.
+
+    Attributes:
+        name: Sample, or line of the file.
+        reason: What is wrong, and what is expected.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A data set in the format of this module.
+
+    Attributes:
+        folder: Paths in the lines start here.
+        lines: The samples as they are written.
+        num_frames: Frames of a clip at most; others are left out at random.
+        seed: Seed of the order and of the frames.
+    """
+
+    folder: Path
+    lines: tuple[Mapping[str, Any], ...]
+    num_frames: int = 8
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: str | Path, *, num_frames: int = 8, seed: int = 0) -> OwnData:
+        """Read a JSONL file; media are opened only when they are needed.
+
+        Args:
+            path: The file.
+            num_frames: Frames of a clip at most.
+            seed: Seed of the order and of the frames.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It holds no sample, or a line is no JSON object.
+        """
+        file = Path(path)
+        lines = []
+        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
+            if not isinstance(line, dict):
+                raise ValueError(f"{file}, line {number} must hold an object, got {type(line).__name__}")
+            lines.append({"id": f"line {number}", **line})
+        if not lines:
+            raise ValueError(f"{file} holds no sample")
+        return cls(file.parent, tuple(lines), num_frames, seed)
+
+    def draw(self, group: str, number: int) -> Sample:
+        """Return sample `number` of a group; each pass over the group has an order of its own.
+
+        Args:
+            group: `all`, or a word of the lines' `task`.
+            number: From 0, endless.
+
+        Raises:
+            ValueError: No line belongs to the group, or the sample contradicts itself.
+            OSError: Its media cannot be read.
+        """
+        members = [line for line in self.lines if group in (EVERYTHING, line.get("task"))]
+        if not members:
+            raise ValueError(f"no line of the data has the task {group!r}; {EVERYTHING!r} means every line")
+        epoch, place = divmod(number, len(members))
+        order = list(range(len(members)))
+        random.Random(f"{self.seed}/{group}/{epoch}").shuffle(order)
+        return self.load(members[order[place]], generator=random.Random(f"{self.seed}/{group}/{number}"))
+
+    def load(self, line: Mapping[str, Any], *, generator: random.Random) -> Sample:
+        """Read the media of one line.
+
+        Args:
+            line: One of `lines`.
+            generator: Chooses the frames.
+
+        Raises:
+            ValueError: The line contradicts itself or its media.
+            OSError: Its media cannot be read.
+        """
+        if unknown := sorted(set(line) - _FIELDS):
+            raise ValueError(f"unknown fields {unknown}: allowed are {sorted(_FIELDS)}")
+        turns = _turns(line)
+        prompts = {int(name): prompt for name, prompt in (line.get("prompts") or {}).items()}
+        with open_video(self.folder / str(line["clip"])) as video:
+            count = video.info.num_frames
+            if not count:
+                raise ValueError(f"{line['clip']} is no clip of known length")
+            chosen = random_indices(count, self.num_frames, generator=generator)
+            chosen = keep_frames(chosen, [int(prompt["frame"]) for prompt in prompts.values()], num_frames=count)
+            images = [frame.image for frame in video.read(chosen)]
+        frames = np.stack(images)
+        objects = {int(name): given for name, given in (line.get("objects") or {}).items()}
+        masks = {name: self._masks(given, chosen, count, frames.shape[1:3]) for name, given in objects.items()}
+        _check_objects(turns, prompts, masks)
+        clip = Clip(
+            frames=frames,
+            masks=np.stack(list(masks.values())) if masks else np.zeros((0, *frames.shape[:3]), bool),
+            object_ids=tuple(masks),
+            frame_indices=tuple(chosen),
+            timestamps_seconds=tuple(float(index) for index in chosen),
+            num_source_frames=count,
+            fps=1.0,
+        )
+        placed = {name: _prompt(prompt, chosen, masks[name]) for name, prompt in prompts.items()}
+        kinds = {prompt.kind for prompt in placed.values()}
+        task = "pixelqa/own" if kinds & {"point", "box"} else "conversation"
+        return Sample(clip, task, str(line["id"]), turns, placed, split="train")
+
+    def problems(self) -> Iterator[Problem]:
+        """Read every sample and yield what is wrong, sample by sample."""
+        for line in self.lines:
+            reason = self._reason(line)
+            if reason is not None:
+                yield Problem(str(line["id"]), reason)
+
+    def _reason(self, line: Mapping[str, Any]) -> str | None:
+        try:
+            self.load(line, generator=random.Random(0))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _masks(
+        self, given: Mapping[str, Any], chosen: tuple[int, ...], count: int, size: tuple[int, ...]
+    ) -> NDArray[np.bool_]:
+        """Masks (N, H, W) of an object on the chosen frames."""
+        if set(given) == {"rle"}:
+            if len(given["rle"]) != count:
+                raise ValueError(
+                    f"{len(given['rle'])} masks were given for {count} frames: give null where one is empty"
+                )
+            found = [None if given["rle"][index] is None else decode_rle(given["rle"][index]) for index in chosen]
+        elif set(given) == {"folder"}:
+            files = sorted((self.folder / given["folder"]).glob("*.png"))
+            if len(files) != count:
+                raise ValueError(f"{given['folder']} holds {len(files)} PNG files for {count} frames")
+            found = [read_mask(files[index]) for index in chosen]
+        else:
+            raise ValueError(f"an object has either `rle` or `folder`, got {sorted(given)}")
+        masks = np.zeros((len(chosen), *size), bool)
+        for place, mask in enumerate(found):
+            if mask is not None and mask.shape != tuple(size):
+                raise ValueError(f"a mask is {mask.shape}, its frame {tuple(size)}")
+            if mask is not None:
+                masks[place] = mask != 0
+        return masks
+
+
+def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
+    """Write samples in the format of this module: frames as PNG folders, masks as run lengths.
+
+    Args:
+        samples: With at least one turn each.
+        folder: Made where it is missing; gets `data.jsonl` and a folder of frames per sample.
+
+    Returns:
+        The JSONL file.
+
+    Raises:
+        ValueError: A sample holds no turn.
+        OSError: The folder cannot be written.
+    """
+    lines = []
+    for number, sample in enumerate(samples):
+        if not sample.turns:
+            raise ValueError(f"sample {number} ({sample.task}) has no question: choose a task with turns")
+        clip, name = sample.clip, f"clip-{number:04}"
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, frame in enumerate(clip.frames):
+            Image.fromarray(frame).save(folder / name / f"{index:05}.png")
+        line = {
+            "id": name,
+            "clip": name,
+            "turns": [
+                {"question": turn.question, "answer": turn.answer, "targets": list(turn.target_ids)}
+                for turn in sample.turns
+            ],
+            "objects": {
+                str(object_id): {"rle": [encode_rle(mask) if mask.any() else None for mask in masks]}
+                for object_id, masks in zip(clip.object_ids, clip.masks, strict=True)
+            },
+            "prompts": {str(object_id): _written(prompt) for object_id, prompt in sample.prompts.items()},
+        }
+        lines.append(json.dumps(line))
+    file = folder / "data.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def _written(prompt: VisualPrompt) -> dict[str, Any]:
+    if prompt.point is not None:
+        return {"frame": prompt.frame, "point": list(prompt.point)}
+    if prompt.box_xyxy is not None:
+        return {"frame": prompt.frame, "box": list(prompt.box_xyxy)}
+    return {"frame": prompt.frame, "mask": True}
+
+
+def _turns(line: Mapping[str, Any]) -> tuple[Turn, ...]:
+    turns = []
+    for turn in line["turns"]:
+        targets = tuple(int(name) for name in turn.get("targets", ()))
+        answer = str(turn["answer"])
+        if answer.count(SEG) != len(targets):
+            raise ValueError(f"the answer {answer!r} holds {answer.count(SEG)} {SEG}, targets are {list(targets)}")
+        turns.append(Turn(str(turn["question"]), answer, targets))
+    if not turns:
+        raise ValueError("a sample needs at least one turn")
+    return tuple(turns)
+
+
+def _check_objects(turns: tuple[Turn, ...], prompts: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
+    named = {name for turn in turns for name in turn.target_ids} | set(prompts)
+    if lost := sorted(named - set(masks)):
+        raise ValueError(f"objects {lost} are targets or prompts and have no masks: known are {sorted(masks)}")
+
+
+def _prompt(prompt: Mapping[str, Any], chosen: tuple[int, ...], masks: NDArray[np.bool_]) -> VisualPrompt:
+    frame = chosen.index(int(prompt["frame"]))
+    if "point" in prompt:
+        x, y = map(float, prompt["point"])
+        return VisualPrompt("point", frame, point=(x, y))
+    if "box" in prompt:
+        left, top, right, bottom = map(float, prompt["box"])
+        return VisualPrompt("box", frame, box_xyxy=(left, top, right, bottom))
+    if prompt.get("mask") is True:
+        return VisualPrompt("mask", frame, mask=masks[frame])
+    raise ValueError(f"a prompt has `point`, `box` or `mask`, got {sorted(prompt)}")

@@ -1,0 +1,160 @@
+"""What a generated sample holds: a clip with exact masks, visual prompts and the turns of a conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from unipixel.train.datasets.synthetic.scene import Scene
+
+_MARK = re.compile("\x02(\\d+)\x03")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames and the exact visible part of every object in them.
+
+    Attributes:
+        frames: RGB frames (N, H, W, 3), uint8.
+        masks: Visible parts (O, N, H, W), bool; row i belongs to `object_ids[i]`.
+        object_ids: Id of each object, as written in the turns.
+        frame_indices: Index of each frame in the full clip (N,).
+        timestamps_seconds: Time of each frame (N,).
+        num_source_frames: Frames of the full clip.
+        fps: Frames per second of the full clip.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    object_ids: tuple[int, ...]
+    frame_indices: tuple[int, ...]
+    timestamps_seconds: tuple[float, ...]
+    num_source_frames: int
+    fps: float
+
+    def masks_of(self, object_id: int) -> NDArray[np.bool_]:
+        """Visible part (N, H, W) of one object.
+
+        Args:
+            object_id: One of `object_ids`.
+
+        Raises:
+            KeyError: There is no object of this id.
+        """
+        if object_id not in self.object_ids:
+            raise KeyError(f"No object {object_id}; the clip has {self.object_ids}.")
+        return self.masks[self.object_ids.index(object_id)]
+
+
+@dataclass(frozen=True)
+class VisualPrompt:
+    """Where a user pointed at an object.
+
+    Attributes:
+        kind: "point", "box" or "mask".
+        frame: Position in the clip's list of frames.
+        point: (x, y) in pixels of the frame, the middle of a pixel lying at .5; only for "point".
+        box_xyxy: Left, top, right, bottom in pixels, right and bottom exclusive; only for "box".
+        mask: (H, W) bool; only for "mask".
+    """
+
+    kind: str
+    frame: int
+    point: tuple[float, float] | None = None
+    box_xyxy: tuple[float, float, float, float] | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer.
+
+    Attributes:
+        question: Full text, options included; objects are written `[id]`.
+        answer: Full text; one `<|seg|>` per target.
+        target_ids: Objects of the answer's masks, in the order of its `<|seg|>` marks.
+        mentioned_ids: Objects written in question or answer, in the order of their first mention.
+        options: Options without their letters; empty for a free answer.
+        correct_option: Position of the right option, or None.
+        kind: What is asked, such as "motion", "shape" or "same".
+        exchanged_answer: The right answer after the masks of the two mentioned objects trade places (for
+            options: that option's text); None where it would be the same, or where it cannot be told.
+    """
+
+    question: str
+    answer: str
+    target_ids: tuple[int, ...] = ()
+    mentioned_ids: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
+    correct_option: int | None = None
+    kind: str = ""
+    exchanged_answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip and what is said about it.
+
+    Attributes:
+        clip: Frames and masks.
+        task: One of `samples.TASKS`.
+        kind: Finer division of the task, such as "motion" or "point".
+        turns: Questions and answers; none for the task "track".
+        prompts: Visual prompt per object id.
+        seed: Seed the sample was made from.
+        split: Its split.
+        scene: The true state, object i belonging to `clip.object_ids[i]`; None for the transfer style.
+    """
+
+    clip: Clip
+    task: str
+    kind: str
+    turns: tuple[Turn, ...]
+    prompts: Mapping[int, VisualPrompt] = field(default_factory=dict)
+    seed: int = 0
+    split: str = "train"
+    scene: Scene | None = None
+
+
+def mark(index: int) -> str:
+    """Stand-in for an object's id in drafted text, before ids are given out."""
+    return f"\x02{index}\x03"
+
+
+def marked(text: str) -> tuple[int, ...]:
+    """Objects marked in a drafted text, in the order of their first mention."""
+    return tuple(dict.fromkeys(int(found) for found in _MARK.findall(text)))
+
+
+def _numbered(text: str, ids: Mapping[int, int]) -> str:
+    return _MARK.sub(lambda found: f"[{ids[int(found.group(1))]}]", text)
+
+
+def finished(turn: Turn, ids: Mapping[int, int]) -> Turn:
+    """Replace the marks of a drafted turn by ids.
+
+    Args:
+        turn: Drafted turn, whose objects are rows of the clip's masks.
+        ids: Id per row.
+
+    Returns:
+        The turn as it appears in a sample.
+
+    Raises:
+        KeyError: A row has no id.
+    """
+    return replace(
+        turn,
+        question=_numbered(turn.question, ids),
+        answer=_numbered(turn.answer, ids),
+        target_ids=tuple(ids[row] for row in turn.target_ids),
+        mentioned_ids=tuple(ids[row] for row in marked(turn.question + turn.answer)),
+        options=tuple(_numbered(option, ids) for option in turn.options),
+        exchanged_answer=None if turn.exchanged_answer is None else _numbered(turn.exchanged_answer, ids),
+    )

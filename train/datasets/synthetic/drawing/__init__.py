@@ -1,0 +1,1 @@
+"""Rendering of synthetic clips: shapes, textures, backgrounds, occlusion."""

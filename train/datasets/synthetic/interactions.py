@@ -1,0 +1,153 @@
+"""Planned meetings of two objects: hiding, touching, following, overtaking.
+
+Chance alone makes them too rare to learn from. Lengths are shares of the frame's shorter side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipixel.train.datasets.synthetic.attributes import DIRECTIONS
+from unipixel.train.datasets.synthetic.motion import Plan, Trajectory, direction_angle, progress
+
+ENCOUNTERS = ("hide", "hide_and_stop", "touch", "follow", "overtake")
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One of two objects that meet.
+
+    Attributes:
+        extent: Extent, constant over the clip.
+        plan: What it does, in words.
+        trajectory: How.
+    """
+
+    extent: float
+    plan: Plan
+    trajectory: Trajectory
+
+
+def _actor(
+    rng: np.random.Generator, centres: Array, *, extent: float, plan: Plan, key_time: float | None = None
+) -> Actor:
+    count = len(centres)
+    angles = np.full(count, rng.uniform(0, 2 * np.pi) if rng.random() < 0.3 else rng.uniform(-0.12, 0.12))
+    return Actor(extent, plan, Trajectory(centres, np.full(count, extent), angles, np.ones(count, bool), key_time))
+
+
+def meet(
+    rng: np.random.Generator,
+    *,
+    kind: str,
+    reaches: tuple[float, float],
+    frame: tuple[float, float],
+    num_times: int,
+) -> tuple[Actor, Actor] | None:
+    """Draw two objects that meet.
+
+    Args:
+        rng: Source of randomness.
+        kind: A word of `ENCOUNTERS`.
+        reaches: Farthest points of the two shapes, in units of their extents.
+        frame: Width and height of the frame.
+        num_times: Number of moments.
+
+    Returns:
+        The one that acts (hides, arrives, follows, overtakes) and the other; the first lies behind. None
+        where the drawn extents do not fit the frame.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    if kind not in ENCOUNTERS:
+        raise ValueError(f"Unknown encounter {kind!r}; allowed are {', '.join(ENCOUNTERS)}.")
+    direction = str(rng.choice(DIRECTIONS)) if rng.random() < 0.8 else "diagonal"
+    angle = direction_angle(rng, direction)
+    heading = np.array([np.cos(angle), np.sin(angle)])
+    times = np.linspace(0, 1, num_times)
+    draw = {"follow": _follow, "overtake": _overtake}.get(kind, _approach)
+    for _ in range(6):
+        first, second, extents, plans, key_time = draw(
+            rng, kind=kind, heading=heading, times=times, direction=direction
+        )
+        margins = extents[0] * reaches[0], extents[1] * reaches[1]
+        placed = _place(rng, first, second, margins=margins, frame=frame)
+        if placed is not None:
+            return (
+                _actor(rng, placed[0], extent=extents[0], plan=plans[0], key_time=key_time),
+                _actor(rng, placed[1], extent=extents[1], plan=plans[1]),
+            )
+    return None
+
+
+def _place(
+    rng: np.random.Generator,
+    first: Array,
+    second: Array,
+    *,
+    margins: tuple[float, float],
+    frame: tuple[float, float],
+) -> tuple[Array, Array] | None:
+    """Shift two paths together to a random place in the frame; None where they do not fit."""
+    low = np.minimum(first.min(axis=0) - margins[0], second.min(axis=0) - margins[1])
+    high = np.maximum(first.max(axis=0) + margins[0], second.max(axis=0) + margins[1])
+    room = np.array(frame) - (high - low)
+    if room.min() < 0:
+        return None
+    shift = rng.uniform(0, 1, 2) * room - low
+    return first + shift, second + shift
+
+
+_Drawn = tuple[Array, Array, tuple[float, float], tuple[Plan, Plan], float | None]
+
+
+def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
+    """The first moves to the second, which rests: passes behind it, stops behind it, or stops at its side."""
+    second_extent = float(rng.uniform(0.2, 0.34))
+    first_extent = float(rng.uniform(0.1, 0.2)) if kind != "touch" else float(rng.uniform(0.1, 0.26))
+    across = np.array([-heading[1], heading[0]])
+    before = second_extent / 2 + first_extent / 2 + rng.uniform(0.1, 0.3)
+    second = np.zeros((len(times), 2))
+    aside = rng.uniform(-0.12, 0.12) * second_extent
+    key_time = None
+    if kind == "hide":
+        after = second_extent / 2 + first_extent / 2 + rng.uniform(0.08, 0.2)
+        profile, shares, length = "steady", times, before + after
+    else:
+        gap = rng.uniform(0.1, 0.25) * second_extent
+        if kind == "touch":
+            gap = 0.46 * (first_extent + second_extent)
+        length = before - gap
+        key_time = float(rng.uniform(0.4, 0.62))
+        profile = "stops"
+        shares = progress(times, profile="stops", key_time=key_time, ratio=1.0)
+    first = -before * heading + shares[:, None] * length * heading + aside * across
+    plans = Plan("line", direction, profile), Plan("still")
+    return first, second, (first_extent, second_extent), plans, key_time
+
+
+def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
+    """The first keeps behind the second along the same line."""
+    extents = float(rng.uniform(0.09, 0.18)), float(rng.uniform(0.09, 0.18))
+    gap = (extents[0] + extents[1]) / 2 * rng.uniform(1.25, 1.6)
+    length = rng.uniform(0.35, 0.6)
+    second = times[:, None] * length * heading
+    first = second - gap * heading
+    return first, second, extents, (Plan("line", direction), Plan("line", direction)), None
+
+
+def _overtake(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
+    """The first starts behind the second, in a lane beside it, and ends ahead of it."""
+    extents = float(rng.uniform(0.09, 0.18)), float(rng.uniform(0.09, 0.18))
+    lane = (extents[0] + extents[1]) / 2 * rng.uniform(0.9, 1.3) * rng.choice([-1.0, 1.0])
+    across = np.array([-heading[1], heading[0]])
+    behind, ahead = rng.uniform(0.14, 0.24, 2)
+    length = rng.uniform(0.28, 0.4)
+    second = times[:, None] * length * heading
+    first = times[:, None] * (length + behind + ahead) * heading - behind * heading + lane * across
+    return first, second, extents, (Plan("line", direction), Plan("line", direction)), None

@@ -1,0 +1,310 @@
+"""What can be asked about one pointed-at object, each with its answer and plausible wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from unipixel.train.datasets.synthetic.attributes import COLOURS, DIRECTIONS, SHAPES, SIZES, TEXTURES
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts
+from unipixel.train.datasets.synthetic.language.comparisons import compare_all
+from unipixel.train.datasets.synthetic.language.phrases import (
+    PLAIN_MOTION,
+    Traits,
+    full_traits,
+    motion_verb,
+    noun_phrase,
+    pick,
+    unique_traits,
+    with_article,
+)
+
+Rows = tuple[int, ...]
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about rows of the masks, before options are laid out.
+
+    Attributes:
+        kind: What is asked.
+        question: Text with marks.
+        answer: The right answer, short.
+        wrong: Wrong answers that are surely wrong.
+        sentence: The answer as a sentence, or "".
+        rows: Objects asked about.
+        exchanged: The answer after the masks of the two objects trade places; None where it would be the
+            same or is open.
+        needs_options: Whether the question makes no sense without options.
+    """
+
+    kind: str
+    question: str
+    answer: str
+    wrong: tuple[str, ...]
+    sentence: str = ""
+    rows: Rows = ()
+    exchanged: str | None = None
+    needs_options: bool = False
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a question may be about.
+
+    Attributes:
+        pool: Objects it may name.
+        names: How to call each of them.
+        wanted: Whether a yes-or-no question shall have the answer yes. It is drawn before the question, and
+            only what some object of the pool does is asked about, so that the words give nothing away.
+        forbidden: Held-out combinations. They are not named in wrong answers either: a combination that is
+            always wrong in training would be learnt as one that does not exist.
+    """
+
+    pool: Rows
+    names: Mapping[int, str]
+    wanted: bool
+    forbidden: frozenset[tuple[str, str]]
+
+
+def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
+    row = topic.pool[int(rng.integers(len(topic.pool)))]
+    return row, topic.names[row]
+
+
+def place_word(facts: Facts, row: int, index: int) -> str | None:
+    """Name the third of the frame an object lies in: "upper left", "centre", "right" and so on.
+
+    Args:
+        facts: The clip.
+        row: The object.
+        index: Position in the list of frames.
+
+    Returns:
+        The words, or None where it is partly hidden or lies near a border of the thirds.
+    """
+    if not facts.whole[row, index]:
+        return None
+    words = []
+    for axis, names in ((1, ("upper", "", "lower")), (0, ("left", "", "right"))):
+        share = facts.centres[row, index, axis] / facts.frame[axis]
+        if min(abs(share - 1 / 3), abs(share - 2 / 3)) < 0.05:
+            return None
+        words.append(names[int(share * 3)] if 0 <= share < 1 else "")
+    vertical, horizontal = words
+    if not vertical and not horizontal:
+        return "centre"
+    if vertical and horizontal:
+        return f"{vertical} {horizontal}"
+    return horizontal or {"upper": "top", "lower": "bottom"}[vertical]
+
+
+PLACES = ("upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right")
+
+
+def motion_summary(facts: Facts, row: int) -> str | None:
+    """Say in a clause all that an object does: "moves left and then stops while growing"."""
+    truth = {word: values[row] for word, values in facts.motion.items()}
+    if truth["moves"] == UNKNOWN and facts.objects[row].plan.path != "still":
+        return None
+    main = next((PLAIN_MOTION[word] for word in (*DIRECTIONS, "diagonal") if truth[word] == TRUE), "")
+    plan = facts.objects[row].plan
+    special = {
+        "still": "stays in place",
+        "circle": "moves in a circle",
+        "bounce": "bounces off an edge",
+        "turn": "moves and turns back",
+        "return": "leaves and comes back",
+        "leave": f"{main} and leaves",
+        "enter": f"appears late and {main}",
+    }
+    text = special.get(plan.path, main)
+    if plan.path == "line":
+        text = {
+            "speeds_up": f"{main} and speeds up",
+            "slows_down": f"{main} and slows down",
+            "stops": f"{main} and then stops",
+            "starts_late": f"rests and then {main}",
+        }.get(plan.profile, main)
+    if plan.appears > 0:
+        text = f"appears late and {text}"
+    extra = "spinning" if plan.spins else "growing" if plan.growth > 1 else "shrinking" if plan.growth < 1 else ""
+    if plan.path == "still":
+        if extra:
+            verb = {"spinning": "spins", "growing": "grows", "shrinking": "shrinks"}[extra]
+            return text.replace("stays in place", f"{verb} in place")
+        return text.replace("stays in place", "stays still")
+    return f"{text} while {extra}" if extra else text
+
+
+def describe(rng: np.random.Generator, facts: Facts, row: int) -> str:
+    """Describe an object's looks: "a striped red star"."""
+    traits = full_traits(facts, row)
+    named = Traits(traits.shape, traits.colour, traits.texture, traits.size if rng.random() < 0.3 else None)
+    if named.texture == "plain" and rng.random() < 0.6:
+        named = Traits(named.shape, named.colour, None, named.size)
+    return with_article(noun_phrase(rng, named))
+
+
+def attribute(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """Shape, colour, texture or size of the first object."""
+    row, called = _one_of(rng, topic)
+    name = pick(rng, ("shape", "colour", "texture", "size"))
+    value = getattr(full_traits(facts, row), name)
+    if value is None:
+        return None
+    words = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "size": SIZES}[name]
+    wordings = {
+        "shape": ("What shape is {}?", "Which shape does {} have?", "What is the shape of {}?"),
+        "colour": ("What colour is {}?", "Which colour does {} have?", "What is the colour of {}?"),
+        "texture": ("What texture does {} have?", "What is the pattern of {}?", "What texture is {}?"),
+        "size": ("What size is {}?", "How large is {}: small, medium or large?", "Which size does {} have?"),
+    }[name]
+    sentence = {"shape": f"It is {with_article(value)}.", "texture": f"It is {value}."}.get(name, f"It is {value}.")
+    wrong = tuple(word for word in words if word != value)
+    return Asked(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
+
+
+def motion(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """How the first object moves: one true word against surely false ones."""
+    row, called = _one_of(rng, topic)
+    truth = {word: values[row] for word, values in facts.motion.items() if word not in ("moves", "returns")}
+    right = [word for word, value in truth.items() if value == TRUE]
+    shape = facts.objects[row].shape
+    wrong = [word for word, value in truth.items() if value == FALSE and (word, shape) not in topic.forbidden]
+    if not right or len(wrong) < 3:
+        return None
+    text = pick(rng, ("How does {} move?", "What does {} do?", "Which motion does {} make?")).format(called)
+    verb = PLAIN_MOTION[pick(rng, right)]
+    summary = motion_summary(facts, row)
+    others = tuple(PLAIN_MOTION[word] for word in wrong)
+    return Asked("motion", text, verb, others, f"It {summary}." if summary else "", (row,))
+
+
+def direction(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """Which way the first object moves."""
+    row, called = _one_of(rng, topic)
+    words = [word for word in DIRECTIONS if facts.motion[word][row] == TRUE]
+    if len(words) != 1:
+        return None
+    text = pick(rng, ("Which way does {} move?", "In which direction does {} go?", "Where is {} heading?"))
+    wrong = tuple(word for word in DIRECTIONS if word != words[0])
+    return Asked("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
+
+
+def place(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """Where the first object is at the start or at the end."""
+    row, called = _one_of(rng, topic)
+    when, index = (("start", 0), ("end", -1))[int(rng.integers(2))]
+    word = place_word(facts, row, index)
+    if word is None:
+        return None
+    text = pick(rng, ("Where is {} at the {}?", "In which part of the frame is {} at the {}?"))
+    others = tuple(other for other in PLACES if other != word)
+    sentence = f"It is {'in' if word == 'centre' or ' ' in word else 'at'} the {word} at the {when}."
+    if word in ("left", "right"):
+        sentence = f"It is on the {word} at the {when}."
+    return Asked("place", text.format(called, when), word, others, sentence, (row,))
+
+
+def hider(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """What hides the first object, described by its looks."""
+    row, called = _one_of(rng, topic)
+    truth = facts.relations["behind"][row]
+    if (truth == TRUE).sum() != 1 or (truth == UNKNOWN).any():
+        return None
+    other = int(np.flatnonzero(truth == TRUE)[0])
+    traits = unique_traits(rng, facts, other)
+    wrong = []
+    for index in range(facts.num_objects):
+        if index not in (other, row):
+            found = unique_traits(rng, facts, index)
+            if found is not None:
+                wrong.append(f"the {noun_phrase(rng, found)}")
+    if traits is None:
+        return None
+    answer = f"the {noun_phrase(rng, traits)}"
+    text = pick(rng, ("What hides {}?", "Which object passes in front of {}?", "What does {} hide behind?"))
+    return Asked("hider", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,))
+
+
+def count_larger(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """How many objects are larger or smaller than the first."""
+    row, called = _one_of(rng, topic)
+    name = pick(rng, ("larger", "smaller"))
+    truth = compare_all(facts, row, name)
+    if (truth == UNKNOWN).any():
+        return None
+    number = int((truth == TRUE).sum())
+    if number == 0 and rng.random() < 0.6:  # or "none" would be the answer to most of these questions
+        return None
+    wrong = tuple(NUMBERS[n] for n in range(max(0, number - 2), min(number + 4, 9)) if n != number)
+    text = f"How many objects are {name} than {called}?"
+    return Asked("count", text, NUMBERS[number], wrong, "", (row,))
+
+
+def description(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """Which option describes the first object; the wrong ones describe its neighbours, or change one word."""
+    row, called = _one_of(rng, topic)
+    clause = motion_summary(facts, row) if rng.random() < 0.4 else None
+    traits = full_traits(facts, row)
+    own = (traits.shape, traits.colour, traits.texture)
+
+    def text(look: tuple[str | None, str | None, str | None], does: str | None) -> str:
+        phrase = with_article(" ".join(word for word in (look[2], look[1], look[0]) if word))
+        return f"{phrase} that {does}" if does else phrase
+
+    answer = text(own, clause)
+    wrong: list[str] = []
+    for index in rng.permutation(facts.num_objects):
+        other = full_traits(facts, int(index))
+        look = (other.shape, other.colour, other.texture if own[2] else None)
+        if look != own and (look[2] or not own[2]):
+            wrong.append(text(look, motion_summary(facts, int(index)) if clause else None))
+    while len(wrong) < 3:
+        change = int(rng.integers(2 if own[2] is None else 3))
+        words = (SHAPES, COLOURS, TEXTURES)[change]
+        look_list = list(own)
+        look_list[change] = pick(rng, [word for word in words if word != own[change]])
+        if (look_list[0], look_list[1]) in topic.forbidden:
+            continue
+        wrong.append(text((look_list[0], look_list[1], look_list[2]), clause))
+    question = pick(rng, ("Which option describes {}?", "Which of these is {}?", "What is {}?")).format(called)
+    others = tuple(word for word in dict.fromkeys(wrong) if word != answer)
+    return Asked("description", question, answer, others, "", (row,), needs_options=not question.startswith("What"))
+
+
+def does(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+    """Whether an object makes a given motion."""
+    pool = np.array(topic.pool)
+    word = pick(rng, [word for word in facts.motion if word != "returns"])
+    truth = facts.motion[word]
+    # Of a single object only what it does, or what another of the clip does, is asked.
+    if not (truth == TRUE).any() or (truth[pool] == (TRUE if topic.wanted else FALSE)).sum() == 0:
+        return None
+    row = int(rng.choice(pool[truth[pool] == (TRUE if topic.wanted else FALSE)]))
+    if (word, facts.objects[row].shape) in topic.forbidden:
+        return None
+    base = motion_verb(rng, word).base
+    for many, one in (("they move", "it moves"), ("their", "its"), ("themselves", "itself")):
+        base = base.replace(many, one)
+    # Wordings with "to be" or a negation do not follow "does".
+    base = {"still": "stay still", "moves": "move", "appears_late": "appear late"}.get(word, base)
+    right, wrong = ("yes", "no") if topic.wanted else ("no", "yes")
+    return Asked(word, f"Does {topic.names[row]} {base}?", right, (wrong,), "", (row,))
+
+
+Asker = Callable[[np.random.Generator, Facts, Topic], Asked | None]
+ONE_OBJECT: tuple[tuple[Asker, float], ...] = (
+    (attribute, 0.24),
+    (motion, 0.19),
+    (direction, 0.07),
+    (place, 0.06),
+    (hider, 0.1),
+    (count_larger, 0.06),
+    (description, 0.15),
+    (does, 0.13),
+)

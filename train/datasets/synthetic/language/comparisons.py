@@ -1,0 +1,203 @@
+"""Claims that rank objects: superlatives, comparisons, order in time, each with a margin."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth, both
+from unipixel.train.datasets.synthetic.language.phrases import Traits, Verb, pick, sample_traits, traits_truth
+from unipixel.train.datasets.synthetic.language.predicates import Claim, anchor, copula
+
+SPEED_RATIO, AREA_RATIO, EXTENT_RATIO = 1.4, 1.3, 1.12
+_ORDINALS = ("", "second ", "third ")
+
+
+def ranking(values: NDArray[np.float64], members: NDArray[np.bool_], *, ratio: float) -> list[int] | None:
+    """Order objects by one or more measures that must agree.
+
+    Args:
+        values: Measures (O, M); NaN where unknown.
+        members: Which objects compete (O,).
+        ratio: Least quotient of two neighbours in the order, in every measure.
+
+    Returns:
+        Indices from the largest to the smallest, cut off before the first pair that is too close; None
+        where fewer than two compete or one has no value.
+    """
+    chosen = np.flatnonzero(members)
+    if len(chosen) < 2 or np.isnan(values[chosen]).any():
+        return None
+    order = chosen[np.argsort(-values[chosen, 0])]
+    sure = [int(order[0])]
+    for before, after in itertools.pairwise(order):
+        if (values[before] < ratio * values[after] + 1e-9).any():
+            break
+        sure.append(int(after))
+    else:
+        return sure
+    # The last one before a close pair is not settled itself.
+    return sure[:-1]
+
+
+def _only(facts: Facts, index: int) -> Truth:
+    truth = np.zeros(facts.num_objects, np.int8)
+    truth[index] = TRUE
+    return truth
+
+
+def size_values(facts: Facts) -> NDArray[np.float64]:
+    """Measures (O, 4) that must agree before one object is called larger: areas and scaled extents."""
+    # Extents need a smaller margin than areas: raise them so that one ratio serves both.
+    power = np.log(AREA_RATIO) / np.log(EXTENT_RATIO)
+    return np.concatenate([facts.areas, facts.extents**power], axis=1)
+
+
+def speed_values(facts: Facts) -> NDArray[np.float64]:
+    """Measures (O, 2): mean and peak speed, with rest counted as slow rather than as zero."""
+    return np.maximum(facts.speeds, 1e-3)
+
+
+def superlative(rng: np.random.Generator, facts: Facts) -> Claim | None:
+    """The largest, the second fastest, the leftmost."""
+    traits = Traits()
+    if rng.random() < 0.3:
+        index = int(rng.integers(facts.num_objects))
+        traits = sample_traits(rng, facts, index, least=1, most=1)
+    among = traits_truth(facts, traits)
+    if (among == UNKNOWN).any():
+        return None
+    members = among == TRUE
+    kind = pick(rng, ("size", "speed", "side", "size", "speed"))
+    if kind == "side":
+        return _outermost(rng, facts, traits, members)
+    if kind == "size":
+        values, ratio, most, least = size_values(facts), AREA_RATIO, ("largest", "biggest"), "smallest"
+    else:
+        values, ratio, most, least = speed_values(facts), SPEED_RATIO, ("fastest", "fastest"), "slowest"
+        members = members & (facts.motion["moves"] == TRUE)
+    # Things at rest would be the slowest of all to some viewers.
+    has_least = kind == "size" or int((among == TRUE).sum()) == int(members.sum())
+    if not has_least or rng.random() < 0.6:
+        order, names = ranking(values, members, ratio=ratio), most
+    else:
+        order, names = ranking(1 / values, members, ratio=ratio), (least, least)
+    if not order:
+        return None
+    place = int(rng.integers(min(len(order), 3))) if rng.random() < 0.4 else 0
+    name = _ORDINALS[place] + pick(rng, names)
+    truth = _only(facts, order[place])
+    if rng.random() < 0.5:
+        return Claim(truth, traits, prefix=name, reason=f"it is the {name} one")
+    return Claim(truth, traits, copula(f"the {name}"), is_phrase=False, reason=f"it is the {name} one")
+
+
+def _outermost(rng: np.random.Generator, facts: Facts, traits: Traits, members: NDArray[np.bool_]) -> Claim | None:
+    name, axis, sign = (("leftmost", 0, -1), ("rightmost", 0, 1), ("topmost", 1, -1), ("lowest", 1, 1))[
+        int(rng.integers(4))
+    ]
+    when, index = (("at the start", 0), ("at the end", -1))[int(rng.integers(2))]
+    chosen = np.flatnonzero(members)
+    if len(chosen) < 2 or not facts.seen[chosen, index].all():
+        return None
+    places = sign * facts.centres[chosen, index, axis]
+    order = np.argsort(-places)
+    if places[order[0]] - places[order[1]] < 0.09:
+        return None
+    truth = _only(facts, int(chosen[order[0]]))
+    return Claim(truth, traits, copula(f"the {name} {when}"), is_phrase=False, reason=f"it is the {name} one {when}")
+
+
+def compared(rng: np.random.Generator, facts: Facts) -> Claim | None:
+    """Larger, smaller, faster, slower than another object."""
+    found = anchor(rng, facts)
+    if found is None:
+        return None
+    other, phrase = found
+    name = pick(rng, ("larger", "smaller", "faster", "slower"))
+    truth = compare_all(facts, other, name)
+    if name == "faster" or name == "slower":
+        verb = Verb(f"moves {name} than {phrase}", f"move {name} than {phrase}", f"moving {name} than {phrase}")
+        verb = verb if rng.random() < 0.7 else copula(f"{name} than {phrase}")
+    else:
+        word = {"larger": ("larger", "bigger"), "smaller": ("smaller", "smaller")}[name]
+        verb = copula(f"{pick(rng, word)} than {phrase}")
+    traits = Traits()
+    if rng.random() < 0.3:
+        index = int(rng.integers(facts.num_objects))
+        traits = sample_traits(rng, facts, index, least=1, most=1)
+    return Claim(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it {verb.third}")
+
+
+def compare_all(facts: Facts, other: int, name: str) -> Truth:
+    """Which objects are larger, smaller, faster or slower than one object.
+
+    Args:
+        facts: The clip.
+        other: The object compared with.
+        name: "larger", "smaller", "faster" or "slower".
+
+    Returns:
+        Truth (O,); FALSE for the object itself.
+    """
+    truth = np.full(facts.num_objects, UNKNOWN, np.int8)
+    if name in ("larger", "smaller"):
+        values, ratio = size_values(facts), AREA_RATIO
+    else:
+        values, ratio = speed_values(facts), SPEED_RATIO
+    more = (values > ratio * values[other]).all(axis=1)
+    less = (ratio * values < values[other]).all(axis=1)
+    if name in ("smaller", "slower"):
+        more, less = less, more
+    truth[more], truth[less] = TRUE, FALSE
+    if name in ("faster", "slower"):
+        # "Slower than" presumes that something moves.
+        truth[facts.motion["moves"] != TRUE] = UNKNOWN if name == "slower" else FALSE
+        if facts.motion["moves"][other] != TRUE:
+            truth[:] = UNKNOWN
+    truth[other] = FALSE
+    return truth
+
+
+_ORDER_VERBS = {
+    "stops": "stop",
+    "leaves": "leave",
+    "appears_late": "appear late",
+    "turns_back": "turn back",
+    "starts_late": "start to move late",
+}
+
+
+def ordered(rng: np.random.Generator, facts: Facts) -> Claim | None:
+    """The first to stop, the last to leave."""
+    found = event_order(rng, facts)
+    if found is None:
+        return None
+    index, text = found
+    return Claim(_only(facts, index), Traits(), copula(f"the {text}"), is_phrase=False, reason=f"it is the {text}")
+
+
+def event_order(rng: np.random.Generator, facts: Facts) -> tuple[int, str] | None:
+    """Draw an event that at least two objects have at clearly different moments.
+
+    Args:
+        rng: Source of randomness.
+        facts: The clip.
+
+    Returns:
+        The first or last object to have it, and words such as "first to stop"; None where there is none.
+    """
+    for word in rng.permutation(sorted(_ORDER_VERBS)):
+        if (facts.motion[str(word)] == UNKNOWN).any():
+            continue
+        moments = facts.moments[str(word)]
+        order = np.argsort(np.where(np.isnan(moments), np.inf, moments))[: int((~np.isnan(moments)).sum())]
+        if len(order) < 2:
+            continue
+        is_first = rng.random() < 0.5
+        one, two = (order[0], order[1]) if is_first else (order[-1], order[-2])
+        if abs(moments[one] - moments[two]) > 0.13:
+            return int(one), f"{'first' if is_first else 'last'} to {_ORDER_VERBS[str(word)]}"
+    return None

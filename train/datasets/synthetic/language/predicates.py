@@ -1,0 +1,323 @@
+"""A claim: a property that picks objects out of a clip, with its truth and the words for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth, both
+from unipixel.train.datasets.synthetic.language.phrases import (
+    Traits,
+    Verb,
+    motion_verb,
+    noun_phrase,
+    pick,
+    sample_traits,
+    traits_truth,
+    unique_traits,
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A property of objects in words.
+
+    Attributes:
+        truth: Which objects it holds of (O,).
+        traits: Attributes named by the noun phrase; `truth` contains them.
+        verb: Clause after the noun ("moves left"), or None.
+        is_phrase: Whether the participle can follow the noun directly ("the star moving left").
+        prefix: Superlative or "only" before the noun, or "".
+        reason: Why the objects are meant, for explanations, or "".
+    """
+
+    truth: Truth
+    traits: Traits = field(default_factory=Traits)
+    verb: Verb | None = None
+    is_phrase: bool = True
+    prefix: str = ""
+    reason: str = ""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is clearly true or clearly false of every object."""
+        return not (self.truth == UNKNOWN).any()
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Objects it holds of."""
+        return tuple(int(index) for index in np.flatnonzero(self.truth == TRUE))
+
+
+def reference(rng: np.random.Generator, claim: Claim, *, count: int, is_definite: bool = False) -> str:
+    """Word a claim as a noun phrase with its determiner.
+
+    Args:
+        rng: Source of randomness.
+        claim: The claim.
+        count: How many objects it holds of; a claim about none is worded as if about one or several.
+        is_definite: Whether "the" is the only determiner.
+
+    Returns:
+        A phrase such as "the red star that moves left" or "all red stars moving left".
+    """
+    plural = count > 1 or (count == 0 and rng.random() < 0.25)
+    style = "the"
+    if is_definite:
+        style = "the"
+    elif plural:
+        style = pick(rng, ("the", "all", "all the", "every", "the"))
+    elif count == 0 and rng.random() < 0.2:
+        style = "any"
+    is_plural_noun = plural and style != "every"
+    noun = noun_phrase(rng, claim.traits, plural=is_plural_noun, prefix=claim.prefix)
+    if claim.verb is None:
+        return f"{style} {noun}"
+    if claim.is_phrase and rng.random() < 0.4:
+        return f"{style} {noun} {claim.verb.participle}"
+    clause = claim.verb.base if is_plural_noun else claim.verb.third
+    return f"{style} {noun} {pick(rng, ('that', 'that', 'which'))} {clause}"
+
+
+def question(rng: np.random.Generator, claim: Claim, *, count: int) -> str:
+    """Word a claim as a question for the objects.
+
+    Args:
+        rng: Source of randomness.
+        claim: The claim.
+        count: How many objects it holds of.
+
+    Returns:
+        A question such as "Which star moves left?".
+    """
+    plural = count > 1 or (count == 0 and rng.random() < 0.25)
+    if claim.verb is None or rng.random() < 0.12:
+        named = reference(rng, claim, count=max(count, 1))
+        is_many = count > 1 and not named.startswith("every")
+        opening = (
+            ("Where are", "Can you show me", "Which ones are")
+            if is_many
+            else ("Where is", "Can you show me", "Which one is")
+        )
+        return f"{pick(rng, opening)} {named}?"
+    if claim.traits.is_empty and not claim.prefix and not plural and rng.random() < 0.3:
+        return f"What {claim.verb.third}?"
+    noun = noun_phrase(rng, claim.traits, plural=plural, prefix=claim.prefix)
+    return f"Which {noun} {claim.verb.base if plural else claim.verb.third}?"
+
+
+def copula(rest: str) -> Verb:
+    """A clause with "to be"."""
+    return Verb(f"is {rest}", f"are {rest}", rest)
+
+
+def attribute_claim(
+    rng: np.random.Generator, facts: Facts, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+) -> Claim | None:
+    """A claim about shape, colour, texture and size.
+
+    Args:
+        rng: Source of randomness.
+        facts: The clip.
+        is_absent: Whether nothing shall fit it.
+        forbidden: Held-out combinations, which are not named either.
+
+    Returns:
+        The claim, or None where this draw did not work.
+    """
+    index = int(rng.integers(facts.num_objects))
+    traits = sample_traits(rng, facts, index, least=2 if is_absent else 1, most=3 if rng.random() < 0.8 else 4)
+    if is_absent:
+        values = {name: getattr(traits, name) for name in ("shape", "colour", "texture", "size")}
+        name = pick(rng, [name for name, value in values.items() if value is not None])
+        words = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "size": SIZES}[name]
+        # Half of the wrong words belong to another object, so that seeing the word's referent is not enough.
+        present = [getattr(obj, name) for obj in facts.objects if name != "size"]
+        values[name] = pick(rng, present) if present and rng.random() < 0.5 else pick(rng, words)
+        traits = Traits(**values)
+    if (traits.shape, traits.colour) in forbidden:
+        return None
+    truth = traits_truth(facts, traits)
+    if rng.random() < 0.12 and traits.shape is not None:
+        rest = [word for word in (traits.size, traits.texture, traits.colour) if word is not None]
+        if rest:
+            return Claim(truth, Traits(shape=traits.shape), copula(" and ".join(rest)), is_phrase=False)
+    return Claim(truth, traits)
+
+
+def motion_claim(
+    rng: np.random.Generator, facts: Facts, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+) -> Claim | None:
+    """A claim about how objects move, at times of objects with given attributes.
+
+    Args:
+        rng: Source of randomness.
+        facts: The clip.
+        is_absent: Whether nothing shall fit it.
+        forbidden: Held-out combinations, which are not named either: training would learn that none exists.
+
+    Returns:
+        The claim, or None where this draw did not work.
+    """
+    index = int(rng.integers(facts.num_objects))
+    true_words = [word for word, truth in facts.motion.items() if truth[index] == TRUE]
+    false_words = [word for word, truth in facts.motion.items() if truth[index] == FALSE]
+    words = false_words if is_absent else true_words
+    if "moves" in words and (len(words) > 1 or is_absent) and rng.random() < 0.85:
+        words.remove("moves")
+    if not words:
+        return None
+    word = pick(rng, words)
+    traits = Traits()
+    if rng.random() < 0.5:
+        traits = sample_traits(rng, facts, index, least=1, most=2)
+    if (word, traits.shape) in forbidden:
+        return None
+    parts = [traits_truth(facts, traits), facts.motion[word]]
+    verb = motion_verb(rng, word)
+    others = [other for other in true_words if other not in (word, "moves")]
+    if others and word != "moves" and rng.random() < 0.2:
+        second = pick(rng, others)
+        parts.append(facts.motion[second])
+        more = motion_verb(rng, second)
+        verb = Verb(*(f"{a} and {b}" for a, b in zip(_forms(verb), _forms(more), strict=True)))
+    return Claim(both(*parts), traits, verb, reason=f"it {verb.third}")
+
+
+def _forms(verb: Verb) -> tuple[str, str, str]:
+    return verb.third, verb.base, verb.participle
+
+
+def anchor(rng: np.random.Generator, facts: Facts, *, names: dict[int, str] | None = None) -> tuple[int, str] | None:
+    """Draw an object and words that single it out.
+
+    Args:
+        rng: Source of randomness.
+        facts: The clip.
+        names: Marks of objects that the conversation may call by id, or None.
+
+    Returns:
+        The object and a phrase with its article (or its mark), or None.
+    """
+    if names:
+        index = int(rng.choice(sorted(names)))
+        return index, names[index]
+    index = int(rng.integers(facts.num_objects))
+    traits = unique_traits(rng, facts, index)
+    return None if traits is None else (index, f"the {noun_phrase(rng, traits)}")
+
+
+_SIDES = {
+    "left_of": ("left of", "to the left of", "on the left of"),
+    "right_of": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "above", "higher than"),
+    "below": ("below", "under", "lower than"),
+}
+_MEETINGS = {
+    "behind": (
+        "goes behind {} / go behind {} / going behind {}",
+        "is hidden by {} / are hidden by {} / hidden by {}",
+        "passes behind {} / pass behind {} / passing behind {}",
+        "is behind {} / are behind {} / behind {}",
+        "is occluded by {} / are occluded by {} / occluded by {}",
+    ),
+    "front": (
+        "is in front of {} / are in front of {} / in front of {}",
+        "hides {} / hide {} / hiding {}",
+        "covers {} / cover {} / covering {}",
+        "occludes {} / occlude {} / occluding {}",
+    ),
+    "touches": (
+        "touches {} / touch {} / touching {}",
+        "comes into contact with {} / come into contact with {} / in contact with {}",
+    ),
+    "follows": (
+        "follows {} / follow {} / following {}",
+        "keeps behind {} on the same path / keep behind {} on the same path / keeping behind {} on the same path",
+    ),
+    "overtakes": (
+        "overtakes {} / overtake {} / overtaking {}",
+        "passes {} on the way / pass {} on the way / passing {} on the way",
+    ),
+}
+_TIMES = {
+    "": ("", "", " all the time", " throughout the video"),
+    "start": (" at the start", " in the first frame", " at the beginning"),
+    "end": (" at the end", " in the last frame", " when the video ends"),
+}
+
+
+def meeting_verb(rng: np.random.Generator, word: str, other: str) -> Verb:
+    """Word a relation of contact or course: behind, front, touches, follows, overtakes."""
+    line = pick(rng, _MEETINGS[word]) if rng.random() < 0.6 else _MEETINGS[word][0]
+    return Verb(*(part.strip().format(other) for part in line.split("/")))
+
+
+def side_verb(rng: np.random.Generator, word: str, other: str, *, when: str) -> Verb:
+    """Word a side: left_of, right_of, above, below; `when` is "", "start" or "end"."""
+    return copula(f"{pick(rng, _SIDES[word])} {other}{pick(rng, _TIMES[when])}")
+
+
+def relation_claim(
+    rng: np.random.Generator, facts: Facts, *, is_absent: bool, names: dict[int, str] | None = None
+) -> Claim | None:
+    """A claim about where objects are, or what they do, relative to another object.
+
+    Args:
+        rng: Source of randomness.
+        facts: The clip.
+        is_absent: Whether nothing shall fit it.
+        names: Marks of objects that may be called by id, or None.
+
+    Returns:
+        The claim, or None where this draw did not work.
+    """
+    found = anchor(rng, facts, names=names)
+    if found is None or facts.num_objects < 2:
+        return None
+    other, phrase = found
+    kind = rng.random()
+    if kind < 0.42:
+        word, when = pick(rng, list(_SIDES)), pick(rng, ("", "start", "end"))
+        table = facts.sides_at[when][word] if when else facts.relations[word]
+        verb = side_verb(rng, word, phrase, when=when)
+    elif kind < 0.62:
+        return _nearest_claim(rng, facts, other=other, phrase=phrase)
+    else:
+        words = list(_MEETINGS)
+        if not is_absent:
+            words = [word for word in words if (facts.relations[word][:, other] == TRUE).any()]
+        if not words:
+            return None
+        word = pick(rng, words)
+        table, verb = facts.relations[word], meeting_verb(rng, word, phrase)
+    truth = table[:, other].copy()
+    truth[other] = FALSE
+    traits = Traits()
+    if rng.random() < 0.5:
+        index = int(rng.integers(facts.num_objects))
+        traits = sample_traits(rng, facts, index, least=1, most=2)
+        truth = both(truth, traits_truth(facts, traits))
+    return Claim(truth, traits, verb, reason=f"it {verb.third}")
+
+
+def _nearest_claim(rng: np.random.Generator, facts: Facts, *, other: int, phrase: str) -> Claim | None:
+    """The object nearest to, or farthest from, another at the start or the end."""
+    when = pick(rng, ("start", "end"))
+    gaps = facts.gaps_at[when][other].copy()
+    gaps[other] = np.nan
+    if facts.num_objects < 3 or np.isnan(np.delete(gaps, other)).any():
+        return None
+    order = np.argsort(np.where(np.isnan(gaps), np.inf, gaps))[:-1]
+    is_near = rng.random() < 0.6
+    best, next_best = (order[0], order[1]) if is_near else (order[-1], order[-2])
+    low, high = sorted((gaps[best], gaps[next_best]))
+    if high < 1.25 * low or high - low < 0.06:
+        return None
+    truth = np.zeros(facts.num_objects, np.int8)
+    truth[best] = TRUE
+    word = pick(rng, ("nearest to", "closest to")) if is_near else "farthest from"
+    verb = copula(f"{word} {phrase}{pick(rng, _TIMES[when])}")
+    return Claim(truth, Traits(), verb, reason=f"it {verb.third}")

@@ -1,0 +1,65 @@
+"""Visual prompts drawn from exact masks: points, boxes, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from unipixel.train.datasets.samples import VisualPrompt
+
+PROMPT_KINDS = ("point", "box", "mask")
+
+
+def visual_prompt(
+    rng: np.random.Generator, masks: NDArray[np.bool_], *, kind: str, is_fixed: bool, frame: int | None = None
+) -> VisualPrompt:
+    """Point at an object.
+
+    Args:
+        rng: Source of randomness.
+        masks: Visible part of the object (N, H, W).
+        kind: "point", "box" or "mask".
+        is_fixed: In evaluation a point is the deepest pixel and a box is tight; in training a point is often
+            any pixel inside and a box is moved by up to a tenth of its sides, at most 20 pixels.
+        frame: Frame to point on; None for a random one where at least half as much is visible as at best.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        ValueError: The kind is unknown, or the object is not visible.
+    """
+    if kind not in PROMPT_KINDS:
+        raise ValueError(f"Unknown prompt {kind!r}; allowed are {', '.join(PROMPT_KINDS)}.")
+    areas = masks.sum(axis=(1, 2))
+    if not areas.any():
+        raise ValueError("An object that is visible in no frame cannot be pointed at.")
+    if frame is None:
+        good = np.flatnonzero(areas >= 0.5 * areas.max())
+        frame = int(good[int(rng.integers(len(good)))])
+    mask = masks[frame]
+    if not mask.any():
+        raise ValueError(f"The object is not visible in frame {frame}.")
+    if kind == "mask":
+        return VisualPrompt("mask", frame, mask=mask)
+    rows, columns = np.nonzero(mask)
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    if kind == "box":
+        box = np.array([left, top, right, bottom], np.float64)
+        if not is_fixed:
+            sides = np.array([right - left, bottom - top] * 2)
+            box += rng.uniform(-1, 1, 4) * np.minimum(0.1 * sides, 20)
+            limits = np.array([mask.shape[1], mask.shape[0]] * 2)
+            box = np.clip(box, 0, limits)
+        edges = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        return VisualPrompt("box", frame, box_xyxy=edges)
+    if is_fixed or rng.random() < 0.4:
+        # One pixel of padding, so that the frame's border counts as the object's.
+        depth = ndimage.distance_transform_edt(np.pad(mask[top:bottom, left:right], 1))[1:-1, 1:-1]
+        deepest = int(depth.argmax())
+        y, x = deepest // depth.shape[1] + int(top), deepest % depth.shape[1] + int(left)
+    else:
+        chosen = int(rng.integers(len(rows)))
+        y, x = int(rows[chosen]), int(columns[chosen])
+    return VisualPrompt("point", frame, point=(x + 0.5, y + 0.5))

@@ -1,7 +1,0 @@
-"""The drawn world: seeded clips with exact masks and language about them."""
-
-from unipixel.train.datasets.world.samples import DEFAULT_MIXTURE, TASKS, generate
-from unipixel.train.datasets.world.schema import Clip, Sample, Turn, VisualPrompt
-from unipixel.train.datasets.world.stream import Stream
-
-__all__ = ["DEFAULT_MIXTURE", "TASKS", "Clip", "Sample", "Stream", "Turn", "VisualPrompt", "generate"]

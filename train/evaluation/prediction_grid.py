@@ -1,0 +1,83 @@
+"""Pictures of what a model in training answers: one page per validation, to look at beside its figures."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.output.overlay import ObjectMask, draw_overlay
+from unipixel.processing.processor import Processor
+from unipixel.session.session import Session
+from unipixel.session.settings import SessionSettings
+from unipixel.train.datasets.synthetic import Sample, generate
+from unipixel.train.datasets.synthetic.attributes import Split
+from unipixel.train.evaluation.synthetic import TASKS, to_prompt
+
+_MAX_NEW_TOKENS = 48
+_NUM_FRAMES, _RENDER_SIZE = 8, 160
+_SHOWN = (0.25, 0.75)
+_LINE, _MARGIN, _WRAP = 14, 6, 96
+
+
+def draw_predictions(
+    model: UniPixel, processor: Processor, path: Path, *, split: Split = "val", seed: int = 0, count: int = 7
+) -> None:
+    """Put a few drawn questions to a model, and draw its masks beside the true ones.
+
+    Args:
+        model: In evaluation mode.
+        processor: That of the model.
+        path: PNG to write: a row per question with two frames as they should be, and the same two as predicted.
+        split: Split of the drawn world.
+        seed: First seed of the clips.
+        count: Questions; tasks take turns.
+    """
+    rows = []
+    for number in range(count):
+        task = TASKS[number % len(TASKS)]
+        if task != "track":
+            sample = generate(seed + number, split=split, task=task, render_size=_RENDER_SIZE, num_frames=_NUM_FRAMES)
+            rows.append(_row(model, processor, sample))
+    width = max(row.shape[1] for row in rows)
+    page = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(page)).save(path)
+
+
+def _row(model: UniPixel, processor: Processor, sample: Sample) -> NDArray[np.uint8]:
+    clip, turn = sample.clip, sample.turns[0]
+    settings = SessionSettings(generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS))
+    session = Session(model, processor, list(clip.frames), settings=settings)
+    for object_id, drawn in sample.prompts.items():
+        session.prompt(object_id, to_prompt(drawn))
+    answer = session.ask(turn.question)
+    found = tuple(session.scene.known_ids)
+    predicted = session.bank.masks_on(range(len(clip.frames)), object_ids=found)
+    meant = (*sample.prompts, *(name for name in turn.target_ids if name not in sample.prompts))
+    true = np.stack([clip.masks_of(name) for name in meant], axis=1) if meant else predicted[:, :0]
+    frames = [round(share * (len(clip.frames) - 1)) for share in _SHOWN]
+    pictures = [
+        draw_overlay(clip.frames[frame], _objects(ids, masks[frame]))
+        for ids, masks in ((meant, true), (found, predicted))
+        for frame in frames
+    ]
+    strip = np.concatenate(pictures, axis=1)
+    text = [f"[{sample.task}] {turn.question}", f"true: {turn.answer}", f"said: {answer.text}"]
+    lines = [line for part in text for line in textwrap.wrap(" ".join(part.split()), _WRAP) or [""]]
+    width = max(strip.shape[1], _WRAP * 7)
+    caption = Image.new("RGB", (width, _LINE * len(lines) + 2 * _MARGIN), "white")
+    draw = ImageDraw.Draw(caption)
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, _MARGIN + number * _LINE), line, fill="black")
+    strip = np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
+    return np.concatenate([np.asarray(caption), strip])
+
+
+def _objects(ids: tuple[int, ...], masks: NDArray[np.bool_]) -> dict[int, ObjectMask]:
+    return {name: ObjectMask(masks[row], 1.0, bool(masks[row].any())) for row, name in enumerate(ids)}

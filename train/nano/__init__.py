@@ -1,0 +1,1 @@
+"""What only the small bundled model needs."""

@@ -1,0 +1,46 @@
+"""8-bit and 4-bit weights for the language model, through bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from unipixel.model.unipixel import UniPixel
+
+Quantization = Literal["8bit", "4bit"]
+
+
+def quantize_language(model: UniPixel, kind: Quantization) -> None:
+    """Replace the linear layers of the language model; the weights are quantised on the move to a device.
+
+    The embeddings, the vision transformer, the heads and SAM 2.1 keep their type.
+
+    Args:
+        model: Changed in place; still on the CPU.
+        kind: `8bit` (LLM.int8) or `4bit` (NF4).
+
+    Raises:
+        ValueError: Another kind.
+        ImportError: bitsandbytes is missing.
+    """
+    if kind not in get_args(Quantization):
+        raise ValueError(f"quantization must be one of {get_args(Quantization)}, got {kind!r}")
+    try:
+        import bitsandbytes as bnb
+    except ImportError as error:
+        raise ImportError("quantised loading needs bitsandbytes: pip install 'unipixel-agent[quantize]'") from error
+    for parent in list(model.model.language_model.layers.modules()):
+        for name, linear in list(parent.named_children()):
+            if type(linear) is not nn.Linear:
+                continue
+            sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+            if kind == "4bit":
+                layer = bnb.nn.Linear4bit(*sizes, compute_dtype=model.dtype, quant_type="nf4")
+                layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+            else:
+                layer = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
+                layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+            layer.bias = linear.bias
+            setattr(parent, name, layer)

@@ -1,0 +1,1 @@
+"""The UniPixel model: Qwen2.5-VL, SAM 2.1, and the connector between them."""

@@ -1,0 +1,206 @@
+"""Configuration of a UniPixel model, read from and written to the published config.json."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from transformers import Qwen2_5_VLConfig
+
+from unipixel.model.qwen import RopeLayout
+from unipixel.tracking.config import SegmenterConfig
+
+MODEL_TYPE = "pixel_qwen2_5_vl"
+ARCHITECTURE = "PixelQwen2_5_VLForConditionalGeneration"
+PoolOrder = Literal["window", "raster"]
+# Written beside config.json when the segmenter is none of the published sizes: config.json itself
+# stays readable by the published code, whose `sam2_config` can only name a file.
+SEGMENTER_FILE = "sam2_config.json"
+_REQUIRED = ("ref_token_id", "seg_token_id", "mem_token_id", "sam2_config", "sam2_image_size")
+
+
+@dataclass(frozen=True)
+class UniPixelConfig:
+    """What a UniPixel model is made of.
+
+    Attributes:
+        qwen: Sizes of Qwen2.5-VL.
+        segmenter: Sizes of SAM 2.1.
+        ref_token_id: Id of `<|ref|>`.
+        seg_token_id: Id of `<|seg|>`.
+        mem_token_id: Id of `<|mem|>`.
+        num_mask_tokens: SAM prompt tokens per `<|seg|>`.
+        memory_pool_order: `window`, as the published weights were trained, or `raster`, the correct one.
+        eos_token_ids: Ids that end an answer.
+        extra: Further fields of config.json, kept as they were.
+    """
+
+    qwen: Qwen2_5_VLConfig
+    segmenter: SegmenterConfig
+    ref_token_id: int
+    seg_token_id: int
+    mem_token_id: int
+    num_mask_tokens: int = 2
+    memory_pool_order: PoolOrder = "raster"
+    eos_token_ids: tuple[int, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.memory_pool_order not in get_args(PoolOrder):
+            raise ValueError(f"memory_pool_order must be one of {get_args(PoolOrder)}, got {self.memory_pool_order!r}")
+        if self.num_mask_tokens < 1:
+            raise ValueError(f"num_mask_tokens must be at least 1, got {self.num_mask_tokens}")
+        vocabulary = self.qwen.text_config.vocab_size
+        for name in ("ref_token_id", "seg_token_id", "mem_token_id"):
+            if not 0 <= getattr(self, name) < vocabulary:
+                raise ValueError(f"{name} = {getattr(self, name)} is outside the vocabulary of {vocabulary} tokens")
+        if self.qwen.vision_config.out_hidden_size != self.width:
+            raise ValueError(
+                f"the vision transformer puts out {self.qwen.vision_config.out_hidden_size} channels, "
+                f"the language model reads {self.width}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Width of the language model."""
+        return int(self.qwen.text_config.hidden_size)
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of a merger input: the vision width times the merged patches."""
+        vision = self.qwen.vision_config
+        return int(vision.hidden_size * vision.spatial_merge_size**2)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output projection shares the input embedding's weights."""
+        return bool(self.qwen.tie_word_embeddings)
+
+    @property
+    def rope_layout(self) -> RopeLayout:
+        """Values that decide position ids."""
+        vision = self.qwen.vision_config
+        return RopeLayout(
+            visual_ids=(self.qwen.image_token_id, self.qwen.video_token_id),
+            merge_size=vision.spatial_merge_size,
+            tokens_per_second=vision.tokens_per_second,
+        )
+
+    @classmethod
+    def from_dict(
+        cls,
+        fields: Mapping[str, Any],
+        *,
+        segmenter: SegmenterConfig | None = None,
+        memory_pool_order: PoolOrder | None = None,
+        generation: Mapping[str, Any] | None = None,
+    ) -> UniPixelConfig:
+        """Read the fields of a config.json.
+
+        Args:
+            fields: The file's content.
+            segmenter: Sizes of SAM 2.1 where `sam2_config` names none of the published ones.
+            memory_pool_order: Overrides the file's; a file without one means `window`.
+            generation: Content of generation_config.json, whose `eos_token_id` goes before the file's.
+
+        Raises:
+            ValueError: A field is missing or out of range, or the checkpoint asks for remote code.
+        """
+        if fields.get("auto_map"):
+            raise ValueError(f"config.json asks for remote code (auto_map = {fields['auto_map']}): it is refused")
+        if fields.get("model_type") != MODEL_TYPE:
+            raise ValueError(
+                f"config.json has model_type {fields.get('model_type')!r}, a UniPixel checkpoint has {MODEL_TYPE!r}; "
+                "to start from Qwen2.5-VL and SAM 2.1 use UniPixel.from_base"
+            )
+        if missing := [name for name in _REQUIRED if fields.get(name) is None]:
+            raise ValueError(f"config.json lacks {missing}: is this a UniPixel checkpoint?")
+        if segmenter is None:
+            segmenter = SegmenterConfig.preset(fields["sam2_config"], image_size=fields["sam2_image_size"])
+        elif segmenter.image_size != fields["sam2_image_size"]:
+            raise ValueError(
+                f"config.json says sam2_image_size {fields['sam2_image_size']}, "
+                f"the SAM 2.1 configuration {segmenter.image_size}"
+            )
+        return cls(
+            qwen=read_qwen_config(fields),
+            segmenter=segmenter,
+            ref_token_id=fields["ref_token_id"],
+            seg_token_id=fields["seg_token_id"],
+            mem_token_id=fields["mem_token_id"],
+            num_mask_tokens=fields.get("sam2_hidden_tokens", 2),
+            memory_pool_order=memory_pool_order or fields.get("memory_pool_order", "window"),
+            eos_token_ids=read_eos_ids(generation or {}, fields, fields.get("text_config") or {}),
+            extra=copy.deepcopy(dict(fields)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of a config.json; those it was read from stay as they were."""
+        fields = copy.deepcopy(dict(self.extra))
+        if "vision_config" not in fields:
+            fields = self._qwen_fields() | fields
+        fields.update(
+            model_type=MODEL_TYPE,
+            architectures=[ARCHITECTURE],
+            ref_token_id=self.ref_token_id,
+            seg_token_id=self.seg_token_id,
+            mem_token_id=self.mem_token_id,
+            sam2_hidden_tokens=self.num_mask_tokens,
+            sam2_image_size=self.segmenter.image_size,
+        )
+        fields.setdefault("sam2_config", "configs/sam2.1_hiera_custom")
+        if self.memory_pool_order != "window" or "memory_pool_order" in fields:
+            fields["memory_pool_order"] = self.memory_pool_order
+        return fields
+
+    def _qwen_fields(self) -> dict[str, Any]:
+        """Fields of a model that was made from sizes, as transformers 4 wrote them: nested, and flat once more."""
+        fields: dict[str, Any] = self.qwen.to_dict()
+        text = fields["text_config"]
+        rope = text.pop("rope_parameters")
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = {**rope, "type": rope["rope_type"]}
+        fields["vision_config"].pop("rope_parameters", None)
+        for key, value in text.items():
+            fields.setdefault(key, value)
+        return fields
+
+
+def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
+    """Read Qwen2.5-VL's sizes from the fields of a config.json, nested or flat."""
+    kept = copy.deepcopy(dict(fields))
+    for name in ("model_type", "architectures", "auto_map", "transformers_version"):
+        kept.pop(name, None)
+    if kept.get("text_config"):
+        names = ("text_config", "vision_config", "image_token_id", "video_token_id", "vision_start_token_id",
+                 "vision_end_token_id", "tie_word_embeddings")  # fmt: skip
+        kept = {name: kept[name] for name in names if kept.get(name) is not None}
+        text = {key: value for key, value in kept["text_config"].items() if value is not None}
+        kept["text_config"] = _with_rope_parameters(text)
+    return Qwen2_5_VLConfig(**kept)
+
+
+def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
+    """Join what transformers 4 spread over `rope_theta` and `rope_scaling`, as transformers 5 expects it."""
+    scaling = text.pop("rope_scaling", None) or {}
+    theta = text.pop("rope_theta", None)
+    if "rope_parameters" not in text:
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        text["rope_parameters"] = {key: value for key, value in scaling.items() if key != "type"} | {
+            # Qwen2.5-VL's own configuration calls its sections "mrope"; the frequencies are the default ones.
+            "rope_type": "default" if kind == "mrope" else kind,
+            "rope_theta": 1_000_000.0 if theta is None else theta,
+        }
+    return text
+
+
+def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the `eos_token_id` of the first mapping that has any; a number or a list there."""
+    for source in sources:
+        ids = source.get("eos_token_id")
+        # An empty list says nothing: an answer that nothing ends would go on to its last allowed token.
+        if ids is not None and ids != []:
+            return tuple(int(token) for token in ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+    return ()

@@ -1,0 +1,142 @@
+"""The heads between the language model and SAM: visual prompts in, mask tokens out, masks pooled.
+
+Shape letters: D language width, C SAM width (256), R references, n tokens per mask, O objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unipixel.model.inputs import VideoFeatures
+from unipixel.processing.visual_prompts import ReferencePrompt
+from unipixel.tracking.precision import Float32Module
+from unipixel.tracking.sam2_modules import build_prompt_encoder
+
+# SAM's labels (arXiv:2304.02643): a positive click, the two corners of a box.
+_POINT_LABELS, _BOX_LABELS = (1,), (2, 3)
+
+
+class FourierTime(Float32Module):
+    """Random Fourier features of a time in [0, 1]; the matrix is part of every checkpoint."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, num_frequencies: int, *, seed: int = 0) -> None:
+        """Draw the frequencies from their own seed, so that every process and stage has the same."""
+        super().__init__()
+        matrix = torch.randn(1, num_frequencies, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("positional_encoding_gaussian_matrix", matrix)
+
+    def forward(self, times: Tensor) -> Tensor:
+        """Encode (R,) times as (R, 2 * num_frequencies)."""
+        angles = 2 * math.pi * (2 * times[:, None] - 1) @ self.positional_encoding_gaussian_matrix
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class VisualPromptEncoder(Float32Module):
+    """Turns points and boxes with their frame into one embedding each (UniPixel, section 3.1).
+
+    Runs in float32 whatever the language model's type: in bfloat16, coordinates move by up to 4 pixels.
+    Parameter names are those of published checkpoints.
+    """
+
+    def __init__(self, *, width: int, sam_width: int, image_size: int) -> None:
+        super().__init__()
+        self.ref_encoder = build_prompt_encoder(embed_dim=sam_width, image_size=image_size)
+        self.ref_proj_single = nn.Linear(2 * sam_width, 3 * sam_width)
+        self.ref_proj_double = nn.Linear(3 * sam_width, 3 * sam_width)
+        self.ref_proj = nn.Sequential(nn.GELU(), nn.Linear(6 * sam_width, width))
+        self.tem_pe = FourierTime(sam_width // 2)
+        self.tem_emb = nn.Embedding(1, sam_width)
+        self.tem_proj = nn.Linear(sam_width, 3 * sam_width)
+        _init_linears(self.ref_proj_single, self.ref_proj_double, self.ref_proj, self.tem_proj)
+        nn.init.normal_(self.tem_emb.weight, std=0.02)
+
+    def forward(self, references: Sequence[ReferencePrompt]) -> Tensor:
+        """Encode references as (R, D), in the given order."""
+        device = self.tem_proj.weight.device
+        # Mixed precision must not reach coordinates either.
+        with torch.autocast(device.type, enabled=False):
+            return self._encode(references, device)
+
+    def _encode(self, references: Sequence[ReferencePrompt], device: torch.device) -> Tensor:
+        spatial = self.tem_proj.weight.new_zeros(len(references), self.tem_proj.out_features)
+        for is_box, labels, project in (
+            (False, _POINT_LABELS, self.ref_proj_single),
+            (True, _BOX_LABELS, self.ref_proj_double),
+        ):
+            rows = [row for row, reference in enumerate(references) if reference.is_box == is_box]
+            if not rows:
+                continue
+            coords = torch.stack([references[row].coords for row in rows]).to(device)
+            given = torch.tensor([labels] * len(rows), device=device)
+            tokens, _ = self.ref_encoder(points=(coords, given), boxes=None, masks=None)
+            spatial = spatial.index_put((torch.tensor(rows, device=device),), project(tokens.flatten(1)))
+        times = [reference.frame / max(reference.num_frames - 1, 1) for reference in references]
+        temporal = self.tem_pe(torch.tensor(times, device=device)) + self.tem_emb.weight
+        return self.ref_proj(torch.cat([spatial, self.tem_proj(temporal)], dim=-1))
+
+
+class MaskTokenHead(nn.Sequential):
+    """Reads the prompt tokens of a mask from the state that precedes its `<|seg|>` (section 3.3)."""
+
+    def __init__(self, *, width: int, sam_width: int, num_tokens: int) -> None:
+        super().__init__(
+            nn.RMSNorm(width, eps=1e-6),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, sam_width * num_tokens),
+        )
+        self.num_tokens = num_tokens
+        _init_linears(self)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map (..., D) states to (..., n, C) tokens, in float32."""
+        return super().forward(states).unflatten(-1, (self.num_tokens, -1)).float()
+
+
+class MemoryProjector(nn.Sequential):
+    """Projects pooled merger inputs to one `<|mem|>` embedding each (section 3.2)."""
+
+    def __init__(self, *, pooled_width: int, width: int) -> None:
+        super().__init__(nn.Linear(pooled_width, pooled_width), nn.GELU(), nn.Linear(pooled_width, width))
+        _init_linears(self)
+
+
+def pool_memory(features: VideoFeatures, masks: Tensor) -> Tensor:
+    """Average the clip's rows under each object's mask, one frame pair at a time.
+
+    Args:
+        features: The clip; its `pooling_rows` follow the configured order. In `window` order, as the
+            published weights were trained, rows under a raster mask are not those of the object.
+        masks: (t, O, h/2, w/2) bool.
+
+    Returns:
+        (N, 4 * vision width), one row per object and frame pair that the mask touches, object by object.
+
+    Raises:
+        ValueError: The masks are not on the clip's grid.
+    """
+    t, h, w = features.grid_thw
+    cells = len(features.pooling_rows) // t
+    if masks.ndim != 4 or masks.shape[0] != t or masks.shape[2] * masks.shape[3] != cells:
+        raise ValueError(
+            f"memory masks must be ({t}, objects, {cells} cells of a {h}x{w} patch grid), got {tuple(masks.shape)}"
+        )
+    weights = masks.to(features.pooling_rows.device).flatten(2).transpose(0, 1).float()
+    counts = weights.sum(dim=-1)
+    rows = features.pooling_rows.unflatten(0, (t, cells)).float()
+    means = torch.einsum("otc,tcd->otd", weights, rows) / counts.clamp(min=1)[..., None]
+    return means[counts > 0].to(features.pooling_rows.dtype)
+
+
+def _init_linears(*modules: nn.Module) -> None:
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,136 @@
+"""What the model reads and returns.
+
+Shape letters: B samples, L tokens, D language width, t/h/w patch grid of a clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unipixel.processing.visual_prompts import ReferencePrompt
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """A clip as the vision transformer reads it.
+
+    Attributes:
+        pixel_values: (t*h*w, 3 * temporal_patch * patch * patch) float patches.
+        grid_thw: Patch grid (t, h, w): frame pairs, rows, columns, before merging.
+        seconds_per_grid: Time between frame pairs; 1.0 for lists of frames in the published model.
+    """
+
+    pixel_values: Tensor
+    grid_thw: tuple[int, int, int]
+    seconds_per_grid: float = 1.0
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """A clip after the vision transformer; compute once, pass in again.
+
+    Attributes:
+        tokens: (t*h*w/4, D) in raster order, as they enter the language model.
+        pooling_rows: (t*h*w/4, 4 * vision width) merger inputs in the order in which memory is pooled.
+        grid_thw: Patch grid (t, h, w) before merging.
+        seconds_per_grid: Time between frame pairs.
+    """
+
+    tokens: Tensor
+    pooling_rows: Tensor
+    grid_thw: tuple[int, int, int]
+    seconds_per_grid: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """A batch of prompts with what their placeholders stand for.
+
+    Attributes:
+        input_ids: (B, L), padded on the right.
+        attention_mask: (B, L) bool, False on padding; None where nothing is padded.
+        videos: Clips in the order of their tokens over the batch.
+        references: One per `<|ref|>`, in the order of the text over the batch.
+        memory_masks: Per clip None or (t, O, h/2, w/2) bool: objects in the order of their `<|mem|>`. Where
+            the text continues a prefix, per sample, on the clip that the prefix holds.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None = None
+    videos: tuple[VideoInput | VideoFeatures, ...] = ()
+    references: tuple[ReferencePrompt, ...] = ()
+    memory_masks: tuple[Tensor | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.input_ids.ndim != 2:
+            raise ValueError(f"input_ids must be (B, L), got {tuple(self.input_ids.shape)}")
+        if self.videos and len(self.memory_masks) not in (0, len(self.videos)):
+            raise ValueError(
+                f"memory_masks holds {len(self.memory_masks)} entries for {len(self.videos)} videos: "
+                "give one per video, None where a video has no memory"
+            )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sample without padding."""
+        if self.attention_mask is None:
+            return [self.input_ids.shape[1]] * self.input_ids.shape[0]
+        return [int(length) for length in self.attention_mask.sum(dim=1)]
+
+    def to(self, device: torch.device | str) -> ModelInputs:
+        """Return the same inputs with ids, patches and masks on a device."""
+
+        def moved(video: VideoInput | VideoFeatures) -> VideoInput | VideoFeatures:
+            if isinstance(video, VideoInput):
+                return VideoInput(video.pixel_values.to(device), video.grid_thw, video.seconds_per_grid)
+            return VideoFeatures(
+                video.tokens.to(device), video.pooling_rows.to(device), video.grid_thw, video.seconds_per_grid
+            )
+
+        return ModelInputs(
+            self.input_ids.to(device),
+            None if self.attention_mask is None else self.attention_mask.to(device),
+            tuple(moved(video) for video in self.videos),
+            self.references,
+            tuple(None if mask is None else mask.to(device) for mask in self.memory_masks),
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddedInputs:
+    """A batch with every placeholder filled.
+
+    Attributes:
+        embeds: (B, L, D).
+        position_ids: (3, B, L) time, row and column of each token.
+        next_positions: (B,) position of the token that follows each sample.
+        attention_mask: (B, L) bool or None.
+    """
+
+    embeds: Tensor
+    position_ids: Tensor
+    next_positions: Tensor
+    attention_mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """Result of a forward pass over whole samples.
+
+    Attributes:
+        logits: (B, L, vocabulary).
+        hidden_states: (B, L, D) before the final norm: the state at a position describes the mask of a
+            `<|seg|>` that comes next.
+        inputs_embeds: (B, L, D).
+        position_ids: (3, B, L).
+        video_features: The clips' features, to pass in again.
+    """
+
+    logits: Tensor
+    hidden_states: Tensor
+    inputs_embeds: Tensor
+    position_ids: Tensor
+    video_features: tuple[VideoFeatures, ...]

@@ -1,0 +1,286 @@
+"""Qwen2.5-VL: the vision transformer and the language model, run without hooks and without side effects.
+
+Shape letters: B samples, L tokens, D language width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, Qwen2_5_VLConfig
+from transformers.masking_utils import create_causal_mask
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionPatchEmbed,
+    Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLTextModel,
+)
+
+from unipixel.model.inputs import VideoFeatures, VideoInput
+
+
+class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
+    """transformers' embedding of patches as the matrix product that it is.
+
+    A convolution over patches of its own size has nothing to slide over.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Embed patches (N, 3 * temporal_patch * patch * patch) as (N, vision width)."""
+        weight = self.proj.weight
+        return nn.functional.linear(hidden_states.to(weight.dtype), weight.flatten(1))
+
+
+class QwenVL(nn.Module):
+    """The two transformers of Qwen2.5-VL, under the parameter names that transformers gives them."""
+
+    def __init__(self, config: Qwen2_5_VLConfig, *, pooling_order: str, attention: str = "sdpa") -> None:
+        """Build both transformers.
+
+        Args:
+            config: Sizes.
+            pooling_order: `window` or `raster`, see `VideoFeatures.pooling_rows`.
+            attention: Implementation that transformers offers: `sdpa`, `eager`, `flash_attention_2`.
+        """
+        super().__init__()
+        self.config = config
+        self.pooling_order = pooling_order
+        self.visual = Qwen2_5_VisionTransformerPretrainedModel._from_config(
+            config.vision_config, attn_implementation=attention
+        )
+        self.visual.patch_embed.__class__ = LinearPatchEmbed
+        self.language_model = Qwen2_5_VLTextModel._from_config(config.text_config, attn_implementation=attention)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QwenVL:
+        # The rotary tables stay in float32 when the weights are cast: in bfloat16 distant positions coincide.
+        rotaries = (self.visual.rotary_pos_emb, self.language_model.rotary_emb)
+        tables = [dict(rotary.named_buffers()) for rotary in rotaries]
+        super()._apply(fn, recurse)
+        for rotary, kept in zip(rotaries, tables, strict=True):
+            for name, table in kept.items():
+                setattr(rotary, name, table.to(getattr(rotary, name).device))
+        return self
+
+    def encode_videos(self, videos: Sequence[VideoInput]) -> list[VideoFeatures]:
+        """Run the vision transformer over clips, all in one pass.
+
+        Raises:
+            ValueError: A clip's patches do not fill its grid.
+        """
+        if not videos:
+            return []
+        self._check_patches(videos)
+        merge = self.visual.spatial_merge_size
+        first = self.visual.patch_embed.proj.weight
+        pixels = torch.cat([video.pixel_values for video in videos]).to(first.device)
+        grids = torch.tensor([video.grid_thw for video in videos], device=first.device)
+        output = self.visual(pixels, grid_thw=grids)
+        rows = self.visual.merger.ln_q(output.last_hidden_state)
+        rows = rows.reshape(-1, rows.shape[-1] * merge**2)
+        counts = [video.grid_thw[0] * video.grid_thw[1] * video.grid_thw[2] // merge**2 for video in videos]
+        window_cells = self.visual.window_size // self.visual.patch_size // merge
+        features = []
+        for video, tokens, pooling_rows in zip(
+            videos, output.pooler_output.split(counts), rows.split(counts), strict=True
+        ):
+            if self.pooling_order == "raster":
+                order = window_order(video.grid_thw, merge_size=merge, window_cells=window_cells)
+                pooling_rows = pooling_rows[order.argsort().to(pooling_rows.device)]
+            features.append(VideoFeatures(tokens, pooling_rows, video.grid_thw, video.seconds_per_grid))
+        return features
+
+    def forward(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """Run the decoder layers.
+
+        The layers are called one by one because transformers returns its last state only after the
+        final norm, and the mask head reads the state before it.
+
+        Args:
+            embeds: (B, L, D).
+            position_ids: (3, B, L).
+            attention_mask: (B, cached + L) bool, False on padding; None where nothing is padded.
+            cache: Keys and values of earlier tokens; extended by this call.
+
+        Returns:
+            (B, L, D) states before the final norm.
+        """
+        decoder = self.language_model
+        mask = create_causal_mask(
+            config=decoder.config,
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=None,
+        )
+        rotary = decoder.rotary_emb(embeds, position_ids)
+        hidden = embeds
+        for layer in decoder.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_embeddings=rotary,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return hidden
+
+    def _check_patches(self, videos: Sequence[VideoInput]) -> None:
+        merge = self.visual.spatial_merge_size
+        for video in videos:
+            t, h, w = video.grid_thw
+            if h % merge or w % merge:
+                raise ValueError(f"grid_thw {video.grid_thw}: rows and columns must be multiples of {merge}")
+            if len(video.pixel_values) != t * h * w:
+                raise ValueError(
+                    f"grid_thw {video.grid_thw} needs {t * h * w} patches, pixel_values holds {len(video.pixel_values)}"
+                )
+
+
+def window_order(grid_thw: tuple[int, int, int], *, merge_size: int, window_cells: int) -> Tensor:
+    """Return the raster index of each merged token in the order of the vision transformer's windows.
+
+    Args:
+        grid_thw: Patch grid.
+        merge_size: Patches that are merged along each side.
+        window_cells: Merged tokens along the side of an attention window.
+    """
+    t, rows, columns = grid_thw[0], grid_thw[1] // merge_size, grid_thw[2] // merge_size
+    row = torch.arange(rows).view(1, -1, 1).expand(t, rows, columns)
+    column = torch.arange(columns).view(1, 1, -1).expand(t, rows, columns)
+    windows_across = -(-columns // window_cells)
+    windows_down = -(-rows // window_cells)
+    window = (row // window_cells) * windows_across + column // window_cells
+    window = window + windows_down * windows_across * torch.arange(t).view(-1, 1, 1)
+    return torch.argsort(window.flatten(), stable=True)
+
+
+@dataclass(frozen=True)
+class RopeLayout:
+    """Values of a configuration that decide position ids.
+
+    Attributes:
+        visual_ids: Token ids that stand for merged visual tokens (image and video).
+        merge_size: Patches that are merged along each side.
+        tokens_per_second: Positions that pass in a second of video.
+    """
+
+    visual_ids: tuple[int, ...]
+    merge_size: int
+    tokens_per_second: int
+
+
+def rope_positions(
+    input_ids: Tensor,
+    lengths: Sequence[int],
+    videos: Sequence[VideoInput | VideoFeatures],
+    layout: RopeLayout,
+) -> tuple[Tensor, Tensor]:
+    """Compute the (time, row, column) position of each token as the published weights were trained.
+
+    Text after a clip starts one past the largest of its time, row and column positions, and the seconds
+    per frame pair are truncated to an integer before they are scaled (transformers 4.53.3). Transformers 5
+    looks at rows and columns only, which moves the text of long clips.
+
+    Args:
+        input_ids: (B, L), padded on the right.
+        lengths: Tokens of each sample without padding.
+        videos: Clips in the order of their tokens over the batch.
+        layout: Values of the configuration.
+
+    Returns:
+        (3, B, L) positions, 0 on padding, and the (B,) position of the token that follows each sample.
+
+    Raises:
+        ValueError: The visual tokens in the text do not match the clips.
+    """
+    positions = torch.zeros(3, *input_ids.shape, dtype=torch.long)
+    following = torch.zeros(len(lengths), dtype=torch.long)
+    remaining = iter(videos)
+    for sample, length in enumerate(lengths):
+        ids = input_ids[sample, :length].cpu()
+        is_visual = torch.isin(ids, torch.tensor(layout.visual_ids))
+        start, cursor = 0, 0
+        while cursor < length:
+            if not is_visual[cursor]:
+                ahead = torch.nonzero(is_visual[cursor:])
+                count = int(ahead[0]) if len(ahead) else length - cursor
+                positions[:, sample, cursor : cursor + count] = torch.arange(start, start + count)
+                start += count
+            else:
+                video = next(remaining, None)
+                block = _video_positions(video, layout)
+                count = block.shape[1]
+                if not bool(is_visual[cursor : cursor + count].all()) or cursor + count > length:
+                    present = int(is_visual[cursor:].long().cumprod(0).sum())
+                    raise ValueError(
+                        f"sample {sample}: a clip of {count} merged tokens meets {present} visual tokens in the text"
+                    )
+                positions[:, sample, cursor : cursor + count] = block + start
+                start += int(block.max()) + 1
+            cursor += count
+        following[sample] = start
+    if next(remaining, None) is not None:
+        raise ValueError(f"{len(videos)} videos were given, the text holds visual tokens for fewer")
+    return positions.to(input_ids.device), following.to(input_ids.device)
+
+
+def _video_positions(video: VideoInput | VideoFeatures | None, layout: RopeLayout) -> Tensor:
+    """(3, tokens) positions of a clip from 0."""
+    if video is None:
+        raise ValueError("the text holds visual tokens for more videos than were given")
+    t, h, w = video.grid_thw
+    rows, columns = h // layout.merge_size, w // layout.merge_size
+    step = int(video.seconds_per_grid) * layout.tokens_per_second
+    time = (torch.arange(t) * step).view(-1, 1, 1).expand(t, rows, columns)
+    row = torch.arange(rows).view(1, -1, 1).expand(t, rows, columns)
+    column = torch.arange(columns).view(1, 1, -1).expand(t, rows, columns)
+    return torch.stack([time, row, column]).flatten(1)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The computed start of a conversation, shared by whatever continues it.
+
+    It is never changed: continuing makes a new one, which shares the tensors of the old.
+
+    Attributes:
+        cache: Keys and values of all layers, batch of one.
+        num_tokens: Tokens that the cache holds.
+        next_position: Position of the next token.
+        pending_ids: Tokens that were generated but not read yet; the next continuation reads them first.
+        video: The conversation's clip, whose features memory is pooled from.
+    """
+
+    cache: DynamicCache
+    num_tokens: int
+    next_position: int
+    pending_ids: tuple[int, ...] = ()
+    video: VideoFeatures | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that keys, values and the clip's features take."""
+        tensors = [held for layer in self.cache.layers for held in (layer.keys, layer.values) if held is not None]
+        if self.video is not None:
+            tensors += [self.video.tokens, self.video.pooling_rows]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def fork(self, batch_size: int = 1) -> DynamicCache:
+        """Return a cache for `batch_size` continuations; updates of it do not reach this prefix."""
+        forked = copy.copy(self.cache)
+        forked.layers = [copy.copy(layer) for layer in self.cache.layers]
+        if batch_size > 1:
+            for layer in forked.layers:
+                layer.keys = layer.keys.expand(batch_size, -1, -1, -1)
+                layer.values = layer.values.expand(batch_size, -1, -1, -1)
+        return forked

@@ -1,0 +1,228 @@
+"""UniPixel: Qwen2.5-VL that reads points, boxes and masks and answers with masks, through SAM 2.1.
+
+Shape letters: B samples, L tokens, D language width, C SAM width, n tokens per mask, O objects,
+T frames, S SAM image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unipixel.model.config import UniPixelConfig
+from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
+from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput
+from unipixel.model.qwen import QwenVL, rope_positions
+from unipixel.tracking.propagation import FrameMasks, propagate
+from unipixel.tracking.segmenter import FrameFeatures, Segmentation, Segmenter, SegmentPrompt
+
+if TYPE_CHECKING:
+    from unipixel.model.generation import Decoder, Generation, GenerationSettings
+    from unipixel.model.qwen import Prefix
+    from unipixel.tracking.config import SegmenterConfig
+
+
+class UniPixel(nn.Module):
+    """The model of the UniPixel paper (arXiv:2509.18094).
+
+    It keeps nothing of what it has seen: features, prefixes and masks are returned and passed in again.
+    SAM 2.1 and the prompt encoder stay in float32 when the model is cast.
+    """
+
+    def __init__(self, config: UniPixelConfig, *, attention: str = "sdpa") -> None:
+        """Build a model with freshly initialised weights.
+
+        Args:
+            config: Sizes and token ids.
+            attention: `sdpa`, `eager` or `flash_attention_2`.
+        """
+        super().__init__()
+        self.config = config
+        sizes = {"width": config.width, "sam_width": config.segmenter.embed_dim}
+        self.model = QwenVL(config.qwen, pooling_order=config.memory_pool_order, attention=attention)
+        self.lm_head = nn.Linear(config.width, config.qwen.text_config.vocab_size, bias=False)
+        nn.init.normal_(self.lm_head.weight, std=config.qwen.text_config.initializer_range)
+        self.sam2 = Segmenter(config.segmenter)
+        self.prompt_encoder = VisualPromptEncoder(image_size=config.segmenter.image_size, **sizes)
+        self.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=config.width)
+        self.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, **sizes)
+        self.tie_weights()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> UniPixel:
+        """Load a checkpoint: a bundled name, a folder or a hub id. See `unipixel.checkpoints.loading.load`."""
+        from unipixel.checkpoints.loading import load
+
+        return load(source, **options)
+
+    @classmethod
+    def from_base(
+        cls, qwen: str | Path, sam2: str | Path, *, sam2_config: SegmenterConfig | None = None, **options: Any
+    ) -> UniPixel:
+        """Start from Qwen2.5-VL and SAM 2.1. See `unipixel.checkpoints.from_base.load_base`."""
+        from unipixel.checkpoints.from_base import load_base
+
+        return load_base(qwen, sam2, sam2_config=sam2_config, **options)
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write the published layout. See `unipixel.checkpoints.loading.save`."""
+        from unipixel.checkpoints.loading import save
+
+        save(self, folder, **options)
+
+    def tie_weights(self) -> None:
+        """Share the output projection with the input embedding where the configuration says so."""
+        if self.config.is_tied:
+            self.lm_head.weight = self.model.language_model.embed_tokens.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the language model."""
+        return self.model.language_model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the language model."""
+        return self.model.language_model.embed_tokens.weight.dtype
+
+    def forward(self, inputs: ModelInputs) -> ModelOutput:
+        """Read whole samples.
+
+        Raises:
+            ValueError: Placeholders in the text do not match the prompts, masks or clips given.
+        """
+        features = self.encode_videos(inputs.videos)
+        embedded = self.embed(inputs, features)
+        hidden = self.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
+        return ModelOutput(self.logits(hidden), hidden, embedded.embeds, embedded.position_ids, features)
+
+    def encode_videos(self, videos: Sequence[VideoInput | VideoFeatures]) -> tuple[VideoFeatures, ...]:
+        """Run the vision transformer over those clips that have not been through it yet."""
+        fresh = iter(self.model.encode_videos([video for video in videos if isinstance(video, VideoInput)]))
+        return tuple(next(fresh) if isinstance(video, VideoInput) else video for video in videos)
+
+    def embed(
+        self,
+        inputs: ModelInputs,
+        features: Sequence[VideoFeatures],
+        *,
+        start: int = 0,
+        memory_of: Sequence[VideoFeatures] | None = None,
+    ) -> EmbeddedInputs:
+        """Fill every placeholder and place every token.
+
+        Args:
+            inputs: Ids, references and masks; its videos may be features already.
+            features: The encoded clips whose tokens stand in the text.
+            start: Position of the first token, where the text continues a prefix.
+            memory_of: Clips that `inputs.memory_masks` refer to; by default those in the text. A later turn
+                injects memory of a clip that an earlier turn holds.
+
+        Raises:
+            ValueError: The text holds more or fewer placeholders than there are values for them.
+        """
+        ids, lengths = inputs.input_ids.to(self.device), inputs.lengths
+        embeds = self.model.language_model.embed_tokens(ids)
+        real = torch.ones_like(ids, dtype=torch.bool) if inputs.attention_mask is None else inputs.attention_mask
+        layout = self.config.rope_layout
+        positions, following = rope_positions(ids, lengths, features, layout)
+        visual = torch.cat([clip.tokens for clip in features]) if features else None
+        is_visual = torch.isin(ids, torch.tensor(layout.visual_ids, device=ids.device))
+        embeds = _fill(embeds, is_visual & real.to(ids.device), visual, "visual tokens")
+        references = self.prompt_encoder(inputs.references) if inputs.references else None
+        embeds = _fill(embeds, ids == self.config.ref_token_id, references, "<|ref|>")
+        memory = self._memory(inputs.memory_masks, features if memory_of is None else memory_of)
+        embeds = _fill(embeds, ids == self.config.mem_token_id, memory, "<|mem|>")
+        return EmbeddedInputs(embeds, positions + start, following + start, inputs.attention_mask)
+
+    def generate(
+        self,
+        inputs: ModelInputs,
+        *,
+        prefix: Prefix | None = None,
+        settings: GenerationSettings | None = None,
+        decode: Decoder | None = None,
+    ) -> list[Generation]:
+        """Write one answer per sample. To see tokens as they come, use `unipixel.model.generation.AnswerStream`."""
+        from unipixel.model.generation import AnswerStream
+
+        return AnswerStream(self, inputs, prefix=prefix, settings=settings, decode=decode).finish()
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Score the vocabulary (..., V) from states (..., D) before the final norm."""
+        return self.lm_head(self.model.language_model.norm(hidden_states))
+
+    def mask_tokens(self, hidden_states: Tensor) -> Tensor:
+        """Read the SAM prompt tokens (..., n, C) of masks from the states (..., D) that precede their `<|seg|>`."""
+        return self.seg_head(hidden_states)
+
+    def seg_states(self, output: ModelOutput, input_ids: Tensor) -> Tensor:
+        """Select the states (O, D) that precede each `<|seg|>` of the text, sample by sample.
+
+        The published model reads the position whose logits predict `<|seg|>`, not that of `<|seg|>` itself.
+        """
+        is_next = input_ids[:, 1:] == self.config.seg_token_id
+        return output.hidden_states[:, :-1][is_next.to(output.hidden_states.device)]
+
+    def segment(self, features: FrameFeatures, mask_tokens: Tensor) -> Segmentation:
+        """Decode the masks of O objects on one frame (N = 1) from their tokens (O, n, C)."""
+        start = self.sam2.start(features, num_objects=len(mask_tokens))
+        return self.sam2.decode(features, start, SegmentPrompt(tokens=mask_tokens))
+
+    def segment_video(
+        self,
+        sam_frames: Tensor,
+        mask_tokens: Tensor,
+        *,
+        memory_dtype: torch.dtype | None = None,
+    ) -> list[FrameMasks]:
+        """Segment O objects on the first frame and follow them through the clip.
+
+        Args:
+            sam_frames: (T, 3, S, S) normalised frames.
+            mask_tokens: (O, n, C) from `mask_tokens`.
+            memory_dtype: Type of the memories; None is the language model's own, as published.
+
+        Returns:
+            The masks of each frame.
+        """
+        frames = (self.sam2.encode(frame[None].to(self.sam2.no_mem_embed.device)) for frame in sam_frames)
+        first = next(frames)
+        anchor = self.segment(first, mask_tokens)
+
+        def all_frames() -> Iterator[FrameFeatures]:
+            yield first
+            yield from frames
+
+        masks = propagate(
+            self.sam2, all_frames(), anchor,
+            memory_dtype=memory_dtype or self.dtype, num_frames=len(sam_frames),
+        )  # fmt: skip
+        return list(masks)
+
+    def _memory(self, masks: Sequence[Tensor | None], features: Sequence[VideoFeatures]) -> Tensor | None:
+        pooled = [
+            pool_memory(clip, mask) for clip, mask in zip(features, masks, strict=True) if mask is not None
+        ] if masks else []  # fmt: skip
+        rows = torch.cat(pooled) if pooled else None
+        return None if rows is None else self.msk_proj(rows)
+
+
+def _fill(embeds: Tensor, places: Tensor, values: Tensor | None, name: str) -> Tensor:
+    """Put one value in each place, in order."""
+    num_places, num_values = int(places.sum()), 0 if values is None else len(values)
+    if num_places != num_values:
+        remedy = {
+            "visual tokens": "encode the clip whose grid the text was made for",
+            "<|ref|>": "give one point or box per <|ref|>",
+            "<|mem|>": "give masks that touch as many frame pairs as the text has <|mem|>; "
+            "an object whose mask is empty has none",
+        }[name]
+        raise ValueError(f"the text holds {num_places} {name}, {num_values} were given: {remedy}")
+    if values is None:
+        return embeds
+    return embeds.masked_scatter(places[..., None], values.to(embeds.dtype))

@@ -1,0 +1,1 @@
+"""Overlays, mask files, and the result document."""

@@ -1,0 +1,251 @@
+"""The result document: what was asked, what was answered, and every mask as run lengths."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unipixel.memory.rle import decode_rle, encode_rle, mask_box
+from unipixel.output.overlay import ObjectMask
+from unipixel.output.writers import shown_mask
+from unipixel.video.frame import Frame, VideoInfo
+
+VERSION = 1
+SOURCES = ("point", "box", "mask", "language")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """One object in one frame.
+
+    Attributes:
+        frame_index: Index of the frame, from 0.
+        timestamp_seconds: When it is shown.
+        visible: Whether the object is in it.
+        score: Confidence in 0..1.
+        box_xyxy: Edges of the mask's box, right and bottom exclusive; None without a mask.
+        rle: COCO run lengths `{"size": [h, w], "counts": str}`; None without a mask.
+    """
+
+    frame_index: int
+    timestamp_seconds: float
+    visible: bool
+    score: float
+    box_xyxy: list[int] | None
+    rle: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, frame: Frame, object_id: int, item: ObjectMask) -> FrameRecord:
+        """Record a mask; an invisible or empty one has neither box nor run lengths.
+
+        Raises:
+            ValueError: The mask's size differs from the frame's, or the score is not finite.
+        """
+        if not math.isfinite(item.score):
+            raise ValueError(f"object {object_id}, frame {frame.index}: the score is {item.score}")
+        mask = shown_mask(frame, object_id, item)
+        box = mask_box(mask)
+        return cls(
+            frame_index=frame.index,
+            timestamp_seconds=frame.timestamp_seconds,
+            visible=bool(item.visible),
+            score=float(item.score),
+            box_xyxy=None if box is None else list(box),
+            rle=None if box is None else encode_rle(mask),
+        )
+
+
+@dataclass(slots=True)
+class ObjectRecord:
+    """One object over the video.
+
+    Attributes:
+        id: Its number, as in `[1]`.
+        source: What named it: "point", "box", "mask" or "language".
+        expression: The words that name it; None where there are none.
+        anchor_frame: Index of the frame from which it was followed.
+        frames: A record per frame, in the order of their indices.
+    """
+
+    id: int
+    source: str
+    expression: str | None
+    anchor_frame: int
+    frames: list[FrameRecord] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Result:
+    """Everything that `result.json` holds; grows frame by frame, run lengths only.
+
+    Attributes:
+        video: Facts about the video.
+        model: Name or path of the model; None where none took part.
+        question: What was asked; None where nothing was.
+        answer: The answer, with objects as `[id]`; None where nothing was asked.
+        objects: Records by object id.
+        timings_seconds: Seconds by stage.
+    """
+
+    video: VideoInfo
+    model: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    objects: dict[int, ObjectRecord] = field(default_factory=dict)
+    timings_seconds: dict[str, float] = field(default_factory=dict)
+
+    def add_object(
+        self, object_id: int, *, source: str, expression: str | None = None, anchor_frame: int = 0
+    ) -> ObjectRecord:
+        """Announce an object before its frames.
+
+        Raises:
+            ValueError: The id exists, or the source is none of the four.
+        """
+        if object_id in self.objects:
+            raise ValueError(f"object {object_id} exists already")
+        if source not in SOURCES:
+            raise ValueError(f"object {object_id}: the source is one of {', '.join(SOURCES)}, not {source!r}")
+        self.objects[object_id] = ObjectRecord(object_id, source, expression, anchor_frame)
+        return self.objects[object_id]
+
+    def add_frame(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Record the masks of one frame; a frame recorded before is replaced.
+
+        Args:
+            frame: The frame; frames may come in any order (tracking runs both ways).
+            objects: Masks by object id.
+
+        Raises:
+            ValueError: An id was not announced, or a mask does not fit the frame.
+        """
+        for object_id, item in objects.items():
+            if object_id not in self.objects:
+                raise ValueError(f"object {object_id} was not announced with add_object")
+            records = self.objects[object_id].frames
+            record = FrameRecord.of(frame, object_id, item)
+            place = bisect.bisect_left(records, frame.index, key=lambda known: known.frame_index)
+            is_known = place < len(records) and records[place].frame_index == frame.index
+            records[place : place + is_known] = [record]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document of `result.json`."""
+        video = asdict(self.video)
+        del video["is_image"]
+        return {
+            "version": VERSION,
+            "video": video,
+            "model": self.model,
+            "question": self.question,
+            "answer": self.answer,
+            "objects": [asdict(self.objects[object_id]) for object_id in sorted(self.objects)],
+            "timings_seconds": dict(self.timings_seconds),
+        }
+
+    def to_json(self) -> str:
+        """Return the document as strict JSON, on one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    def save(self, path: Path) -> None:
+        """Write the document.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        path.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return the masks as COCO annotations, a frame being an image (`pycocotools` loads it).
+
+        `videos`, `video_id` and `instance_id` tie frames and objects together as YouTube-VIS does.
+        A category is an object's expression, or "object".
+        """
+        names = sorted({record.expression or "object" for record in self.objects.values()})
+        size = {"width": self.video.width, "height": self.video.height}
+        times = {
+            frame.frame_index: frame.timestamp_seconds for record in self.objects.values() for frame in record.frames
+        }
+        annotations = [
+            _annotation(record.id, names.index(record.expression or "object") + 1, frame)
+            for record in self.objects.values()
+            for frame in record.frames
+            if frame.rle is not None
+        ]
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+        return {
+            "videos": [{"id": 1, "name": self.video.path, **size, "length": self.video.num_frames}],
+            "images": [
+                {
+                    "id": index + 1,
+                    "video_id": 1,
+                    "frame_index": index,
+                    "timestamp_seconds": times[index],
+                    "file_name": f"{index:05d}.jpg",
+                    **size,
+                }
+                for index in sorted(times)
+            ],
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+        }
+
+    def to_supervision(self) -> Iterator[tuple[int, Any]]:
+        """Yield (frame index, `supervision.Detections`) for every frame that was recorded.
+
+        Ids are in `tracker_id`, scores in `confidence`; masks are bool (N, H, W).
+
+        Raises:
+            ImportError: The package `supervision` is missing: install the extra `eval`.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise ImportError("supervision is missing: pip install 'unipixel-agent[eval]'") from error
+        return self._detections(Detections)
+
+    def _detections(self, detections_type: Any) -> Iterator[tuple[int, Any]]:
+        per_frame: dict[int, list[tuple[int, FrameRecord]]] = {}
+        for object_id in sorted(self.objects):
+            for frame in self.objects[object_id].frames:
+                shown = per_frame.setdefault(frame.frame_index, [])
+                if frame.rle is not None:
+                    shown.append((object_id, frame))
+        for index in sorted(per_frame):
+            found = per_frame[index]
+            if not found:
+                yield index, detections_type.empty()
+                continue
+            yield (
+                index,
+                detections_type(
+                    xyxy=np.array([frame.box_xyxy for _, frame in found], dtype=np.float32),
+                    mask=np.stack([decode_rle(frame.rle or {}) for _, frame in found]),
+                    confidence=np.array([frame.score for _, frame in found], dtype=np.float32),
+                    class_id=np.zeros(len(found), dtype=int),
+                    tracker_id=np.array([object_id for object_id, _ in found]),
+                ),
+            )
+
+
+def _annotation(object_id: int, category_id: int, frame: FrameRecord) -> dict[str, Any]:
+    left, top, right, bottom = frame.box_xyxy or (0, 0, 0, 0)
+    return {
+        "id": 0,
+        "image_id": frame.frame_index + 1,
+        "video_id": 1,
+        "instance_id": object_id,
+        "category_id": category_id,
+        "segmentation": frame.rle,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(decode_rle(frame.rle or {}).sum()),
+        "iscrowd": 0,
+        "score": frame.score,
+    }

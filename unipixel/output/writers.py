@@ -1,0 +1,258 @@
+"""Writers that take one frame at a time: mask images, palette images, the overlay.
+
+Every writer has `write(frame, objects)` and `close()`, and works in a `with` block. `objects` maps
+ids to `ObjectMask`; what is not in it is not written. Nothing here knows of a model.
+"""
+
+from __future__ import annotations
+
+import abc
+import io
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay
+from unipixel.video.frame import Frame, VideoInfo
+
+PROMPT_SECONDS = 1.0
+"""How long a prompt stays on the overlay; on its own frame alone nobody would see it."""
+
+MAX_PALETTE_ID = 254
+"""Largest object id of a palette image; DAVIS keeps 255 for pixels that do not count."""
+
+_TIME_BASE = Fraction(1, 90_000)  # exact for the common rates, also for 30000/1001
+_BT709 = 1
+
+
+class FrameWriter(abc.ABC):
+    """Writes something for every frame; `close` completes what was written."""
+
+    @abc.abstractmethod
+    def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Write one frame; frames come in order."""
+
+    def close(self) -> None:  # noqa: B027 - a choice: image files are complete once written
+        """Complete the output; nothing by default."""
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class MaskWriter(FrameWriter):
+    """Writes `FOLDER/ID/00000.png`: one grey channel, 255 where the object is and 0 elsewhere.
+
+    A frame in which an object is invisible gets an empty mask.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Write a file per object.
+
+        Raises:
+            ValueError: A mask's size differs from the frame's.
+            OSError: A file cannot be written.
+        """
+        for object_id in objects:
+            pixels = shown_mask(frame, object_id, objects[object_id]).astype(np.uint8) * 255
+            folder = self._folder / str(object_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_png(Image.fromarray(pixels), folder / f"{frame.index:05d}.png")
+
+
+class PaletteWriter(FrameWriter):
+    """Writes `FOLDER/00000.png` in the DAVIS layout: palette images whose values are object ids.
+
+    Where objects overlap the lower id wins.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._palette = davis_palette()
+
+    def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Write one file.
+
+        Raises:
+            ValueError: An id is outside 1 to 254, or a mask's size differs from the frame's.
+            OSError: The file cannot be written.
+        """
+        ids = np.zeros(frame.image.shape[:2], dtype=np.uint8)
+        for object_id in sorted(objects, reverse=True):
+            if not 1 <= object_id <= MAX_PALETTE_ID:
+                raise ValueError(f"object {object_id}: palette images hold ids 1 to {MAX_PALETTE_ID}")
+            ids[shown_mask(frame, object_id, objects[object_id])] = object_id
+        image = Image.fromarray(ids)
+        image.putpalette(self._palette)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _save_png(image, self._folder / f"{frame.index:05d}.png")
+
+
+class OverlayImageWriter(FrameWriter):
+    """Writes the overlay of a still image as one PNG."""
+
+    def __init__(self, path: Path, *, prompts: Sequence[PromptMark] = ()) -> None:
+        self._path, self._prompts = path, prompts
+
+    def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Draw and write the image.
+
+        Raises:
+            ValueError: A mask's size differs from the frame's.
+            OSError: The file cannot be written.
+        """
+        _save_png(Image.fromarray(draw_overlay(frame.image, objects, prompts=self._prompts)), self._path)
+
+
+class OverlayVideoWriter(FrameWriter):
+    """Writes the overlay as H.264 in MP4 that plays in a browser, with the frames' own times.
+
+    H.264 in 4:2:0 has even sizes only: an odd width or height gets one more column or row, a copy
+    of the last. Closing it early leaves a valid file of what was written so far.
+    """
+
+    def __init__(self, path: Path, *, fps: float | None, prompts: Sequence[PromptMark] = (), crf: int = 20) -> None:
+        """Prepare the file; it is created with the first frame.
+
+        Args:
+            path: File to write.
+            fps: Mean rate, which sets the length of the last frame and the distance of keyframes.
+            prompts: Marks to draw; more may be added with `add_prompt`.
+            crf: Quality of x264, 0 to 51, lower is better and larger.
+        """
+        self._path, self._crf = path, crf
+        self._fps = fps if fps and 0 < fps < 1000 else 24.0
+        self._prompts = list(prompts)
+        self._container: Any = None
+        self._stream: Any = None
+        self._last_pts = -1
+        self._shown_since: dict[int, float] = {}
+
+    def add_prompt(self, prompt: PromptMark) -> None:
+        """Draw a further mark from its frame on."""
+        self._prompts.append(prompt)
+
+    def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
+        """Draw and encode a frame.
+
+        Raises:
+            ValueError: A mask's size differs from the frame's, or a frame's from the first one's.
+            OSError: The file cannot be written.
+        """
+        if frame.index not in self._shown_since and any(p.frame_index == frame.index for p in self._prompts):
+            self._shown_since[frame.index] = frame.timestamp_seconds
+        image = draw_overlay(frame.image, objects, prompts=self._current_prompts(frame.timestamp_seconds))
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        try:
+            if self._container is None:
+                self._open(image.shape[1], image.shape[0])
+            if (self._stream.width, self._stream.height) != (image.shape[1], image.shape[0]):
+                raise ValueError(f"frame {frame.index} has {width}x{height} pixels, unlike those before")
+            self._encode(image, frame.timestamp_seconds)
+        except av.FFmpegError as error:
+            raise OSError(f"{self._path}: cannot be written ({error})") from error
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self._container is None:
+            return
+        container, self._container = self._container, None
+        try:
+            container.mux(self._stream.encode(None))
+            container.close()
+        except av.FFmpegError as error:
+            raise OSError(f"{self._path}: cannot be written ({error})") from error
+
+    def _current_prompts(self, now: float) -> list[PromptMark]:
+        return [
+            prompt
+            for prompt in self._prompts
+            if prompt.frame_index in self._shown_since and now - self._shown_since[prompt.frame_index] <= PROMPT_SECONDS
+        ]
+
+    def _open(self, width: int, height: int) -> None:
+        # faststart puts the index first, so that a browser plays before it has the whole file.
+        self._container = av.open(f"file:{self._path}", mode="w", format="mp4", options={"movflags": "+faststart"})
+        rate = Fraction(self._fps).limit_denominator(1001)
+        stream = self._container.add_stream("libx264" if "libx264" in av.codecs_available else "h264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = _TIME_BASE
+        context = stream.codec_context
+        context.options = {"crf": str(self._crf), "preset": "veryfast"}
+        context.gop_size = max(1, round(2 * self._fps))
+        # Reordered frames would make MP4 state a wrong total length where the rate varies.
+        context.max_b_frames = 0
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        self._stream = stream
+        self._container.start_encoding()  # a bad path fails now, not when the encoder's queue is full
+
+    def _encode(self, image: NDArray[np.uint8], seconds: float) -> None:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        pts = max(round(seconds / _TIME_BASE), self._last_pts + 1)
+        picture.pts, picture.time_base = pts, _TIME_BASE
+        picture.duration = round(1 / (self._fps * _TIME_BASE))
+        self._last_pts = pts
+        self._container.mux(self._stream.encode(picture))
+
+
+def overlay_writer(
+    folder: Path, info: VideoInfo, *, prompts: Sequence[PromptMark] = ()
+) -> OverlayImageWriter | OverlayVideoWriter:
+    """Return the writer of `overlay.png` for an image, of `overlay.mp4` for anything else."""
+    if info.is_image:
+        return OverlayImageWriter(folder / "overlay.png", prompts=prompts)
+    return OverlayVideoWriter(folder / "overlay.mp4", fps=info.fps, prompts=prompts)
+
+
+def shown_mask(frame: Frame, object_id: int, item: ObjectMask) -> NDArray[np.bool_]:
+    """Return an object's mask (H, W) in a frame: empty where it is invisible.
+
+    Raises:
+        ValueError: The mask's size differs from the frame's.
+    """
+    mask = np.asarray(item.mask, dtype=bool)
+    if mask.shape != frame.image.shape[:2]:
+        raise ValueError(
+            f"object {object_id}, frame {frame.index}: the mask has {mask.shape}, the frame {frame.image.shape[:2]}"
+        )
+    return mask if item.visible else np.zeros_like(mask)
+
+
+def davis_palette() -> bytes:
+    """Return the palette of DAVIS and PASCAL VOC: 256 RGB colours, bits of the id spread over channels."""
+    ids = np.arange(256, dtype=np.uint8)
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            source = 3 * bit + channel
+            if source < 8:
+                colors[:, channel] |= ((ids >> source) & 1) << (7 - bit)
+    return colors.tobytes()
+
+
+def _save_png(image: Image.Image, path: Path) -> None:
+    # In memory first: a file is then written in one go. Level 1 is several times faster than the
+    # default and masks stay small.
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    path.write_bytes(buffer.getvalue())

@@ -1,0 +1,322 @@
+"""From frames, clicks, boxes, masks and questions to the model's inputs.
+
+Nothing else in the project prepares inputs: training, inference and later turns of a conversation all
+come through here.
+
+Shape letters: n frames that the language model sees, O objects, H, W frame size, L tokens, S SAM image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from unipixel.memory.injection import MEM, MemoryInjection, inject
+from unipixel.model.config import UniPixelConfig
+from unipixel.model.inputs import ModelInputs, VideoInput
+from unipixel.processing.chat_template import (
+    RenderedText,
+    Tokenizer,
+    Turn,
+    check_token_ids,
+    encode_text,
+    load_tokenizer,
+    render_conversation,
+    render_later_turn,
+)
+from unipixel.processing.clip_layout import Clip, ClipLayout, to_references
+from unipixel.processing.image_processing import (
+    FRAMES_PER_PAIR,
+    FrameBudget,
+    PatchSizes,
+    check_frames,
+    fit_size,
+    resize_frame,
+    to_patches,
+)
+from unipixel.processing.special_tokens import REF
+from unipixel.processing.visual_prompts import VisualPrompt
+from unipixel.tracking.clip_features import normalise_frame
+
+IGNORED_LABEL = -100
+"""Label of tokens that are not learnt; PyTorch's cross-entropy leaves it out."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One or several conversations, ready for the model.
+
+    Attributes:
+        inputs: What the model reads.
+        labels: (B, L) ids where an answer is learnt, `IGNORED_LABEL` elsewhere.
+        texts: The conversations with their special tokens.
+    """
+
+    inputs: ModelInputs
+    labels: Tensor
+    texts: tuple[str, ...]
+
+
+class Processor:
+    """Prepares inputs for one model; holds sizes and a tokenizer, and no state."""
+
+    def __init__(self, config: UniPixelConfig, tokenizer: Tokenizer, *, budget: FrameBudget | None = None) -> None:
+        """Prepare inputs for a model.
+
+        Args:
+            config: Configuration of the model.
+            tokenizer: From `load_tokenizer`.
+            budget: How many frames, and how finely; None is the published budget.
+
+        Raises:
+            ValueError: Tokenizer and configuration disagree about a token, or the vision transformer
+                does not join frames in pairs.
+        """
+        check_token_ids(tokenizer, config)
+        vision = config.qwen.vision_config
+        if vision.temporal_patch_size != 2:
+            raise ValueError(
+                f"prompts name pairs of frames: temporal_patch_size must be 2, got {vision.temporal_patch_size}"
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.budget = budget or FrameBudget()
+        self.sizes = PatchSizes(patch=vision.patch_size, merge=vision.spatial_merge_size)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, budget: FrameBudget | None = None) -> Processor:
+        """Prepare inputs for a checkpoint: a bundled name, a folder or a hub id.
+
+        A checkpoint without a tokenizer takes the bundled one.
+
+        Args:
+            source: As for `UniPixel.from_pretrained`.
+            budget: Overrides the one that lies beside the checkpoint.
+
+        Raises:
+            OSError: The checkpoint cannot be found.
+            ValueError: It is incomplete, or its tokenizer does not fit.
+        """
+        from unipixel.checkpoints.loading import read_config, resolve
+
+        folder = resolve(source)
+        has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+        tokenizer = load_tokenizer(folder if has_tokenizer else None)
+        return cls(read_config(folder), tokenizer, budget=budget or FrameBudget.read(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer, and the budget where it is not the published one, beside a checkpoint."""
+        self.tokenizer.save_pretrained(str(folder))
+        if self.budget != FrameBudget():
+            self.budget.write(folder)
+
+    def clip(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        *,
+        frame_indices: Sequence[int] | None = None,
+        num_video_frames: int | None = None,
+    ) -> Clip:
+        """Resize and cut the frames that the language model is to see.
+
+        Args:
+            frames: (H, W, 3) uint8 RGB arrays of one size.
+            frame_indices: Frame of the video that each of them is; None where they are the video.
+            num_video_frames: Frames of the whole video; None where the last one given is its last.
+
+        Raises:
+            TypeError: A frame is not a uint8 array.
+            ValueError: Frames differ in size or from their indices in number.
+        """
+        height, width = check_frames(frames)
+        indices = tuple(range(len(frames)) if frame_indices is None else map(int, frame_indices))
+        if len(indices) != len(frames):
+            raise ValueError(f"{len(frames)} frames were given with {len(indices)} frame_indices")
+        size = fit_size(
+            height,
+            width,
+            cell=self.sizes.cell,
+            min_tokens=self.budget.min_tokens,
+            max_tokens=self.budget.max_tokens_of(len(frames)),
+        )
+        resized = [resize_frame(frame, size) for frame in frames]
+        if self.budget.is_still:
+            resized = [frame for frame in resized for _ in range(FRAMES_PER_PAIR)]
+        patches, grid = to_patches(resized, self.sizes)
+        count = max(indices) + 1 if num_video_frames is None else num_video_frames
+        layout = ClipLayout(
+            indices, (height, width), count, grid, patch_size=self.sizes.patch, merge_size=self.sizes.merge
+        )
+        return Clip(VideoInput(patches, grid), layout)
+
+    def sam_frames(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
+        """Yield frames (H, W, 3) as SAM reads them: (3, S, S) each; stack them for `segment_video`."""
+        for frame in frames:
+            yield normalise_frame(frame, image_size=self.config.segmenter.image_size)
+
+    def memory(
+        self,
+        object_ids: Sequence[int],
+        masks: NDArray[Any] | Tensor,
+        layout: ClipLayout,
+        *,
+        is_update: bool = False,
+    ) -> MemoryInjection:
+        """Turn masks on the frames that the language model sees into the memory that opens a turn.
+
+        Args:
+            object_ids: Ids in the order of the masks.
+            masks: (n, O, H, W) at the size of the original frames.
+            layout: The frames that the language model sees.
+            is_update: Whether the conversation holds a memory already.
+
+        Raises:
+            ValueError: Masks do not fit the frames or ids, or an object is on none of the frames.
+        """
+        expected = (layout.num_frames, len(object_ids), *layout.frame_size)
+        if tuple(masks.shape) != expected:
+            raise ValueError(
+                f"masks must be (frames seen, objects, H, W) = {expected}, got {tuple(masks.shape)}: "
+                "give one mask per object and frame at the size of the video"
+            )
+        if layout.is_still and layout.num_frames > 1:
+            masks = torch.as_tensor(masks).repeat_interleave(FRAMES_PER_PAIR, dim=0)
+        return inject(
+            object_ids,
+            masks,
+            grid_hw=layout.grid_thw[1:],
+            is_update=is_update,
+            patch_size=self.sizes.patch,
+            merge_size=self.sizes.merge,
+        )
+
+    def encode(
+        self, turns: Sequence[Turn], *, clip: Clip | None = None, prompts: Sequence[VisualPrompt] = ()
+    ) -> Sample:
+        """Encode a conversation from its start, for training or for a first answer.
+
+        Args:
+            turns: Questions and answers; a last turn without an answer asks for one.
+            clip: What they are about.
+            prompts: Points and boxes, one per `<|ref|>`, in the order of the text.
+
+        Raises:
+            ValueError: Placeholders in the text do not match prompts, memories or the clip.
+        """
+        rendered = render_conversation(turns, num_visual_tokens=clip.layout.num_tokens if clip else 0)
+        videos = (clip.video,) if clip else ()
+        return self._sample(rendered, turns, clip.layout if clip else None, prompts=prompts, videos=videos)
+
+    def encode_later_turn(
+        self,
+        turn: Turn,
+        *,
+        layout: ClipLayout | None = None,
+        prompts: Sequence[VisualPrompt] = (),
+        has_ended: bool = True,
+    ) -> Sample:
+        """Encode a turn that continues a prefix, which holds the clip.
+
+        Args:
+            turn: The next question.
+            layout: The clip of the prefix.
+            prompts: Points and boxes, one per `<|ref|>`, in the order of the text.
+            has_ended: Whether the last answer ended with `<|im_end|>`; one that was cut gets it now.
+
+        Raises:
+            ValueError: Placeholders in the text do not match prompts or memories.
+        """
+        return self._sample(render_later_turn(turn, has_ended=has_ended), [turn], layout, prompts=prompts)
+
+    def stack(self, samples: Sequence[Sample]) -> Sample:
+        """Join samples into one batch, padded on the right.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not samples:
+            raise ValueError("a batch needs at least one sample")
+        parts = [sample.inputs for sample in samples]
+        rows = [row[:length] for part in parts for row, length in zip(part.input_ids, part.lengths, strict=True)]
+        labels = [row for sample in samples for row in sample.labels]
+        padding = self.tokenizer.pad_token_id or 0
+        is_even = len({len(row) for row in rows}) == 1
+        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+        return Sample(
+            ModelInputs(
+                pad_sequence(rows, batch_first=True, padding_value=padding),
+                attention_mask=None if is_even else mask,
+                videos=tuple(video for part in parts for video in part.videos),
+                references=tuple(reference for part in parts for reference in part.references),
+                memory_masks=_join_memories(parts),
+            ),
+            pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)[:, : max(map(len, rows))],
+            tuple(text for sample in samples for text in sample.texts),
+        )
+
+    def _sample(
+        self,
+        rendered: RenderedText,
+        turns: Sequence[Turn],
+        layout: ClipLayout | None,
+        *,
+        prompts: Sequence[VisualPrompt],
+        videos: tuple[VideoInput, ...] = (),
+    ) -> Sample:
+        memories = [turn.memory for turn in turns if turn.memory is not None]
+        _check_placeholders(rendered.text, memories, prompts, layout)
+        references = to_references(prompts, layout, image_size=self.config.segmenter.image_size) if layout else ()
+        # Rows are pooled object by object in the order of the text, so memories of later turns are further objects.
+        refer_mask = torch.cat([memory.refer_mask for memory in memories], dim=1) if memories else None
+        encoded = encode_text(self.tokenizer, rendered)
+        ids = torch.tensor([encoded.ids])
+        labels = torch.where(torch.tensor([encoded.is_supervised]), ids, IGNORED_LABEL)
+        memory_masks = () if refer_mask is None else (refer_mask,)
+        inputs = ModelInputs(ids, videos=videos, references=references, memory_masks=memory_masks)
+        return Sample(inputs, labels, (rendered.text,))
+
+
+def _check_placeholders(
+    text: str, memories: Sequence[MemoryInjection], prompts: Sequence[VisualPrompt], layout: ClipLayout | None
+) -> None:
+    num_references, num_memories = text.count(REF), text.count(MEM)
+    if num_references != len(prompts):
+        raise ValueError(
+            f"the text holds {num_references} {REF}, {len(prompts)} points and boxes were given: give one for each"
+        )
+    rows = sum(memory.num_tokens for memory in memories)
+    if num_memories != rows:
+        raise ValueError(
+            f"the text holds {num_memories} {MEM}, the masks given fill {rows}: write none into a question "
+            "yourself, put the masks into Turn.memory, whose text holds them"
+        )
+    if layout is None and (prompts or memories):
+        raise ValueError(f"{len(prompts)} prompts and {len(memories)} memories were given without their clip")
+    for memory in memories:
+        t, h, w = layout.grid_thw if layout else (0, 0, 0)
+        merge = layout.merge_size if layout else 1
+        shape = (t, len(memory.object_ids), h // merge, w // merge)
+        if tuple(memory.refer_mask.shape) != shape:
+            raise ValueError(
+                f"the memory of {list(memory.object_ids)} is on a grid {tuple(memory.refer_mask.shape)}, "
+                f"the clip needs {shape}: make it with Processor.memory from this clip's layout"
+            )
+
+
+def _join_memories(parts: Sequence[ModelInputs]) -> tuple[Tensor | None, ...]:
+    """One memory, or None, for each clip; for each sample where prefixes hold the clips."""
+    if not any(part.memory_masks for part in parts):
+        return ()
+    has_clips = any(part.videos for part in parts)
+    slots: list[Tensor | None] = []
+    for part in parts:
+        slots += part.memory_masks or [None] * (len(part.videos) if has_clips else len(part.input_ids))
+    return tuple(slots)

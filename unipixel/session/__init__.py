@@ -1,0 +1,1 @@
+"""Sessions: one video or stream, its object memory, and the conversation about it."""

@@ -1,0 +1,1 @@
+"""Video, image and live sources, read one frame at a time."""

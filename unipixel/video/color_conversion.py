@@ -1,0 +1,110 @@
+"""From decoded frames to what a viewer sees: upright RGB pixels and rising times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from unipixel.video.frame import UNTIMED_FPS, check_pixels, composite_on_black
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """Size and orientation of a video's first decoded frame, which hold for the whole.
+
+    Prompts and masks are in these pixels, so a video that changes its resolution on the way is
+    scaled back to it.
+
+    Attributes:
+        coded_width: Pixels across, as decoded.
+        coded_height: Pixels down, as decoded.
+        is_turned: Whether rows and columns change places before the mirrorings.
+        is_mirrored_x: Whether left and right change places.
+        is_mirrored_y: Whether top and bottom change places.
+    """
+
+    coded_width: int
+    coded_height: int
+    is_turned: bool = False
+    is_mirrored_x: bool = False
+    is_mirrored_y: bool = False
+
+    @classmethod
+    def of(cls, frame: Any) -> FrameGeometry:
+        """Read a decoded frame's size and display matrix; odd angles are rounded to quarter turns."""
+        data = frame.side_data.get("DISPLAYMATRIX")
+        if data is None:
+            return cls(frame.width, frame.height)
+        a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+        # Screen x is a * column + c * row, screen y is b * column + d * row.
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(frame.width, frame.height, True, c < 0, b < 0)
+        return cls(frame.width, frame.height, False, a < 0, d < 0)
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height after the turn."""
+        size = (self.coded_width, self.coded_height)
+        return size[::-1] if self.is_turned else size
+
+    def upright(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn and mirror an image (H, W, C) as it is to be seen."""
+        turned = image.transpose(1, 0, 2) if self.is_turned else image
+        return turned[:: -1 if self.is_mirrored_y else 1, :: -1 if self.is_mirrored_x else 1]
+
+
+class FrameConverter:
+    """Turns decoded frames into upright RGB arrays; one per pass, as it keeps a scaler."""
+
+    def __init__(self, geometry: FrameGeometry, *, max_pixels: int, name: str) -> None:
+        self._geometry, self._max_pixels, self._name = geometry, max_pixels, name
+        self._reformatter = VideoReformatter()
+        check_pixels(geometry.coded_width, geometry.coded_height, max_pixels=max_pixels, name=name)
+
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """Return a frame as uint8 (H, W, 3); alpha is composited on black.
+
+        Raises:
+            OSError: The frame is larger than allowed, or in pixels nothing can convert.
+        """
+        check_pixels(frame.width, frame.height, max_pixels=self._max_pixels, name=self._name)
+        has_alpha = any(component.is_alpha for component in frame.format.components)
+        try:
+            pixels: Any = self._reformatter.reformat(
+                frame,
+                width=self._geometry.coded_width,
+                height=self._geometry.coded_height,
+                format="rgba" if has_alpha else "rgb24",
+                threads=1,
+            ).to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise OSError(f"{self._name}: {frame.format.name} pixels cannot be converted") from error
+        image = composite_on_black(pixels) if has_alpha else pixels
+        return np.ascontiguousarray(self._geometry.upright(image))
+
+
+class Clock:
+    """Presentation times in seconds since the first frame, always rising."""
+
+    def __init__(self, stream: Any) -> None:
+        self._time_base = stream.time_base
+        rate = stream.average_rate or stream.guessed_rate
+        self._gap = 1.0 / float(rate) if rate else 1.0 / UNTIMED_FPS
+        self._origin: int | None = None
+        self._last: float | None = None
+
+    def seconds(self, pts: int | None) -> float:
+        """Return the time of the next frame, given its presentation time in time-base units."""
+        if pts is not None and self._origin is None:
+            self._origin = pts
+        now = None if pts is None or self._origin is None else float((pts - self._origin) * self._time_base)
+        # Streams without times, and damaged ones whose times run back, go on at the mean rate.
+        if self._last is not None and (now is None or now <= self._last):
+            now = self._last + self._gap
+        self._last = now or 0.0
+        return self._last

@@ -1,0 +1,171 @@
+"""Opening a video, whatever it is: one call, one frame at a time.
+
+`open_video` takes a file, a folder of frames, an image, a camera number, a network address, `-`
+for standard input, a binary file object, or any iterable of arrays. Frames come upright, as RGB,
+with the times of the container; alpha is composited on black. The whole is never in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from unipixel.video.decoder import MediaFile
+from unipixel.video.frame import MAX_PIXELS, Frame, FrameSource, VideoInfo
+from unipixel.video.images import Arrays, PictureFiles, is_image_file
+from unipixel.video.live import MediaStream, is_address, open_address, open_camera
+
+__all__ = ["MAX_PIXELS", "Frame", "Video", "VideoInfo", "open_video"]
+
+
+class Video:
+    """Frames in order, and by index where the source allows it.
+
+    Iterating yields every `Frame`; files, folders and lists can be iterated again, and several
+    times at once, streams and generators once. Use it in a `with` block to close streams early.
+    """
+
+    def __init__(self, source: FrameSource, *, max_frames: int | None = None) -> None:
+        self._source = source
+        self._max_frames = max_frames
+        self._is_spent = False
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate and length; the length is corrected when a pass meets damage."""
+        return self._source.info
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether frames come once, in order, until they end."""
+        return not self._source.is_repeatable
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames one at a time.
+
+        Raises:
+            RuntimeError: A stream is iterated for the second time.
+            OSError: The source cannot be read any more.
+        """
+        if self._is_spent:
+            raise RuntimeError(f"{self.info.path} is a stream and was read already: open it again")
+        self._is_spent = self.is_stream
+        return itertools.islice(self._source.frames(), self._max_frames)
+
+    def read(self, indices: Iterable[int]) -> list[Frame]:
+        """Return the frames at some indices, with the pixels that iterating gives.
+
+        Args:
+            indices: Frame indices from 0, in any order, repeats allowed.
+
+        Raises:
+            ValueError: An index is below 0 or beyond the last frame.
+            RuntimeError: The source is a stream.
+            OSError: A frame cannot be decoded.
+        """
+        if self.is_stream:
+            raise RuntimeError(f"{self.info.path} is a stream: iterate over it, it has no random access")
+        wanted = [int(index) for index in indices]
+        num_frames = self.info.num_frames or 0
+        for index in wanted:
+            if not 0 <= index < num_frames:
+                raise ValueError(f"frame {index} is outside {self.info.path}: allowed are 0 to {num_frames - 1}")
+        return self._source.read(wanted) if wanted else []
+
+    def close(self) -> None:
+        """Close the source; a closed stream cannot be read further."""
+        self._source.close()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_video(
+    source: str | os.PathLike[str] | int | Iterable[Any] | io.IOBase,
+    *,
+    max_frames: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    fps: float | None = None,
+) -> Video:
+    """Open anything that yields frames.
+
+    Args:
+        source: Path of a video, an image or a folder of images; an http, https or rtsp address;
+            `-` for a container on standard input; a camera number (also as a string); a binary
+            file object; a list or iterable of uint8 arrays (H, W, 3); an array (T, H, W, 3).
+        max_frames: A longer file or folder is refused; a stream ends after as many frames.
+        max_pixels: Ceiling on width times height.
+        fps: Rate of folders and arrays, which carry none; 24 by default.
+
+    Raises:
+        OSError: The source is missing, unreadable, damaged from the start, or above `max_pixels`.
+        ValueError: The video is longer than `max_frames`, or an argument is out of range.
+        TypeError: The source is none of the kinds above.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames must be 1 or more, not {max_frames}")
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"fps must be above 0, not {fps}")
+    opened = _open_source(source, max_pixels=max_pixels, fps=fps)
+    num_frames = opened.info.num_frames
+    if max_frames is not None and num_frames is not None and num_frames > max_frames:
+        opened.close()
+        raise ValueError(f"{opened.info.path} has {num_frames} frames, more than the allowed {max_frames}")
+    return Video(opened, max_frames=max_frames)
+
+
+def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSource:
+    if isinstance(source, bool) or source is None or isinstance(source, bytes | bytearray):
+        raise TypeError(f"cannot read a video from {type(source).__name__}")
+    if isinstance(source, int):
+        return open_camera(source, max_pixels=max_pixels)
+    if isinstance(source, str):
+        if source == "-":
+            return MediaStream(sys.stdin.buffer, name="-", max_pixels=max_pixels)
+        if source.isdecimal() and not os.path.exists(source):
+            return open_camera(int(source), max_pixels=max_pixels)
+        if source.lower().startswith("file://"):
+            source = source[len("file://") :]
+        if is_address(source):
+            return open_address(source, max_pixels=max_pixels)
+    if isinstance(source, str | os.PathLike):
+        return _open_path(Path(source), max_pixels=max_pixels, fps=fps)
+    if hasattr(source, "read"):
+        if isinstance(source, io.TextIOBase):
+            raise TypeError("a video is read from a binary file object, not from a text one")
+        return MediaStream(source, name=str(getattr(source, "name", "<stream>")), max_pixels=max_pixels)
+    if isinstance(source, Iterable | Sequence):
+        return Arrays(source, max_pixels=max_pixels, fps=fps)
+    raise TypeError(f"cannot read a video from {type(source).__name__}")
+
+
+def _open_path(path: Path, *, max_pixels: int, fps: float | None) -> FrameSource:
+    try:
+        status = path.stat()
+    except ValueError as error:
+        raise OSError(f"{path!r}: no such file ({error})") from error
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}", str(path)) from error
+    if stat.S_ISDIR(status.st_mode):
+        return PictureFiles(path, max_pixels=max_pixels, fps=fps)
+    if stat.S_ISFIFO(status.st_mode):
+        return MediaStream(path.open("rb"), name=str(path), max_pixels=max_pixels)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path}: not a file, a folder or a pipe")
+    if status.st_size == 0:
+        raise OSError(f"{path}: the file is empty (0 bytes)")
+    if is_image_file(path):
+        return PictureFiles(path, max_pixels=max_pixels, fps=None)
+    return MediaFile(path, max_pixels=max_pixels)
