@@ -17,13 +17,13 @@ from fastapi import FastAPI
 from unipixel.demos.api.ask_api import Api
 from unipixel.demos.api.live_api import LiveApi
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.security.file_access import GuardedBlocks
+from unipixel.demos.security.file_access import FileCheckedBlocks
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.security.request_filter import Gate
-from unipixel.demos.security.upload_receiver import Reception
-from unipixel.demos.sessions.errors import UnknownVisitorError, VisitorError
+from unipixel.demos.security.request_filter import RequestFilter
+from unipixel.demos.security.upload_receiver import UploadReceiver
+from unipixel.demos.sessions.errors import DemoError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
-from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.web.ask_page import AskPage
 from unipixel.demos.web.live_page import LivePage
 from unipixel.demos.web.render import error_html
@@ -104,7 +104,7 @@ class Demo:
         cache = scratch / "gradio"
         cache.mkdir(mode=0o700)
         os.environ.update(_GRADIO_SETTINGS, GRADIO_TEMP_DIR=str(cache))
-        self.store = VisitorStore(
+        self.store = SessionStore(
             model,
             processor,
             limits=limits,
@@ -115,7 +115,7 @@ class Demo:
         own = self.settings.session
         self.live = LiveStore(model, processor, limits=limits, generation=own.generation if own else None)
         self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
-        self._reception = Reception(scratch, max_megabytes=limits.max_upload_megabytes)
+        self._upload_receiver = UploadReceiver(scratch, max_megabytes=limits.max_upload_megabytes)
         self._tabs: dict[str, str] = {}
         self._tabs_lock = threading.Lock()
         self._has_ended = threading.Event()
@@ -135,9 +135,9 @@ class Demo:
         self.close()
 
     def _pages(self, scratch: Path) -> gr.Blocks:
-        page = AskPage(self.store, self._reception, limits=self.settings.limits, scratch=scratch)
+        page = AskPage(self.store, self._upload_receiver, limits=self.settings.limits, scratch=scratch)
         live_page = LivePage(self.store, self.live, sources=self._sources)
-        with GuardedBlocks(title="UniPixel", analytics_enabled=False, delete_cache=(60, 600)) as blocks:
+        with FileCheckedBlocks(title="UniPixel", analytics_enabled=False, delete_cache=(60, 600)) as blocks:
             words(_HEAD)
             key = gr.State("")
             notice = panel()
@@ -152,7 +152,7 @@ class Demo:
 
             blocks.load(begin, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
             blocks.unload(self._leave)
-            Api(self.store, self._reception, scratch=scratch).register()
+            Api(self.store, self._upload_receiver, scratch=scratch).register()
             LiveApi(self.store, self.live, sources=self._sources).register()
         # The model has a queue of its own, which tells each visitor his place.
         return blocks.queue(default_concurrency_limit=None)
@@ -160,20 +160,20 @@ class Demo:
     def _begin(self, page: AskPage, key: gr.State, notice: gr.HTML, request: gr.Request) -> dict[Any, Any]:
         """Open a session for a page, or find the one that its address names."""
         message = ""
-        visitor = None
+        user_session = None
         wanted = str(request.query_params.get("session", ""))
         try:
             if wanted:
                 try:
-                    visitor = self.store.get(wanted)
-                except UnknownVisitorError:
+                    user_session = self.store.get(wanted)
+                except UnknownSessionError:
                     message = "The session of this link is not known here, or has expired. Here is a new one."
-            visitor = visitor or self.store.open()
-        except VisitorError as error:
+            user_session = user_session or self.store.open()
+        except DemoError as error:
             return {notice: error_html(str(error))}
         with self._tabs_lock:
-            self._tabs[str(request.session_hash)] = visitor.key
-        return {key: visitor.key, notice: error_html(message), **page.show(visitor)}
+            self._tabs[str(request.session_hash)] = user_session.key
+        return {key: user_session.key, notice: error_html(message), **page.show(user_session)}
 
     def _leave(self, request: gr.Request) -> None:
         """Free the memory of a session whose last tab was closed; its link stays good."""
@@ -182,14 +182,14 @@ class Demo:
             is_open = key in self._tabs.values()
         if key is None or is_open:
             return
-        self._reception.drop(key)
+        self._upload_receiver.drop(key)
         self.live.close(key)
-        with contextlib.suppress(VisitorError):
-            self.store.put_away(key)
+        with contextlib.suppress(DemoError):
+            self.store.offload(key)
 
     def _application(self, blocks: gr.Blocks) -> Any:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
-        add_routes(app, store=self.store, reception=self._reception, live=self.live)
+        add_routes(app, store=self.store, upload_receiver=self._upload_receiver, live=self.live)
         limits = self.settings.limits
         theme = gr.themes.Default(
             primary_hue="blue",
@@ -214,7 +214,7 @@ class Demo:
             theme=theme,
             css=read_text("style.css"),
         )
-        return Gate(app, max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE))
+        return RequestFilter(app, max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE))
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

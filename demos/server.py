@@ -28,7 +28,7 @@ def check_port(host: str, port: int) -> None:
             raise OSError(f"cannot listen on {host}, port {port}: {error.strerror or error}; choose --port") from error
 
 
-def leave_a_core() -> None:
+def limit_torch_threads() -> None:
     """Let PyTorch leave one core to pages, decoding and drawing, where there are several.
 
     Threads that wait for each other at every product wait longest where one of them must share its core.
@@ -59,20 +59,20 @@ def serve(demo: Demo, *, host: str, port: int, announce: Callable[[str], None], 
         access_log=False,
     )
 
-    def tell() -> None:
+    def notify() -> None:
         announce(f"The demo is at http://{f'[{host}]' if ':' in host else host}:{port}/")
         if is_shared:
             announce(f"It is shared at {open_tunnel(port)}")
 
-    _AnnouncingServer(config, tell).run()
+    _AnnouncingServer(config, notify).run()
 
 
 class _AnnouncingServer(uvicorn.Server):
     """Says where it is once it listens."""
 
-    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, notify: Callable[[], None]) -> None:
         super().__init__(config)
-        self._tell = tell
+        self._tell = notify
         # Pages hold connections open: that they are cut off at the end is no error worth a trace.
         logging.getLogger("uvicorn.error").addFilter(lambda _: not self.should_exit)
 

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.memory.injection import MAX_OBJECT_ID
-from unipixel.memory.mask_track import Timeline
+from unipixel.memory.mask_track import MaskTrack
 from unipixel.memory.records import (
     MAX_FRAME_INDEX,
-    FrameMemory,
+    MaskRecord,
     ObjectRecord,
     PromptRecord,
     Source,
     check_integer,
 )
 from unipixel.memory.rle import MAX_MASK_PIXELS
-from unipixel.memory.storage import BankState, ObjectState, read_state, write_state
+from unipixel.memory.storage import BankState, StoredObject, read_state, write_state
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ObjectMemoryBank:
             if stale := next(self._spill_folder.glob("*.jsonl"), None):
                 raise ValueError(f"{self._spill_folder} holds masks already ({stale.name}): give an empty folder")
         self._objects: dict[int, ObjectRecord] = {}
-        self._timelines: dict[int, Timeline] = {}
+        self._timelines: dict[int, MaskTrack] = {}
         self._forgotten: dict[int, int] = {}
         self.version = 0
         self.next_id = 1
@@ -153,7 +153,7 @@ class ObjectMemoryBank:
         frame_index = check_integer(frame_index, "frame_index", high=MAX_FRAME_INDEX)
         if mask is not None and mask.shape != self.frame_size:
             raise ValueError(f"the mask has shape {mask.shape}, the video's frames have (H, W) = {self.frame_size}")
-        memory = FrameMemory.of(mask, score=score)
+        memory = MaskRecord.of(mask, score=score)
         if self._timelines[object_id].put(frame_index, memory, self.version + 1):
             self.version += 1
 
@@ -217,7 +217,7 @@ class ObjectMemoryBank:
         self._objects, self._timelines, self._forgotten = {}, {}, {}
         self.version, self.next_id = 0, 1
 
-    def frame(self, object_id: int, frame_index: int) -> FrameMemory | None:
+    def frame(self, object_id: int, frame_index: int) -> MaskRecord | None:
         """Return how an object looked in a frame, or None where nothing is remembered.
 
         Raises:
@@ -227,7 +227,7 @@ class ObjectMemoryBank:
         entry = self._timelines[object_id].get([frame_index]).get(frame_index)
         return None if entry is None else entry[0]
 
-    def frames(self, object_id: int) -> Iterator[tuple[int, FrameMemory]]:
+    def frames(self, object_id: int) -> Iterator[tuple[int, MaskRecord]]:
         """Yield index and look of every remembered frame of an object, in order.
 
         Raises:
@@ -316,7 +316,7 @@ class ObjectMemoryBank:
     def state(self) -> BankState:
         """Return all that is remembered as one value."""
         objects = tuple(
-            ObjectState(record, tuple(self._timelines[key].items()), self._timelines[key].dropped)
+            StoredObject(record, tuple(self._timelines[key].items()), self._timelines[key].dropped)
             for key, record in self._objects.items()
         )
         return BankState(self.frame_size, self.version, self.next_id, dict(self._forgotten), objects)
@@ -335,9 +335,9 @@ class ObjectMemoryBank:
             bank._timelines[object_id].restore(held.entries, dropped=held.dropped)
         return bank
 
-    def _new_timeline(self, object_id: int) -> Timeline:
+    def _new_timeline(self, object_id: int) -> MaskTrack:
         file = None if self._spill_folder is None else self._spill_folder / f"{object_id}.jsonl"
-        return Timeline(max_frames=self.max_frames, spill_file=file)
+        return MaskTrack(max_frames=self.max_frames, spill_file=file)
 
     def _touch(self, record: ObjectRecord) -> None:
         self.version += 1

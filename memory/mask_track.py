@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from unipixel.memory.records import MAX_FRAME_INDEX, FrameMemory, check_integer
+from unipixel.memory.records import MAX_FRAME_INDEX, MaskRecord, check_integer
 
-Entry: TypeAlias = tuple[FrameMemory, int]
+Entry: TypeAlias = tuple[MaskRecord, int]
 """How an object looked in a frame, and the bank's version when that was written."""
 
 
-class Timeline:
+class MaskTrack:
     """Frames of one object, by index.
 
     With a window, the newest `max_frames` frames stay in memory; older ones go to a file, or are
@@ -29,7 +29,7 @@ class Timeline:
         self.dropped: tuple[int, int] | None = None
         """First and last frame of which the mask was dropped, so that a gap is not taken for an absence."""
 
-    def put(self, frame_index: int, memory: FrameMemory, version: int) -> bool:
+    def put(self, frame_index: int, memory: MaskRecord, version: int) -> bool:
         """Remember a frame, and return whether its mask is another than before; a new score alone is not."""
         held = self._entries.get(frame_index)
         if held is not None and held[0].counts == memory.counts:
@@ -142,4 +142,4 @@ def from_row(row: Any) -> tuple[int, Entry]:
         raise ValueError(f"counts must be a text or null, got {counts!r:.80}")
     check_integer(index, "frame index", high=MAX_FRAME_INDEX)
     check_integer(version, "version", high=2**63)
-    return index, (FrameMemory(counts, score), version)
+    return index, (MaskRecord(counts, score), version)

@@ -90,7 +90,7 @@ class PromptRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameMemory:
+class MaskRecord:
     """How an object looked in one frame.
 
     Attributes:
@@ -111,7 +111,7 @@ class FrameMemory:
         return self.counts is not None
 
     @classmethod
-    def of(cls, mask: NDArray[Any] | None, *, score: float) -> FrameMemory:
+    def of(cls, mask: NDArray[Any] | None, *, score: float) -> MaskRecord:
         """Record a mask (H, W); None and an empty one both say that the object is not seen."""
         is_seen = mask is not None and bool(np.any(mask))
         return cls(encode_rle(mask)["counts"] if is_seen and mask is not None else None, float(score))

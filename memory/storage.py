@@ -28,7 +28,7 @@ _MAX_VERSION = 2**53
 
 
 @dataclass(frozen=True)
-class ObjectState:
+class StoredObject:
     """All that is remembered of one object.
 
     Attributes:
@@ -58,7 +58,7 @@ class BankState:
     version: int
     next_id: int
     forgotten: Mapping[int, int]
-    objects: tuple[ObjectState, ...]
+    objects: tuple[StoredObject, ...]
 
 
 def write_state(state: BankState, folder: Path) -> None:
@@ -98,7 +98,7 @@ def read_state(folder: Path) -> BankState:
         raise ValueError(f"{file} is not an object memory: {error}") from error
 
 
-def _object_to_json(held: ObjectState) -> dict[str, Any]:
+def _object_to_json(held: StoredObject) -> dict[str, Any]:
     record = held.record
     return {
         "object_id": record.object_id,
@@ -134,7 +134,7 @@ def _state_from_json(content: Any) -> BankState:
     return BankState((height, width), version, next_id, forgotten, objects)
 
 
-def _object_from_json(content: Any, frame_size: tuple[int, int], version: int) -> ObjectState:
+def _object_from_json(content: Any, frame_size: tuple[int, int], version: int) -> StoredObject:
     fields = check_fields(content, _OBJECT_FIELDS, "an object")
     object_id = check_integer(fields["object_id"], "object_id", high=MAX_OBJECT_ID)
     dropped = None
@@ -158,7 +158,7 @@ def _object_from_json(content: Any, frame_size: tuple[int, int], version: int) -
         added_version=check_integer(fields["added_version"], "added_version", high=version),
         changed_version=check_integer(fields["changed_version"], "changed_version", high=version),
     )
-    return ObjectState(record, tuple(sorted(entries.items())), dropped)
+    return StoredObject(record, tuple(sorted(entries.items())), dropped)
 
 
 def _list(value: Any, name: str) -> list[Any]:

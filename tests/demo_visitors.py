@@ -12,8 +12,8 @@ from tiny_checkpoint import write_clip
 
 from unipixel.demos.limits import Limits
 from unipixel.demos.sessions.events import Event
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import load_tokenizer
@@ -29,19 +29,21 @@ def tiny_pair() -> tuple[UniPixel, Processor]:
     return model, Processor(model.config, load_tokenizer())
 
 
-def make_store(folder: Path | None = None, **limits: Any) -> VisitorStore:
-    return VisitorStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
+def make_store(folder: Path | None = None, **limits: Any) -> SessionStore:
+    return SessionStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
 
 
-def visitor_with_clip(store: VisitorStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True) -> Visitor:
+def visitor_with_clip(
+    store: SessionStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True
+) -> UserSession:
     """A visitor who loaded the moving square; trusted, it needs no process of its own."""
     path = tmp_path / f"clip-{num_frames}.mp4"
     if not path.exists():
         write_clip(path, num_frames=num_frames)
-    visitor = store.open()
-    visitor.load(path, is_trusted=is_trusted)
-    return visitor
+    user_session = store.open()
+    user_session.load(path, is_trusted=is_trusted)
+    return user_session
 
 
-def track(visitor: Visitor) -> list[Event]:
-    return list(visitor.track())
+def track(user_session: UserSession) -> list[Event]:
+    return list(user_session.track())

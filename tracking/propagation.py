@@ -13,7 +13,7 @@ from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import TrackedFrame
-from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import FrameFeatures, FrameMasks, Segmentation, SegmentPrompt
 
 Direction = Literal["both", "forward", "backward"]
@@ -67,7 +67,7 @@ def propagate(
     Yields:
         The masks of each frame, the anchor first.
     """
-    follower = Follower(segmenter, memory_dtype=memory_dtype, num_frames=num_frames)
+    core = TrackerCore(segmenter, memory_dtype=memory_dtype, num_frames=num_frames)
     states = [ObjectState() for _ in range(len(anchor.mask_logits))]
     step = -1 if is_reverse else 1
     for count, features in enumerate(frames):
@@ -78,7 +78,7 @@ def propagate(
                 state.write_prompted(index, memory)
             yield FrameMasks(index, anchor.mask_logits, anchor.object_score, anchor.iou)
         else:
-            yield follower.advance(features, states, index, is_reverse=is_reverse)
+            yield core.advance(features, states, index, is_reverse=is_reverse)
 
 
 @torch.no_grad()
@@ -134,8 +134,8 @@ class _Follow:
 
 
 @torch.no_grad()
-def follow_clip(
-    follower: Follower, clip: EncodedClip, prompts: Sequence[ClipPrompt], *, direction: Direction = "both"
+def propagate_clip(
+    core: TrackerCore, clip: EncodedClip, prompts: Sequence[ClipPrompt], *, direction: Direction = "both"
 ) -> Iterator[TrackedFrame]:
     """Follow objects through a clip from the first frame on which each was prompted.
 
@@ -144,7 +144,7 @@ def follow_clip(
     does not grow with the clip, and a frame is encoded once per direction in which it is tracked.
 
     Args:
-        follower: SAM 2.1 with settings; `has_history` is not needed.
+        core: SAM 2.1 with settings; `has_history` is not needed.
         clip: The frames.
         prompts: At least one.
         direction: Which frames: from the anchors on, before them, or both.
@@ -161,22 +161,22 @@ def follow_clip(
         raise ValueError("nothing to follow: give at least one prompt")
     for prompt in prompts:
         clip.check_index(prompt.frame_index)
-    follows = _start(follower, clip, prompts)
+    follows = _start(core, clip, prompts)
     if direction != "backward":
         for index in range(min(follow.anchor for follow in follows.values()), len(clip)):
             members = {key: follow for key, follow in follows.items() if follow.anchor <= index}
-            yield _visit(follower, clip, members, index, is_reverse=False)
+            yield _visit(core, clip, members, index, is_reverse=False)
             for follow in members.values():
-                _keep_early(follower, follow, index)
+                _keep_early(core, follow, index)
     if direction != "forward":
         for follow in follows.values():
             follow.state = ObjectState(dict(follow.state.prompted), follow.early)
         for index in range(max(follow.anchor for follow in follows.values()) - 1, -1, -1):
             members = {key: follow for key, follow in follows.items() if follow.anchor > index}
-            yield _visit(follower, clip, members, index, is_reverse=True)
+            yield _visit(core, clip, members, index, is_reverse=True)
 
 
-def _start(follower: Follower, clip: EncodedClip, prompts: Sequence[ClipPrompt]) -> dict[int, _Follow]:
+def _start(core: TrackerCore, clip: EncodedClip, prompts: Sequence[ClipPrompt]) -> dict[int, _Follow]:
     anchors: dict[int, int] = {}
     for prompt in prompts:
         anchors[prompt.object_id] = min(prompt.frame_index, anchors.get(prompt.object_id, prompt.frame_index))
@@ -185,18 +185,18 @@ def _start(follower: Follower, clip: EncodedClip, prompts: Sequence[ClipPrompt])
         for prompt in prompts:
             if prompt.frame_index == index:
                 follow = follows[prompt.object_id]
-                follow.given[index] = follower.prompt(clip[index], follow.state, index, prompt.prompt)
-        follower.commit([follow.state for follow in follows.values()], clip.__getitem__)
+                follow.given[index] = core.prompt(clip[index], follow.state, index, prompt.prompt)
+        core.commit([follow.state for follow in follows.values()], clip.__getitem__)
     return follows
 
 
 def _visit(
-    follower: Follower, clip: EncodedClip, follows: Mapping[int, _Follow], index: int, *, is_reverse: bool
+    core: TrackerCore, clip: EncodedClip, follows: Mapping[int, _Follow], index: int, *, is_reverse: bool
 ) -> TrackedFrame:
     moving = [key for key, follow in follows.items() if index not in follow.given]
     # Without anything to track the frame need not be encoded.
     if moving:
-        tracked = follower.advance(
+        tracked = core.advance(
             clip[index], [follows[key].state for key in moving], index, is_reverse=is_reverse
         )  # fmt: skip
     rows = []
@@ -211,9 +211,9 @@ def _visit(
     return TrackedFrame(index, tuple(follows), masks, clip.size)
 
 
-def _keep_early(follower: Follower, follow: _Follow, index: int) -> None:
+def _keep_early(core: TrackerCore, follow: _Follow, index: int) -> None:
     """Keep what the way back will read: masks of the nearest frames and pointers of some more."""
-    config, distance = follower.segmenter.config, index - follow.anchor
+    config, distance = core.segmenter.config, index - follow.anchor
     memory = follow.state.tracked.get(index)
     if memory is None or distance >= config.max_pointers - 1:
         return

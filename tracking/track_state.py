@@ -172,7 +172,7 @@ class ObjectState:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _SelectedMemories:
     """What one object reads on one frame: memories with their slots, pointers with their offsets."""
 
     features: tuple[Tensor, ...]
@@ -216,7 +216,7 @@ def gather_memories(
         RuntimeError: An object has no prompted frame; prompt it first.
     """
     pointer_limit = max_pointers if num_frames is None else min(num_frames, max_pointers)
-    groups: dict[tuple[int, int], list[tuple[int, _Reading]]] = {}
+    groups: dict[tuple[int, int], list[tuple[int, _SelectedMemories]]] = {}
     for index, state in enumerate(states):
         if not state.prompted:
             raise RuntimeError(f"object at position {index} was never prompted: add a prompt before tracking it")
@@ -229,7 +229,7 @@ def gather_memories(
     ]
 
 
-def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit: int, step: int) -> _Reading:
+def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit: int, step: int) -> _SelectedMemories:
     some_pointer = next(iter(state.prompted.values())).pointer
     memories = [(0, memory.features) for memory in state.prompted.values()]
     for slot in range(1, num_maskmem):
@@ -246,7 +246,7 @@ def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit:
         tracked = state.tracked.get(frame_index - step * offset)
         if tracked is not None:
             pointers.append((offset, tracked.pointer))
-    return _Reading(
+    return _SelectedMemories(
         features=tuple(features for _, features in memories if features is not None),
         slots=tuple(slot for slot, features in memories if features is not None),
         pointers=tuple(pointer for _, pointer in pointers),
@@ -255,7 +255,7 @@ def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit:
     )
 
 
-def _batch(readings: Sequence[_Reading], max_offset: int) -> MemoryBatch:
+def _batch(readings: Sequence[_SelectedMemories], max_offset: int) -> MemoryBatch:
     device = readings[0].features[0].device
     pointers = [torch.stack(row.pointers) if row.pointers else row.no_pointers for row in readings]
     return MemoryBatch(

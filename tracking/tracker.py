@@ -18,7 +18,7 @@ from unipixel.tracking.prompts import click_prompt, mask_prompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.state_io import read_tree, write_tree
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import Follower, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, shown_masks
 from unipixel.tracking.types import FrameFeatures, FrameMasks, SegmentPrompt
 
 
@@ -159,7 +159,7 @@ class StreamingTracker:
         """
         if max_objects < 1:
             raise ValueError(f"max_objects must be at least 1, got {max_objects}")
-        self._follower = Follower(
+        self._core = TrackerCore(
             segmenter,
             memory_dtype=memory_dtype,
             num_frames=num_frames,
@@ -189,20 +189,20 @@ class StreamingTracker:
             TypeError: The frame holds neither uint8 nor floating-point values.
             ValueError: The frame has another shape.
         """
-        state, side = self.state, self._follower.segmenter.config.image_size
+        state, side = self.state, self._core.segmenter.config.image_size
         if isinstance(frame, FrameFeatures):
             features, own_size = frame, None
         else:
-            features, own_size = encode_frame(self._follower.segmenter, frame)
+            features, own_size = encode_frame(self._core.segmenter, frame)
             own_size = own_size if not isinstance(frame, Tensor) or not frame.is_floating_point() else None
         if len(features) != 1:
             raise ValueError(f"features of one frame are needed, got {len(features)}")
         states = list(state.objects.values())
         if state.features is not None:
             newest = state.features
-            self._follower.commit(states, lambda _: newest)
+            self._core.commit(states, lambda _: newest)
         frame_index = 0 if state.frame_index is None else state.frame_index + 1
-        masks = self._follower.advance(features, states, frame_index)
+        masks = self._core.advance(features, states, frame_index)
         state.size = size or own_size or (state.size if state.features is not None else (side, side))
         state.frame_index, state.features = frame_index, features
         return TrackedFrame(frame_index, self.object_ids, masks, state.size)
@@ -271,7 +271,7 @@ class StreamingTracker:
             ValueError: The tokens are not (n, C), or there are too many objects.
         """
         self._sizes()
-        width = self._follower.segmenter.config.embed_dim
+        width = self._core.segmenter.config.embed_dim
         if tokens.ndim != 2 or tokens.shape[1] != width or not len(tokens):
             raise ValueError(f"tokens of one object must be (n, {width}), got {tuple(tokens.shape)}")
         return self._prompt(object_id, SegmentPrompt(tokens=tokens[None]))
@@ -293,7 +293,7 @@ class StreamingTracker:
     def _sizes(self) -> dict:
         if self.state.features is None:
             raise RuntimeError("no frame was seen yet: call step(frame) before adding objects")
-        return {"size": self.state.size, "image_size": self._follower.segmenter.config.image_size}
+        return {"size": self.state.size, "image_size": self._core.segmenter.config.image_size}
 
     def _extended(self, object_id: int, prompt: SegmentPrompt) -> SegmentPrompt:
         known = self.state.objects.get(object_id, ObjectState()).clicks.get(self.state.frame_index or 0)
@@ -308,7 +308,7 @@ class StreamingTracker:
             raise RuntimeError("no frame was seen yet: call step(frame) before adding objects")
         # Written back only once the prompt went through, so that a failure adds no empty object.
         target = state.objects.get(object_id, ObjectState())
-        self._follower.prompt(state.features, target, state.frame_index, prompt)
+        self._core.prompt(state.features, target, state.frame_index, prompt)
         state.objects[object_id] = target
-        masks = shown_masks(self._follower.segmenter, list(state.objects.values()), state.frame_index)
+        masks = shown_masks(self._core.segmenter, list(state.objects.values()), state.frame_index)
         return TrackedFrame(state.frame_index, self.object_ids, masks, state.size)

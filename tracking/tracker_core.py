@@ -20,7 +20,7 @@ from unipixel.tracking.types import FrameFeatures, FrameMasks, MemoryBatch, Segm
 _HOLE_AREA = 8
 
 
-class Follower:
+class TrackerCore:
     """SAM 2.1 with the settings of a session; what objects remember is passed in and written to."""
 
     def __init__(

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from unipixel.processing.processor import Processor
 from unipixel.train.checkpoints import save_result, save_segmenter
 from unipixel.train.datasets import synthetic_vos as tracks
-from unipixel.train.datasets.batch_sampler import GroupSchedule
-from unipixel.train.datasets.collate import ExampleCollator, MaskPlan
+from unipixel.train.datasets.batch_sampler import TaskBatchSampler
+from unipixel.train.datasets.collate import ExampleCollator, MaskSampling
 from unipixel.train.datasets.mixture import ExampleDataset, SampleSource, built
 from unipixel.train.datasets.preprocessing import ExampleBuilder
-from unipixel.train.datasets.synthetic_vqa import DrawnClips
+from unipixel.train.datasets.synthetic_vqa import SyntheticVqa
 from unipixel.train.initialization import load_segmenter, load_start
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.parameter_groups import select_parts
@@ -27,7 +27,7 @@ from unipixel.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingRun:
     """A stage ready to run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Job:
     validate: Callable[[int], dict[str, float]] | None = None
 
 
-def prepare(recipe: Recipe) -> Job:
+def prepare(recipe: Recipe) -> TrainingRun:
     """Build what a recipe trains.
 
     Raises:
@@ -56,21 +56,21 @@ def prepare(recipe: Recipe) -> Job:
     return _prepare_segmenter(recipe) if recipe.stage == "segmenter" else _prepare_model(recipe)
 
 
-def _prepare_segmenter(recipe: Recipe) -> Job:
+def _prepare_segmenter(recipe: Recipe) -> TrainingRun:
     """The segmenter's own training on drawn clips."""
     objective = load_segmenter(recipe)
-    settings = tracks.TrackSettings(
+    settings = tracks.SyntheticVosSettings(
         image_size=objective.segmenter.config.image_size,
         num_frames=recipe.data.num_mask_frames,
         render_size=recipe.data.render_size,
         max_objects=recipe.data.max_objects,
         seed=recipe.seed * 1_000_000,
     )
-    dataset = tracks.TrackDataset(_schedule(recipe), settings)
-    return Job(objective, dataset, tracks.collate_tracks, lambda folder: save_segmenter(objective, folder))
+    dataset = tracks.SyntheticVosDataset(_schedule(recipe), settings)
+    return TrainingRun(objective, dataset, tracks.collate_tracks, lambda folder: save_segmenter(objective, folder))
 
 
-def _prepare_model(recipe: Recipe) -> Job:
+def _prepare_model(recipe: Recipe) -> TrainingRun:
     model, processor = load_start(recipe)
     lora = select_parts(model, recipe.stage, recipe.lora)
     if recipe.loop.gradient_checkpointing:
@@ -80,7 +80,7 @@ def _prepare_model(recipe: Recipe) -> Job:
             enable({"use_reentrant": False})
     plan = _mask_plan(recipe)
     builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_masks=plan is not None)
-    return Job(
+    return TrainingRun(
         UniPixelObjective(model, weights=recipe.losses),
         ExampleDataset(_schedule(recipe), built(_source(recipe), builder)),
         ExampleCollator(processor, plan),
@@ -92,10 +92,10 @@ def _prepare_model(recipe: Recipe) -> Job:
 def _source(recipe: Recipe) -> SampleSource:
     data = recipe.data
     if data.path is not None:
-        from unipixel.train.datasets.jsonl import OwnData
+        from unipixel.train.datasets.jsonl import JsonlDataset
 
-        return OwnData.read(data.path, num_frames=data.num_frames, seed=recipe.seed)
-    return DrawnClips(
+        return JsonlDataset.read(data.path, num_frames=data.num_frames, seed=recipe.seed)
+    return SyntheticVqa(
         seed=recipe.seed * 1_000_000_000,
         num_frames=data.num_frames,
         render_size=data.render_size,
@@ -103,11 +103,11 @@ def _source(recipe: Recipe) -> SampleSource:
     )
 
 
-def _mask_plan(recipe: Recipe) -> MaskPlan | None:
+def _mask_plan(recipe: Recipe) -> MaskSampling | None:
     data = recipe.data
     if recipe.stage == "stage1" or not data.num_mask_frames:
         return None
-    return MaskPlan(data.num_mask_frames, data.max_objects, data.anchor, data.single_share)
+    return MaskSampling(data.num_mask_frames, data.max_objects, data.anchor, data.single_frame_fraction)
 
 
 def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[int], dict[str, float]] | None:
@@ -127,9 +127,9 @@ def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[i
     return validate
 
 
-def _schedule(recipe: Recipe) -> GroupSchedule:
+def _schedule(recipe: Recipe) -> TaskBatchSampler:
     loop = recipe.loop
-    return GroupSchedule(
+    return TaskBatchSampler(
         recipe.data.tasks,
         num_rounds=loop.max_steps * loop.accumulation,
         batch_size=_round_size(recipe),

@@ -20,7 +20,7 @@ from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.checkpoints import SEGMENTER_WEIGHTS
 from unipixel.train.nano.model_config import configure, frame_budget
-from unipixel.train.nano.tokenizer import build_tokenizer, world_texts
+from unipixel.train.nano.tokenizer import build_tokenizer, synthetic_texts
 from unipixel.train.recipe import Recipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
@@ -78,7 +78,7 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
         _spread(segmenter)
     else:
         segmenter.load_state_dict(_segmenter_state(recipe.model.segmenter))
-    segmenter.sam_prompt_encoder.requires_grad_(not recipe.model.keeps_prompts)
+    segmenter.sam_prompt_encoder.requires_grad_(not recipe.model.freeze_prompt_encoder)
     return SegmenterObjective(segmenter, weights=recipe.losses)
 
 
@@ -87,18 +87,18 @@ def _from_nothing(recipe: Recipe) -> tuple[UniPixel, Processor]:
     folder = Path(recipe.output) / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
         vocabulary = sizes["vocabulary"]
-        texts = world_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
+        texts = synthetic_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
         build_tokenizer(texts, size=vocabulary["size"]).save_pretrained(str(folder))
     tokenizer = load_tokenizer(folder)
     config = configure(sizes, tokenizer, image_size=recipe.model.image_size)
     # Seeded again: whether the tokenizer was there already must not change the weights.
     torch.manual_seed(recipe.seed)
     model = UniPixel(config)
-    _rouse(model)
+    init_transformers(model)
     return model, Processor(config, tokenizer, budget=frame_budget(sizes))
 
 
-def _rouse(model: UniPixel) -> None:
+def init_transformers(model: UniPixel) -> None:
     """Let small transformers tell their tokens apart from the start.
 
     At transformers' own 0.02, made for wide models, all tokens are attended to alike, and a word is lost in what
@@ -170,10 +170,10 @@ def _spread(segmenter: Segmenter) -> None:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
     for layer in segmenter.memory_attention.layers:
-        look_where_it_was(layer.cross_attn_image)
+        init_identity_memory_attention(layer.cross_attn_image)
 
 
-def look_where_it_was(attention: Any) -> None:
+def init_identity_memory_attention(attention: Any) -> None:
     """Let the reading of a memory attend, at first, to the place in the earlier frame where it is in this one.
 
     An object is near where it was a frame ago; a segmenter from nothing has to find out that places in memories are

@@ -18,7 +18,7 @@ from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
 
 
 @dataclass(frozen=True)
-class AnchorPrompts:
+class FirstFramePrompts:
     """How some of the objects are prompted on the first frame of their tracks, all in one way.
 
     Attributes:
@@ -53,11 +53,11 @@ class TrackStep:
     is_given: bool = False
 
 
-def roll_out(
+def memory_rollout(
     segmenter: Segmenter,
     features: FrameFeatures,
     tracks: Tensor,
-    anchors: Sequence[AnchorPrompts],
+    anchors: Sequence[FirstFramePrompts],
     *,
     num_frames: int | None = None,
     first_step: int = 0,
@@ -120,7 +120,7 @@ def select_frames(features: FrameFeatures, indices: Tensor) -> FrameFeatures:
     return FrameFeatures(features.embedding[indices], (fine[indices], finer[indices]))
 
 
-def segment_anchors(segmenter: Segmenter, features: FrameFeatures, anchor: AnchorPrompts) -> Segmentation:
+def segment_anchors(segmenter: Segmenter, features: FrameFeatures, anchor: FirstFramePrompts) -> Segmentation:
     """Segment prompted objects on one frame each.
 
     Args:

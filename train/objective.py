@@ -12,8 +12,8 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.types import SegmentPrompt
 from unipixel.train.datasets.collate import ExampleBatch
 from unipixel.train.losses import LossWeights, text_loss
-from unipixel.train.memory_rollout import AnchorPrompts, roll_out
-from unipixel.train.segmenter_objective import MaskTally
+from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout
+from unipixel.train.segmenter_objective import MaskLossMeter
 
 
 class UniPixelObjective(nn.Module):
@@ -49,9 +49,9 @@ class UniPixelObjective(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             features = self.model.sam2.encode(batch.frames.float())
             everyone = torch.arange(len(batch.owners), device=states.device)
-            anchors = [AnchorPrompts(everyone, SegmentPrompt(tokens=tokens.float()))]
-            tally = MaskTally(self.weights)
-            for step in roll_out(self.model.sam2, features, batch.tracks, anchors):
+            anchors = [FirstFramePrompts(everyone, SegmentPrompt(tokens=tokens.float()))]
+            tally = MaskLossMeter(self.weights)
+            for step in memory_rollout(self.model.sam2, features, batch.tracks, anchors):
                 tally.add(step.segmentation, batch.labels[step.rows, step.step])
         return tally.means()
 

@@ -30,7 +30,7 @@ class ModelRecipe:
         partial: Checkpoints of earlier stages that are laid over the start.
         segmenter: Folder of a trained segmenter that replaces the start's, or a whole model whose segmenter is taken.
         image_size: Side of the segmenter's input in pixels; None is that of the start.
-        keeps_prompts: Whether a segmenter's prompt encoder stays as it is: language models were taught to write as it
+        freeze_prompt_encoder: Whether a segmenter's prompt encoder stays as it is: language models were taught to write as it
             does.
     """
 
@@ -41,7 +41,7 @@ class ModelRecipe:
     partial: tuple[str, ...] = ()
     segmenter: str | None = None
     image_size: int | None = None
-    keeps_prompts: bool = False
+    freeze_prompt_encoder: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "start", "qwen") if getattr(self, name) is not None]
@@ -66,7 +66,7 @@ class DataRecipe:
         max_turns: Questions about one drawn clip, where its task allows several.
         anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: where a session
             would start, on the prompted frame or the first that shows the object, in either direction.
-        single_share: Share of the batches in which only the first frame of each mask is trained.
+        single_frame_fraction: Share of the batches in which only the first frame of each mask is trained.
         max_broken_share: Share of broken samples at which training stops.
     """
 
@@ -79,7 +79,7 @@ class DataRecipe:
     max_tokens: int | None = None
     max_turns: int = 1
     anchor: Anchor = "first"
-    single_share: float = 0.0
+    single_frame_fraction: float = 0.0
     max_broken_share: float = 0.01
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class DataRecipe:
         for name in ("num_frames", "render_size", "max_objects", "max_turns"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[data] {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("single_share", "max_broken_share"):
+        for name in ("single_frame_fraction", "max_broken_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
 from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
-from unipixel.train.memory_rollout import AnchorPrompts, roll_out, select_frames
-from unipixel.train.nano.dense_targets import LOOK_SIZES
+from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout, select_frames
+from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
 
@@ -39,7 +39,7 @@ class TrackBatch:
     frames: Tensor
     tracks: Tensor
     labels: Tensor
-    anchors: tuple[AnchorPrompts, ...]
+    anchors: tuple[FirstFramePrompts, ...]
     place_rows: Tensor
     places: Tensor
     looks: Tensor
@@ -57,7 +57,7 @@ class TrackBatch:
             prompt = anchor.prompt
             if prompt is not None:
                 prompt = SegmentPrompt(coords=moved(prompt.coords), labels=moved(prompt.labels))
-            anchors.append(AnchorPrompts(anchor.rows.to(device), prompt, moved(anchor.masks)))
+            anchors.append(FirstFramePrompts(anchor.rows.to(device), prompt, moved(anchor.masks)))
         return replace(
             self,
             frames=self.frames.to(device),
@@ -93,8 +93,8 @@ def object_tokens(segmenter: Segmenter, boxes: Tensor, looks: Tensor) -> Tensor:
 def _look_codes(width: int) -> Tensor:
     """Codes (A, W, 2, C) of the words of each attribute; fixed, so that nothing has to be kept beside a model."""
     generator = torch.Generator().manual_seed(_CODE_SEED)
-    codes = torch.zeros(len(LOOK_SIZES), max(LOOK_SIZES), 2, width)
-    for attribute, size in enumerate(LOOK_SIZES):
+    codes = torch.zeros(len(ATTRIBUTE_SIZES), max(ATTRIBUTE_SIZES), 2, width)
+    for attribute, size in enumerate(ATTRIBUTE_SIZES):
         drawn = torch.randn(size - 1, 2, width, generator=generator)
         # Around zero: the mean over all words says nothing, like number 0.
         codes[attribute, 1:size] = _CODE_SCALE * (drawn - drawn.mean(dim=0))
@@ -115,10 +115,10 @@ class SegmenterObjective(nn.Module):
         anchors = batch.anchors
         if len(batch.place_rows):
             prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.places, batch.looks))
-            anchors = (*anchors, AnchorPrompts(batch.place_rows, prompt))
+            anchors = (*anchors, FirstFramePrompts(batch.place_rows, prompt))
         features = self._encode(batch)
-        tally = MaskTally(self.weights)
-        followed = roll_out(
+        tally = MaskLossMeter(self.weights)
+        followed = memory_rollout(
             self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames, first_step=batch.first_step
         )
         for step in followed:
@@ -141,7 +141,7 @@ class SegmenterObjective(nn.Module):
         return select_frames(FrameFeatures(torch.cat([before.embedding, learned.embedding]), (fine, finer)), places)
 
 
-class MaskTally:
+class MaskLossMeter:
     """Adds up mask losses over frames and objects; every frame of every object weighs the same."""
 
     def __init__(self, weights: LossWeights) -> None:

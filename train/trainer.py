@@ -30,7 +30,7 @@ _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with
 logger = logging.getLogger(__name__)
 
 
-class BrokenCount:
+class InvalidExampleCounter:
     """Counts samples that could not be used, names each, and stops a run that meets too many."""
 
     def __init__(self, *, max_share: float = 0.01, least: int = 100) -> None:
@@ -49,7 +49,7 @@ class BrokenCount:
         """Count a micro batch.
 
         Args:
-            broken: Its broken samples (`BrokenExample`).
+            broken: Its broken samples (`InvalidExample`).
             num_taken: All its samples.
 
         Raises:
@@ -73,7 +73,7 @@ class ObjectiveTrainer(Trainer):
         self,
         *args: Any,
         rate_of: Callable[[str], float | None] | None = None,
-        broken: BrokenCount | None = None,
+        broken: InvalidExampleCounter | None = None,
         has_muon: bool = False,
         **options: Any,
     ) -> None:
@@ -89,7 +89,7 @@ class ObjectiveTrainer(Trainer):
         super().__init__(*args, **options)
         self.optimizer: torch.optim.Optimizer | None
         self._rate_of = rate_of or (lambda _name: None)
-        self._broken = broken or BrokenCount()
+        self._broken = broken or InvalidExampleCounter()
         self._has_muon = has_muon
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -255,7 +255,7 @@ def build(
         train_dataset=dataset,
         data_collator=collate,
         callbacks=[RunLog(Path(recipe.output), validate=validate, every=loop.validate_every)],
-        broken=BrokenCount(max_share=recipe.data.max_broken_share),
+        broken=InvalidExampleCounter(max_share=recipe.data.max_broken_share),
         rate_of=lambda name: loop.sam2_learning_rate if name.startswith("model.sam2.") else None,
         has_muon=loop.optimizer == "muon",
     )

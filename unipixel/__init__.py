@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unipixel.model.config import UniPixelConfig
     from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
     from unipixel.model.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
-    from unipixel.model.qwen import Prefix
+    from unipixel.model.qwen import PromptCache
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.chat_template import Turn
     from unipixel.processing.processor import Processor
@@ -41,7 +41,7 @@ _HOMES = {
     "ModelOutput": "unipixel.model.inputs",
     "ObjectMemoryBank": "unipixel.memory.bank",
     "PointPrompt": "unipixel.processing.visual_prompts",
-    "Prefix": "unipixel.model.qwen",
+    "PromptCache": "unipixel.model.qwen",
     "Processor": "unipixel.processing.processor",
     "ReferencePrompt": "unipixel.processing.visual_prompts",
     "SegmenterConfig": "unipixel.tracking.config",
@@ -71,8 +71,8 @@ __all__ = [
     "ModelOutput",
     "ObjectMemoryBank",
     "PointPrompt",
-    "Prefix",
     "Processor",
+    "PromptCache",
     "ReferencePrompt",
     "SegmenterConfig",
     "Session",

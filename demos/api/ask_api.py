@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from unipixel.demos.api.responses import facts_of, told_in_words, value_of
-from unipixel.demos.security.upload_receiver import Reception
+from unipixel.demos.api.responses import error_response, facts_of, value_of
+from unipixel.demos.security.upload_receiver import UploadReceiver
 from unipixel.demos.sessions.errors import QuestionError
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.web.brush_mask import read_painted
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.web.brush_mask import read_brush_mask
 from unipixel.demos.web.examples import EXAMPLES, example_file
 from unipixel.demos.web.views import base_of
 from unipixel.memory.rle import encode_rle
@@ -27,15 +27,15 @@ DownloadKind = Literal["masks", "coco", "overlay", "session", "timeline"]
 class Api:
     """The functions; each takes the key of a session, which `open_session` returns."""
 
-    def __init__(self, store: VisitorStore, reception: Reception, *, scratch: Path) -> None:
+    def __init__(self, store: SessionStore, upload_receiver: UploadReceiver, *, scratch: Path) -> None:
         """Keep what the functions need.
 
         Args:
             store: The visitors.
-            reception: Where files arrive that are sent without gradio_client.
+            upload_receiver: Where files arrive that are sent without gradio_client.
             scratch: A private folder for examples.
         """
-        self._store, self._reception, self._scratch = store, reception, scratch
+        self._store, self._upload_receiver, self._scratch = store, upload_receiver, scratch
 
     def register(self) -> None:
         """Make every function callable; called within `gr.Blocks`."""
@@ -44,7 +44,7 @@ class Api:
             self.describe, self.click, self.draw_box, self.draw_mask, self.undo, self.rename, self.forget, self.ask,
             self.find, self.follow, self.cancel, self.masks, self.download,
         ):  # fmt: skip
-            gr.api(told_in_words(function), api_name=function.__name__, concurrency_limit=None)
+            gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
 
     def open_session(self) -> dict[str, str]:
         """Open a session. Keep its key secret: whoever knows it sees and changes the session.
@@ -86,7 +86,7 @@ class Api:
             session: Key of the session.
             name: What to call it.
         """
-        with self._reception.taken(session) as received:
+        with self._upload_receiver.taken(session) as received:
             return facts_of(self._store.get(session).load(received.path, name=name))
 
     def load_example(self, session: str, number: int = 1) -> dict[str, Any]:
@@ -108,12 +108,12 @@ class Api:
         Args:
             session: Key of the session.
         """
-        visitor = self._store.get(session)
+        user_session = self._store.get(session)
         return {
-            "video": None if visitor.info is None else facts_of(visitor.info),
-            "objects": [asdict(item) for item in visitor.objects()],
-            "conversation": [{"question": turn.question, "answer": turn.answer} for turn in visitor.history],
-            "is_busy": visitor.is_busy,
+            "video": None if user_session.info is None else facts_of(user_session.info),
+            "objects": [asdict(item) for item in user_session.objects()],
+            "conversation": [{"question": turn.question, "answer": turn.answer} for turn in user_session.history],
+            "is_busy": user_session.is_busy,
         }
 
     def click(
@@ -129,9 +129,9 @@ class Api:
             object_id: A known object to correct; 0 makes a new one.
             is_positive: False for a click on what does not belong to the object.
         """
-        visitor = self._store.get(session)
-        chosen = object_id or visitor.next_id()
-        visitor.point(chosen, x, y, frame, is_positive=is_positive)
+        user_session = self._store.get(session)
+        chosen = object_id or user_session.next_id()
+        user_session.point(chosen, x, y, frame, is_positive=is_positive)
         return chosen
 
     def draw_box(
@@ -148,9 +148,9 @@ class Api:
             frame: Index of the frame, from 0.
             object_id: A known object to correct; 0 makes a new one.
         """
-        visitor = self._store.get(session)
-        chosen = object_id or visitor.next_id()
-        visitor.box(chosen, (left, top, right, bottom), frame)
+        user_session = self._store.get(session)
+        chosen = object_id or user_session.next_id()
+        user_session.box(chosen, (left, top, right, bottom), frame)
         return chosen
 
     def draw_mask(self, session: str, png: str, frame: int = 0, object_id: int = 0) -> int:
@@ -162,11 +162,11 @@ class Api:
             frame: Index of the frame, from 0.
             object_id: A known object to correct; 0 makes a new one.
         """
-        visitor = self._store.get(session)
-        chosen = object_id or visitor.next_id()
-        info = visitor.info
-        mask = read_painted(png, size=(info.width, info.height) if info else (0, 0))
-        visitor.mask(chosen, mask, frame)
+        user_session = self._store.get(session)
+        chosen = object_id or user_session.next_id()
+        info = user_session.info
+        mask = read_brush_mask(png, size=(info.width, info.height) if info else (0, 0))
+        user_session.mask(chosen, mask, frame)
         return chosen
 
     def undo(self, session: str) -> int:

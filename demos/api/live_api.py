@@ -9,18 +9,18 @@ from typing import Any
 
 import gradio as gr
 
-from unipixel.demos.api.responses import told_in_words
+from unipixel.demos.api.responses import error_response
 from unipixel.demos.security.network_sources import SourceRules
 from unipixel.demos.sessions.errors import SourceError
 from unipixel.demos.sessions.live_store import LiveStore
-from unipixel.demos.sessions.live_user_session import LiveVisitor
-from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.live_user_session import LiveUserSession
+from unipixel.demos.sessions.session_store import SessionStore
 
 
 class LiveApi:
     """The functions; each takes the key of a session, which `open_session` returns."""
 
-    def __init__(self, store: VisitorStore, live: LiveStore, *, sources: SourceRules) -> None:
+    def __init__(self, store: SessionStore, live: LiveStore, *, sources: SourceRules) -> None:
         """Keep what the functions need.
 
         Args:
@@ -36,7 +36,7 @@ class LiveApi:
             self.live_picture, self.live_click, self.live_forget, self.live_ask, self.live_watch, self.live_state,
             self.live_stop,
         ):  # fmt: skip
-            gr.api(told_in_words(function), api_name=function.__name__, concurrency_limit=None)
+            gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
 
     def live_picture(self, session: str, jpeg: str) -> dict[str, Any]:
         """Follow the objects into the next picture of a camera; it is dropped while the model works.
@@ -49,9 +49,9 @@ class LiveApi:
             data = base64.b64decode(jpeg.partition(",")[2] or jpeg, validate=True)
         except (binascii.Error, ValueError) as error:
             raise SourceError("the picture must be a JPEG in base64") from error
-        visitor = self._open(session)
-        is_followed = visitor.show(data)
-        return {**_state(visitor), "is_followed": is_followed}
+        user_session = self._open(session)
+        is_followed = user_session.show(data)
+        return {**_state(user_session), "is_followed": is_followed}
 
     def live_click(self, session: str, x: float, y: float, object_id: int = 0, is_positive: bool = True) -> int:
         """Click on an object of the newest picture, and return its id; it is followed from now on.
@@ -91,9 +91,9 @@ class LiveApi:
             session: Key of the session.
             address: Such as `rtsp://camera.example:554/yard`.
         """
-        visitor = self._open(session)
+        user_session = self._open(session)
         video = self._sources.open(address)
-        visitor.watch(video, close=video.close)
+        user_session.watch(video, close=video.close)
         return "watching"
 
     def live_state(self, session: str) -> dict[str, Any]:
@@ -114,17 +114,17 @@ class LiveApi:
         self._live.close(session)
         return "stopped"
 
-    def _open(self, session: str) -> LiveVisitor:
+    def _open(self, session: str) -> LiveUserSession:
         self._store.get(session)
         return self._live.open(session)
 
 
-def _state(visitor: LiveVisitor) -> dict[str, Any]:
+def _state(user_session: LiveUserSession) -> dict[str, Any]:
     return {
-        "objects": visitor.object_ids,
-        "visible": visitor.visible_ids,
-        "num_pictures": visitor.num_shown,
-        "num_dropped": visitor.num_dropped,
-        "pictures_per_second": round(visitor.frames_per_second, 2),
-        "error": visitor.error,
+        "objects": user_session.object_ids,
+        "visible": user_session.visible_ids,
+        "num_pictures": user_session.num_shown,
+        "num_dropped": user_session.num_dropped,
+        "pictures_per_second": round(user_session.frames_per_second, 2),
+        "error": user_session.error,
     }

@@ -10,8 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from unipixel.demos.sessions.errors import VisitorError
-from unipixel.demos.sessions.events import Answered, Cancelled, Event, FrameMasked, TextWritten, Tracked, Waiting
+from unipixel.demos.sessions.errors import DemoError
+from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked, Waiting, WorkCancelled
 from unipixel.demos.sessions.user_session import MediaInfo
 
 P = ParamSpec("P")
@@ -35,12 +35,12 @@ def value_of(event: Event) -> dict[str, Any]:
         return {"state": "done", "text": event.text, "new_ids": list(event.new_ids)}
     if isinstance(event, Tracked):
         return {"state": "done", "text": "", "new_ids": list(event.object_ids)}
-    if isinstance(event, Cancelled):
+    if isinstance(event, WorkCancelled):
         return {"state": "cancelled", "reason": event.reason}
     return {"state": "working"}
 
 
-def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
+def error_response(function: Callable[P, R]) -> Callable[P, R]:
     """Give a client the words of a refusal, in place of a bare failure."""
     if inspect.isgeneratorfunction(function):
 
@@ -48,7 +48,7 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
         def streaming(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
             try:
                 yield from function(*args, **kwargs)
-            except VisitorError as error:
+            except DemoError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
         return streaming  # type: ignore[return-value]
@@ -57,7 +57,7 @@ def told_in_words(function: Callable[P, R]) -> Callable[P, R]:
     def plain(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except VisitorError as error:
+        except DemoError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     return plain

@@ -10,14 +10,14 @@ from typing import BinaryIO
 from unipixel.demos.sessions.downloads import FILE_NAMES
 from unipixel.demos.sessions.errors import DownloadError
 from unipixel.demos.sessions.saved_session import RESULTS_FOLDER
-from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.session_store import SessionStore
 
 MEDIA_TYPES = {".zip": "application/zip", ".json": "application/json", ".mp4": "video/mp4", ".png": "image/png"}
 """What a browser is told that a file is; never guessed from its content."""
 
 
-def open_download(store: VisitorStore, key: str, name: str) -> BinaryIO:
-    """Open a file that a visitor made with `Visitor.download`.
+def open_download(store: SessionStore, key: str, name: str) -> BinaryIO:
+    """Open a file that a visitor made with `UserSession.download`.
 
     The name is compared, as it is, with the few that there are: a path, in whatever way it is written or
     encoded, is none of them. The file is opened within the visitor's folder without following links.
@@ -28,14 +28,14 @@ def open_download(store: VisitorStore, key: str, name: str) -> BinaryIO:
         name: One of `unipixel.demos.sessions.downloads.FILE_NAMES`.
 
     Raises:
-        UnknownVisitorError: The key belongs to nobody.
+        UnknownSessionError: The key belongs to nobody.
         DownloadError: There is no such file.
     """
-    visitor = store.get(key)
+    user_session = store.get(key)
     if name not in FILE_NAMES:
         raise DownloadError(f"there is no download of that name: choose {', '.join(FILE_NAMES)}")
     try:
-        return _opened_within(visitor.folder / RESULTS_FOLDER, name)
+        return _opened_within(user_session.folder / RESULTS_FOLDER, name)
     except OSError as error:
         raise DownloadError(f"{name} was not made yet: ask for the download first") from error
 

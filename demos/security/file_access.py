@@ -12,7 +12,7 @@ from gradio.state_holder import SessionState
 from unipixel.demos.sessions.errors import UploadError
 
 
-class GuardedBlocks(gr.Blocks):
+class FileCheckedBlocks(gr.Blocks):
     """Blocks that refuse files of the server, and addresses, in place of uploads.
 
     A value `{"path": ..., "meta": {"_type": "gradio.FileData"}}` in any argument makes Gradio copy that file into

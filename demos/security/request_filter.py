@@ -51,7 +51,7 @@ def is_served(path: str) -> bool:
     return len(parts) > 2 and parts[1] == "gradio_api" and parts[2] in _API
 
 
-class Gate:
+class RequestFilter:
     """ASGI middleware: refuses what is not served, cuts off what is too large, adds headers."""
 
     def __init__(self, app: App, *, max_upload_bytes: int) -> None:

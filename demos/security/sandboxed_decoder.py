@@ -2,7 +2,7 @@
 
 Requests come on stdin, one line of JSON each; answers go to stdout: four bytes of length, a header in
 JSON, and `num_bytes` of pixels. The process takes limits upon itself before it looks at the file, and
-ends with its stdin. `ConfinedVideo` is the other end.
+ends with its stdin. `SandboxedVideo` is the other end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     """Serve one file; the first request names it, and the ceilings."""
     stream = sys.stdin.buffer
     request = json.loads(stream.readline())
-    confine(max_bytes=int(request["max_bytes"]), max_cpu_seconds=int(request["max_cpu_seconds"]))
+    limit_resources(max_bytes=int(request["max_bytes"]), max_cpu_seconds=int(request["max_cpu_seconds"]))
     from PIL import Image
 
     warnings.simplefilter("ignore")
@@ -56,7 +56,7 @@ def main() -> int:
     return 0
 
 
-def confine(*, max_bytes: int, max_cpu_seconds: int) -> None:
+def limit_resources(*, max_bytes: int, max_cpu_seconds: int) -> None:
     """Limit what this process may take; it cannot be undone.
 
     Args:

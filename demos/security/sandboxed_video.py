@@ -34,7 +34,7 @@ _MAX_HEADER_BYTES = 2**16
 _BROKEN = (OSError, EOFError, KeyError, TypeError, struct.error, json.JSONDecodeError)
 
 
-class ConfinedVideo(FrameSource):
+class SandboxedVideo(FrameSource):
     """Frames of an untrusted file; FFmpeg and Pillow see it in another process only.
 
     That process may be ended at any time, and is started again when it is needed. It may be used from

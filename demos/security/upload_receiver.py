@@ -26,7 +26,7 @@ class Received(NamedTuple):
     name: str
 
 
-class Reception:
+class UploadReceiver:
     """Keeps at most one received file per session, and nothing that is larger than allowed."""
 
     def __init__(self, folder: Path, *, max_megabytes: float) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.security.sandboxed_video import ConfinedVideo
+from unipixel.demos.security.sandboxed_video import SandboxedVideo
 from unipixel.demos.sessions.errors import UploadError
 from unipixel.video.open import Video
 
@@ -70,7 +70,7 @@ def open_taken(path: Path, *, name: str, limits: Limits) -> Video:
     Raises:
         UploadError: It is no video or image, or above a ceiling.
     """
-    return Video(ConfinedVideo(path, name=name, limits=limits))
+    return Video(SandboxedVideo(path, name=name, limits=limits))
 
 
 def shown_name(name: str) -> str:

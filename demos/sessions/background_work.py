@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from unipixel.demos.sessions.errors import BusyError, QuestionError, UploadError, VisitorError
-from unipixel.demos.sessions.events import Cancelled, Event, Started, Waiting
+from unipixel.demos.sessions.errors import BusyError, DemoError, QuestionError, UploadError
+from unipixel.demos.sessions.events import Event, Started, Waiting, WorkCancelled
 from unipixel.demos.sessions.work_queue import WorkQueue
-from unipixel.session.callbacks import Stopped
+from unipixel.session.callbacks import Cancelled
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class StopFlag:
         """Go on, unless the work should stop.
 
         Raises:
-            Stopped: It should.
+            Cancelled: It should.
         """
         if self():
-            raise Stopped(self.reason)
+            raise Cancelled(self.reason)
 
 
 def run_work(
@@ -91,17 +91,17 @@ def run_work(
                     events.put(Started())
                     outcome = work(events.put)
                 else:
-                    outcome = Cancelled(flag.reason)
-        except Stopped:
-            outcome = Cancelled(flag.reason)
+                    outcome = WorkCancelled(flag.reason)
+        except Cancelled:
+            outcome = WorkCancelled(flag.reason)
         # Whatever it is, it belongs to the thread that listens.
         except BaseException as error:  # noqa: BLE001
-            outcome = in_plain_words(error)
+            outcome = public_error(error)
         try:
             at_end()
         # A disk that is full must not leave the listener waiting.
         except BaseException as error:  # noqa: BLE001
-            outcome = in_plain_words(error)
+            outcome = public_error(error)
         last.append(outcome)
         events.put(outcome)
 
@@ -114,15 +114,13 @@ def run_work(
     return _listen(events, last, flag)
 
 
-def in_plain_words(error: BaseException) -> BaseException:
+def public_error(error: BaseException) -> BaseException:
     """Turn what the library refuses into what a visitor is told; an error of another kind stays what it is."""
-    if isinstance(error, VisitorError):
+    if isinstance(error, DemoError):
         return error
     if isinstance(error, OSError):
         _LOG.warning("a file could not be read or written: %s", error)
-        told: VisitorError = UploadError(
-            "the video cannot be read any further: it is damaged, or the server's disk full"
-        )
+        told: DemoError = UploadError("the video cannot be read any further: it is damaged, or the server's disk full")
     elif isinstance(error, ValueError | LookupError):
         told = QuestionError(str(error.args[0]) if error.args else str(error))
     else:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unipixel.demos.sessions.errors import DownloadError
-from unipixel.demos.sessions.saved_session import Turn
-from unipixel.demos.sessions.session_snapshot import Board
+from unipixel.demos.sessions.saved_session import SavedTurn
+from unipixel.demos.sessions.session_snapshot import SessionSnapshot
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.storage import BANK_FILE
 from unipixel.output.overlay import ObjectMask
@@ -37,7 +37,7 @@ class Subject:
         video: The clip.
         bank: Its objects.
         name: What the visitor calls the clip; the files name it so.
-        board: Its objects as they are shown.
+        snapshot: Its objects as they are shown.
         names: What the visitor calls them.
         turns: The conversation.
         model_name: Name of the model.
@@ -47,9 +47,9 @@ class Subject:
     video: Video
     bank: ObjectMemoryBank
     name: str
-    board: Board
+    snapshot: SessionSnapshot
     names: Mapping[int, str]
-    turns: tuple[Turn, ...]
+    turns: tuple[SavedTurn, ...]
     model_name: str | None
     files: Mapping[str, Path]
 
@@ -88,7 +88,7 @@ def timeline_document(subject: Subject) -> dict[str, Any]:
         "fps": info.fps,
         "objects": [
             {"id": item.id, "name": item.name, "color": item.color, "visible_frames": list(item.visible_frames)}
-            for item in subject.board.objects(subject.names)
+            for item in subject.snapshot.objects(subject.names)
         ],
     }
 
@@ -140,7 +140,7 @@ _MAKERS: dict[str, Callable[[Path, Subject, Callable[[], None]], Path]] = {
 
 
 def _overlay_writer(folder: Path, subject: Subject) -> FrameWriter:
-    return overlay_writer(folder, subject.video.info, prompts=subject.board.prompts_at())
+    return overlay_writer(folder, subject.video.info, prompts=subject.snapshot.prompts_at())
 
 
 def _write_frames(subject: Subject, writers: list[FrameWriter], check: Callable[[], None]) -> Result:
@@ -159,7 +159,7 @@ def _write_frames(subject: Subject, writers: list[FrameWriter], check: Callable[
     try:
         for frame in subject.video:
             check()
-            looks = subject.board.looks_at(frame.index)
+            looks = subject.snapshot.looks_at(frame.index)
             objects = {
                 key: ObjectMask(look.mask(bank.frame_size), look.score, look.is_visible)
                 for key, look in looks.items()

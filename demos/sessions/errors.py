@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class VisitorError(Exception):
+class DemoError(Exception):
     """A request that cannot be met; its text is meant for the visitor.
 
     Attributes:
@@ -22,7 +22,7 @@ class VisitorError(Exception):
         self.field = field
 
 
-class UploadError(VisitorError, ValueError):
+class UploadError(DemoError, ValueError):
     """An upload that is too large, too long, or no video or image."""
 
     def __init__(self, message: str) -> None:
@@ -30,7 +30,7 @@ class UploadError(VisitorError, ValueError):
         super().__init__(message, field="upload")
 
 
-class PromptError(VisitorError, ValueError):
+class PromptError(DemoError, ValueError):
     """A click, box or mask that is not on the video."""
 
     def __init__(self, message: str) -> None:
@@ -38,7 +38,7 @@ class PromptError(VisitorError, ValueError):
         super().__init__(message, field="prompt")
 
 
-class QuestionError(VisitorError, ValueError):
+class QuestionError(DemoError, ValueError):
     """A question that is empty, too long, or names an unknown object."""
 
     def __init__(self, message: str) -> None:
@@ -46,7 +46,7 @@ class QuestionError(VisitorError, ValueError):
         super().__init__(message, field="question")
 
 
-class SourceError(VisitorError, ValueError):
+class SourceError(DemoError, ValueError):
     """A network address that is not allowed."""
 
     def __init__(self, message: str) -> None:
@@ -54,7 +54,7 @@ class SourceError(VisitorError, ValueError):
         super().__init__(message, field="source")
 
 
-class UnknownObjectError(VisitorError, LookupError):
+class UnknownObjectError(DemoError, LookupError):
     """An object that the visitor does not have."""
 
     def __init__(self, message: str) -> None:
@@ -62,7 +62,7 @@ class UnknownObjectError(VisitorError, LookupError):
         super().__init__(message, field="object")
 
 
-class UnknownVisitorError(VisitorError, LookupError):
+class UnknownSessionError(DemoError, LookupError):
     """A key that belongs to no session: never given out, closed, or too old."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class UnknownVisitorError(VisitorError, LookupError):
         )
 
 
-class DownloadError(VisitorError, LookupError):
+class DownloadError(DemoError, LookupError):
     """A download that does not exist or may not be served."""
 
     def __init__(self, message: str) -> None:
@@ -80,7 +80,7 @@ class DownloadError(VisitorError, LookupError):
         super().__init__(message, field="download")
 
 
-class BusyError(VisitorError, RuntimeError):
+class BusyError(DemoError, RuntimeError):
     """The visitor's session, or the whole server, has its hands full."""
 
     def __init__(self, message: str) -> None:
@@ -88,7 +88,7 @@ class BusyError(VisitorError, RuntimeError):
         super().__init__(message, field="session")
 
 
-class NoVideoError(VisitorError, RuntimeError):
+class NoVideoError(DemoError, RuntimeError):
     """Something was asked for that needs a video, and there is none yet."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ class TextWritten:
 
 @dataclass(frozen=True, slots=True)
 class FrameMasked:
-    """The objects' masks on one frame are known; `Visitor.masks_at` returns them.
+    """The objects' masks on one frame are known; `UserSession.masks_at` returns them.
 
     Attributes:
         frame_index: The frame, from 0.
@@ -81,7 +81,7 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class WorkCancelled:
     """The work was stopped; everything is as before it began.
 
     Attributes:
@@ -91,4 +91,4 @@ class Cancelled:
     reason: str
 
 
-Event: TypeAlias = Waiting | Started | TextWritten | FrameMasked | Answered | Tracked | Cancelled
+Event: TypeAlias = Waiting | Started | TextWritten | FrameMasked | Answered | Tracked | WorkCancelled

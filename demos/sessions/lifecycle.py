@@ -14,14 +14,14 @@ from pathlib import Path
 
 from unipixel.demos.security.uploads import open_taken
 from unipixel.demos.sessions.background_work import StopFlag
-from unipixel.demos.sessions.errors import BusyError, NoVideoError, UnknownVisitorError, VisitorError
-from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, SESSION_FILE, SavedSession, Turn
-from unipixel.demos.sessions.server_context import Workshop
-from unipixel.demos.sessions.session_snapshot import Board
+from unipixel.demos.sessions.errors import BusyError, DemoError, NoVideoError, UnknownSessionError
+from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, SESSION_FILE, SavedSession, SavedTurn
+from unipixel.demos.sessions.server_context import ServerContext
+from unipixel.demos.sessions.session_snapshot import SessionSnapshot
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.processing.clip_layout import recall_prompt, record_prompt
 from unipixel.session.session import Session
-from unipixel.session.video_objects import KeptObject
+from unipixel.session.video_objects import ObjectSnapshot
 from unipixel.video.frame import Frame
 from unipixel.video.open import open_video
 
@@ -52,25 +52,25 @@ class MediaInfo:
     is_image: bool
 
 
-class Visit:
-    """What `Visitor` is built on: who may do what when, and where a session is meanwhile.
+class SessionLifecycle:
+    """What `UserSession` is built on: who may do what when, and where a session is meanwhile.
 
     Attributes:
         key: The secret that names this visitor.
         last_used: When it was last used, in seconds of `time.time`.
     """
 
-    def __init__(self, key: str, folder: Path, workshop: Workshop) -> None:
-        """Begin without a clip, or with what lies in the folder; made by `VisitorStore`.
+    def __init__(self, key: str, folder: Path, context: ServerContext) -> None:
+        """Begin without a clip, or with what lies in the folder; made by `SessionStore`.
 
         Args:
             key: The secret.
             folder: The visitor's own folder; made when it is first needed.
-            workshop: What all visitors share.
+            context: What all visitors share.
         """
         self.key = key
         self.last_used = time.time()
-        self._folder, self._workshop = folder, workshop
+        self._folder, self._context = folder, context
         self._lock = threading.RLock()
         self._flag: StopFlag | None = None
         self._is_closed = self._is_leaving = False
@@ -106,7 +106,7 @@ class Visit:
     def num_bytes(self) -> int:
         """About how much memory is held, the model left out."""
         session = self._session
-        return 0 if session is None else session.num_bytes + self._board.num_bytes
+        return 0 if session is None else session.num_bytes + self._snapshot.num_bytes
 
     def cancel(self, reason: str | None = None) -> None:
         """Stop the work that is under way, at its next token or frame; nothing where there is none."""
@@ -114,7 +114,7 @@ class Visit:
         if flag is not None:
             flag.stop(reason)
 
-    def put_away(self) -> bool:
+    def offload(self) -> bool:
         """Save the session to disk and free its memory; return whether that was done.
 
         A session that is busy, empty, or away already stays what it is.
@@ -146,7 +146,7 @@ class Visit:
         with self._lock:
             self._is_leaving = self._flag is not None
             self.cancel("the page was closed")
-            self.put_away()
+            self.offload()
 
     def close(self) -> None:
         """Stop the work, free the memory, and remove all files; the key is worth nothing any more."""
@@ -161,12 +161,12 @@ class Visit:
         """Have no clip."""
         self._info: MediaInfo | None = None
         self._media: tuple[str, bool] | None = None
-        self._board = Board()
+        self._snapshot = SessionSnapshot()
         # Frames that were just followed: a page that shows them as they come need not have them decoded again.
         self._fresh: tuple[Frame, ...] = ()
         self._names: dict[int, str] = {}
-        self._turns: deque[Turn] = deque(maxlen=self._workshop.limits.max_turns)
-        self._undo: deque[KeptObject] = deque(maxlen=_MAX_UNDO)
+        self._turns: deque[SavedTurn] = deque(maxlen=self._context.limits.max_turns)
+        self._undo: deque[ObjectSnapshot] = deque(maxlen=_MAX_UNDO)
         self._num_said = 0
 
     def _install(self, session: Session, name: str, media: str, *, is_trusted: bool) -> None:
@@ -183,11 +183,11 @@ class Visit:
             duration_seconds=info.duration_seconds or 0.0,
             is_image=info.is_image,
         )
-        self._board.show(session.scene)
+        self._snapshot.show(session.scene)
 
     def _open(self, media: Path, name: str, *, is_trusted: bool, bank: ObjectMemoryBank | None = None) -> Session:
         """Open a clip that lies in the folder."""
-        shop = self._workshop
+        shop = self._context
         video = open_video(media) if is_trusted else open_taken(media, name=name, limits=shop.limits)
         try:
             return Session(shop.model, shop.processor, video, settings=shop.settings, bank=bank)
@@ -201,7 +201,7 @@ class Visit:
             self._check_open()
             self.last_used, self._is_leaving = time.time(), False
             if self._session is None and (self._folder / SESSION_FILE).is_file():
-                self._workshop.make_room(self)
+                self._context.make_room(self)
                 self._restore()
             if self._session is None or self._info is None:
                 raise NoVideoError
@@ -231,9 +231,9 @@ class Visit:
             for object_id, records in saved.waiting.items():
                 own = [recall_prompt(record, frame_size=saved.frame_size) for record in records]
                 session.prompt(object_id, *own)
-        except (OSError, ValueError, VisitorError) as error:
+        except (OSError, ValueError, DemoError) as error:
             _LOG.warning("a saved session cannot be restored: %s", error)
-            raise UnknownVisitorError from error
+            raise UnknownSessionError from error
         self._install(session, saved.name, saved.media, is_trusted=saved.is_trusted)
         self._names |= saved.names
         self._turns.extend(saved.turns)
@@ -251,7 +251,7 @@ class Visit:
         with self._lock:
             self._check_open()
             self._check_idle()
-            self._flag = StopFlag(max_seconds=self._workshop.limits.max_work_seconds)
+            self._flag = StopFlag(max_seconds=self._context.limits.max_work_seconds)
             return self._flag
 
     def _end(self) -> None:
@@ -261,9 +261,9 @@ class Visit:
             if self._is_closed:
                 self._remove()
             elif self._session is not None:
-                self._board.show(self._session.scene)
+                self._snapshot.show(self._session.scene)
                 if self._is_leaving:
-                    self.put_away()
+                    self.offload()
 
     @contextmanager
     def _alone(self) -> Iterator[StopFlag]:
@@ -283,7 +283,7 @@ class Visit:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise UnknownVisitorError
+            raise UnknownSessionError
 
     def _check_idle(self) -> None:
         if self._flag is not None:

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from unipixel.demos.limits import Limits
-from unipixel.demos.sessions.errors import BusyError, UnknownVisitorError
-from unipixel.demos.sessions.live_user_session import LiveVisitor
+from unipixel.demos.sessions.errors import BusyError, UnknownSessionError
+from unipixel.demos.sessions.live_user_session import LiveUserSession
 from unipixel.model.generation import GenerationSettings
 from unipixel.session.live_session import LiveSession, LiveSettings
 
@@ -40,10 +40,10 @@ class LiveStore:
         """
         self._model, self._processor, self._limits = model, processor, limits
         self._generation = generation or GenerationSettings()
-        self._visitors: dict[str, LiveVisitor] = {}
+        self._visitors: dict[str, LiveUserSession] = {}
         self._lock = threading.Lock()
 
-    def open(self, key: str) -> LiveVisitor:
+    def open(self, key: str) -> LiveUserSession:
         """Return the live session of a key that was checked; a new one where there is none.
 
         Raises:
@@ -54,31 +54,31 @@ class LiveStore:
             if key not in self._visitors:
                 if len(self._visitors) >= self._limits.max_sessions:
                     raise BusyError("too many cameras are followed already: try again in a few minutes")
-                self._visitors[key] = LiveVisitor(
+                self._visitors[key] = LiveUserSession(
                     self._new_session,
                     max_objects=self._limits.max_objects,
                     max_question_chars=self._limits.max_question_chars,
                 )
             return self._visitors[key]
 
-    def get(self, key: str) -> LiveVisitor:
+    def get(self, key: str) -> LiveUserSession:
         """Return a live session.
 
         Raises:
-            UnknownVisitorError: There is none of this key.
+            UnknownSessionError: There is none of this key.
         """
         with self._lock:
             if key not in self._visitors:
-                raise UnknownVisitorError
+                raise UnknownSessionError
             self._visitors[key].last_used = time.monotonic()
             return self._visitors[key]
 
     def close(self, key: str) -> None:
         """Remove a live session, if there is one."""
         with self._lock:
-            visitor = self._visitors.pop(key, None)
-        if visitor is not None:
-            visitor.stop()
+            user_session = self._visitors.pop(key, None)
+        if user_session is not None:
+            user_session.stop()
 
     def close_all(self) -> None:
         """Remove all of them."""
@@ -91,7 +91,7 @@ class LiveStore:
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for key, visitor in list(self._visitors.items()):
-            if now - visitor.last_used > _IDLE_SECONDS:
+        for key, user_session in list(self._visitors.items()):
+            if now - user_session.last_used > _IDLE_SECONDS:
                 del self._visitors[key]
-                visitor.stop()
+                user_session.stop()

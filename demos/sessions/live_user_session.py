@@ -22,12 +22,12 @@ from unipixel.demos.web.render import frame_jpeg
 from unipixel.processing.visual_prompts import PointPrompt
 from unipixel.session.live_session import LiveSession
 from unipixel.video.frame import Frame
-from unipixel.video.latest_frame import NewestFrames
+from unipixel.video.latest_frame import LatestFrame
 
 _MAX_SIDE = 640
 
 
-class LiveVisitor:
+class LiveUserSession:
     """One visitor's stream; its methods may be called from any thread.
 
     Attributes:
@@ -56,7 +56,7 @@ class LiveVisitor:
         self._max_objects, self._max_question_chars = max_objects, max_question_chars
         self._lock = threading.Lock()
         self._rate: list[float] = []
-        self._reader: NewestFrames | None = None
+        self._reader: LatestFrame | None = None
         self._is_stopped = False
 
     @property
@@ -92,7 +92,7 @@ class LiveVisitor:
         """
         self.stop()
         self._is_stopped, self.error = False, ""
-        reader = self._reader = NewestFrames(frames)
+        reader = self._reader = LatestFrame(frames)
 
         def follow() -> None:
             try:

@@ -7,19 +7,19 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.demos.sessions.errors import PromptError, UnknownObjectError, VisitorError
-from unipixel.demos.sessions.lifecycle import Visit
+from unipixel.demos.sessions.errors import DemoError, PromptError, UnknownObjectError
+from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 
-class Pointing(Visit):
+class PromptEditing(SessionLifecycle):
     """What a visitor does to his objects while nothing is under way."""
 
     def next_id(self) -> int:
         """Return the id that a new object gets."""
         self._awake()
-        taken = self._board.ids
+        taken = self._snapshot.ids
         return next(number for number in range(1, MAX_OBJECT_ID + 1) if number not in taken)
 
     def point(self, object_id: int, x: float, y: float, frame_index: int = 0, *, is_positive: bool = True) -> None:
@@ -63,8 +63,8 @@ class Pointing(Visit):
             if not self._undo:
                 return None
             kept = self._undo.pop()
-            session.scene.put_back(kept)
-            self._board.show(session.scene)
+            session.scene.restore_object(kept)
+            self._snapshot.show(session.scene)
             return kept.object_id
 
     def rename(self, object_id: int, name: str) -> None:
@@ -72,12 +72,12 @@ class Pointing(Visit):
 
         Raises:
             UnknownObjectError: There is no such object.
-            VisitorError: The name is too long.
+            DemoError: The name is too long.
         """
-        limit = self._workshop.limits.max_name_chars
+        limit = self._context.limits.max_name_chars
         text = " ".join(name.split())
         if len(text) > limit or not text.isprintable():
-            raise VisitorError(f"the name has {len(text)} characters, at most {limit} plain ones fit", field="name")
+            raise DemoError(f"the name has {len(text)} characters, at most {limit} plain ones fit", field="name")
         with self._lock:
             self._awake()
             self._check_known(object_id)
@@ -97,14 +97,14 @@ class Pointing(Visit):
             session.forget(object_id)
             self._names.pop(object_id, None)
             self._undo = deque((kept for kept in self._undo if kept.object_id != object_id), self._undo.maxlen)
-            self._board.show(session.scene)
+            self._snapshot.show(session.scene)
 
     def _prompt(self, object_id: int, prompt: VisualPrompt) -> None:
-        limit = self._workshop.limits.max_prompts
+        limit = self._context.limits.max_prompts
         with self._idle() as session:
             if not 1 <= object_id <= MAX_OBJECT_ID:
                 raise PromptError(f"objects are numbered 1 to {MAX_OBJECT_ID}, not {object_id}")
-            if self._board.num_prompts(object_id) >= limit:
+            if self._snapshot.num_prompts(object_id) >= limit:
                 raise PromptError(f"object {object_id} has {limit} clicks already, which is the most: take some back")
             kept = session.scene.keep(object_id)
             try:
@@ -112,9 +112,9 @@ class Pointing(Visit):
             except ValueError as error:
                 raise PromptError(str(error)) from error
             self._undo.append(kept)
-            self._board.show(session.scene)
+            self._snapshot.show(session.scene)
 
     def _check_known(self, object_id: int) -> None:
-        if object_id not in self._board.ids:
-            known = ", ".join(f"[{key}]" for key in self._board.ids) or "none"
+        if object_id not in self._snapshot.ids:
+            known = ", ".join(f"[{key}]" for key in self._snapshot.ids) or "none"
             raise UnknownObjectError(f"there is no object [{object_id}]: known are {known}")

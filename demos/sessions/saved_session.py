@@ -22,7 +22,7 @@ _MAX_ID = 10**6
 
 
 @dataclass(frozen=True)
-class Turn:
+class SavedTurn:
     """One question and its answer.
 
     Attributes:
@@ -53,7 +53,7 @@ class SavedSession:
     is_trusted: bool
     frame_size: tuple[int, int]
     names: dict[int, str]
-    turns: tuple[Turn, ...]
+    turns: tuple[SavedTurn, ...]
     waiting: dict[int, tuple[PromptRecord, ...]]
 
     def write(self, folder: Path) -> None:
@@ -110,7 +110,7 @@ class SavedSession:
             is_trusted=fields["is_trusted"] is True,
             frame_size=(height, width),
             names={check_integer(key, "id", high=_MAX_ID): _text(name) for key, name in fields["names"]},
-            turns=tuple(Turn(_text(question), _text(answer)) for question, answer in fields["turns"]),
+            turns=tuple(SavedTurn(_text(question), _text(answer)) for question, answer in fields["turns"]),
             waiting={
                 check_integer(key, "id", high=_MAX_ID): tuple(
                     PromptRecord.from_json(record, (height, width)) for record in own

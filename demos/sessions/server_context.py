@@ -16,7 +16,7 @@ _NUM_READERS = 2
 
 
 @dataclass
-class Workshop:
+class ServerContext:
     """Shared by all visitors; nothing in it belongs to one of them.
 
     Attributes:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.memory.records import FrameMemory, PromptRecord
+from unipixel.memory.records import MaskRecord, PromptRecord
 from unipixel.output.overlay import PromptMark, object_color
 from unipixel.processing.clip_layout import recall_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
-from unipixel.session.video_objects import Scene
+from unipixel.session.video_objects import VideoObjects
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Facts:
     prompts: tuple[PromptRecord, ...]
 
 
-class Board:
+class SessionSnapshot:
     """A copy of what a scene knows, written by the thread that works and read by any other."""
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class Board:
         self._lock = threading.Lock()
         self._size = (0, 0)
         self._facts: dict[int, _Facts] = {}
-        self._looks: dict[int, dict[int, FrameMemory]] = {}
+        self._looks: dict[int, dict[int, MaskRecord]] = {}
 
-    def show(self, scene: Scene) -> None:
+    def show(self, scene: VideoObjects) -> None:
         """Show all that a scene knows."""
         facts, looks = _facts(scene), {key: dict(scene.bank.frames(key)) for key in scene.bank.ids}
         with self._lock:
             self._size, self._facts, self._looks = scene.bank.frame_size, facts, looks
 
-    def show_frame(self, scene: Scene, frame_index: int) -> None:
+    def show_frame(self, scene: VideoObjects, frame_index: int) -> None:
         """Show one frame that was just followed."""
         found = {key: scene.bank.frame(key, frame_index) for key in scene.bank.ids}
         facts = _facts(scene) if set(found) - set(self._facts) else None
@@ -105,7 +105,7 @@ class Board:
                 for key, facts in sorted(self._facts.items())
             ]
 
-    def looks_at(self, frame_index: int) -> dict[int, FrameMemory]:
+    def looks_at(self, frame_index: int) -> dict[int, MaskRecord]:
         """Return how each object looks on a frame, where that is known."""
         with self._lock:
             return {key: own[frame_index] for key, own in sorted(self._looks.items()) if frame_index in own}
@@ -157,7 +157,7 @@ class Board:
         return tuple(sorted(index for index, look in own.items() if look.is_visible))
 
 
-def _facts(scene: Scene) -> dict[int, _Facts]:
+def _facts(scene: VideoObjects) -> dict[int, _Facts]:
     facts: dict[int, _Facts] = {}
     for key in sorted(scene.known_ids):
         waiting = tuple(record_prompt(prompt) for prompt in scene.waiting.get(key, ()))

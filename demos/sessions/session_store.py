@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.errors import BusyError, UnknownVisitorError
-from unipixel.demos.sessions.lifecycle import Visit
+from unipixel.demos.sessions.errors import BusyError, UnknownSessionError
+from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.demos.sessions.saved_session import SESSION_FILE
-from unipixel.demos.sessions.server_context import Workshop
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.server_context import ServerContext
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
@@ -31,7 +31,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
-class VisitorStore:
+class SessionStore:
     """Hands out visitors, and finds them again by their keys.
 
     The least recently used are saved to disk where memory is short, and removed where there are too many
@@ -66,7 +66,7 @@ class VisitorStore:
         self._is_temporary = folder is None
         self._folder = Path(tempfile.mkdtemp(prefix="unipixel-demo-")) if folder is None else Path(folder).absolute()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._workshop = Workshop(
+        self._context = ServerContext(
             model,
             processor,
             self.limits,
@@ -75,7 +75,7 @@ class VisitorStore:
             make_room=self._make_room,
         )
         self._lock = threading.Lock()
-        self._visitors: dict[str, Visitor] = {}
+        self._visitors: dict[str, UserSession] = {}
 
     @property
     def num_known(self) -> int:
@@ -85,19 +85,19 @@ class VisitorStore:
     @property
     def num_awake(self) -> int:
         """Visitors whose clips are in memory."""
-        return sum(visitor.is_awake for visitor in self._all())
+        return sum(user_session.is_awake for user_session in self._all())
 
     @property
     def num_waiting(self) -> int:
         """Visitors that wait for the model."""
-        return self._workshop.line.num_waiting
+        return self._context.line.num_waiting
 
     @property
     def folder(self) -> Path:
         """Where sessions are kept."""
         return self._folder
 
-    def open(self) -> Visitor:
+    def open(self) -> UserSession:
         """Make a visitor with a new key.
 
         Raises:
@@ -105,70 +105,70 @@ class VisitorStore:
         """
         self.sweep()
         key = secrets.token_urlsafe(KEY_BYTES)
-        visitor = Visitor(key, self._folder / _name(key), self._workshop)
+        user_session = UserSession(key, self._folder / _name(key), self._context)
         with self._lock:
-            self._visitors[_name(key)] = visitor
-        if not self._thin_out(keep=visitor):
+            self._visitors[_name(key)] = user_session
+        if not self._thin_out(keep=user_session):
             self.close(key)
             raise BusyError(f"the server is full: {self.limits.max_saved_sessions} visitors are at work, try later")
-        return visitor
+        return user_session
 
-    def get(self, key: str) -> Visitor:
+    def get(self, key: str) -> UserSession:
         """Return the visitor of a key; what was put away comes back when it is used.
 
         Raises:
-            UnknownVisitorError: There is none.
+            UnknownSessionError: There is none.
         """
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise UnknownVisitorError
+            raise UnknownSessionError
         name = _name(key)
         with self._lock:
-            visitor = self._visitors.get(name)
-            if visitor is None and (self._folder / name / SESSION_FILE).is_file():
-                visitor = self._visitors[name] = Visitor(key, self._folder / name, self._workshop)
-                visitor.last_used = (self._folder / name / SESSION_FILE).stat().st_mtime
-        if visitor is None or visitor.is_closed or self._is_old(visitor.last_used):
-            raise UnknownVisitorError
-        visitor.last_used = time.time()
-        return visitor
+            user_session = self._visitors.get(name)
+            if user_session is None and (self._folder / name / SESSION_FILE).is_file():
+                user_session = self._visitors[name] = UserSession(key, self._folder / name, self._context)
+                user_session.last_used = (self._folder / name / SESSION_FILE).stat().st_mtime
+        if user_session is None or user_session.is_closed or self._is_old(user_session.last_used):
+            raise UnknownSessionError
+        user_session.last_used = time.time()
+        return user_session
 
-    def put_away(self, key: str) -> None:
+    def offload(self, key: str) -> None:
         """Save a visitor to disk and free its memory, as when a tab is closed; the key stays good.
 
         One that is at work is stopped first; one without a clip is removed.
 
         Raises:
-            UnknownVisitorError: There is none.
+            UnknownSessionError: There is none.
         """
-        visitor = self.get(key)
-        if visitor.has_clip or visitor.is_busy:
-            visitor.leave()
+        user_session = self.get(key)
+        if user_session.has_clip or user_session.is_busy:
+            user_session.leave()
         else:
-            self._remove(visitor)
+            self._remove(user_session)
 
     def close(self, key: str) -> None:
         """Remove a visitor with all its files.
 
         Raises:
-            UnknownVisitorError: There is none.
+            UnknownSessionError: There is none.
         """
         self._remove(self.get(key))
 
     def close_all(self) -> None:
         """End: save everybody where the folder stays, remove everything where it does not."""
-        for visitor in self._all():
+        for user_session in self._all():
             if self._is_temporary:
-                self._remove(visitor)
+                self._remove(user_session)
             else:
-                visitor.leave()
+                user_session.leave()
         if self._is_temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what is too old, also of earlier runs, and free what is too much."""
-        for visitor in self._all():
-            if self._is_old(visitor.last_used) and not visitor.is_busy:
-                self._remove(visitor)
+        for user_session in self._all():
+            if self._is_old(user_session.last_used) and not user_session.is_busy:
+                self._remove(user_session)
         with self._lock:
             known = set(self._visitors)
         for entry in self._folder.iterdir():
@@ -177,58 +177,58 @@ class VisitorStore:
                 shutil.rmtree(entry, ignore_errors=True)
         self._thin_out()
 
-    def _all(self) -> list[Visitor]:
+    def _all(self) -> list[UserSession]:
         """All visitors, the least recently used first."""
         with self._lock:
-            return sorted(self._visitors.values(), key=lambda visitor: visitor.last_used)
+            return sorted(self._visitors.values(), key=lambda user_session: user_session.last_used)
 
-    def _remove(self, visitor: Visitor) -> None:
+    def _remove(self, user_session: UserSession) -> None:
         with self._lock:
-            self._visitors.pop(visitor.folder.name, None)
-        visitor.close()
+            self._visitors.pop(user_session.folder.name, None)
+        user_session.close()
 
     def _is_old(self, last_used: float) -> bool:
         return time.time() - last_used > self.limits.max_age_seconds
 
-    def _make_room(self, newcomer: Visit) -> None:
+    def _make_room(self, newcomer: SessionLifecycle) -> None:
         """Put the least recently used away until one more fits.
 
         Raises:
             BusyError: Those in memory are all at work.
         """
         ceiling = self.limits.max_memory_megabytes * MEGABYTE
-        awake = [visitor for visitor in self._all() if visitor.is_awake and visitor is not newcomer]
-        num_awake, num_bytes = len(awake), sum(visitor.num_bytes for visitor in awake)
-        for visitor in awake:
+        awake = [user_session for user_session in self._all() if user_session.is_awake and user_session is not newcomer]
+        num_awake, num_bytes = len(awake), sum(user_session.num_bytes for user_session in awake)
+        for user_session in awake:
             if num_awake < self.limits.max_sessions and num_bytes < ceiling:
                 return
-            freed = visitor.num_bytes
-            if _is_put_away(visitor):
+            freed = user_session.num_bytes
+            if _is_offloaded(user_session):
                 num_awake, num_bytes = num_awake - 1, num_bytes - freed
         if num_awake >= self.limits.max_sessions:
             raise BusyError(f"the server is full: {num_awake} visitors are at work, try again in a minute")
 
-    def _thin_out(self, *, keep: Visitor | None = None) -> bool:
+    def _thin_out(self, *, keep: UserSession | None = None) -> bool:
         """Remove the least recently used beyond the ceilings of number and disk; whether that was enough."""
         ceiling = self.limits.max_disk_megabytes * MEGABYTE
         max_known = max(self.limits.max_saved_sessions, self.limits.max_sessions)
         everybody = self._all()
-        sizes = {visitor.key: _folder_bytes(visitor.folder) for visitor in everybody}
+        sizes = {user_session.key: _folder_bytes(user_session.folder) for user_session in everybody}
         num_known, num_bytes = len(everybody), sum(sizes.values())
         # Those without a clip go first: a page that was opened and left.
-        for visitor in sorted(everybody, key=lambda each: each.has_clip):
+        for user_session in sorted(everybody, key=lambda each: each.has_clip):
             if num_known <= max_known and num_bytes <= ceiling:
                 return True
-            if visitor is not keep and not visitor.is_busy:
-                self._remove(visitor)
-                num_known, num_bytes = num_known - 1, num_bytes - sizes[visitor.key]
+            if user_session is not keep and not user_session.is_busy:
+                self._remove(user_session)
+                num_known, num_bytes = num_known - 1, num_bytes - sizes[user_session.key]
         return num_known <= max_known and num_bytes <= ceiling
 
 
-def _is_put_away(visitor: Visitor) -> bool:
+def _is_offloaded(user_session: UserSession) -> bool:
     """Put a visitor away for the sake of another, who is not to be told where that fails."""
     try:
-        return visitor.put_away()
+        return user_session.offload()
     except OSError as error:
         _LOG.warning("a session cannot be saved, it stays in memory: %s", error)
         return False

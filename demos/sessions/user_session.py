@@ -22,18 +22,18 @@ from unipixel.demos.sessions.errors import (
 )
 from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked
 from unipixel.demos.sessions.lifecycle import MediaInfo
-from unipixel.demos.sessions.prompt_editing import Pointing
-from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, RESULTS_FOLDER, Turn
+from unipixel.demos.sessions.prompt_editing import PromptEditing
+from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, RESULTS_FOLDER, SavedTurn
 from unipixel.demos.sessions.session_snapshot import ObjectInfo
 from unipixel.demos.web.crops import crop_object
 from unipixel.memory.storage import BANK_FILE
 from unipixel.output.overlay import PromptMark
-from unipixel.session.callbacks import Progress, Stopped
+from unipixel.session.callbacks import Cancelled, Progress
 from unipixel.session.conversation import check_question
 from unipixel.session.session import Answer, Session
-from unipixel.session.video_tracker import FollowedFrame
+from unipixel.session.video_tracker import TrackedVideoFrame
 
-__all__ = ["MediaInfo", "ObjectInfo", "Turn", "Visitor"]
+__all__ = ["MediaInfo", "ObjectInfo", "SavedTurn", "UserSession"]
 
 Tell = Callable[[Event], None]
 # What the model writes and reads as one token; in a question it would stand for what is not there.
@@ -45,7 +45,7 @@ _READ_AT_ONCE = 16
 _NUM_FRESH = 4
 
 
-class Visitor(Pointing):
+class UserSession(PromptEditing):
     """One visitor's state; every method may be called from any thread.
 
     One piece of work is done at a time (`ask`, `segment`, `track`, `load`, `download`); meanwhile frames,
@@ -59,7 +59,7 @@ class Visitor(Pointing):
         return self._awake()[1] if self.has_clip else None
 
     @property
-    def history(self) -> list[Turn]:
+    def history(self) -> list[SavedTurn]:
         """The conversation so far."""
         with self._lock:
             if self.has_clip:
@@ -79,12 +79,12 @@ class Visitor(Pointing):
             BusyError: Other work is under way.
         """
         shown = shown_name(name or Path(path).name)
-        with self._alone() as flag, self._workshop.readers.slot(should_stop=flag) as has_slot:
+        with self._alone() as flag, self._context.readers.slot(should_stop=flag) as has_slot:
             if not has_slot:
                 raise BusyError(flag.reason)
-            self._workshop.make_room(self)
+            self._context.make_room(self)
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            media = take_upload(Path(path), self._folder, limits=self._workshop.limits)
+            media = take_upload(Path(path), self._folder, limits=self._context.limits)
             try:
                 session = self._open(media, shown, is_trusted=is_trusted)
             except BaseException:
@@ -145,33 +145,33 @@ class Visitor(Pointing):
             waiting = tuple(sorted(session.scene.waiting))
             flag = self._begin()
 
-        def work(tell: Tell) -> Event:
-            session.scene.track(Progress(on_frame=self._frame_sink(session, tell), should_stop=flag))
+        def work(notify: Tell) -> Event:
+            session.scene.track(Progress(on_frame=self._frame_sink(session, notify), should_stop=flag))
             return Tracked(waiting)
 
-        return run_work(work, flag=flag, line=self._workshop.line, at_end=self._end)
+        return run_work(work, flag=flag, line=self._context.line, at_end=self._end)
 
     def objects(self) -> list[ObjectInfo]:
         """Return the objects, in the order of their ids."""
         with self._lock:
             if self.has_clip:
                 self._awake()
-            return self._board.objects(dict(self._names))
+            return self._snapshot.objects(dict(self._names))
 
     def masks_at(self, frame_index: int) -> dict[int, NDArray[np.bool_]]:
         """Return the masks (H, W) of the objects that are seen on a frame, as far as they are followed."""
         self._awake()
-        return self._board.masks_at(frame_index)
+        return self._snapshot.masks_at(frame_index)
 
     def prompts_at(self, frame_index: int) -> list[PromptMark]:
         """Return the clicks and boxes on a frame, for `draw_overlay`."""
         self._awake()
-        return self._board.prompts_at(frame_index)
+        return self._snapshot.prompts_at(frame_index)
 
     def timeline(self) -> dict[int, list[int]]:
         """Return the frames on which each object is seen, rising."""
         self._awake()
-        return self._board.timeline()
+        return self._snapshot.timeline()
 
     def thumbnail(self, object_id: int, *, size: int = 96) -> NDArray[np.uint8] | None:
         """Return a picture of an object, uint8 (size, size, 3); None where it was not seen yet.
@@ -181,7 +181,7 @@ class Visitor(Pointing):
         """
         self._awake()
         self._check_known(object_id)
-        found = self._board.best_look(object_id)
+        found = self._snapshot.best_look(object_id)
         return None if found is None else crop_object(self.frame(found[0]), found[1], size=size)
 
     def download(self, kind: str) -> Path:
@@ -195,14 +195,14 @@ class Visitor(Pointing):
             BusyError: Work is under way.
             NoVideoError: There is no video yet.
         """
-        with self._alone() as flag, self._workshop.readers.slot(should_stop=flag) as has_slot:
+        with self._alone() as flag, self._context.readers.slot(should_stop=flag) as has_slot:
             if not has_slot:
                 raise DownloadError(f"the download was stopped: {flag.reason}")
             flag.begin()
             subject = self._subject()
             try:
                 return make_download(kind, self._folder / RESULTS_FOLDER, subject, check=flag.check)
-            except Stopped as error:
+            except Cancelled as error:
                 raise DownloadError(f"the download was stopped: {flag.reason}") from error
 
     def _subject(self) -> Subject:
@@ -215,26 +215,26 @@ class Visitor(Pointing):
                 video=session.scene.video,
                 bank=session.bank,
                 name=info.name,
-                board=self._board,
+                snapshot=self._snapshot,
                 names=dict(self._names),
                 turns=tuple(self._turns),
-                model_name=self._workshop.model_name,
+                model_name=self._context.model_name,
                 files={info.name: self._folder / media, BANK_FILE: self._folder / MEMORY_FOLDER / BANK_FILE},
             )
 
-    def _frame_sink(self, session: Session, tell: Tell) -> Callable[[FollowedFrame], None]:
+    def _frame_sink(self, session: Session, notify: Tell) -> Callable[[TrackedVideoFrame], None]:
         """Show each frame on the board, and tell of it."""
         num_frames = session.scene.video.info.num_frames or 0
         done: set[int] = set()
 
-        def take(followed: FollowedFrame) -> None:
+        def take(followed: TrackedVideoFrame) -> None:
             index = followed.frame.index
             if index in done:
                 done.clear()  # another pass, of other objects
             done.add(index)
-            self._board.show_frame(session.scene, index)
+            self._snapshot.show_frame(session.scene, index)
             self._fresh = (*self._fresh[1 - _NUM_FRESH :], followed.frame)
-            tell(FrameMasked(index, tuple(sorted(followed.objects)), len(done), num_frames))
+            notify(FrameMasked(index, tuple(sorted(followed.objects)), len(done), num_frames))
 
         return take
 
@@ -255,23 +255,23 @@ class Visitor(Pointing):
             self._check_question(text, session)
             flag = self._begin()
 
-        def work(tell: Tell) -> Event:
-            if self._num_said >= self._workshop.limits.max_turns:
+        def work(notify: Tell) -> Event:
+            if self._num_said >= self._context.limits.max_turns:
                 session.restart()
                 self._num_said = 0
             self._num_said += 1
             answer = method(session)(
-                text, on_text=_text_sink(tell), on_frame=self._frame_sink(session, tell), should_stop=flag
+                text, on_text=_text_sink(notify), on_frame=self._frame_sink(session, notify), should_stop=flag
             )
             with self._lock:
-                self._turns.append(Turn(text, answer.text))
+                self._turns.append(SavedTurn(text, answer.text))
             named = tuple(dict.fromkeys(segment.object_id for segment in answer.parsed.objects))
             return Answered(text, answer.text, named, answer.new_ids)
 
-        return run_work(work, flag=flag, line=self._workshop.line, at_end=self._end)
+        return run_work(work, flag=flag, line=self._context.line, at_end=self._end)
 
     def _check_question(self, text: str, session: Session) -> None:
-        limit = self._workshop.limits.max_question_chars
+        limit = self._context.limits.max_question_chars
         if len(text) > limit:
             raise QuestionError(f"the question has {len(text)} characters, at most {limit} are allowed: shorten it")
         if found := _TOKEN.search(text):
@@ -282,12 +282,12 @@ class Visitor(Pointing):
             raise QuestionError(str(error)) from error
 
 
-def _text_sink(tell: Tell) -> Callable[[str], None]:
+def _text_sink(notify: Tell) -> Callable[[str], None]:
     written: list[str] = []
 
     def take(piece: str) -> None:
         if piece:
             written.append(piece)
-            tell(TextWritten(piece, "".join(written)))
+            notify(TextWritten(piece, "".join(written)))
 
     return take

@@ -9,14 +9,14 @@ from typing import Any
 import gradio as gr
 
 from unipixel.demos.limits import Limits
-from unipixel.demos.security.upload_receiver import Reception
-from unipixel.demos.sessions.errors import QuestionError, VisitorError
+from unipixel.demos.security.upload_receiver import UploadReceiver
+from unipixel.demos.sessions.errors import DemoError, QuestionError
 from unipixel.demos.sessions.events import Event
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.sessions.user_session import Visitor
-from unipixel.demos.web.brush_mask import read_painted
-from unipixel.demos.web.examples import EXAMPLES, Example, example_file
-from unipixel.demos.web.progress_reporter import Narration
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
+from unipixel.demos.web.brush_mask import read_brush_mask
+from unipixel.demos.web.examples import EXAMPLES, DemoExample, example_file
+from unipixel.demos.web.progress_reporter import ProgressReporter
 from unipixel.demos.web.render import conversation_html, error_html
 from unipixel.demos.web.views import view_of
 from unipixel.demos.web.widgets import panel, script_widget, words
@@ -36,16 +36,16 @@ class AskPage:
         outputs: Components that may change.
     """
 
-    def __init__(self, store: VisitorStore, reception: Reception, *, limits: Limits, scratch: Path) -> None:
+    def __init__(self, store: SessionStore, upload_receiver: UploadReceiver, *, limits: Limits, scratch: Path) -> None:
         """Keep what the events need.
 
         Args:
             store: The visitors.
-            reception: Where uploads arrive.
+            upload_receiver: Where uploads arrive.
             limits: What visitors are granted.
             scratch: A private folder for examples.
         """
-        self._store, self._reception, self._limits, self._scratch = store, reception, limits, scratch
+        self._store, self._upload_receiver, self._limits, self._scratch = store, upload_receiver, limits, scratch
         self.outputs: list[Any] = []
 
     def build(self, key: gr.State, *, is_nano: bool) -> None:
@@ -125,15 +125,17 @@ class AskPage:
         for button, example in zip(examples, EXAMPLES, strict=True):
             button.click(self._run_example(example), [key], **quiet)
 
-    def show(self, visitor: Visitor, *, errors: dict[str, str] | None = None, selected: int | None = None) -> Updates:
+    def show(
+        self, user_session: UserSession, *, errors: dict[str, str] | None = None, selected: int | None = None
+    ) -> Updates:
         """Return every component as it should look now.
 
         Args:
-            visitor: The session.
+            user_session: The session.
             errors: Messages by field.
             selected: Object that the next click belongs to.
         """
-        view = view_of(visitor, limits=self._limits, errors=errors, selected=selected)
+        view = view_of(user_session, limits=self._limits, errors=errors, selected=selected)
         return {
             self._upload: view.upload,
             self._stage: view.stage,
@@ -148,66 +150,66 @@ class AskPage:
             self._stop: gr.update(interactive=False),
         }
 
-    def _change(self, key: str, act: Callable[[Visitor], int | None]) -> Updates:
+    def _change(self, key: str, act: Callable[[UserSession], int | None]) -> Updates:
         """Do something quick to a session, and show it or why it cannot be done."""
-        visitor = None
+        user_session = None
         try:
-            visitor = self._store.get(key)
-            return self.show(visitor, selected=act(visitor))
-        except VisitorError as error:
-            return self._refused(visitor, error)
+            user_session = self._store.get(key)
+            return self.show(user_session, selected=act(user_session))
+        except DemoError as error:
+            return self._refused(user_session, error)
 
-    def _refused(self, visitor: Visitor | None, error: VisitorError) -> Updates:
+    def _refused(self, user_session: UserSession | None, error: DemoError) -> Updates:
         """Show a session, and beside the field that caused it, why something cannot be done."""
-        if visitor is None or visitor.is_closed:
+        if user_session is None or user_session.is_closed:
             return {self._session_error: error_html(str(error))}
-        if visitor.is_busy:  # what the work shows on the page stays
+        if user_session.is_busy:  # what the work shows on the page stays
             return {self._session_error: error_html(str(error)), self._stop: gr.update(interactive=True)}
-        return self.show(visitor, errors={error.field: str(error)})
+        return self.show(user_session, errors={error.field: str(error)})
 
     def _take_upload(self, key: str) -> Updates:
-        def load(visitor: Visitor) -> int:
-            with self._reception.taken(key) as received:
-                visitor.load(received.path, name=received.name)
+        def load(user_session: UserSession) -> int:
+            with self._upload_receiver.taken(key) as received:
+                user_session.load(received.path, name=received.name)
             return 0
 
         return self._change(key, load)
 
     def _point(self, key: str, event: gr.EventData) -> Updates:
-        def point(visitor: Visitor) -> int:
-            chosen = int(event.object_id) or visitor.next_id()
-            visitor.point(chosen, event.x, event.y, int(event.frame), is_positive=bool(event.is_positive))
+        def point(user_session: UserSession) -> int:
+            chosen = int(event.object_id) or user_session.next_id()
+            user_session.point(chosen, event.x, event.y, int(event.frame), is_positive=bool(event.is_positive))
             return chosen
 
         return self._change(key, point)
 
     def _box(self, key: str, event: gr.EventData) -> Updates:
-        def box(visitor: Visitor) -> int:
-            chosen = int(event.object_id) or visitor.next_id()
-            visitor.box(chosen, (event.left, event.top, event.right, event.bottom), int(event.frame))
+        def box(user_session: UserSession) -> int:
+            chosen = int(event.object_id) or user_session.next_id()
+            user_session.box(chosen, (event.left, event.top, event.right, event.bottom), int(event.frame))
             return chosen
 
         return self._change(key, box)
 
     def _mask(self, key: str, event: gr.EventData) -> Updates:
-        def mask(visitor: Visitor) -> int:
-            chosen = int(event.object_id) or visitor.next_id()
-            info = visitor.info
+        def mask(user_session: UserSession) -> int:
+            chosen = int(event.object_id) or user_session.next_id()
+            info = user_session.info
             size = (info.width, info.height) if info else (0, 0)
-            visitor.mask(chosen, read_painted(event.png, size=size), int(event.frame))
+            user_session.mask(chosen, read_brush_mask(event.png, size=size), int(event.frame))
             return chosen
 
         return self._change(key, mask)
 
     def _undo(self, key: str) -> Updates:
-        return self._change(key, lambda visitor: visitor.undo())
+        return self._change(key, lambda user_session: user_session.undo())
 
     def _act(self, key: str, event: gr.EventData) -> Updates:
-        def act(visitor: Visitor) -> None:
+        def act(user_session: UserSession) -> None:
             if event.what == "rename":
-                visitor.rename(int(event.object_id), str(event.name))
+                user_session.rename(int(event.object_id), str(event.name))
             else:
-                visitor.forget(int(event.object_id))
+                user_session.forget(int(event.object_id))
 
         return self._change(key, act)
 
@@ -215,33 +217,33 @@ class AskPage:
         self._store.get(key).cancel()
 
     def _ask(self, key: str, question: str) -> Iterator[Updates]:
-        yield from self._work(key, lambda visitor: visitor.ask(question), question)
+        yield from self._work(key, lambda user_session: user_session.ask(question), question)
 
     def _find(self, key: str, question: str) -> Iterator[Updates]:
-        yield from self._work(key, lambda visitor: visitor.segment(question), question)
+        yield from self._work(key, lambda user_session: user_session.segment(question), question)
 
     def _follow(self, key: str) -> Iterator[Updates]:
-        def track(visitor: Visitor) -> Iterator[Event]:
-            if not any(item.is_waiting for item in visitor.objects()):
+        def track(user_session: UserSession) -> Iterator[Event]:
+            if not any(item.is_waiting for item in user_session.objects()):
                 raise QuestionError("there is nothing new to follow: click an object in the picture first")
-            return visitor.track()
+            return user_session.track()
 
         yield from self._work(key, track, None)
 
-    def _run_example(self, example: Example) -> Callable[[str], Iterator[Updates]]:
+    def _run_example(self, example: DemoExample) -> Callable[[str], Iterator[Updates]]:
         def run(key: str) -> Iterator[Updates]:
-            def load(visitor: Visitor) -> int:
+            def load(user_session: UserSession) -> int:
                 path = example_file(example, self._scratch)
-                visitor.load(path, name=example.name, is_trusted=True)
+                user_session.load(path, name=example.name, is_trusted=True)
                 if example.point is not None:
-                    visitor.point(1, *example.point)
+                    user_session.point(1, *example.point)
                 return 0
 
             is_loaded = False
 
-            def load_first(visitor: Visitor) -> int:
+            def load_first(user_session: UserSession) -> int:
                 nonlocal is_loaded
-                selected = load(visitor)
+                selected = load(user_session)
                 is_loaded = True
                 return selected
 
@@ -249,21 +251,25 @@ class AskPage:
             if not is_loaded:
                 return
             if example.verb == "ask":
-                yield from self._work(key, lambda visitor: visitor.ask(example.question), example.question)
+                yield from self._work(key, lambda user_session: user_session.ask(example.question), example.question)
             else:
-                yield from self._work(key, lambda visitor: visitor.segment(example.question), example.question)
+                yield from self._work(
+                    key, lambda user_session: user_session.segment(example.question), example.question
+                )
 
         return run
 
-    def _work(self, key: str, begin: Callable[[Visitor], Iterator[Event]], question: str | None) -> Iterator[Updates]:
+    def _work(
+        self, key: str, begin: Callable[[UserSession], Iterator[Event]], question: str | None
+    ) -> Iterator[Updates]:
         """Tell how a long piece of work goes, as it goes."""
-        visitor = None
+        user_session = None
         try:
-            visitor = self._store.get(key)
-            narration = Narration(visitor, question)
-            for event in begin(visitor):
-                if told := narration.tell(event):
+            user_session = self._store.get(key)
+            reporter = ProgressReporter(user_session, question)
+            for event in begin(user_session):
+                if told := reporter.notify(event):
                     yield {self._places[place]: value for place, value in told.items()}
-            yield {**self.show(visitor), **{self._places[place]: value for place, value in narration.end().items()}}
-        except VisitorError as error:
-            yield self._refused(visitor, error)
+            yield {**self.show(user_session), **{self._places[place]: value for place, value in reporter.end().items()}}
+        except DemoError as error:
+            yield self._refused(user_session, error)

@@ -14,7 +14,7 @@ from PIL import Image
 from unipixel.demos.sessions.errors import PromptError
 
 
-def read_painted(png: Any, *, size: tuple[int, int]) -> NDArray[np.bool_]:
+def read_brush_mask(png: Any, *, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Read a mask that was painted on the page, a PNG as a data address; what is not transparent belongs to it.
 
     Args:

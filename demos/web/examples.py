@@ -16,7 +16,7 @@ Verb = Literal["ask", "segment"]
 
 
 @dataclass(frozen=True)
-class Example:
+class DemoExample:
     """Something to try with one click.
 
     Attributes:
@@ -37,13 +37,13 @@ class Example:
 
 
 EXAMPLES = (
-    Example("What colour is [1]?", "shapes.mp4", False, (65.0, 85.0), "ask", "What colour is [1]?"),
-    Example("Find the blue circle", "shapes.mp4", False, None, "segment", "the blue circle"),
-    Example("A picture: find the green square", "shapes.png", True, None, "segment", "the green square"),
+    DemoExample("What colour is [1]?", "shapes.mp4", False, (65.0, 85.0), "ask", "What colour is [1]?"),
+    DemoExample("Find the blue circle", "shapes.mp4", False, None, "segment", "the blue circle"),
+    DemoExample("A picture: find the green square", "shapes.png", True, None, "segment", "the green square"),
 )
 
 
-def example_file(example: Example, folder: Path) -> Path:
+def example_file(example: DemoExample, folder: Path) -> Path:
     """Return the file of an example; a still is drawn into the folder when it is first needed."""
     if not example.is_still:
         return sample_path()

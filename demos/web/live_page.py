@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.sessions.errors import VisitorError
+from unipixel.demos.sessions.errors import DemoError
 from unipixel.demos.sessions.live_store import LiveStore
-from unipixel.demos.sessions.live_user_session import LiveVisitor
-from unipixel.demos.sessions.saved_session import Turn
-from unipixel.demos.sessions.session_store import VisitorStore
+from unipixel.demos.sessions.live_user_session import LiveUserSession
+from unipixel.demos.sessions.saved_session import SavedTurn
+from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.web.render import conversation_html, error_html, live_objects_html
 from unipixel.demos.web.views import next_revision
 from unipixel.demos.web.widgets import panel, script_widget, words
@@ -28,7 +28,7 @@ Updates = dict[Any, Any]
 class LivePage:
     """Components and events of the page."""
 
-    def __init__(self, store: VisitorStore, live: LiveStore, *, sources: SourceRules) -> None:
+    def __init__(self, store: SessionStore, live: LiveStore, *, sources: SourceRules) -> None:
         """Keep what the events need.
 
         Args:
@@ -79,63 +79,65 @@ class LivePage:
         asking = {**quiet, "outputs": [*self._outputs, self._turns]}
         gr.on([ask.click, self._question.submit], self._ask, [key, self._question, self._turns], **asking)
 
-    def _show(self, key: str, visitor: LiveVisitor | None, *, running: str, errors: dict[str, str]) -> Updates:
+    def _show(self, key: str, user_session: LiveUserSession | None, *, running: str, errors: dict[str, str]) -> Updates:
         value = {
             "base": f"live/{key}",
             "running": running,
             "stamp": next_revision(),
-            "error": errors.get("prompt", "") or errors.get("session", "") or (visitor.error if visitor else ""),
+            "error": errors.get("prompt", "")
+            or errors.get("session", "")
+            or (user_session.error if user_session else ""),
         }
         return {
             self._view: value,
             self._source_error: error_html(errors.get("source", "")),
             self._question_error: error_html(errors.get("question", "")),
-            self._objects: live_objects_html(visitor.object_ids if visitor else []),
+            self._objects: live_objects_html(user_session.object_ids if user_session else []),
         }
 
-    def _act(self, key: str, act: Callable[[LiveVisitor], object], *, running: str | None = None) -> Updates:
+    def _act(self, key: str, act: Callable[[LiveUserSession], object], *, running: str | None = None) -> Updates:
         """Do something to a live session, and show it or why it cannot be done."""
-        visitor = None
+        user_session = None
         try:
             self._store.get(key)
-            visitor = self._live.open(key)
-            act(visitor)
-        except VisitorError as error:
-            before = visitor.running if visitor else ""
-            return self._show(key, visitor, running=before, errors={error.field: str(error)})
+            user_session = self._live.open(key)
+            act(user_session)
+        except DemoError as error:
+            before = user_session.running if user_session else ""
+            return self._show(key, user_session, running=before, errors={error.field: str(error)})
         if running is not None:
-            visitor.running = running
-        return self._show(key, visitor, running=visitor.running, errors={})
+            user_session.running = running
+        return self._show(key, user_session, running=user_session.running, errors={})
 
     def _start(self, key: str) -> Updates:
-        return self._act(key, lambda visitor: visitor.stop(), running="camera")
+        return self._act(key, lambda user_session: user_session.stop(), running="camera")
 
     def _stop(self, key: str) -> Updates:
-        updates = self._act(key, lambda visitor: visitor.stop(), running="")
+        updates = self._act(key, lambda user_session: user_session.stop(), running="")
         self._live.close(key)
         return updates
 
     def _point(self, key: str, event: gr.EventData) -> Updates:
-        return self._act(key, lambda visitor: visitor.point(0, event.x, event.y))
+        return self._act(key, lambda user_session: user_session.point(0, event.x, event.y))
 
     def _forget(self, key: str, event: gr.EventData) -> Updates:
-        return self._act(key, lambda visitor: visitor.forget(int(event.object_id)))
+        return self._act(key, lambda user_session: user_session.forget(int(event.object_id)))
 
     def _watch(self, key: str, address: str) -> Updates:
-        def watch(visitor: LiveVisitor) -> None:
+        def watch(user_session: LiveUserSession) -> None:
             video = self._sources.open(address)
-            visitor.watch(video, close=video.close)
+            user_session.watch(video, close=video.close)
 
         return self._act(key, watch, running="source")
 
     def _ask(self, key: str, question: str, turns: list[tuple[str, str]]) -> Iterator[Updates]:
-        told = [Turn(*turn) for turn in turns]
+        told = [SavedTurn(*turn) for turn in turns]
         text = ""
         try:
             self._store.get(key)
             for text in self._live.open(key).ask(question):
                 yield {self._conversation: conversation_html(told, pending=(question, text), status="…")}
-        except VisitorError as error:
+        except DemoError as error:
             yield {
                 self._question_error: error_html(str(error)),
                 self._conversation: conversation_html(told),
@@ -146,6 +148,6 @@ class LivePage:
             self._turns: kept,
             self._question_error: "",
             self._question: "",
-            self._conversation: conversation_html([Turn(*turn) for turn in kept]),
+            self._conversation: conversation_html([SavedTurn(*turn) for turn in kept]),
             self._objects: live_objects_html(self._live.open(key).object_ids),
         }

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from unipixel.demos.sessions.errors import DownloadError, NoVideoError
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import OverlayVideoWriter
 from unipixel.video.frame import UNTIMED_FPS, Frame
@@ -16,14 +16,14 @@ from unipixel.video.frame import UNTIMED_FPS, Frame
 _ENCODER = threading.Semaphore()
 
 
-def masked_video(visitor: Visitor) -> bytes:
+def overlay_video(user_session: UserSession) -> bytes:
     """Return the video of a session with its masks as MP4.
 
     Raises:
         NoVideoError: There is no video yet.
         DownloadError: It is a picture.
     """
-    info = visitor.info
+    info = user_session.info
     if info is None:
         raise NoVideoError
     if info.is_image:
@@ -32,8 +32,8 @@ def masked_video(visitor: Visitor) -> bytes:
     with _ENCODER, tempfile.TemporaryDirectory(prefix="unipixel-result-") as folder:
         path = Path(folder) / "result.mp4"
         with OverlayVideoWriter(path, fps=fps, crf=23) as writer:
-            for index, image in enumerate(visitor.frames()):
-                masks = visitor.masks_at(index)
+            for index, image in enumerate(user_session.frames()):
+                masks = user_session.masks_at(index)
                 objects = {object_id: ObjectMask(mask, 1.0, True) for object_id, mask in masks.items()}
                 writer.write(Frame(index, index / fps, image), objects)
         return path.read_bytes()

@@ -9,15 +9,15 @@ import gradio as gr
 
 from unipixel.demos.sessions.events import (
     Answered,
-    Cancelled,
     Event,
     FrameMasked,
     Started,
     TextWritten,
     Tracked,
     Waiting,
+    WorkCancelled,
 )
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.demos.web.render import conversation_html
 from unipixel.demos.web.views import base_of, next_revision
 
@@ -25,30 +25,30 @@ from unipixel.demos.web.views import base_of, next_revision
 _SHOW_SECONDS = 0.25
 
 
-class Narration:
+class ProgressReporter:
     """Turns the events of one piece of work into values for places on the page."""
 
-    def __init__(self, visitor: Visitor, question: str | None) -> None:
+    def __init__(self, user_session: UserSession, question: str | None) -> None:
         """Begin before the first event.
 
         Args:
-            visitor: The session.
+            user_session: The session.
             question: What was asked; None where objects are followed only.
         """
-        self._visitor, self._question = visitor, question
-        self._turns = visitor.history
-        self._names = {item.id: item.name for item in visitor.objects()}
+        self._user_session, self._question = user_session, question
+        self._turns = user_session.history
+        self._names = {item.id: item.name for item in user_session.objects()}
         self._text, self._status, self._reason = "", "", ""
         self._shown_at = 0.0
         self._is_done = False
 
-    def tell(self, event: Event) -> dict[str, Any]:
+    def notify(self, event: Event) -> dict[str, Any]:
         """Return what changes by an event: places are conversation, result, question_error and stop."""
         told: dict[str, Any] = {}
         if isinstance(event, Answered | Tracked):
             self._is_done = True
             return told
-        if isinstance(event, Cancelled):
+        if isinstance(event, WorkCancelled):
             self._reason = f"Stopped: {event.reason}."
             return told
         if isinstance(event, Waiting):
@@ -78,7 +78,7 @@ class Narration:
     def _masked(self, event: FrameMasked) -> dict[str, Any]:
         return {
             "kind": "working",
-            "base": base_of(self._visitor.key),
+            "base": base_of(self._user_session.key),
             "revision": next_revision(),
             "frame": event.frame_index,
             "done": event.num_done,

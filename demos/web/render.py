@@ -18,7 +18,7 @@ from PIL import Image
 from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay, object_color
 
 if TYPE_CHECKING:
-    from unipixel.demos.sessions.user_session import ObjectInfo, Turn
+    from unipixel.demos.sessions.user_session import ObjectInfo, SavedTurn
 
 _REFERENCE = re.compile(r"\[(\d{1,4})\]")
 _DOWNLOADS = (
@@ -98,7 +98,7 @@ def answer_html(text: str, *, names: Mapping[int, str] | None = None) -> str:
 
 
 def conversation_html(
-    turns: Iterable[Turn],
+    turns: Iterable[SavedTurn],
     *,
     names: Mapping[int, str] | None = None,
     pending: tuple[str, str] | None = None,

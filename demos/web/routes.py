@@ -15,11 +15,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
-from unipixel.demos.security.upload_receiver import Reception
-from unipixel.demos.sessions.errors import DownloadError, UnknownObjectError, UnknownVisitorError, VisitorError
+from unipixel.demos.security.upload_receiver import UploadReceiver
+from unipixel.demos.sessions.errors import DemoError, DownloadError, UnknownObjectError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.web.overlay_video import masked_video
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.web.overlay_video import overlay_video
 from unipixel.demos.web.render import color_tile, frame_jpeg
 
 _PRIVATE = {"cache-control": "private, no-store"}
@@ -27,16 +27,16 @@ _PRIVATE = {"cache-control": "private, no-store"}
 _KEPT = {"cache-control": "private, max-age=600"}
 
 
-def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live: LiveStore) -> None:
+def add_routes(app: FastAPI, *, store: SessionStore, upload_receiver: UploadReceiver, live: LiveStore) -> None:
     """Add the addresses to an application.
 
     Args:
         app: The application.
         store: The visitors.
-        reception: Takes uploads.
+        upload_receiver: Takes uploads.
         live: Live sessions.
     """
-    app.add_exception_handler(VisitorError, _tell)
+    app.add_exception_handler(DemoError, _tell)
 
     @app.get("/monitoring/summary")
     def summary() -> dict[str, dict[str, str]]:
@@ -46,15 +46,15 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
     @app.post("/visit/{key}/upload")
     async def upload(key: str, request: Request, name: str = "upload") -> dict[str, str]:
         await run_in_threadpool(store.get, key)
-        await reception.receive(key, name, request.stream())
+        await upload_receiver.receive(key, name, request.stream())
         return {"status": "received"}
 
     @app.get("/visit/{key}/frame/{index}.jpg")
     def frame(key: str, index: int, masks: str = "yes") -> Response:
-        visitor = store.get(key)
-        image = visitor.frame(index)
-        shown = {} if masks == "no" else visitor.masks_at(index)
-        marks = visitor.prompts_at(index) if masks == "yes" else []
+        user_session = store.get(key)
+        image = user_session.frame(index)
+        shown = {} if masks == "no" else user_session.masks_at(index)
+        marks = user_session.prompts_at(index) if masks == "yes" else []
         return Response(frame_jpeg(image, shown, prompts=marks), media_type="image/jpeg", headers=_KEPT)
 
     @app.get("/visit/{key}/thumbnail/{object_id}.jpg")
@@ -69,7 +69,7 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
 
     @app.get("/visit/{key}/result.mp4")
     def result(key: str) -> Response:
-        return Response(masked_video(store.get(key)), media_type="video/mp4", headers=_PRIVATE)
+        return Response(overlay_video(store.get(key)), media_type="video/mp4", headers=_PRIVATE)
 
     @app.get("/visit/{key}/download/{kind}")
     def download(key: str, kind: str) -> StreamingResponse:
@@ -86,12 +86,12 @@ def add_routes(app: FastAPI, *, store: VisitorStore, reception: Reception, live:
 
     @app.get("/live/{key}/newest.jpg")
     async def live_newest(key: str, after: int = -1) -> Response:
-        visitor = live.get(key)
+        user_session = live.get(key)
         for _ in range(100):
-            if visitor.num_shown > after:
+            if user_session.num_shown > after:
                 break
             await asyncio.sleep(0.05)
-        return _live_picture(visitor.picture, visitor.num_shown)
+        return _live_picture(user_session.picture, user_session.num_shown)
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -102,9 +102,9 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 async def _live_frame(live: LiveStore, key: str, body: bytes) -> Response:
     """Follow the objects into a picture from the visitor's camera; while the model works it is dropped."""
-    visitor = live.get(key)
-    await run_in_threadpool(visitor.show, body)
-    return _live_picture(visitor.picture, visitor.num_shown)
+    user_session = live.get(key)
+    await run_in_threadpool(user_session.show, body)
+    return _live_picture(user_session.picture, user_session.num_shown)
 
 
 def _live_picture(picture: bytes | None, number: int) -> Response:
@@ -115,6 +115,6 @@ def _live_picture(picture: bytes | None, number: int) -> Response:
 
 async def _tell(_: Request, error: Any) -> JSONResponse:
     """Answer a refusal in the words that the page shows."""
-    missing = isinstance(error, UnknownVisitorError | DownloadError)
+    missing = isinstance(error, UnknownSessionError | DownloadError)
     body = {"error": str(error), "field": getattr(error, "field", "session")}
     return JSONResponse(body, status_code=404 if missing else 422, headers=_PRIVATE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.user_session import MediaInfo, Visitor
+from unipixel.demos.sessions.user_session import MediaInfo, UserSession
 from unipixel.demos.web.render import (
     NO_DOWNLOADS,
     conversation_html,
@@ -56,28 +56,33 @@ def next_revision() -> int:
 
 
 def view_of(
-    visitor: Visitor, *, limits: Limits, errors: dict[str, str] | None = None, selected: int | None = None
+    user_session: UserSession, *, limits: Limits, errors: dict[str, str] | None = None, selected: int | None = None
 ) -> View:
     """Return what the page shows of a session that does not work.
 
     Args:
-        visitor: The session.
+        user_session: The session.
         limits: What is told about uploads.
         errors: Messages by field.
         selected: Object that the next click belongs to; None leaves the choice.
     """
     told = errors or {}
-    info, objects, base, revision = visitor.info, visitor.objects(), base_of(visitor.key), next_revision()
+    info, objects, base, revision = (
+        user_session.info,
+        user_session.objects(),
+        base_of(user_session.key),
+        next_revision(),
+    )
     names = {item.id: item.name for item in objects}
     followed = [item for item in objects if not item.is_waiting]
     return View(
         upload=upload_value(base, limits=limits, has_media=info is not None, error=told.get("upload", "")),
-        stage=_stage(visitor, info, revision, error=told.get("prompt", ""), selected=selected),
+        stage=_stage(user_session, info, revision, error=told.get("prompt", ""), selected=selected),
         result=_result(info, base, revision, has_masks=bool(followed)),
         objects=objects_html(objects, base=base, num_frames=info.num_frames if info else 1, revision=revision),
         timeline=timeline_html(objects, num_frames=info.num_frames, fps=info.fps) if info else "",
-        conversation=conversation_html(visitor.history, names=names),
-        downloads=downloads_html(base, has_masks=bool(followed), link=f"?session={visitor.key}")
+        conversation=conversation_html(user_session.history, names=names),
+        downloads=downloads_html(base, has_masks=bool(followed), link=f"?session={user_session.key}")
         if info
         else NO_DOWNLOADS,
         errors={
@@ -101,16 +106,16 @@ def upload_value(base: str, *, limits: Limits, has_media: bool, error: str) -> d
 
 
 def _stage(
-    visitor: Visitor, info: MediaInfo | None, revision: int, *, error: str, selected: int | None
+    user_session: UserSession, info: MediaInfo | None, revision: int, *, error: str, selected: int | None
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
-        "session": visitor.key,
-        "base": base_of(visitor.key),
+        "session": user_session.key,
+        "base": base_of(user_session.key),
         "revision": revision,
         "media": None,
         "objects": [
             {"id": item.id, "color": item.color, "name": "" if item.name == f"object {item.id}" else item.name}
-            for item in visitor.objects()
+            for item in user_session.objects()
         ],
         "error": error[:1].upper() + error[1:],
     }

@@ -27,7 +27,7 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import PointPrompt
 from unipixel.session.live_session import LiveSession
 from unipixel.video.frame import Frame
-from unipixel.video.latest_frame import NewestFrames
+from unipixel.video.latest_frame import LatestFrame
 
 
 class Camera:
@@ -54,7 +54,7 @@ def follow(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up:
     """Follow every disc until the camera stops, and return the figures after the warm-up."""
     latencies: list[float] = []
     before: tuple[float, float, int] | None = None
-    with NewestFrames(camera) as frames:
+    with LatestFrame(camera) as frames:
         for number, frame in enumerate(frames):
             session.step(frame)
             if number == 0:

@@ -21,7 +21,7 @@ import torch
 
 from unipixel import GenerationSettings, UniPixel, UniPixelConfig, read
 from unipixel.checkpoints.loading import build_empty
-from unipixel.model.generation import Reading
+from unipixel.model.generation import PrefillOutput
 from unipixel.processing.chat_template import Turn, load_tokenizer, special_ids
 from unipixel.processing.processor import Processor
 
@@ -82,7 +82,7 @@ def run(layers: int, frames: int, side: int, new_tokens: int) -> dict[str, float
     }
 
 
-def _least(compute: Callable[[], Reading]) -> tuple[Reading, float]:
+def _least(compute: Callable[[], PrefillOutput]) -> tuple[PrefillOutput, float]:
     """Compute three times; the result and the least seconds."""
     seconds = []
     for _ in range(3):

@@ -33,7 +33,7 @@ from unipixel.checkpoints.loading import load_segmenter
 from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import MaskWriter, OverlayVideoWriter
 from unipixel.processing.visual_prompts import PointPrompt
-from unipixel.session.video_objects import Scene
+from unipixel.session.video_objects import VideoObjects
 from unipixel.video.frame import Frame
 from unipixel.video.open import open_video
 
@@ -124,7 +124,7 @@ def stage_seconds(
         decoding = timed(video, count=count)
     # One frame over and over: nothing is decoded, and nothing is held.
     still = np.broadcast_to(discs.frame(0), (count, *discs.frame(0).shape))
-    scene = Scene(load_segmenter(model, device=device), open_video(still), memory_dtype=torch.bfloat16)
+    scene = VideoObjects(load_segmenter(model, device=device), open_video(still), memory_dtype=torch.bfloat16)
     for row, (x, y) in enumerate(discs.centres(0)):
         scene.prompt(row + 1, PointPrompt(float(x), float(y), frame_index=0))
     following = timed(scene.track_frames(), count=count)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from unipixel.checkpoints.loading import load_segmenter
 from unipixel.processing.visual_prompts import MaskPrompt
-from unipixel.session.video_objects import Scene
+from unipixel.session.video_objects import VideoObjects
 from unipixel.train.evaluation.metrics import score_masks
 
 
@@ -29,7 +29,7 @@ def measure(folder: Path, model: str) -> dict[str, float]:
     values = [int(value) for value in np.unique(truth[0]) if value]
     # 255 leaves pixels out where there are ids besides it, and is the object where it is alone.
     ids = [value for value in values if value != 255] or values
-    scene = Scene(load_segmenter(model), str(folder / "images"), memory_dtype=torch.bfloat16)
+    scene = VideoObjects(load_segmenter(model), str(folder / "images"), memory_dtype=torch.bfloat16)
     for object_id in ids:
         scene.prompt(object_id, MaskPrompt(truth[0] == object_id, frame_index=0))
     scene.track()

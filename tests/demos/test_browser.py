@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-class Visit:
+class SessionLifecycle:
     """A page, and what its console said."""
 
     def __init__(self, context: BrowserContext, address: str) -> None:
@@ -65,14 +65,14 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, served: tuple[Demo, str], request: pytest.FixtureRequest) -> Iterator[Visit]:
+def visit(browser: Browser, served: tuple[Demo, str], request: pytest.FixtureRequest) -> Iterator[SessionLifecycle]:
     options: dict[str, Any] = getattr(request, "param", {})
     width, height = options.get("size", WIDE)
     scheme = options.get("scheme", "light")
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, permissions=["camera"], accept_downloads=True
     )
-    made = Visit(context, served[1])
+    made = SessionLifecycle(context, served[1])
     yield made
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", request.node.name).strip("-").removeprefix("test_")
@@ -118,7 +118,7 @@ def ask(page: Page, question: str) -> None:
 @pytest.mark.parametrize(
     "visit", [{"size": WIDE}, {"size": PHONE, "scheme": "dark"}], indirect=True, ids=["wide-light", "phone-dark"]
 )
-def test_first_page_says_what_to_do_and_fits(visit: Visit) -> None:
+def test_first_page_says_what_to_do_and_fits(visit: SessionLifecycle) -> None:
     page = visit.page
     expect(page.get_by_text("Drop a video or a picture here")).to_be_visible()
     expect(page.get_by_text("The bundled model knows drawn shapes only.")).to_be_visible()
@@ -132,7 +132,7 @@ def test_first_page_says_what_to_do_and_fits(visit: Visit) -> None:
     indirect=True,
     ids=["wide-light", "wide-dark", "phone-light"],
 )
-def test_upload_click_ask_and_follow_up(visit: Visit, clip: Path) -> None:
+def test_upload_click_ask_and_follow_up(visit: SessionLifecycle, clip: Path) -> None:
     page = visit.page
     load(page, clip)
     point_at_square(page)
@@ -147,7 +147,7 @@ def test_upload_click_ask_and_follow_up(visit: Visit, clip: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_id_has_the_colour_of_its_mask(visit: Visit) -> None:
+def test_id_has_the_colour_of_its_mask(visit: SessionLifecycle) -> None:
     page = visit.page
     page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-objects .up-chip").wait_for(timeout=LONG)
@@ -157,7 +157,7 @@ def test_id_has_the_colour_of_its_mask(visit: Visit) -> None:
     assert int(page.locator(".up-result").get_attribute("data-frames") or 0) >= 1, "no mask appeared while it worked"
 
 
-def test_objects_are_drawn_named_corrected_and_forgotten(visit: Visit, clip: Path) -> None:
+def test_objects_are_drawn_named_corrected_and_forgotten(visit: SessionLifecycle, clip: Path) -> None:
     page = visit.page
     load(page, clip)
     point_at_square(page)
@@ -187,7 +187,7 @@ def test_objects_are_drawn_named_corrected_and_forgotten(visit: Visit, clip: Pat
     expect(page.locator(".up-objects li")).to_have_count(1, timeout=LONG)
 
 
-def test_keys_move_the_frame_and_click(visit: Visit, clip: Path) -> None:
+def test_keys_move_the_frame_and_click(visit: SessionLifecycle, clip: Path) -> None:
     page = visit.page
     load(page, clip)
     picture = page.locator(".up-picture").first
@@ -204,7 +204,7 @@ def test_keys_move_the_frame_and_click(visit: Visit, clip: Path) -> None:
     expect(page.locator(".up-objects li")).to_have_count(0, timeout=LONG)
 
 
-def test_download_and_restore_after_reload(visit: Visit, clip: Path) -> None:
+def test_download_and_restore_after_reload(visit: SessionLifecycle, clip: Path) -> None:
     page = visit.page
     load(page, clip)
     point_at_square(page)
@@ -222,7 +222,7 @@ def test_download_and_restore_after_reload(visit: Visit, clip: Path) -> None:
     ask(page, "And now?")
 
 
-def test_picture_is_asked_about(visit: Visit, tmp_path: Path) -> None:
+def test_picture_is_asked_about(visit: SessionLifecycle, tmp_path: Path) -> None:
     page = visit.page
     pixels = np.full((90, 120, 3), 200, np.uint8)
     pixels[20:60, 30:80] = (200, 60, 40)
@@ -236,12 +236,12 @@ def test_picture_is_asked_about(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_two_visitors_do_not_see_each_other(
-    visit: Visit, clip: Path, browser: Browser, served: tuple[Demo, str]
+    visit: SessionLifecycle, clip: Path, browser: Browser, served: tuple[Demo, str]
 ) -> None:
     load(visit.page, clip)
     point_at_square(visit.page)
     context = browser.new_context()
-    other = Visit(context, served[1])
+    other = SessionLifecycle(context, served[1])
     expect(other.page.locator(".up-objects li")).to_have_count(0)
     load(other.page, clip)
     point_at_square(other.page)
@@ -252,7 +252,7 @@ def test_two_visitors_do_not_see_each_other(
     context.close()
 
 
-def test_work_is_stopped(visit: Visit) -> None:
+def test_work_is_stopped(visit: SessionLifecycle) -> None:
     page = visit.page
     page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-result img").wait_for(timeout=LONG)
@@ -261,14 +261,14 @@ def test_work_is_stopped(visit: Visit) -> None:
     expect(page.locator("#up-stop")).to_be_disabled()
 
 
-def test_question_without_a_video_is_told_beside_the_upload(visit: Visit) -> None:
+def test_question_without_a_video_is_told_beside_the_upload(visit: SessionLifecycle) -> None:
     page = visit.page
     page.locator("#up-question textarea").fill("What is [1] doing?")
     page.locator("#up-ask").click()
     expect(page.locator(".up-upload .up-error")).to_contain_text("There is no video yet", timeout=LONG)
 
 
-def test_question_about_an_unknown_object_is_told_beside_the_question(visit: Visit, clip: Path) -> None:
+def test_question_about_an_unknown_object_is_told_beside_the_question(visit: SessionLifecycle, clip: Path) -> None:
     page = visit.page
     load(page, clip)
     page.locator("#up-question textarea").fill("What is [7] doing?")
@@ -280,7 +280,9 @@ def test_question_about_an_unknown_object_is_told_beside_the_question(visit: Vis
 @pytest.mark.parametrize(
     ("kind", "words"), [("no video", "video"), ("too large", "at most 1 MB"), ("too long", "seconds")]
 )
-def test_upload_that_is_refused_says_why(visit: Visit, tmp_path: Path, clip: Path, kind: str, words: str) -> None:
+def test_upload_that_is_refused_says_why(
+    visit: SessionLifecycle, tmp_path: Path, clip: Path, kind: str, words: str
+) -> None:
     file = tmp_path / "clip.mp4"
     if kind == "no video":
         file.write_text("this is no video")
@@ -293,7 +295,7 @@ def test_upload_that_is_refused_says_why(visit: Visit, tmp_path: Path, clip: Pat
     expect(visit.page.locator(".up-upload .up-status")).to_be_hidden()
 
 
-def test_live_page_follows_the_camera(visit: Visit) -> None:
+def test_live_page_follows_the_camera(visit: SessionLifecycle) -> None:
     page = visit.page
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start webcam").click()
@@ -315,26 +317,26 @@ def test_live_page_follows_the_camera(visit: Visit) -> None:
     expect(page.locator(".up-live img")).to_be_hidden(timeout=LONG)
 
 
-def test_link_of_a_lost_session_opens_a_new_one(visit: Visit) -> None:
+def test_link_of_a_lost_session_opens_a_new_one(visit: SessionLifecycle) -> None:
     lost = visit.open(f"{visit.address}?session={'A' * 43}")
     expect(lost.get_by_role("alert").filter(has_text="Here is a new one")).to_be_visible(timeout=LONG)
     lost.get_by_role("button", name="Find the blue circle").click()
     expect(lost.locator(".up-answered")).to_have_count(1, timeout=LONG)
 
 
-def test_list_of_functions_opens(visit: Visit) -> None:
+def test_list_of_functions_opens(visit: SessionLifecycle) -> None:
     visit.page.get_by_role("button", name="Use via API").click()
     expect(visit.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
 
 
-def test_closed_tab_frees_its_memory(visit: Visit, clip: Path, served: tuple[Demo, str]) -> None:
+def test_closed_tab_frees_its_memory(visit: SessionLifecycle, clip: Path, served: tuple[Demo, str]) -> None:
     load(visit.page, clip)
     key = visit.page.url.split("session=")[1]
-    visitor = served[0].store.get(key)
-    assert visitor.is_awake
+    user_session = served[0].store.get(key)
+    assert user_session.is_awake
     visit.page.goto("about:blank")
     for _ in range(100):
-        if not visitor.is_awake:
+        if not user_session.is_awake:
             break
         visit.page.wait_for_timeout(100)
-    assert not visitor.is_awake
+    assert not user_session.is_awake

@@ -42,10 +42,10 @@ def web(served: tuple[Demo, str]) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def key(demo: Demo, tmp_path: Path) -> Iterator[str]:
-    visitor = demo.store.open()
-    visitor.load(write_clip(tmp_path / "clip.mp4"))
-    yield visitor.key
-    demo.store.close(visitor.key)
+    user_session = demo.store.open()
+    user_session.load(write_clip(tmp_path / "clip.mp4"))
+    yield user_session.key
+    demo.store.close(user_session.key)
 
 
 def call(web: httpx.Client, function: str, *arguments: Any) -> str:

@@ -16,9 +16,9 @@ from tiny_checkpoint import clip_frame, save_checkpoint, write_clip
 
 from unipixel.demos.limits import Limits
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.sessions.errors import BusyError, PromptError, QuestionError, SourceError, UnknownVisitorError
+from unipixel.demos.sessions.errors import BusyError, PromptError, QuestionError, SourceError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
-from unipixel.demos.sessions.live_user_session import LiveVisitor
+from unipixel.demos.sessions.live_user_session import LiveUserSession
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
@@ -47,7 +47,7 @@ def store(parts: tuple[Any, Any]) -> Iterator[LiveStore]:
 
 
 @pytest.fixture
-def visitor(store: LiveStore) -> LiveVisitor:
+def user_session(store: LiveStore) -> LiveUserSession:
     return store.open("key")
 
 
@@ -58,70 +58,70 @@ def wait_until(is_reached: Any) -> None:
         time.sleep(0.02)
 
 
-def test_pictures_are_followed_and_shown(visitor: LiveVisitor) -> None:
-    assert visitor.show(jpeg())
-    assert visitor.point(0, 12, 16) == 1
+def test_pictures_are_followed_and_shown(user_session: LiveUserSession) -> None:
+    assert user_session.show(jpeg())
+    assert user_session.point(0, 12, 16) == 1
     for index in range(1, 4):
-        assert visitor.show(jpeg(index))
-    assert visitor.object_ids == [1]
-    assert visitor.num_shown == 4
-    assert visitor.picture is not None
-    assert Image.open(io.BytesIO(visitor.picture)).size == (56, 40)
+        assert user_session.show(jpeg(index))
+    assert user_session.object_ids == [1]
+    assert user_session.num_shown == 4
+    assert user_session.picture is not None
+    assert Image.open(io.BytesIO(user_session.picture)).size == (56, 40)
 
 
-def test_picture_that_comes_while_the_model_works_is_dropped(visitor: LiveVisitor) -> None:
-    visitor.show(jpeg())
-    with visitor._lock:
-        assert not visitor.show(jpeg(1))
-    assert (visitor.num_shown, visitor.num_dropped) == (1, 1)
+def test_picture_that_comes_while_the_model_works_is_dropped(user_session: LiveUserSession) -> None:
+    user_session.show(jpeg())
+    with user_session._lock:
+        assert not user_session.show(jpeg(1))
+    assert (user_session.num_shown, user_session.num_dropped) == (1, 1)
 
 
-def test_answer_is_streamed_while_pictures_go_on(visitor: LiveVisitor) -> None:
-    visitor.show(jpeg())
-    visitor.point(0, 12, 16)
-    answers = list(visitor.ask("What is [1] doing?"))
+def test_answer_is_streamed_while_pictures_go_on(user_session: LiveUserSession) -> None:
+    user_session.show(jpeg())
+    user_session.point(0, 12, 16)
+    answers = list(user_session.ask("What is [1] doing?"))
     assert answers
-    assert visitor.show(jpeg(1))
+    assert user_session.show(jpeg(1))
 
 
 @pytest.mark.parametrize(("question", "words"), [(" ", "empty"), ("Where is [4]?", r"\[4\]"), ("x" * 51, "at most 50")])
-def test_bad_question_is_refused(visitor: LiveVisitor, question: str, words: str) -> None:
-    visitor.show(jpeg())
+def test_bad_question_is_refused(user_session: LiveUserSession, question: str, words: str) -> None:
+    user_session.show(jpeg())
     with pytest.raises(QuestionError, match=words):
-        list(visitor.ask(question))
+        list(user_session.ask(question))
 
 
-def test_nothing_can_be_done_before_the_first_picture(visitor: LiveVisitor) -> None:
+def test_nothing_can_be_done_before_the_first_picture(user_session: LiveUserSession) -> None:
     with pytest.raises(PromptError, match="start the camera first"):
-        visitor.point(0, 1, 1)
+        user_session.point(0, 1, 1)
     with pytest.raises(QuestionError, match="start the camera first"):
-        list(visitor.ask("What?"))
+        list(user_session.ask("What?"))
     with pytest.raises(PromptError, match="no object 3"):
-        visitor.forget(3)
+        user_session.forget(3)
 
 
-def test_objects_are_bounded_and_forgotten(visitor: LiveVisitor) -> None:
-    visitor.show(jpeg())
-    assert [visitor.point(0, 12, 16), visitor.point(0, 40, 30)] == [1, 2]
+def test_objects_are_bounded_and_forgotten(user_session: LiveUserSession) -> None:
+    user_session.show(jpeg())
+    assert [user_session.point(0, 12, 16), user_session.point(0, 40, 30)] == [1, 2]
     with pytest.raises(PromptError, match="at most 2"):
-        visitor.point(0, 5, 5)
-    visitor.forget(1)
-    assert visitor.point(0, 12, 16) == 1
+        user_session.point(0, 5, 5)
+    user_session.forget(1)
+    assert user_session.point(0, 12, 16) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", jpeg()[:40], jpeg(size=(800, 40))])
-def test_what_is_no_small_jpeg_is_refused(visitor: LiveVisitor, data: bytes) -> None:
+def test_what_is_no_small_jpeg_is_refused(user_session: LiveUserSession, data: bytes) -> None:
     with pytest.raises(SourceError):
-        visitor.show(data)
+        user_session.show(data)
 
 
-def test_picture_of_another_size_is_refused(visitor: LiveVisitor) -> None:
-    visitor.show(jpeg())
+def test_picture_of_another_size_is_refused(user_session: LiveUserSession) -> None:
+    user_session.show(jpeg())
     with pytest.raises(SourceError, match="another size"):
-        visitor.show(jpeg(size=(64, 40)))
+        user_session.show(jpeg(size=(64, 40)))
 
 
-def test_source_is_watched_until_it_ends(visitor: LiveVisitor) -> None:
+def test_source_is_watched_until_it_ends(user_session: LiveUserSession) -> None:
     closed = threading.Event()
 
     def frames() -> Iterator[Frame]:
@@ -129,36 +129,36 @@ def test_source_is_watched_until_it_ends(visitor: LiveVisitor) -> None:
             yield Frame(index, index / 10, np.ascontiguousarray(clip_frame(index)))
             time.sleep(0.05)
 
-    visitor.watch(frames(), close=closed.set)
-    wait_until(lambda: visitor.error)
-    assert visitor.error == "the source has ended"
-    assert visitor.num_shown >= 1
+    user_session.watch(frames(), close=closed.set)
+    wait_until(lambda: user_session.error)
+    assert user_session.error == "the source has ended"
+    assert user_session.num_shown >= 1
     assert closed.wait(5)
 
 
-def test_source_that_fails_is_told(visitor: LiveVisitor) -> None:
+def test_source_that_fails_is_told(user_session: LiveUserSession) -> None:
     def frames() -> Iterator[Frame]:
         yield Frame(0, 0.0, np.ascontiguousarray(clip_frame(0)))
         raise OSError("it broke off")
 
-    visitor.watch(frames())
-    wait_until(lambda: visitor.error)
-    assert "broke off" in visitor.error
+    user_session.watch(frames())
+    wait_until(lambda: user_session.error)
+    assert "broke off" in user_session.error
 
 
-def test_allowed_network_source_is_watched(visitor: LiveVisitor, tmp_path: Path) -> None:
+def test_allowed_network_source_is_watched(user_session: LiveUserSession, tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.ts", num_frames=12)
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/clip.ts"
         video = SourceRules([address], allows_private=True).open(address)
-        visitor.watch(video, close=video.close)
-        wait_until(lambda: visitor.error)
+        user_session.watch(video, close=video.close)
+        wait_until(lambda: user_session.error)
         server.shutdown()
-    assert visitor.error == "the source has ended"
-    assert visitor.num_shown >= 1
-    assert visitor.picture is not None
+    assert user_session.error == "the source has ended"
+    assert user_session.num_shown >= 1
+    assert user_session.picture is not None
 
 
 def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
@@ -167,7 +167,7 @@ def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
     with pytest.raises(BusyError, match="too many cameras"):
         store.open("c")
     store.close("a")
-    with pytest.raises(UnknownVisitorError):
+    with pytest.raises(UnknownSessionError):
         store.get("a")
     store.open("c")
 
@@ -179,13 +179,13 @@ def test_idle_live_session_makes_room(store: LiveStore, monkeypatch: pytest.Monk
     assert store.open("c").num_shown == 0
 
 
-def test_memory_does_not_grow_with_the_stream(visitor: LiveVisitor) -> None:
-    visitor.show(jpeg())
-    visitor.point(0, 12, 16)
+def test_memory_does_not_grow_with_the_stream(user_session: LiveUserSession) -> None:
+    user_session.show(jpeg())
+    user_session.point(0, 12, 16)
     sizes = []
     for index in range(1, 40):
-        visitor.show(jpeg(index))
-        sizes.append(visitor._session.scene.num_bytes)
+        user_session.show(jpeg(index))
+        sizes.append(user_session._session.scene.num_bytes)
     assert max(sizes[20:]) == sizes[20]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unipixel.demos.sessions.user_session import ObjectInfo, Turn
+from unipixel.demos.sessions.user_session import ObjectInfo, SavedTurn
 from unipixel.demos.web.render import (
     answer_html,
     chip,
@@ -58,7 +58,7 @@ def test_ink_on_every_colour_can_be_read(object_id: int) -> None:
     [
         answer_html(EVIL, names={1: EVIL}),
         answer_html("[1]", names={1: EVIL}),
-        conversation_html([Turn(EVIL, EVIL)], names={1: EVIL}, pending=(EVIL, EVIL), status=EVIL),
+        conversation_html([SavedTurn(EVIL, EVIL)], names={1: EVIL}, pending=(EVIL, EVIL), status=EVIL),
         conversation_html([], status=EVIL),
         objects_html([info(1, name=EVIL)], base=EVIL, num_frames=6, revision=1),
         timeline_html([info(1, name=EVIL, visible=(1, 2))], num_frames=6, fps=10.0),

@@ -13,11 +13,11 @@ import pytest
 from demo_visitors import make_store, track, visitor_with_clip
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.sessions.errors import BusyError, UnknownVisitorError
+from unipixel.demos.sessions.errors import BusyError, UnknownSessionError
 from unipixel.demos.sessions.events import Answered
 from unipixel.demos.sessions.saved_session import SESSION_FILE
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True
@@ -58,29 +58,29 @@ class TestApart:
     def test_wrong_key_opens_nothing(self, tmp_path: Path, key: str) -> None:
         store = make_store()
         visitor_with_clip(store, tmp_path)
-        with pytest.raises(UnknownVisitorError, match="is not known here"):
+        with pytest.raises(UnknownSessionError, match="is not known here"):
             store.get(key)
         store.close_all()
 
     def test_folders_tell_no_key(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        visitor = visitor_with_clip(store, tmp_path)
-        track_and_put_away(store, visitor)
+        user_session = visitor_with_clip(store, tmp_path)
+        track_and_put_away(store, user_session)
         written = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "store").rglob("*")]
         texts = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
-        assert not any(visitor.key in name for name in written)
-        assert not any(visitor.key.encode() in text for text in texts)
+        assert not any(user_session.key in name for name in written)
+        assert not any(user_session.key.encode() in text for text in texts)
         # The name of a folder is no key either.
-        with pytest.raises(UnknownVisitorError):
-            store.get(visitor.folder.name)
+        with pytest.raises(UnknownSessionError):
+            store.get(user_session.folder.name)
 
     def test_folders_are_readable_by_the_server_alone(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        visitor = visitor_with_clip(store, tmp_path)
-        visitor.mask(1, MASK)
-        track(visitor)
-        visitor.download("coco")
-        for folder in (store.folder, visitor.folder, visitor.folder / "results"):
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.mask(1, MASK)
+        track(user_session)
+        user_session.download("coco")
+        for folder in (store.folder, user_session.folder, user_session.folder / "results"):
             assert folder.stat().st_mode & 0o077 == 0
 
     def test_visitors_at_once_are_answered_as_if_alone(self, tmp_path: Path) -> None:
@@ -88,23 +88,23 @@ class TestApart:
         alone = visitor_with_clip(store, tmp_path)
         outcomes: dict[int, tuple[str, bytes]] = {}
 
-        def visit(number: int, visitor: Visitor) -> None:
-            visitor.mask(1, MASK if number % 2 else OTHER)
-            last = list(visitor.ask(f"What is [1]{'?' * (number % 2 + 1)}"))[-1]
+        def visit(number: int, user_session: UserSession) -> None:
+            user_session.mask(1, MASK if number % 2 else OTHER)
+            last = list(user_session.ask(f"What is [1]{'?' * (number % 2 + 1)}"))[-1]
             assert isinstance(last, Answered)
-            outcomes[number] = (last.text, b"".join(_masks(visitor)))
+            outcomes[number] = (last.text, b"".join(_masks(user_session)))
 
         visit(0, alone)
         visit(1, visitor_with_clip(store, tmp_path))
         expected = dict(outcomes)
-        visitors = {number: visitor_with_clip(store, tmp_path) for number in range(2, 8)}
-        threads = [threading.Thread(target=visit, args=pair) for pair in visitors.items()]
+        user_sessions = {number: visitor_with_clip(store, tmp_path) for number in range(2, 8)}
+        threads = [threading.Thread(target=visit, args=pair) for pair in user_sessions.items()]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert {number: outcomes[number] for number in visitors} == {
-            number: expected[number % 2] for number in visitors
+        assert {number: outcomes[number] for number in user_sessions} == {
+            number: expected[number % 2] for number in user_sessions
         }
         store.close_all()
 
@@ -138,71 +138,71 @@ class TestPuttingAway:
 
     def test_sessions_outlive_the_server_where_their_folder_does(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        visitor = visitor_with_clip(store, tmp_path)
-        visitor.mask(1, MASK)
-        track(visitor)
-        masks = _masks(visitor)
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.mask(1, MASK)
+        track(user_session)
+        masks = _masks(user_session)
         store.close_all()
         later = make_store(tmp_path / "store")
-        assert _masks(later.get(visitor.key)) == masks
+        assert _masks(later.get(user_session.key)) == masks
 
     def test_closed_tab_frees_memory_and_the_link_still_works(self, tmp_path: Path) -> None:
         store = make_store()
-        visitor = visitor_with_clip(store, tmp_path)
-        visitor.mask(1, MASK)
-        track(visitor)
-        masks = _masks(visitor)
-        store.put_away(visitor.key)
-        assert (visitor.is_awake, visitor.num_bytes) == (False, 0)
-        assert _masks(store.get(visitor.key)) == masks
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.mask(1, MASK)
+        track(user_session)
+        masks = _masks(user_session)
+        store.offload(user_session.key)
+        assert (user_session.is_awake, user_session.num_bytes) == (False, 0)
+        assert _masks(store.get(user_session.key)) == masks
         store.close_all()
 
     def test_tab_closed_during_work_frees_memory_when_the_work_has_stopped(self, tmp_path: Path) -> None:
         store = make_store()
-        visitor = visitor_with_clip(store, tmp_path)
-        visitor.mask(1, MASK)
-        with store._workshop.line.slot():
-            events = visitor.track()
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.mask(1, MASK)
+        with store._context.line.slot():
+            events = user_session.track()
             next(events)
-            store.put_away(visitor.key)
+            store.offload(user_session.key)
             list(events)
-        assert not visitor.is_awake
-        assert visitor.objects()[0].is_waiting
+        assert not user_session.is_awake
+        assert user_session.objects()[0].is_waiting
         store.close_all()
 
     def test_tab_closed_before_a_clip_leaves_nothing(self) -> None:
         store = make_store()
-        store.put_away(store.open().key)
+        store.offload(store.open().key)
         assert store.num_known == 0
         store.close_all()
 
     @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "unipixel-demo-session-1"}', "[" * 100_000])
     def test_damaged_session_is_refused_in_plain_words(self, tmp_path: Path, content: str) -> None:
         store = make_store(tmp_path / "store")
-        visitor = visitor_with_clip(store, tmp_path)
-        store.put_away(visitor.key)
-        (visitor.folder / SESSION_FILE).write_text(content, encoding="utf-8")
-        with pytest.raises(UnknownVisitorError, match="open a new one"):
-            visitor.frame(0)
+        user_session = visitor_with_clip(store, tmp_path)
+        store.offload(user_session.key)
+        (user_session.folder / SESSION_FILE).write_text(content, encoding="utf-8")
+        with pytest.raises(UnknownSessionError, match="open a new one"):
+            user_session.frame(0)
 
     @pytest.mark.parametrize("media", ["../../clip-6.mp4", "{folder}/clip-6.mp4", "..", "/etc/passwd"])
     def test_saved_session_names_no_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
         store = make_store(tmp_path / "store")
-        visitor = visitor_with_clip(store, tmp_path)
-        store.put_away(visitor.key)
-        file = visitor.folder / SESSION_FILE
-        own = next(visitor.folder.glob("upload-*")).name
+        user_session = visitor_with_clip(store, tmp_path)
+        store.offload(user_session.key)
+        file = user_session.folder / SESSION_FILE
+        own = next(user_session.folder.glob("upload-*")).name
         file.write_text(file.read_text(encoding="utf-8").replace(own, media.format(folder=tmp_path)), encoding="utf-8")
-        with pytest.raises(UnknownVisitorError):
-            visitor.frame(0)
+        with pytest.raises(UnknownSessionError):
+            user_session.frame(0)
 
     def test_full_disk_of_one_is_no_error_of_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store = make_store(max_sessions=2)
         first = visitor_with_clip(store, tmp_path)
         second = visitor_with_clip(store, tmp_path)
-        monkeypatch.setattr(first, "put_away", _fail)
+        monkeypatch.setattr(first, "offload", _fail)
         third = visitor_with_clip(store, tmp_path)
-        assert [visitor.is_awake for visitor in (first, second, third)] == [True, False, True]
+        assert [user_session.is_awake for user_session in (first, second, third)] == [True, False, True]
         store.close_all()
 
 
@@ -210,7 +210,7 @@ class TestBounds:
     def test_all_in_memory_at_work_leave_no_room(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
         first = visitor_with_clip(store, tmp_path)
-        with store._workshop.line.slot():
+        with store._context.line.slot():
             events = first.ask("What?")
             next(events)
             with pytest.raises(BusyError, match="the server is full: 1 visitors are at work"):
@@ -230,12 +230,12 @@ class TestBounds:
 
     def test_number_of_kept_sessions_is_bounded(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=2, max_saved_sessions=3)
-        visitors = [visitor_with_clip(store, tmp_path) for _ in range(5)]
+        user_sessions = [visitor_with_clip(store, tmp_path) for _ in range(5)]
         assert store.num_known == 3
-        assert [visitor.is_closed for visitor in visitors] == [True, True, False, False, False]
-        assert not visitors[0].folder.exists()
-        with pytest.raises(UnknownVisitorError):
-            store.get(visitors[0].key)
+        assert [user_session.is_closed for user_session in user_sessions] == [True, True, False, False, False]
+        assert not user_sessions[0].folder.exists()
+        with pytest.raises(UnknownSessionError):
+            store.get(user_sessions[0].key)
         store.close_all()
 
     def test_pages_without_a_clip_give_way_first(self, tmp_path: Path) -> None:
@@ -257,54 +257,54 @@ class TestBounds:
 
     def test_session_ends_with_its_age(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        visitor = visitor_with_clip(store, tmp_path)
-        visitor.last_used -= 101
-        with pytest.raises(UnknownVisitorError):
-            store.get(visitor.key)
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.last_used -= 101
+        with pytest.raises(UnknownSessionError):
+            store.get(user_session.key)
         store.sweep()
-        assert not visitor.folder.exists()
+        assert not user_session.folder.exists()
 
     def test_session_of_an_earlier_run_ends_with_its_age(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        visitor = visitor_with_clip(store, tmp_path)
+        user_session = visitor_with_clip(store, tmp_path)
         store.close_all()
         old = time.time() - 101
-        for path in (visitor.folder / SESSION_FILE, visitor.folder):
+        for path in (user_session.folder / SESSION_FILE, user_session.folder):
             os.utime(path, (old, old))
         (tmp_path / "store" / "somebody elses").mkdir()
         later = make_store(tmp_path / "store", max_age_seconds=100)
-        with pytest.raises(UnknownVisitorError):
-            later.get(visitor.key)
+        with pytest.raises(UnknownSessionError):
+            later.get(user_session.key)
         later.sweep()
         assert [path.name for path in (tmp_path / "store").iterdir()] == ["somebody elses"]
 
     def test_temporary_folder_ends_with_the_store(self, tmp_path: Path) -> None:
         store = make_store()
-        visitor = visitor_with_clip(store, tmp_path)
-        assert visitor.folder.is_relative_to(store.folder)
+        user_session = visitor_with_clip(store, tmp_path)
+        assert user_session.folder.is_relative_to(store.folder)
         store.close_all()
         assert not store.folder.exists()
 
     def test_twenty_visitors_leave_no_more_than_two(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_sessions=1, max_saved_sessions=2)
         for _ in range(20):
-            visitor = visitor_with_clip(store, tmp_path)
-            visitor.mask(1, MASK)
-            track(visitor)
+            user_session = visitor_with_clip(store, tmp_path)
+            user_session.mask(1, MASK)
+            track(user_session)
             assert store.num_awake <= 1
         assert store.num_known == 2
         assert len(list((tmp_path / "store").iterdir())) == 2
 
 
-def track_and_put_away(store: VisitorStore, visitor: Visitor) -> None:
-    visitor.mask(1, MASK)
-    track(visitor)
-    store.put_away(visitor.key)
+def track_and_put_away(store: SessionStore, user_session: UserSession) -> None:
+    user_session.mask(1, MASK)
+    track(user_session)
+    store.offload(user_session.key)
 
 
 def _fail() -> bool:
     raise OSError("no space left")
 
 
-def _masks(visitor: Visitor) -> list[bytes]:
-    return [mask.tobytes() for index in range(NUM_FRAMES) for mask in visitor.masks_at(index).values()]
+def _masks(user_session: UserSession) -> list[bytes]:
+    return [mask.tobytes() for index in range(NUM_FRAMES) for mask in user_session.masks_at(index).values()]

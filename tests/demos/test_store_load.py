@@ -14,8 +14,8 @@ from demo_visitors import make_store, visitor_with_clip
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
 from unipixel.demos.sessions.events import Answered
-from unipixel.demos.sessions.session_store import VisitorStore
-from unipixel.demos.sessions.user_session import Visitor
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.session.session import Session
 
 NUM_VISITORS = 8
@@ -52,12 +52,12 @@ def _serve(tmp_path: Path, *, num_requests: int) -> None:
     store.close_all()
 
 
-def _round(store: VisitorStore, tmp_path: Path, expected: list[tuple[str, bytes]]) -> None:
-    visitors = [visitor_with_clip(store, tmp_path) for _ in range(NUM_VISITORS)]
+def _round(store: SessionStore, tmp_path: Path, expected: list[tuple[str, bytes]]) -> None:
+    user_sessions = [visitor_with_clip(store, tmp_path) for _ in range(NUM_VISITORS)]
     outcomes: list[tuple[str, bytes] | None] = [None] * NUM_VISITORS
 
     def visit(number: int) -> None:
-        outcomes[number] = _visit(visitors[number], number % 2)
+        outcomes[number] = _visit(user_sessions[number], number % 2)
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(NUM_VISITORS)]
     for thread in threads:
@@ -65,18 +65,18 @@ def _round(store: VisitorStore, tmp_path: Path, expected: list[tuple[str, bytes]
     for thread in threads:
         thread.join()
     assert outcomes == [expected[number % 2] for number in range(NUM_VISITORS)]
-    for visitor in visitors[: NUM_VISITORS // 2]:
-        store.close(visitor.key)
+    for user_session in user_sessions[: NUM_VISITORS // 2]:
+        store.close(user_session.key)
 
 
-def _visit(visitor: Visitor, kind: int) -> tuple[str, bytes]:
+def _visit(user_session: UserSession, kind: int) -> tuple[str, bytes]:
     """Ask about an object of one of two kinds, and return the answer with the masks."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[8 + 8 * kind : 24 + 8 * kind, 8 + 20 * kind : 24 + 20 * kind] = True
-    visitor.mask(1, mask)
-    last = list(visitor.ask("What is [1]?" if kind else "Where does [1] go?"))[-1]
+    user_session.mask(1, mask)
+    last = list(user_session.ask("What is [1]?" if kind else "Where does [1] go?"))[-1]
     assert isinstance(last, Answered)
-    masks = [mask.tobytes() for index in range(NUM_FRAMES) for mask in visitor.masks_at(index).values()]
+    masks = [mask.tobytes() for index in range(NUM_FRAMES) for mask in user_session.masks_at(index).values()]
     return last.text, b"".join(masks)
 
 

@@ -23,7 +23,7 @@ from tiny_checkpoint import NUM_FRAMES, write_clip, write_sound
 from unipixel.demos.limits import Limits
 from unipixel.demos.security import sandboxed_decoder as decoder
 from unipixel.demos.security import sandboxed_video as confined
-from unipixel.demos.security.sandboxed_video import ConfinedVideo
+from unipixel.demos.security.sandboxed_video import SandboxedVideo
 from unipixel.demos.security.uploads import open_taken, shown_name, take_upload
 from unipixel.demos.sessions.errors import UploadError
 from unipixel.video.open import Video, open_video
@@ -192,7 +192,7 @@ class TestConfined:
             assert order == [0, 0, 1, 5, 1]
 
     def test_process_that_was_ended_is_started_again_where_it_was(self, clip: Path) -> None:
-        source = ConfinedVideo(clip, name="clip", limits=LIMITS)
+        source = SandboxedVideo(clip, name="clip", limits=LIMITS)
         frames = iter(Video(source))
         assert [next(frames).index for _ in range(2)] == [0, 1]
         _process(source).kill()
@@ -200,7 +200,7 @@ class TestConfined:
         source.close()
 
     def test_closed_video_leaves_no_process(self, clip: Path) -> None:
-        source = ConfinedVideo(clip, name="clip", limits=LIMITS)
+        source = SandboxedVideo(clip, name="clip", limits=LIMITS)
         process = _process(source)
         source.close()
         assert process.returncode is not None
@@ -208,7 +208,7 @@ class TestConfined:
             source.read([0])
 
     def test_process_that_does_not_answer_is_given_up(self, clip: Path) -> None:
-        source = ConfinedVideo(clip, name="clip", limits=Limits(decoder_seconds=1))
+        source = SandboxedVideo(clip, name="clip", limits=Limits(decoder_seconds=1))
         stopped = _process(source)
         os.kill(stopped.pid, signal.SIGSTOP)
         started = time.monotonic()
@@ -222,7 +222,7 @@ class TestConfined:
             open_taken(clip, name="clip", limits=Limits(decoder_megabytes=30))
 
     def test_process_takes_its_limits_before_it_sees_the_file(self, clip: Path) -> None:
-        source = ConfinedVideo(clip, name="clip", limits=Limits(decoder_megabytes=1500, decoder_seconds=7))
+        source = SandboxedVideo(clip, name="clip", limits=Limits(decoder_megabytes=1500, decoder_seconds=7))
         held = Path(f"/proc/{_process(source).pid}/limits").read_text(encoding="utf-8")
         found = {line[:26].strip(): line[26:].split()[:2] for line in held.splitlines()}
         assert found["Max address space"] == [str(1500 * 2**20)] * 2
@@ -233,7 +233,7 @@ class TestConfined:
 
     def test_process_knows_nothing_of_the_environment(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET_TOKEN", "hidden")
-        source = ConfinedVideo(clip, name="clip", limits=LIMITS)
+        source = SandboxedVideo(clip, name="clip", limits=LIMITS)
         assert b"hidden" not in Path(f"/proc/{_process(source).pid}/environ").read_bytes()
         source.close()
 
@@ -269,7 +269,7 @@ class TestConfined:
         code = f"import sys; sys.stdin.readline(); sys.stdout.buffer.write({written!r})"
         monkeypatch.setattr(confined, "_PROGRAM", code)
         with pytest.raises(UploadError, match="could not be read"):
-            ConfinedVideo(clip, name="clip", limits=Limits(decoder_seconds=2))
+            SandboxedVideo(clip, name="clip", limits=Limits(decoder_seconds=2))
 
     def test_frame_of_another_size_is_not_believed(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         info = {"width": 56, "height": 40, "num_frames": 1, "fps": 1.0, "duration_seconds": 1.0, "is_image": False}
@@ -277,7 +277,7 @@ class TestConfined:
         written = b"".join(struct.pack("<I", len(text)) + text for text in (json.dumps(a).encode() for a in answers))
         code = f"import sys; sys.stdin.readline(); sys.stdout.buffer.write({written + b'abc'!r})"
         monkeypatch.setattr(confined, "_PROGRAM", code)
-        source = ConfinedVideo(clip, name="clip", limits=Limits(decoder_seconds=2))
+        source = SandboxedVideo(clip, name="clip", limits=Limits(decoder_seconds=2))
         with pytest.raises(UploadError, match="could not be read"):
             source.read([0])
 
@@ -307,7 +307,7 @@ class TestDecoder:
                 decoder.open_upload(path, limits)
 
 
-def _process(source: ConfinedVideo) -> subprocess.Popen[bytes]:
+def _process(source: SandboxedVideo) -> subprocess.Popen[bytes]:
     assert source._process is not None
     return source._process
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from unipixel.memory.bank import ObjectMemoryBank
-from unipixel.memory.records import FrameMemory, PromptRecord
+from unipixel.memory.records import MaskRecord, PromptRecord
 from unipixel.memory.storage import BANK_FILE
 
 SIZE = (6, 8)
@@ -391,7 +391,7 @@ TestWindowedBank.settings = settings(max_examples=25, stateful_step_count=20, de
 
 
 def test_frame_memory_takes_an_empty_mask_as_not_seen() -> None:
-    assert FrameMemory.of(np.zeros(SIZE), score=1) == FrameMemory.of(None, score=1.0) == FrameMemory(None, 1.0)
+    assert MaskRecord.of(np.zeros(SIZE), score=1) == MaskRecord.of(None, score=1.0) == MaskRecord(None, 1.0)
 
 
 def fill(bank: ObjectMemoryBank, num_frames: int) -> None:

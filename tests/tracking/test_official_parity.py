@@ -13,9 +13,9 @@ from tracker_reference import HEIGHT, WIDTH, Official, drawn_video, foreground, 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.compat.sam2 import VideoPredictor
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, Direction, follow_clip
+from unipixel.tracking.propagation import ClipPrompt, Direction, propagate_clip
 from unipixel.tracking.tracker import StreamingTracker
-from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.tracker_core import TrackerCore
 
 CLICK, BOX = [80.0, 60.0], [20.0, 40.0, 150.0, 160.0]
 SECOND = [60, 120]
@@ -157,9 +157,9 @@ def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
     clip = EncodedClip(segmenter, video)
     prompt = click_prompt([CLICK], size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
     prompts = [ClipPrompt(1, 17, prompt)]
-    follower = Follower(segmenter, num_frames=24)
+    follower = TrackerCore(segmenter, num_frames=24)
     ours = {
-        frame.frame_index: frame.mask_logits() for frame in follow_clip(follower, clip, prompts, direction=direction)
+        frame.frame_index: frame.mask_logits() for frame in propagate_clip(follower, clip, prompts, direction=direction)
     }
     del theirs[17]  # in both of their passes
     ours.pop(17, None)

@@ -12,11 +12,11 @@ from tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmente
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, best_anchors, follow_clip, spread_candidates
+from unipixel.tracking.propagation import ClipPrompt, best_anchors, propagate_clip, spread_candidates
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import StreamingTracker, TrackerState
-from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import SegmentPrompt
 
 POINT, BOX = [[80, 60]], [20, 40, 150, 160]
@@ -39,10 +39,10 @@ def test_stream_and_whole_clip_are_identical(segmenter: Segmenter) -> None:
     tracker = _tracker(segmenter, video)
     streamed = [tracker.step(frame).masks.mask_logits for frame in video[1:]]
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
-    follower = Follower(segmenter, num_frames=len(video))
+    follower = TrackerCore(segmenter, num_frames=len(video))
     whole = [
         frame.masks.mask_logits
-        for frame in follow_clip(follower, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
+        for frame in propagate_clip(follower, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
     ]
     assert torch.equal(torch.stack(streamed), torch.stack(whole[1:]))
 
@@ -134,7 +134,7 @@ def test_language_tokens_and_best_anchor_find_an_object(segmenter: Segmenter) ->
     prompts = [
         ClipPrompt(row, anchor, SegmentPrompt(tokens=tokens[row : row + 1])) for row, anchor in enumerate(anchors)
     ]
-    frames = list(follow_clip(Follower(segmenter, num_frames=9), clip, prompts))
+    frames = list(propagate_clip(TrackerCore(segmenter, num_frames=9), clip, prompts))
     assert {(frame.frame_index, object_id) for frame in frames for object_id in frame.object_ids} == {
         (index, row) for index in range(9) for row in range(2)
     }
@@ -241,7 +241,7 @@ def test_prompts_beyond_the_clip_are_refused(segmenter: Segmenter) -> None:
     clip = EncodedClip(segmenter, drawn_video(2))
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=128)
     with pytest.raises(IndexError, match="frame 9 is outside the clip: allowed are 0 to 1"):
-        list(follow_clip(Follower(segmenter), clip, [ClipPrompt(1, 9, prompt)]))
+        list(propagate_clip(TrackerCore(segmenter), clip, [ClipPrompt(1, 9, prompt)]))
 
 
 class TestSavedState:

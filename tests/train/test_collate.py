@@ -10,11 +10,11 @@ from byte_model import byte_config
 
 from unipixel.processing.chat_template import load_tokenizer
 from unipixel.processing.processor import Processor
-from unipixel.train.datasets.batch_sampler import GroupSchedule
-from unipixel.train.datasets.collate import BrokenExample, ExampleBatch, ExampleCollator, MaskPlan
+from unipixel.train.datasets.batch_sampler import TaskBatchSampler
+from unipixel.train.datasets.collate import ExampleBatch, ExampleCollator, InvalidExample, MaskSampling
 from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
 from unipixel.train.datasets.synthetic import generate
-from unipixel.train.datasets.synthetic_vqa import DrawnClips
+from unipixel.train.datasets.synthetic_vqa import SyntheticVqa
 from unipixel.train.losses import IGNORED_LABEL
 
 
@@ -24,12 +24,12 @@ def processor() -> Processor:
 
 
 def drawn(processor: Processor, group: str, number: int, *, max_turns: int = 1) -> Example:
-    clips = DrawnClips(seed=3, num_frames=6, render_size=64, max_turns=max_turns)
+    clips = SyntheticVqa(seed=3, num_frames=6, render_size=64, max_turns=max_turns)
     return ExampleBuilder(processor).build(clips.draw(group, number), seed=number)
 
 
 def test_schedule_batches_hold_one_group_and_samples_come_once() -> None:
-    schedule = GroupSchedule({"a": 1.0, "b": 2.0}, num_rounds=30, batch_size=4, seed=1)
+    schedule = TaskBatchSampler({"a": 1.0, "b": 2.0}, num_rounds=30, batch_size=4, seed=1)
     placed = [schedule.place(index) for index in range(len(schedule))]
     for start in range(0, len(placed), 4):
         assert len({group for group, _ in placed[start : start + 4]}) == 1
@@ -38,7 +38,7 @@ def test_schedule_batches_hold_one_group_and_samples_come_once() -> None:
 
 
 def test_schedule_of_a_longer_run_is_the_same_at_each_call() -> None:
-    one, other = (GroupSchedule({"a": 1.0, "b": 1.0}, num_rounds=9, batch_size=2, seed=5) for _ in range(2))
+    one, other = (TaskBatchSampler({"a": 1.0, "b": 1.0}, num_rounds=9, batch_size=2, seed=5) for _ in range(2))
     assert [one.place(index) for index in range(18)] == [other.place(index) for index in range(18)]
 
 
@@ -79,7 +79,7 @@ def test_build_too_long_sample_is_refused(processor: Processor) -> None:
 
 
 def test_track_starts_where_a_session_would_and_runs_either_way() -> None:
-    plan = MaskPlan(3, anchor="visible")
+    plan = MaskSampling(3, anchor="visible")
     tracks = [plan.track(8, anchor=5, is_single=False, generator=random.Random(seed)) for seed in range(10)]
     assert set(tracks) == {(5, 6, 7), (5, 4, 3)}
     assert plan.track(8, anchor=7, is_single=False, generator=random.Random(0)) == (7, 6, 5)
@@ -88,12 +88,12 @@ def test_track_starts_where_a_session_would_and_runs_either_way() -> None:
 
 
 def test_track_first_anchor_is_frame_0_of_the_whole_clip() -> None:
-    assert MaskPlan(8).track(8, anchor=4, is_single=False, generator=random.Random(0)) == tuple(range(8))
-    assert MaskPlan(3).track(8, anchor=4, is_single=False, generator=random.Random(0)) == (0, 4, 7)
+    assert MaskSampling(8).track(8, anchor=4, is_single=False, generator=random.Random(0)) == tuple(range(8))
+    assert MaskSampling(3).track(8, anchor=4, is_single=False, generator=random.Random(0)) == (0, 4, 7)
 
 
 def test_anchors_are_the_prompted_frame_or_the_first_that_shows_the_object(processor: Processor) -> None:
-    clips = DrawnClips(seed=3, num_frames=6, render_size=64)
+    clips = SyntheticVqa(seed=3, num_frames=6, render_size=64)
     for number in range(12):
         sample = clips.draw("pixelqa/point", number)
         example = ExampleBuilder(processor).build(sample, seed=number)
@@ -107,7 +107,7 @@ def test_anchors_are_the_prompted_frame_or_the_first_that_shows_the_object(proce
 
 def test_collator_labels_are_the_masks_of_the_tracks_frames(processor: Processor) -> None:
     examples = [drawn(processor, "segment/motion", number, max_turns=3) for number in range(3)]
-    batch: ExampleBatch = ExampleCollator(processor, MaskPlan(3, 2, "visible"))(examples)["batch"]
+    batch: ExampleBatch = ExampleCollator(processor, MaskSampling(3, 2, "visible"))(examples)["batch"]
     masks = [mask for example in examples for mask in example.masks]
     clips = [example.sam_frames for example in examples for _ in example.masks]
     for owner, track, label in zip(batch.owners, batch.tracks, batch.labels, strict=True):
@@ -117,8 +117,8 @@ def test_collator_labels_are_the_masks_of_the_tracks_frames(processor: Processor
 
 
 def test_collator_broken_samples_are_left_out_and_named(processor: Processor) -> None:
-    broken = BrokenExample("clips/3", "no mask")
-    batch = ExampleCollator(processor, MaskPlan(3))([broken, drawn(processor, "plain", 0)])["batch"]
+    broken = InvalidExample("clips/3", "no mask")
+    batch = ExampleCollator(processor, MaskSampling(3))([broken, drawn(processor, "plain", 0)])["batch"]
     assert batch.broken == (broken,)
     assert batch.encoded is not None
     assert len(batch.encoded.inputs.input_ids) == 1

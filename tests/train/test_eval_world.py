@@ -18,13 +18,13 @@ from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import MaskPrompt
-from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.session import Answer, Session
 from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.evaluation import synthetic as world
 from unipixel.train.evaluation.answer_accuracy import chosen_option, is_right, say_the_same
-from unipixel.train.evaluation.memory_ablation import UntoldSession, exchange_masks
-from unipixel.train.evaluation.metrics import Tally, score_masks
+from unipixel.train.evaluation.memory_ablation import NoMemorySession, exchange_masks
+from unipixel.train.evaluation.metrics import MetricAccumulator, score_masks
 
 
 def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def _evaluate_pixelqa(monkeypatch: pytest.MonkeyPatch, says: Any) -> tuple[dict[
     monkeypatch.setattr(_KnowingSession, "says", says, raising=False)
     monkeypatch.setattr(world, "generate", generate)
     monkeypatch.setattr(world, "Session", _KnowingSession)
-    monkeypatch.setattr(world._Examiner, "_without_video", lambda *_: "")
+    monkeypatch.setattr(world._Evaluator, "_without_video", lambda *_: "")
     processor: Any = type("_Processor", (), {"budget": type("_Budget", (), {"num_frames": 4})})
     model: Any = type("_Model", (), {"config": type("_Config", (), {"memory_pool_order": "raster"})})
     return world.evaluate(model, processor, limit=12, tasks=("pixelqa/box",), num_frames=4, render_size=48), samples
@@ -158,18 +158,18 @@ def test_exchange_masks_swaps_two_objects_and_drops_others() -> None:
         exchange_masks(bank, 2, 7)
 
 
-@pytest.mark.parametrize(("kind", "is_told"), [(Session, True), (UntoldSession, False)])
+@pytest.mark.parametrize(("kind", "is_told"), [(Session, True), (NoMemorySession, False)])
 def test_untold_session_follows_objects_but_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Session], is_told: bool
 ) -> None:
     turns: list[Turn] = []
-    ask = Dialogue.ask
+    ask = Conversation.ask
 
-    def noted(dialogue: Dialogue, turn: Turn, **options: Any) -> Reply:
+    def noted(dialogue: Conversation, turn: Turn, **options: Any) -> Reply:
         turns.append(turn)
         return ask(dialogue, turn, **options)
 
-    monkeypatch.setattr(Dialogue, "ask", noted)
+    monkeypatch.setattr(Conversation, "ask", noted)
     folder = tiny_checkpoint(tmp_path / "tiny")
     session = kind(UniPixel.from_pretrained(folder), Processor.from_pretrained(folder), [np.zeros((40, 40, 3), "u1")])
     session.prompt(1, MaskPrompt(np.ones((40, 40), dtype=bool), frame_index=0))
@@ -221,7 +221,7 @@ def test_score_masks_perfect_and_empty_prediction() -> None:
 
 
 def test_tally_reports_means_and_none_where_nothing_was_measured() -> None:
-    tally = Tally()
+    tally = MetricAccumulator()
     tally.masks(("segment", "motion"), (0.4, 0.6))
     tally.masks(("segment", "motion"), (0.6, 0.8))
     tally.hit(("pixelqa", "box"), True)

@@ -17,7 +17,7 @@ from unipixel.cli import main
 from unipixel.memory.rle import encode_rle
 from unipixel.train import trainer
 from unipixel.train.build import prepare
-from unipixel.train.datasets.jsonl import OwnData
+from unipixel.train.datasets.jsonl import JsonlDataset
 from unipixel.train.datasets.synthetic import TASKS, generate
 
 
@@ -57,14 +57,14 @@ def test_own_data_of_ten_clips_takes_a_step(tmp_path: Path) -> None:
 
 
 def test_draw_masks_and_frames_belong_together(tmp_path: Path) -> None:
-    data = OwnData.read(write(tmp_path, line(tmp_path, 0)), num_frames=2)
+    data = JsonlDataset.read(write(tmp_path, line(tmp_path, 0)), num_frames=2)
     clip = data.draw("all", 0).clip
     assert clip.frames.shape == (2, 40, 48, 3)
     assert np.array_equal(clip.frames[..., 0] > 128, clip.masks_of(1))
 
 
 def test_draw_each_epoch_holds_every_sample_once(tmp_path: Path) -> None:
-    data = OwnData.read(write(tmp_path, *[line(tmp_path, number) for number in range(3)]))
+    data = JsonlDataset.read(write(tmp_path, *[line(tmp_path, number) for number in range(3)]))
     for epoch in range(2):
         assert {data.draw("all", 3 * epoch + place).kind for place in range(3)} == {"clip0", "clip1", "clip2"}
 
@@ -81,7 +81,7 @@ def test_draw_each_epoch_holds_every_sample_once(tmp_path: Path) -> None:
     ],
 )
 def test_problems_broken_sample_is_named_with_its_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-    data = OwnData.read(write(tmp_path, line(tmp_path, 0), line(tmp_path, 1, **changes)))
+    data = JsonlDataset.read(write(tmp_path, line(tmp_path, 0), line(tmp_path, 1, **changes)))
     (problem,) = data.problems()
     assert problem.name == "clip1"
     assert re.search(reason, problem.reason)
@@ -101,7 +101,7 @@ def test_drawn_clips_written_as_own_data_are_read_back_whole(
     assert main(["world", "--data", str(folder), *options]) == 0
     assert main(["check", str(folder / "data.jsonl")]) == 0
     assert "10" in capsys.readouterr().out
-    data = OwnData.read(folder / "data.jsonl", num_frames=6)
+    data = JsonlDataset.read(folder / "data.jsonl", num_frames=6)
     tasks = [task for task in TASKS if task != "track"]
     for number, line in enumerate(data.lines):
         drawn = generate(3 + number, split="train", task=tasks[number % len(tasks)], render_size=64, num_frames=6)

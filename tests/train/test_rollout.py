@@ -9,7 +9,7 @@ from byte_model import byte_config
 from unipixel.tracking.propagation import propagate
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import SegmentPrompt
-from unipixel.train.memory_rollout import AnchorPrompts, roll_out
+from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def test_roll_out_masks_equal_those_of_propagation(segmenter: Segmenter) -> None
     frames, tokens = torch.randn(4, 3, 64, 64), torch.randn(1, 2, 32)
     features = segmenter.encode(frames)
     tracks = torch.arange(4)[None]
-    anchors = [AnchorPrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
+    anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
     with torch.no_grad():
-        steps = list(roll_out(segmenter, features, tracks, anchors, num_frames=4))
+        steps = list(memory_rollout(segmenter, features, tracks, anchors, num_frames=4))
         start = segmenter.start(features[0], num_objects=1)
         anchor = segmenter.decode(features[0], start, SegmentPrompt(tokens=tokens))
         each = (features[index] for index in range(4))
@@ -41,15 +41,15 @@ def test_roll_out_objects_of_different_clips_do_not_see_each_other(segmenter: Se
     with torch.no_grad():
         features = segmenter.encode(frames)
         together = list(
-            roll_out(
+            memory_rollout(
                 segmenter, features, torch.tensor([[0, 1], [3, 2]]),
-                [AnchorPrompts(torch.tensor([0, 1]), SegmentPrompt(tokens=tokens))],
+                [FirstFramePrompts(torch.tensor([0, 1]), SegmentPrompt(tokens=tokens))],
             )
         )  # fmt: skip
         alone = list(
-            roll_out(
+            memory_rollout(
                 segmenter, features, torch.tensor([[3, 2]]),
-                [AnchorPrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens[1:]))],
+                [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens[1:]))],
             )
         )  # fmt: skip
     for both, one in zip(together, alone, strict=True):
@@ -61,8 +61,8 @@ def test_roll_out_objects_of_different_clips_do_not_see_each_other(segmenter: Se
 def test_roll_out_last_frame_sends_gradients_to_the_prompt_of_the_first(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, 32, requires_grad=True)
     features = segmenter.encode(torch.randn(3, 3, 64, 64))
-    anchors = [AnchorPrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
-    *_, last = roll_out(segmenter, features, torch.arange(3)[None], anchors)
+    anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
+    *_, last = memory_rollout(segmenter, features, torch.arange(3)[None], anchors)
     last.segmentation.candidate_logits.square().mean().backward()
     assert tokens.grad is not None
     assert float(tokens.grad.abs().sum()) > 0
@@ -72,8 +72,8 @@ def test_roll_out_given_masks_are_taken_as_they_are(segmenter: Segmenter) -> Non
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[0, 8:40, 8:40] = True
     features = segmenter.encode(torch.randn(2, 3, 64, 64))
-    first, second = roll_out(
-        segmenter, features, torch.tensor([[0, 1]]), [AnchorPrompts(torch.tensor([0]), masks=mask)]
+    first, second = memory_rollout(
+        segmenter, features, torch.tensor([[0, 1]]), [FirstFramePrompts(torch.tensor([0]), masks=mask)]
     )
     assert first.is_given
     assert not second.is_given
@@ -82,15 +82,15 @@ def test_roll_out_given_masks_are_taken_as_they_are(segmenter: Segmenter) -> Non
 
 def test_anchor_prompts_prompt_and_masks_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="one of the two"):
-        AnchorPrompts(torch.tensor([0]))
+        FirstFramePrompts(torch.tensor([0]))
 
 
 def test_steps_before_the_first_are_followed_and_not_learned_from(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, 32, requires_grad=True)
     frames, tracks = torch.randn(4, 3, 64, 64), torch.arange(4)[None]
-    anchors = [AnchorPrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
-    whole = list(roll_out(segmenter, segmenter.encode(frames), tracks, anchors))
-    parted = list(roll_out(segmenter, segmenter.encode(frames), tracks, anchors, first_step=2))
+    anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
+    whole = list(memory_rollout(segmenter, segmenter.encode(frames), tracks, anchors))
+    parted = list(memory_rollout(segmenter, segmenter.encode(frames), tracks, anchors, first_step=2))
     for one, other in zip(whole, parted, strict=True):
         torch.testing.assert_close(one.segmentation.mask_logits, other.segmentation.mask_logits)
     assert [step.segmentation.mask_logits.requires_grad for step in parted] == [False, False, True, True]

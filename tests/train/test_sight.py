@@ -13,7 +13,7 @@ from unipixel.processing.processor import Processor
 from unipixel.train.datasets.preprocessing import ExampleBuilder
 from unipixel.train.datasets.synthetic import generate
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, TEXTURES
-from unipixel.train.nano.dense_targets import look_at, see_clip
+from unipixel.train.nano.dense_targets import clip_targets, conversation_targets
 
 
 def test_covered_cells_name_their_object_and_its_middle() -> None:
@@ -22,7 +22,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
     for seed in range(6):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=4)
         layout = processor.clip(list(sample.clip.frames)).layout
-        sight = see_clip(look_at(sample, layout), sample.clip.object_ids)
+        sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids)
         t, rows, columns = layout.grid_thw[0], layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
         looks, places = sight.looks.view(t, rows, columns, 3), sight.places.view(t, rows, columns, -1)
         assert sample.scene is not None
@@ -56,7 +56,7 @@ def test_every_memory_token_is_told_its_own_object() -> None:
     ids = visible_ids(sample.clip.object_ids, np.moveaxis(sample.clip.masks, 0, 1))
     masks = np.stack([sample.clip.masks_of(object_id) for object_id in ids], axis=1)
     memory = processor.memory(ids, masks, layout)
-    held = see_clip(look_at(sample, layout), sample.clip.object_ids, memories=[memory]).held
+    held = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, memories=[memory]).held
     assert len(held.covers) == len(held.looks) == len(held.places) == memory.num_tokens
     assert sample.scene is not None
     height, width = sample.clip.frames.shape[1:3]
@@ -80,7 +80,7 @@ def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(object_id, 3) for object_id in sample.clip.object_ids if sample.clip.masks_of(object_id)[3].any()]
-    sight = see_clip(look_at(sample, layout), sample.clip.object_ids, named=named)
+    sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
     everywhere, there = (covers.view(len(named), 3, -1) for covers in (sight.covers, sight.anchored))
     assert len(named) > 1
     assert (everywhere.sum(dim=-1) > 0).sum() > len(named)
@@ -95,7 +95,7 @@ def test_a_still_frame_shows_its_own_masks_alone() -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(name, layout.place(3)) for name in sample.clip.object_ids if sample.clip.masks_of(name)[3].any()]
-    sight = see_clip(look_at(sample, layout), sample.clip.object_ids, named=named)
+    sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
     there = sight.anchored.view(len(named), 6, -1)
     assert len(named) > 1
     assert there[:, [0, 1, 2, 4, 5]].count_nonzero() == 0

@@ -11,13 +11,13 @@ from tiny_training import tiny_checkpoint, tiny_recipe
 from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
-from unipixel.train.build import Job, prepare
-from unipixel.train.datasets.synthetic_vos import TrackSettings, collate_tracks, draw_track
-from unipixel.train.memory_rollout import roll_out
+from unipixel.train.build import TrainingRun, prepare
+from unipixel.train.datasets.synthetic_vos import SyntheticVosSettings, collate_tracks, draw_track
+from unipixel.train.memory_rollout import memory_rollout
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.parameter_groups import lora_targets
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.segmenter_objective import MaskTally, SegmenterObjective, object_tokens
+from unipixel.train.segmenter_objective import MaskLossMeter, SegmenterObjective, object_tokens
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
-def model_of(job: Job) -> UniPixel:
+def model_of(job: TrainingRun) -> UniPixel:
     assert isinstance(job.objective, UniPixelObjective)
     return job.objective.model
 
 
-def segmenter_of(job: Job) -> Segmenter:
+def segmenter_of(job: TrainingRun) -> Segmenter:
     assert isinstance(job.objective, SegmenterObjective)
     return job.objective.segmenter
 
@@ -127,16 +127,16 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
 def test_long_tracks_are_learned_from_their_last_frames() -> None:
     objective = prepare(load_recipe("nano/segmenter", ["output=unused", "model.image_size=64"])).objective
     assert isinstance(objective, SegmenterObjective)
-    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    settings = SyntheticVosSettings(image_size=64, num_frames=2, render_size=64)
     batch = collate_tracks([draw_track("follow", number, settings) for number in range(2)])["batch"]
     assert batch.tracks.shape[1] == 8
     assert batch.first_step == 6
     loss = objective(batch)["loss"]
     # Features of both kinds stand where their frames stood.
-    tally = MaskTally(objective.weights)
+    tally = MaskLossMeter(objective.weights)
     segmenter = objective.segmenter
     features = segmenter.encode(batch.frames)
-    for step in roll_out(segmenter, features, batch.tracks, batch.anchors, num_frames=batch.num_frames):
+    for step in memory_rollout(segmenter, features, batch.tracks, batch.anchors, num_frames=batch.num_frames):
         if step.step >= 6:
             tally.add(step.segmentation, batch.labels[step.rows, step.step])
     torch.testing.assert_close(loss, tally.means()["loss"])
@@ -166,7 +166,7 @@ def test_words_add_to_tokens_what_does_not_depend_on_the_place() -> None:
 
 
 def test_group_of_boxes_is_prompted_by_boxes_alone() -> None:
-    track = draw_track("boxes", 3, TrackSettings(image_size=64, num_frames=2, render_size=64))
+    track = draw_track("boxes", 3, SyntheticVosSettings(image_size=64, num_frames=2, render_size=64))
     assert set(track.kinds) == {"box"}
     boxes = [coords for coords in track.coords if coords is not None]
     for coords, labels in zip(boxes, track.labels, strict=True):
@@ -177,7 +177,7 @@ def test_group_of_boxes_is_prompted_by_boxes_alone() -> None:
 
 
 def test_images_also_show_places_where_nothing_is() -> None:
-    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    settings = SyntheticVosSettings(image_size=64, num_frames=2, render_size=64)
     empty = [
         (corners, labels)
         for number in range(30)
@@ -190,7 +190,7 @@ def test_images_also_show_places_where_nothing_is() -> None:
 
 
 def test_places_are_told_surely_or_vaguely_around_the_object() -> None:
-    settings = TrackSettings(image_size=64, num_frames=2, render_size=64)
+    settings = SyntheticVosSettings(image_size=64, num_frames=2, render_size=64)
     distances, spreads = [], []
     for number in range(40):
         track = draw_track("image", number, settings)

@@ -15,7 +15,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPat
 from unipixel.model.unipixel import UniPixel
 from unipixel.train import trainer
 from unipixel.train.build import prepare
-from unipixel.train.initialization import load_start, look_where_it_was
+from unipixel.train.initialization import init_identity_memory_attention, load_start
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
@@ -86,7 +86,7 @@ def test_memories_are_read_at_first_where_the_object_is_now() -> None:
     )  # fmt: skip
     for projection in (attention.q_proj, attention.k_proj):
         nn.init.zeros_(projection.bias)
-    look_where_it_was(attention)
+    init_identity_memory_attention(attention)
     # No value of any token: what is left is where it is.
     query, key = (projection.bias.view(1, 1, 2, 32).expand(1, 81, 2, 32).transpose(1, 2)
                   for projection in (attention.q_proj, attention.k_proj))  # fmt: skip

@@ -12,7 +12,7 @@ from torch import nn
 
 from unipixel.train import trainer
 from unipixel.train.build import prepare
-from unipixel.train.datasets.collate import BrokenExample
+from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.recipe import Recipe
 
 
@@ -46,8 +46,8 @@ def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_pa
 
 
 def test_broken_count_names_samples_and_stops_beyond_the_share(caplog: pytest.LogCaptureFixture) -> None:
-    count = trainer.BrokenCount(max_share=0.1, least=10)
-    broken = [BrokenExample("clips/7", "no mask")]
+    count = trainer.InvalidExampleCounter(max_share=0.1, least=10)
+    broken = [InvalidExample("clips/7", "no mask")]
     count.add(broken, num_taken=20)
     assert "clips/7" in caplog.text
     with pytest.raises(ValueError, match=r"3 of 28 samples are broken.*clips/7"):

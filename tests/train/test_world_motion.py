@@ -9,20 +9,22 @@ import pytest
 
 from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
-from unipixel.train.datasets.synthetic.motion import Plan, progress, trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, WorldObject
+from unipixel.train.datasets.synthetic.motion import MotionPlan, progress, trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SyntheticObject
 from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, motion_truth
 
 MOMENTS = np.linspace(0, 1, 17)
 SIDE = 160
 
 
-def tracked(plan: Plan, seed: int, *, shape: str = "circle", extent: float = 0.14) -> tuple[np.ndarray, np.ndarray]:
+def tracked(
+    plan: MotionPlan, seed: int, *, shape: str = "circle", extent: float = 0.14
+) -> tuple[np.ndarray, np.ndarray]:
     """Centroids (N, 2) in shorter sides (NaN where hidden) and areas (N,) of the drawn mask."""
     rng = np.random.default_rng(seed)
     frame = (1.25, 1.0)
     path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
-    obj = WorldObject(shape, "red", "plain", extent, plan, path)
+    obj = SyntheticObject(shape, "red", "plain", extent, plan, path)
     layer = draw_layer(obj, MOMENTS, pixels_per_unit=SIDE)
     masks = visibility([layer], num_frames=len(MOMENTS), height=SIDE, width=round(1.25 * SIDE)).masks[0]
     areas = masks.sum(axis=(1, 2))
@@ -48,26 +50,26 @@ def steps(centroids: np.ndarray) -> np.ndarray:
 )
 @pytest.mark.parametrize("path", ["line", "enter", "leave"])
 def test_direction_is_that_of_the_centroid(path: str, direction: str, axis: int, sign: int, seed: int) -> None:
-    step = net(tracked(Plan(path, direction), seed)[0])
+    step = net(tracked(MotionPlan(path, direction), seed)[0])
     assert sign * step[axis] > 0.02
     assert abs(step[1 - axis]) < 0.3 * abs(step[axis])
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_diagonal_covers_both_axes(seed: int) -> None:
-    step = np.abs(net(tracked(Plan("line", "diagonal"), seed)[0]))
+    step = np.abs(net(tracked(MotionPlan("line", "diagonal"), seed)[0]))
     assert step.min() > 0.55 * step.max()
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_still_object_keeps_its_centroid(seed: int) -> None:
-    assert np.ptp(tracked(Plan("still"), seed)[0], axis=0).max() < 1e-9
+    assert np.ptp(tracked(MotionPlan("still"), seed)[0], axis=0).max() < 1e-9
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("profile", "is_growing"), [("speeds_up", True), ("slows_down", False)])
 def test_change_of_speed_shows_in_the_steps(profile: str, is_growing: bool, seed: int) -> None:
-    moved = steps(tracked(Plan("line", "right", profile), seed)[0])
+    moved = steps(tracked(MotionPlan("line", "right", profile), seed)[0])
     early, late = moved[:5].sum(), moved[-5:].sum()
     assert (late / early if is_growing else early / late) > 2.2
 
@@ -75,7 +77,7 @@ def test_change_of_speed_shows_in_the_steps(profile: str, is_growing: bool, seed
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("profile", ["stops", "starts_late"])
 def test_rest_shows_in_the_steps(profile: str, seed: int) -> None:
-    moved = steps(tracked(Plan("line", "up", profile), seed)[0])
+    moved = steps(tracked(MotionPlan("line", "up", profile), seed)[0])
     rest, run = (moved[-5:], moved[:4]) if profile == "stops" else (moved[:5], moved[-4:])
     assert rest.max() < 1e-3
     assert run.min() > 0.01
@@ -83,7 +85,7 @@ def test_rest_shows_in_the_steps(profile: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_turning_back_reverses_the_centroid(seed: int) -> None:
-    centroids, _ = tracked(Plan("turn", "left"), seed)
+    centroids, _ = tracked(MotionPlan("turn", "left"), seed)
     moved = np.diff(centroids[:, 0])
     assert moved[0] < -0.005
     assert moved[-1] > 0.005
@@ -91,7 +93,7 @@ def test_turning_back_reverses_the_centroid(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_circle_keeps_its_distance_from_one_centre(seed: int) -> None:
-    centroids, _ = tracked(Plan("circle"), seed)
+    centroids, _ = tracked(MotionPlan("circle"), seed)
     # Circle through all points by least squares.
     rows = np.column_stack([2 * centroids, np.ones(len(centroids))])
     solution, *_ = np.linalg.lstsq(rows, (centroids**2).sum(axis=1), rcond=None)
@@ -102,7 +104,7 @@ def test_circle_keeps_its_distance_from_one_centre(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_bounce_touches_an_edge_and_reverses(seed: int) -> None:
-    centroids, _ = tracked(Plan("bounce"), seed)
+    centroids, _ = tracked(MotionPlan("bounce"), seed)
     gaps = np.concatenate([centroids, np.array([1.25, 1.0]) - centroids], axis=1).min(axis=1)
     turn = int(gaps.argmin())
     assert gaps[turn] < 0.14
@@ -112,8 +114,8 @@ def test_bounce_touches_an_edge_and_reverses(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_growth_shows_in_the_area(seed: int) -> None:
-    grown = tracked(Plan("still", growth=1.9), seed)[1]
-    shrunk = tracked(Plan("still", growth=1 / 1.9), seed)[1]
+    grown = tracked(MotionPlan("still", growth=1.9), seed)[1]
+    shrunk = tracked(MotionPlan("still", growth=1 / 1.9), seed)[1]
     assert grown[-1] / grown[0] == pytest.approx(1.9**2, rel=0.1)
     assert shrunk[0] / shrunk[-1] == pytest.approx(1.9**2, rel=0.1)
 
@@ -121,9 +123,9 @@ def test_growth_shows_in_the_area(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_late_and_leaving_objects_are_absent_at_one_end(seed: int) -> None:
     for plan, absent, present in (
-        (Plan("leave", "right"), slice(-4, None), slice(0, 3)),
-        (Plan("enter", "down"), slice(0, 4), slice(-3, None)),
-        (Plan("still", appears=0.4), slice(0, 6), slice(8, None)),
+        (MotionPlan("leave", "right"), slice(-4, None), slice(0, 3)),
+        (MotionPlan("enter", "down"), slice(0, 4), slice(-3, None)),
+        (MotionPlan("still", appears=0.4), slice(0, 6), slice(8, None)),
     ):
         _, areas = tracked(plan, seed)
         assert not areas[absent].any()
@@ -132,7 +134,7 @@ def test_late_and_leaving_objects_are_absent_at_one_end(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_returning_object_is_absent_in_the_middle(seed: int) -> None:
-    _, areas = tracked(Plan("return", "up"), seed)
+    _, areas = tracked(MotionPlan("return", "up"), seed)
     assert areas[8] == 0
     assert areas[0] > 0
     assert areas[-1] > 0
@@ -140,7 +142,7 @@ def test_returning_object_is_absent_in_the_middle(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_spin_turns_the_outline_without_moving_it(seed: int) -> None:
-    centroids, areas = tracked(Plan("still", spins=True), seed, shape="cross", extent=0.3)
+    centroids, areas = tracked(MotionPlan("still", spins=True), seed, shape="cross", extent=0.3)
     assert np.nanmax(np.ptp(centroids, axis=0)) < 0.01
     assert np.ptp(areas) < 0.05 * areas.max()
 
@@ -153,33 +155,33 @@ def test_progress_runs_from_zero_to_one(profile: str) -> None:
     assert (np.diff(shares) >= -1e-12).all()
 
 
-CLEAR: list[tuple[Plan, set[str]]] = [
-    (Plan("still"), {"still"}),
-    (Plan("line", "left"), {"left", "moves"}),
-    (Plan("line", "diagonal", "stops"), {"diagonal", "stops", "moves"}),
-    (Plan("turn", "up"), {"turns_back", "moves"}),
-    (Plan("circle"), {"circle", "moves"}),
-    (Plan("bounce"), {"bounces", "moves"}),
-    (Plan("enter", "down"), {"appears_late", "down", "moves"}),
-    (Plan("leave", "right", spins=True), {"leaves", "right", "spins", "moves"}),
-    (Plan("still", growth=2.0), {"grows"}),
+CLEAR: list[tuple[MotionPlan, set[str]]] = [
+    (MotionPlan("still"), {"still"}),
+    (MotionPlan("line", "left"), {"left", "moves"}),
+    (MotionPlan("line", "diagonal", "stops"), {"diagonal", "stops", "moves"}),
+    (MotionPlan("turn", "up"), {"turns_back", "moves"}),
+    (MotionPlan("circle"), {"circle", "moves"}),
+    (MotionPlan("bounce"), {"bounces", "moves"}),
+    (MotionPlan("enter", "down"), {"appears_late", "down", "moves"}),
+    (MotionPlan("leave", "right", spins=True), {"leaves", "right", "spins", "moves"}),
+    (MotionPlan("still", growth=2.0), {"grows"}),
 ]
 
 
 @pytest.mark.parametrize(("plan", "words"), CLEAR)
-def test_true_words_of_a_plan_are_exactly_its_own(plan: Plan, words: set[str]) -> None:
+def test_true_words_of_a_plan_are_exactly_its_own(plan: MotionPlan, words: set[str]) -> None:
     assert {word for word, truth in motion_truth(plan).items() if truth == TRUE} == words
 
 
 @pytest.mark.parametrize(
     ("plan", "word", "check"),
     [
-        (Plan("bounce"), "turns_back", lambda truth: truth not in (TRUE, FALSE)),
-        (Plan("line", "left", "slows_down"), "stops", lambda truth: truth not in (TRUE, FALSE)),
-        (Plan("still", spins=True), "still", lambda truth: truth not in (TRUE, FALSE)),
-        (Plan("line", "diagonal"), "left", lambda truth: truth not in (TRUE, FALSE)),
-        (Plan("line", "left"), "right", lambda truth: truth == FALSE),
+        (MotionPlan("bounce"), "turns_back", lambda truth: truth not in (TRUE, FALSE)),
+        (MotionPlan("line", "left", "slows_down"), "stops", lambda truth: truth not in (TRUE, FALSE)),
+        (MotionPlan("still", spins=True), "still", lambda truth: truth not in (TRUE, FALSE)),
+        (MotionPlan("line", "diagonal"), "left", lambda truth: truth not in (TRUE, FALSE)),
+        (MotionPlan("line", "left"), "right", lambda truth: truth == FALSE),
     ],
 )
-def test_arguable_words_are_left_open(plan: Plan, word: str, check: Callable[[int], bool]) -> None:
+def test_arguable_words_are_left_open(plan: MotionPlan, word: str, check: Callable[[int], bool]) -> None:
     assert check(motion_truth(plan)[word])

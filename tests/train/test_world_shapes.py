@@ -12,8 +12,8 @@ from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
 from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
 from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH, blob_distance, signed_distance
 from unipixel.train.datasets.synthetic.drawing.textures import pattern, sample_look, sample_shade
-from unipixel.train.datasets.synthetic.motion import Plan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, WorldObject
+from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SyntheticObject
 
 SIDE = 600
 
@@ -25,7 +25,7 @@ def raster(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return signed_distance(shape, x, y) <= 0, x, y
 
 
-def still_object(shape: str, *, extent: float, centre: tuple[float, float], angle: float = 0.0) -> WorldObject:
+def still_object(shape: str, *, extent: float, centre: tuple[float, float], angle: float = 0.0) -> SyntheticObject:
     trajectory = Trajectory(
         np.tile(centre, (NUM_MOMENTS, 1)),
         np.full(NUM_MOMENTS, extent),
@@ -33,7 +33,7 @@ def still_object(shape: str, *, extent: float, centre: tuple[float, float], angl
         np.ones(NUM_MOMENTS, bool),
         None,
     )
-    return WorldObject(shape, "red", "plain", extent, Plan("still"), trajectory)
+    return SyntheticObject(shape, "red", "plain", extent, MotionPlan("still"), trajectory)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -24,11 +24,11 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.session import session as agent
 from unipixel.session.callbacks import FrameSink
-from unipixel.session.conversation import Dialogue, Reply, TextSink
-from unipixel.session.prefilling import fitting_ids, holds
+from unipixel.session.conversation import Conversation, Reply, TextSink
+from unipixel.session.prefilling import accepted_ids, holds
 from unipixel.session.session import Answer, Session
 from unipixel.session.settings import SessionSettings
-from unipixel.session.video_tracker import VideoFollower
+from unipixel.session.video_tracker import VideoTracker
 from unipixel.tracking.types import FrameMasks
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
@@ -76,17 +76,17 @@ class TestAsking:
         session.prompt(1, POINT)
         session.prompt(2, BOX)
         answer = session.ask("Does [2] touch [1]?")
-        assert answer.unforced_ids == ()
+        assert answer.generated_ids == ()
         assert answer.prefilled_ids == (2, 1)
         assert {1, 2} <= set(session.bank.ids)
 
     def test_forced_tokens_are_those_of_the_text_read_at_once(self, model: UniPixel, processor: Processor) -> None:
         """Independent truth: the whole exchange with its `<|seg|>` tokens in one forward pass."""
         clip = processor.clip(_clip()[:4])
-        dialogue = Dialogue(model, processor, clip)
+        dialogue = Conversation(model, processor, clip)
         dialogue._settings = GenerationSettings(max_new_tokens=1)
         filled = dialogue.prefill("Is [1] near [2]?", {1: replace(POINT, frame_index=1), 2: BOX})
-        assert filled.unforced_ids == ()
+        assert filled.generated_ids == ()
         assert filled.tokens[1].shape == (model.config.num_mask_tokens, model.config.segmenter.embed_dim)
         assert not torch.allclose(filled.tokens[1], filled.tokens[2])
 
@@ -156,7 +156,7 @@ class TestAsking:
         session.prompt(1, BOX)
         tokens = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0))
         reply = Reply("[1] chases <|seg|> and [4] <|seg|>.", tokens, 3, 9)
-        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         answer = session.ask("What does [1] chase?")
         assert answer.text == "[1] chases [2] and [4]."
         assert session.bank[2].source == "language"
@@ -166,7 +166,7 @@ class TestAsking:
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
-        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         answer = session.segment(" the red cup ")
         assert answer.question == "Please segment the red cup in this video."
         assert session.bank[1].expression == "the red cup"
@@ -216,7 +216,7 @@ class TestCorrecting:
     ) -> None:
         """As in training: an update is what follows a memory, not what follows a turn."""
         turns: list[Turn] = []
-        monkeypatch.setattr(Dialogue, "ask", _noted(Dialogue.ask, turns))
+        monkeypatch.setattr(Conversation, "ask", _noted(Conversation.ask, turns))
         session.ask("How many objects are there?")
         mask = np.ones((HEIGHT, WIDTH), dtype=bool)
         session.prompt(1, MaskPrompt(mask, 0))
@@ -240,7 +240,7 @@ class TestPrefilledMasks:
     def test_mask_that_misses_the_prompt_gives_way_to_it(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(agent, "fitting_ids", lambda *_: ())
+        monkeypatch.setattr(agent, "accepted_ids", lambda *_: ())
         _ask_about_both(session)
         by_tracker = Session(session._model, session._processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))
         _ask_about_both(by_tracker)
@@ -252,8 +252,8 @@ class TestPrefilledMasks:
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="model-only"))
-        assert _ask_about_both(session).fitting_ids == (1, 2)
-        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1, 2))
+        assert _ask_about_both(session).accepted_ids == (1, 2)
+        monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1, 2))
         checked = Session(model, processor, _clip(), settings=SETTINGS)
         _ask_about_both(checked)
         for object_id in (1, 2):
@@ -262,14 +262,14 @@ class TestPrefilledMasks:
     def test_each_object_has_its_own_way_and_all_are_followed_at_once(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1,))
+        monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1,))
         seen: list[int] = []
         answer = _ask_about_both(session, on_frame=lambda followed: seen.append(followed.frame.index))
-        assert answer.fitting_ids == (1,)
+        assert answer.accepted_ids == (1,)
         assert seen == [0, 1, 2, 3, 4, 5, 1, 0]  # forwards from the box on frame 0, back from the point on frame 2
         others = []
         for fitting in ((), (1, 2)):
-            monkeypatch.setattr(agent, "fitting_ids", lambda *_, fitting=fitting: fitting)
+            monkeypatch.setattr(agent, "accepted_ids", lambda *_, fitting=fitting: fitting)
             others.append(Session(session._model, session._processor, _clip(), settings=SETTINGS))
             _ask_about_both(others[-1])
         _assert_same_masks(session, others[1], 1)
@@ -280,7 +280,7 @@ class TestPrefilledMasks:
     )
     def test_decoder_must_be_surer_than_even(self, logit: float, iou: float, is_fitting: bool) -> None:
         follower: Any = _Follower(logit, iou)
-        assert fitting_ids(follower, {1: torch.zeros(2, 4)}, {1: PointPrompt(1, 1)}) == ((1,) if is_fitting else ())
+        assert accepted_ids(follower, {1: torch.zeros(2, 4)}, {1: PointPrompt(1, 1)}) == ((1,) if is_fitting else ())
 
     @pytest.mark.parametrize(
         ("prompt", "is_held"),
@@ -306,7 +306,7 @@ class TestAnchors:
     def test_best_anchor_is_used_where_asked(
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(agent, "fitting_ids", lambda *_: (1,))
+        monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1,))
         session = Session(model, processor, _clip(), settings=replace(SETTINGS, anchor="first"))
         session.prompt(1, POINT)
         session.ask("What is [1]?")
@@ -317,10 +317,10 @@ class TestAnchors:
         self, session: Session, monkeypatch: pytest.MonkeyPatch, logit: float, iou: float, anchor: int
     ) -> None:
         first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
-        monkeypatch.setattr(VideoFollower, "glimpse", lambda *_: first)
-        monkeypatch.setattr(VideoFollower, "best_anchors", lambda _, tokens: dict.fromkeys(tokens, 4))
+        monkeypatch.setattr(VideoTracker, "glimpse", lambda *_: first)
+        monkeypatch.setattr(VideoTracker, "best_anchors", lambda _, tokens: dict.fromkeys(tokens, 4))
         reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
-        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         session.segment("the red cup")
         assert session.bank[1].anchor_frame == anchor
 
@@ -396,7 +396,7 @@ class _Follower:
         logits[:, :4, :4] = 5.0
         self._masks = FrameMasks(0, logits, torch.tensor([logit]), torch.tensor([iou]))
 
-    def glimpse(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
+    def segment_frame(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
         return self._masks
 
 
@@ -407,7 +407,7 @@ def _ask_about_both(session: Session, on_frame: FrameSink | None = None) -> Answ
 
 
 def _noted(ask: Callable[..., Reply], turns: list[Turn]) -> Callable[..., Reply]:
-    def noted(dialogue: Dialogue, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
+    def noted(dialogue: Conversation, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
         turns.append(turn)
         return ask(dialogue, turn, on_text=on_text)
 

@@ -19,7 +19,7 @@ from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_clip, w
 
 from unipixel import cli
 from unipixel.memory.rle import decode_rle
-from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.conversation import Conversation, Reply
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -57,11 +57,11 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Questions; the model answers each with its number and no mask."""
     asked: list[str] = []
 
-    def ask(self: Dialogue, turn: Any, on_text: Any = None) -> Reply:
+    def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
         asked.append(turn.question)
         return Reply(f"Answer {len(asked)}.", torch.empty(0, 2, 32), 1, 1)
 
-    monkeypatch.setattr(Dialogue, "ask", ask)
+    monkeypatch.setattr(Conversation, "ask", ask)
     return asked
 
 
@@ -175,7 +175,7 @@ class TestSegment:
         self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reply = Reply("It is <|seg|>.", torch.ones(1, 2, 32), 1, 1)
-        monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+        monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         code, printed, _ = unipixel("segment", clip, "the red cup", "--anchor", "first", "--out", tmp_path / "out")
         assert (code, printed) == (0, "It is [1].\n")
         result = _result(tmp_path / "out")

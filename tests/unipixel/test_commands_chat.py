@@ -16,7 +16,7 @@ import torch
 from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 
 from unipixel import cli
-from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.conversation import Conversation, Reply
 
 Chat = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -50,7 +50,7 @@ def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is asked; the model answers with a mask for every request to segment, else with words."""
     asked: list[str] = []
 
-    def ask(self: Dialogue, turn: Any, on_text: Any = None) -> Reply:
+    def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
         asked.append(turn.question)
         text = "It is <|seg|>." if "segment" in turn.question else "Nothing moves."
         if on_text is not None:
@@ -58,7 +58,7 @@ def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 on_text(piece + " ")
         return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1, 1)
 
-    monkeypatch.setattr(Dialogue, "ask", ask)
+    monkeypatch.setattr(Conversation, "ask", ask)
     return asked
 
 

@@ -16,7 +16,7 @@ from tiny_checkpoint import save_checkpoint
 
 from unipixel.cli import main
 from unipixel.commands.demo import check_public, is_loopback, read_users
-from unipixel.demos.server import leave_a_core
+from unipixel.demos.server import limit_torch_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,5 +116,5 @@ def test_pages_are_left_a_core(monkeypatch: pytest.MonkeyPatch, before: int, aft
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: before)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    leave_a_core()
+    limit_torch_threads()
     assert chosen == [after]

@@ -19,8 +19,8 @@ from tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 from unipixel import cli
 from unipixel.commands import _streaming
 from unipixel.memory.rle import decode_rle
-from unipixel.session.conversation import Dialogue, Reply
-from unipixel.session.stream_objects import LiveScene
+from unipixel.session.conversation import Conversation, Reply
+from unipixel.session.stream_objects import StreamObjects
 from unipixel.video.open import open_video
 
 POINT = ["--point", "1:20,16@0"]
@@ -65,7 +65,7 @@ class TestLines:
         from unipixel.processing.visual_prompts import PointPrompt
 
         _, lines, _ = stream(clip, *POINT)
-        scene = LiveScene(load_segmenter(checkpoint, device=torch.device("cpu")))
+        scene = StreamObjects(load_segmenter(checkpoint, device=torch.device("cpu")))
         for frame, line in zip(open_video(clip), lines, strict=True):
             scene.step(frame)
             if frame.index == 0:
@@ -94,14 +94,14 @@ class TestLines:
 
     def test_lines_are_flushed_one_by_one(self, stream: Any, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
-        step = LiveScene.step
+        step = StreamObjects.step
         out = _Unflushed()
 
-        def noted(scene: LiveScene, *given: Any) -> Any:
+        def noted(scene: StreamObjects, *given: Any) -> Any:
             seen.append(out.flushed)
             return step(scene, *given)
 
-        monkeypatch.setattr(LiveScene, "step", noted)
+        monkeypatch.setattr(StreamObjects, "step", noted)
         monkeypatch.setattr(sys, "stdout", out)
         stream(clip, *POINT)
         assert [text.count("\n") for text in seen] == list(range(NUM_FRAMES))
@@ -291,21 +291,21 @@ def _answer(monkeypatch: pytest.MonkeyPatch, replies: list[str]) -> list[str]:
     """Let the model answer so, in turn, and return the list of what it is asked."""
     asked: list[str] = []
 
-    def ask(self: Dialogue, turn: Any, on_text: Any = None) -> Reply:
+    def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
         text = replies[len(asked)]
         asked.append(turn.question)
         return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1, 1)
 
-    monkeypatch.setattr(Dialogue, "ask", ask)
+    monkeypatch.setattr(Conversation, "ask", ask)
     return asked
 
 
 def _stop_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseException) -> None:
-    step = LiveScene.step
+    step = StreamObjects.step
 
-    def stopped(scene: LiveScene, frame: Any, *given: Any) -> Any:
+    def stopped(scene: StreamObjects, frame: Any, *given: Any) -> Any:
         if frame.index == index:
             raise error
         return step(scene, frame, *given)
 
-    monkeypatch.setattr(LiveScene, "step", stopped)
+    monkeypatch.setattr(StreamObjects, "step", stopped)

@@ -22,13 +22,13 @@ from unipixel.output.overlay import ObjectMask
 from unipixel.processing.chat_template import Turn, load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.conversation import Dialogue, Reply, TextSink
+from unipixel.session.conversation import Conversation, Reply, TextSink
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.tracker import StreamingTracker
 from unipixel.video.frame import Frame
-from unipixel.video.frame_buffer import FrameWindow
-from unipixel.video.latest_frame import NewestFrames
+from unipixel.video.frame_buffer import FrameBuffer
+from unipixel.video.latest_frame import LatestFrame
 
 HEIGHT, WIDTH = 40, 56
 SETTINGS = LiveSettings(num_frames=5, generation=GenerationSettings(max_new_tokens=4))
@@ -265,7 +265,7 @@ class TestBadInput:
 class TestWindow:
     @pytest.mark.parametrize("capacity", [1, 2, 3, 8, 16])
     def test_window_holds_first_and_newest_and_as_many_as_it_may(self, capacity: int) -> None:
-        window = FrameWindow(capacity)
+        window = FrameBuffer(capacity)
         for index in range(300):
             window.add(_frame(index))
             assert len(window.frames) == min(index + 1, capacity)
@@ -273,14 +273,14 @@ class TestWindow:
             assert window.indices[0] == (index if capacity == 1 else 0)
 
     def test_distances_of_a_steady_stream_stay_within_a_factor_of_two(self) -> None:
-        window = FrameWindow(16)
+        window = FrameBuffer(16)
         for index in range(1500):
             window.add(_frame(index))
             gaps = [later - earlier for earlier, later in itertools.pairwise(window.indices[:-1])]
             assert not gaps or max(gaps) <= 2.2 * min(gaps) + 2
 
     def test_frames_are_spread_in_time_where_a_source_drops_some(self) -> None:
-        window, seconds = FrameWindow(8), 0.0
+        window, seconds = FrameBuffer(8), 0.0
         # Thirty frames a second at first, then one.
         for index in range(400):
             window.add(_frame(index, seconds))
@@ -289,7 +289,7 @@ class TestWindow:
         assert sum(time <= 10 for time in times) <= 3
 
     def test_index_that_does_not_rise_is_refused(self) -> None:
-        window = FrameWindow(3)
+        window = FrameBuffer(3)
         window.add(_frame(4))
         with pytest.raises(ValueError, match="frame 4 came after frame 4"):
             window.add(_frame(4))
@@ -299,7 +299,7 @@ class TestNewestFrames:
     def test_frames_that_arrive_in_between_are_dropped(self) -> None:
         source = _Paced(6)
         seen = []
-        with NewestFrames(source) as newest:
+        with LatestFrame(source) as newest:
             for frame in newest:
                 seen.append(frame.index)
                 # Two more arrive while this one is worked on.
@@ -314,11 +314,11 @@ class TestNewestFrames:
             yield _frame(0)
             raise OSError("the camera is gone")
 
-        with NewestFrames(broken()) as newest, pytest.raises(OSError, match="the camera is gone"):
+        with LatestFrame(broken()) as newest, pytest.raises(OSError, match="the camera is gone"):
             list(newest)
 
     def test_reader_stops_when_nobody_takes_frames_any_more(self) -> None:
-        newest = NewestFrames(_frame(index) for index in itertools.count())
+        newest = LatestFrame(_frame(index) for index in itertools.count())
         assert next(iter(newest)).index >= 0
         assert newest.close(timeout_seconds=10)
 
@@ -377,18 +377,18 @@ def _visible_tokens(model: UniPixel) -> torch.Tensor:
 
 def _note_turns(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
     turns: list[Turn] = []
-    ask = Dialogue.ask
+    ask = Conversation.ask
 
-    def noted(dialogue: Dialogue, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
+    def noted(dialogue: Conversation, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
         turns.append(turn)
         return ask(dialogue, turn, on_text=on_text)
 
-    monkeypatch.setattr(Dialogue, "ask", noted)
+    monkeypatch.setattr(Conversation, "ask", noted)
     return turns
 
 
 def _reply(monkeypatch: pytest.MonkeyPatch, reply: Reply) -> None:
-    monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+    monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
 
 
 def _assert_equal(ours: dict[int, ObjectMask], theirs: dict[int, ObjectMask]) -> None:

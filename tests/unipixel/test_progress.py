@@ -17,11 +17,11 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.callbacks import Progress, Stopped
-from unipixel.session.conversation import Dialogue, Reply
+from unipixel.session.callbacks import Cancelled, Progress
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
-from unipixel.session.video_tracker import FollowedFrame
+from unipixel.session.video_tracker import TrackedVideoFrame
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
@@ -48,7 +48,7 @@ class TestWatching:
     def test_every_frame_is_told_when_it_is_remembered(self, session: Session) -> None:
         told: list[int] = []
 
-        def note(followed: FollowedFrame) -> None:
+        def note(followed: TrackedVideoFrame) -> None:
             told.append(followed.frame.index)
             assert all(session.bank.frame(key, followed.frame.index) is not None for key in followed.objects)
 
@@ -73,7 +73,7 @@ class TestStopping:
         for each in (stopped, untouched):
             each.ask("How many?")
         stopped.prompt(1, BOX)
-        with pytest.raises(Stopped, match="was stopped"):
+        with pytest.raises(Cancelled, match="was stopped"):
             stopped.ask("What is [1]?", should_stop=_after(num_calls))
         untouched.prompt(1, BOX)
         again, first = stopped.ask("What is [1]?"), untouched.ask("What is [1]?")
@@ -87,7 +87,7 @@ class TestStopping:
         before = session.bank.masks_on(range(NUM_FRAMES))
         session.prompt(1, PointPrompt(50, 35, 3))
         session.prompt(2, POINT)
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             session.scene.track(Progress(should_stop=_after(2)))
         assert sorted(session.scene.waiting) == [1, 2]
         assert session.bank.ids == (1,)
@@ -97,7 +97,7 @@ class TestStopping:
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _answer_with_mask(monkeypatch)
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             session.ask("Who?", should_stop=_after(3))
         assert len(session.bank) == 0
 
@@ -122,7 +122,7 @@ class TestPuttingBack:
         session.prompt(1, PointPrompt(50, 35, 3))
         session.scene.track()
         version = session.bank.version
-        session.scene.put_back(kept)
+        session.scene.restore_object(kept)
         assert np.array_equal(session.bank.masks_on(range(NUM_FRAMES)), before)
         assert len(session.bank[1].prompts) == 1
         changes = session.bank.changes_since(version)
@@ -132,7 +132,7 @@ class TestPuttingBack:
         kept = session.scene.keep(1)
         session.prompt(1, BOX)
         session.scene.track()
-        session.scene.put_back(kept)
+        session.scene.restore_object(kept)
         assert session.scene.known_ids == set()
         assert session.bank.changes_since(0).forgotten == (1,)
 
@@ -140,7 +140,7 @@ class TestPuttingBack:
         session.prompt(1, BOX)
         kept = session.scene.keep(1)
         session.prompt(1, PointPrompt(30, 20, 0))
-        session.scene.put_back(kept)
+        session.scene.restore_object(kept)
         assert session.scene.waiting == {1: [BOX]}
 
 
@@ -229,7 +229,7 @@ class _Countdown:
 
 def _answer_with_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
-    monkeypatch.setattr(Dialogue, "ask", lambda self, turn, on_text=None: reply)
+    monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
 
 
 def _clip() -> list[np.ndarray]:

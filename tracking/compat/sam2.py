@@ -18,7 +18,7 @@ from unipixel.tracking.clip_features import EncodedClip, Frame, FrameSequence
 from unipixel.tracking.prompts import resize_mask
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import Follower, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, shown_masks
 from unipixel.tracking.types import SegmentPrompt
 
 # What the verbs return: frame index, object ids, and logits (B, 1, H, W).
@@ -35,12 +35,12 @@ class ClipState:
 
     Attributes:
         clip: The frames, encoded when they are needed.
-        follower: SAM 2.1 with the settings for this clip.
+        core: SAM 2.1 with the settings for this clip.
         objects: States by object id.
     """
 
     clip: EncodedClip
-    follower: Follower
+    core: TrackerCore
     objects: dict[int, ObjectState] = field(default_factory=dict)
 
     @property
@@ -95,7 +95,7 @@ class VideoPredictor:
         """
         frames = _folder(Path(video)) if isinstance(video, str | Path) else video
         clip = EncodedClip(self._segmenter, frames, num_frames=num_frames, size=size)
-        follower = Follower(
+        core = TrackerCore(
             self._segmenter,
             memory_dtype=self._memory_dtype,
             num_frames=len(clip),
@@ -103,7 +103,7 @@ class VideoPredictor:
             are_corrections_kept=self._are_corrections_kept,
             is_postprocessed=self._is_postprocessed,
         )
-        return ClipState(clip, follower)
+        return ClipState(clip, core)
 
     @torch.no_grad()
     def add_new_points_or_box(
@@ -192,14 +192,14 @@ class VideoPredictor:
         states = list(state.objects.values())
         if not states:
             raise RuntimeError("no object was prompted: call add_new_points_or_box or add_new_mask first")
-        state.follower.commit(states, state.clip.__getitem__)
+        state.core.commit(states, state.clip.__getitem__)
         start = start_frame_idx
         if start is None:
             start = min(index for member in states for index in member.prompted)
         state.clip.check_index(start)
         order = visiting_order(start, len(state.clip), limit=max_frame_num_to_track, is_reverse=reverse)
         for frame_idx in order:
-            masks = state.follower.visit(state.clip.__getitem__, states, frame_idx, is_reverse=reverse)
+            masks = state.core.visit(state.clip.__getitem__, states, frame_idx, is_reverse=reverse)
             yield frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]
 
     def remove_object(self, state: ClipState, obj_id: int, *, strict: bool = False) -> list[int]:
@@ -239,7 +239,7 @@ class VideoPredictor:
     def _prompt(
         self, state: ClipState, target: ObjectState, frame_idx: int, obj_id: int, prompt: SegmentPrompt | Tensor
     ) -> FrameLogits:
-        state.follower.prompt(state.clip[frame_idx], target, frame_idx, prompt)
+        state.core.prompt(state.clip[frame_idx], target, frame_idx, prompt)
         state.objects[obj_id] = target
         masks = shown_masks(self._segmenter, list(state.objects.values()), frame_idx)
         return frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]

@@ -36,7 +36,7 @@ from unipixel.tracking.compat.transformers_inputs import object_prompts
 from unipixel.tracking.compat.transformers_session import InferenceSession, SessionOutput
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import Follower, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, shown_masks
 from unipixel.tracking.types import FrameMasks, SegmentPrompt
 
 
@@ -78,7 +78,7 @@ class SessionPredictor:
         clip = None
         if video is not None:
             clip = EncodedClip(self._segmenter, video, num_frames=num_frames, size=original_size)
-        follower = Follower(
+        core = TrackerCore(
             self._segmenter,
             memory_dtype=self._memory_dtype,
             num_frames=None if clip is None else len(clip),
@@ -87,7 +87,7 @@ class SessionPredictor:
             is_postprocessed=self._is_postprocessed,
             are_holes_filled=False,
         )
-        return InferenceSession(follower, clip, original_size)
+        return InferenceSession(core, clip, original_size)
 
     @torch.no_grad()
     def add_inputs_to_inference_session(
@@ -178,8 +178,8 @@ class SessionPredictor:
             # A look at what the prompts give: more clicks on the frame may follow.
             masks = shown_masks(self._segmenter, states, frame_idx)
         else:
-            session.follower.commit(states, session.clip.__getitem__)
-            masks = session.follower.visit(session.clip.__getitem__, states, frame_idx, is_reverse=reverse)
+            session.core.commit(states, session.clip.__getitem__)
+            masks = session.core.visit(session.clip.__getitem__, states, frame_idx, is_reverse=reverse)
         return _output(session, masks)
 
     def propagate_in_video_iterator(
@@ -208,7 +208,7 @@ class SessionPredictor:
             raise RuntimeError("no object was prompted: call add_inputs_to_inference_session first")
         states = list(session.objects.values())
         with torch.no_grad():
-            session.follower.commit(states, session.clip.__getitem__)
+            session.core.commit(states, session.clip.__getitem__)
         start = start_frame_idx
         if start is None:
             start = min(index for state in states for index in state.prompted)
@@ -251,13 +251,13 @@ class SessionPredictor:
             session.size = size
         if session.newest is not None:
             newest = session.newest[1]
-            session.follower.commit(list(session.objects.values()), lambda _: newest)
+            session.core.commit(list(session.objects.values()), lambda _: newest)
         inputs = session.pending.pop(index, {})
         moving = [state for object_id, state in session.objects.items() if object_id not in inputs]
-        session.follower.advance(features, moving, index)
+        session.core.advance(features, moving, index)
         for object_id, prompt in inputs.items():
             state = session.objects.setdefault(object_id, ObjectState())
-            session.follower.prompt(features, state, index, prompt)
+            session.core.prompt(features, state, index, prompt)
             state.leave(index)
         session.newest = (index, features)
         return _output(session, shown_masks(self._segmenter, list(session.objects.values()), index))
@@ -276,7 +276,7 @@ class SessionPredictor:
         state = session.objects.get(object_id, ObjectState())
         if isinstance(prompt, SegmentPrompt) and not is_clearing:
             prompt = _extended(prompt, *state.clicks.get(frame_idx, (None, None)))
-        session.follower.prompt(session.clip[frame_idx], state, frame_idx, prompt)
+        session.core.prompt(session.clip[frame_idx], state, frame_idx, prompt)
         session.objects[object_id] = state
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import FrameFeatures, SegmentPrompt
 
 
@@ -20,7 +20,7 @@ class InferenceSession:
     """A clip or a stream, and what its objects remember.
 
     Attributes:
-        follower: SAM 2.1 with the settings for this video.
+        core: SAM 2.1 with the settings for this video.
         clip: The frames of a clip, encoded when they are needed; None for a stream.
         size: (H, W) of a stream, once it is known.
         newest: Index and features of a stream's newest frame.
@@ -28,7 +28,7 @@ class InferenceSession:
         pending: Inputs for frames of a stream that are still to come, by frame and object.
     """
 
-    follower: Follower
+    core: TrackerCore
     clip: EncodedClip | None = None
     size: tuple[int, int] | None = None
     newest: tuple[int, FrameFeatures] | None = None

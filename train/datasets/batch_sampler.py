@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 
-class GroupSchedule:
+class TaskBatchSampler:
     """Deals micro batches out to groups of samples.
 
     All processes of a run take the same group at the same time, because their passes must reach the same

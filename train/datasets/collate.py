@@ -19,7 +19,7 @@ from unipixel.train.recipe import Anchor
 
 
 @dataclass(frozen=True)
-class BrokenExample:
+class InvalidExample:
     """A sample that could not be used.
 
     Attributes:
@@ -32,7 +32,7 @@ class BrokenExample:
 
 
 @dataclass(frozen=True)
-class MaskPlan:
+class MaskSampling:
     """On which frames the masks of a sample are trained.
 
     Attributes:
@@ -40,13 +40,13 @@ class MaskPlan:
         max_objects: Masks per sample, a random choice of them.
         anchor: `first`, as in the paper: a track starts on the clip's first frame. `visible`: it starts
             where a session would, see `Example.anchors`, and runs in either direction.
-        single_share: Share of the batches in which only the first frame of a track is segmented.
+        single_frame_fraction: Share of the batches in which only the first frame of a track is segmented.
     """
 
     num_frames: int
     max_objects: int = 5
     anchor: Anchor = "first"
-    single_share: float = 0.0
+    single_frame_fraction: float = 0.0
 
     def track(self, count: int, *, anchor: int, is_single: bool, generator: random.Random) -> tuple[int, ...]:
         """Choose frames of one object.
@@ -89,7 +89,7 @@ class ExampleBatch:
     owners: Tensor
     tracks: Tensor
     labels: Tensor
-    broken: tuple[BrokenExample, ...] = ()
+    broken: tuple[InvalidExample, ...] = ()
 
     def to(self, device: torch.device) -> ExampleBatch:
         """Return the same batch on a device."""
@@ -103,7 +103,7 @@ class ExampleBatch:
 class ExampleCollator:
     """Joins examples of one task."""
 
-    def __init__(self, processor: Processor, plan: MaskPlan | None) -> None:
+    def __init__(self, processor: Processor, plan: MaskSampling | None) -> None:
         """Prepare to join.
 
         Args:
@@ -113,10 +113,10 @@ class ExampleCollator:
         self._processor = processor
         self._plan = plan
 
-    def __call__(self, examples: Sequence[Example | BrokenExample]) -> dict[str, ExampleBatch]:
+    def __call__(self, examples: Sequence[Example | InvalidExample]) -> dict[str, ExampleBatch]:
         """Return the batch under the objective's keyword; broken samples are left out and named."""
         whole = [example for example in examples if isinstance(example, Example)]
-        broken = tuple(example for example in examples if isinstance(example, BrokenExample))
+        broken = tuple(example for example in examples if isinstance(example, InvalidExample))
         encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
         return {"batch": replace(self._masks(whole), encoded=encoded, broken=broken)}
 
@@ -128,7 +128,7 @@ class ExampleCollator:
         if plan is None or not any(example.masks for example in examples):
             return empty
         generator = random.Random("|".join(example.name for example in examples))
-        is_single = generator.random() < plan.single_share
+        is_single = generator.random() < plan.single_frame_fraction
         frames: list[Tensor] = []
         places: dict[tuple[int, int], int] = {}
         owners, tracks, labels, first = [], [], [], 0

@@ -51,7 +51,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class OwnData:
+class JsonlDataset:
     """A data set in the format of this module.
 
     Attributes:
@@ -67,7 +67,7 @@ class OwnData:
     seed: int = 0
 
     @classmethod
-    def read(cls, path: str | Path, *, num_frames: int = 8, seed: int = 0) -> OwnData:
+    def read(cls, path: str | Path, *, num_frames: int = 8, seed: int = 0) -> JsonlDataset:
         """Read a JSONL file; media are opened only when they are needed.
 
         Args:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch.utils.data import Dataset
 
-from unipixel.train.datasets.batch_sampler import GroupSchedule
-from unipixel.train.datasets.collate import BrokenExample
+from unipixel.train.datasets.batch_sampler import TaskBatchSampler
+from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
 from unipixel.train.datasets.synthetic import Sample
 
@@ -26,18 +26,18 @@ class SampleSource(Protocol):
         ...
 
 
-Draw = Callable[[str, int], Example | BrokenExample]
+Draw = Callable[[str, int], Example | InvalidExample]
 """Returns example `number` of a group, the same at every call."""
 
 
 def built(source: SampleSource, builder: ExampleBuilder) -> Draw:
     """Return the examples of a source; what cannot be used is named."""
 
-    def draw(group: str, number: int) -> Example | BrokenExample:
+    def draw(group: str, number: int) -> Example | InvalidExample:
         try:
             return builder.build(source.draw(group, number), seed=number)
         except (ValueError, KeyError, OSError) as error:
-            return BrokenExample(f"{group}/{number}", f"{type(error).__name__}: {error}")
+            return InvalidExample(f"{group}/{number}", f"{type(error).__name__}: {error}")
 
     return draw
 
@@ -45,7 +45,7 @@ def built(source: SampleSource, builder: ExampleBuilder) -> Draw:
 class ExampleDataset(Dataset):
     """The examples of a run."""
 
-    def __init__(self, schedule: GroupSchedule, draw: Draw) -> None:
+    def __init__(self, schedule: TaskBatchSampler, draw: Draw) -> None:
         """Describe a run.
 
         Args:
@@ -59,6 +59,6 @@ class ExampleDataset(Dataset):
         """Samples of the run."""
         return len(self._schedule)
 
-    def __getitem__(self, index: int) -> Example | BrokenExample:
+    def __getitem__(self, index: int) -> Example | InvalidExample:
         """Return example `index`, or what is wrong with it."""
         return self._draw(*self._schedule.place(index))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unipixel.processing import chat_template as tokens
 from unipixel.processing import prompt_templates as templates
-from unipixel.processing.clip_layout import Clip, ClipLayout
+from unipixel.processing.clip_layout import ClipInput, ClipLayout
 from unipixel.processing.processor import Processor
 from unipixel.processing.processor import Sample as EncodedSample
 from unipixel.processing.special_tokens import SEG
@@ -25,7 +25,7 @@ from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPro
 from unipixel.train.datasets.samples import VisualPrompt as DrawnPrompt
 from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.losses import label_masks
-from unipixel.train.nano.dense_targets import ClipSight, Sight, look_at, see_clip
+from unipixel.train.nano.dense_targets import ClipTargets, DenseTargets, clip_targets, conversation_targets
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Example:
     masks: tuple[Tensor, ...]
     anchors: tuple[int, ...]
     boxes: Tensor
-    sight: Sight | None = None
+    sight: DenseTargets | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,15 @@ class ExampleBuilder:
         self._has_sight = has_sight
         self._max_tokens = max_tokens
 
-    def see(self, sample: Sample) -> tuple[Clip, ClipSight | None]:
+    def see(self, sample: Sample) -> tuple[ClipInput, ClipTargets | None]:
         """Prepare a clip for the model, with what is where in it if that is asked for."""
         clip = self._processor.clip(list(sample.clip.frames))
-        sight = look_at(sample, clip.layout) if self._has_sight else None
+        sight = clip_targets(sample, clip.layout) if self._has_sight else None
         return clip, sight
 
-    def build(self, sample: Sample, *, seed: int = 0, seen: tuple[Clip, ClipSight | None] | None = None) -> Example:
+    def build(
+        self, sample: Sample, *, seed: int = 0, seen: tuple[ClipInput, ClipTargets | None] | None = None
+    ) -> Example:
         """Write the conversation of a sample.
 
         Args:
@@ -130,7 +132,7 @@ class ExampleBuilder:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
             named = [(name, clip.layout.place(frame)) for name, frame in zip(script.seg_ids, anchors, strict=True)]
             referred = list(zip(script.referred_ids, places, strict=True))
-            sight = see_clip(
+            sight = conversation_targets(
                 clip_sight,
                 sample.clip.object_ids,
                 named=named,

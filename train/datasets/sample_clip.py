@@ -22,8 +22,8 @@ from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
 from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
 from unipixel.train.datasets.synthetic.drawing.rendering import paint_layer
 from unipixel.train.datasets.synthetic.drawing.textures import Look
-from unipixel.train.datasets.synthetic.motion import Plan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, WorldObject
+from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, SyntheticObject
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
 CRF = 20
@@ -39,10 +39,10 @@ def sample_scene() -> Scene:
     stays still, and a spotted yellow heart moves up behind it.
     """
     objects = (
-        _object("heart yellow spotted", 0.17, Plan("line", "up"), start=(1.06, 0.88), end=(1.09, 0.12)),
-        _object("square green plain", 0.29, Plan("still"), start=(1.08, 0.47), end=(1.08, 0.47)),
-        _object("star red striped", 0.2, Plan("line", "right"), start=(0.27, 0.36), end=(0.62, 0.35)),
-        _object("circle blue plain", 0.15, Plan("line", "right"), start=(0.11, 0.55), end=(0.8, 0.57)),
+        _object("heart yellow spotted", 0.17, MotionPlan("line", "up"), start=(1.06, 0.88), end=(1.09, 0.12)),
+        _object("square green plain", 0.29, MotionPlan("still"), start=(1.08, 0.47), end=(1.08, 0.47)),
+        _object("star red striped", 0.2, MotionPlan("line", "right"), start=(0.27, 0.36), end=(0.62, 0.35)),
+        _object("circle blue plain", 0.15, MotionPlan("line", "right"), start=(0.11, 0.55), end=(0.8, 0.57)),
     )
     return Scene((WIDTH / HEIGHT, 1.0), objects, NUM_FRAMES, float(FPS))
 
@@ -92,17 +92,17 @@ def main() -> None:
 
 
 def _object(
-    words: str, extent: float, plan: Plan, *, start: tuple[float, float], end: tuple[float, float]
-) -> WorldObject:
+    words: str, extent: float, plan: MotionPlan, *, start: tuple[float, float], end: tuple[float, float]
+) -> SyntheticObject:
     shape, colour, texture = words.split()
     steps = np.linspace(0, 1, NUM_MOMENTS)[:, None]
     centres = np.array(start) * (1 - steps) + np.array(end) * steps
     is_there = np.ones(NUM_MOMENTS, bool)
     path = Trajectory(centres, np.full(NUM_MOMENTS, extent), np.zeros(NUM_MOMENTS), is_there, None)
-    return WorldObject(shape, colour, texture, extent, plan, path)
+    return SyntheticObject(shape, colour, texture, extent, plan, path)
 
 
-def _look(obj: WorldObject) -> Look:
+def _look(obj: SyntheticObject) -> Look:
     """Paint in the middle of the colour's range; stripes and spots are darker."""
     shade = SHADES[obj.colour]
     hue, saturation, value = (sum(limits) / 2 for limits in (shade.hue, shade.saturation, shade.value))

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.types import SegmentPrompt
-from unipixel.train.datasets.batch_sampler import GroupSchedule
+from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.synthetic import Sample, generate
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import visual_prompt
 from unipixel.train.losses import label_masks
-from unipixel.train.memory_rollout import AnchorPrompts
-from unipixel.train.nano.dense_targets import LOOK_SIZES, look_numbers
+from unipixel.train.memory_rollout import FirstFramePrompts
+from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES, attribute_ids
 from unipixel.train.segmenter_objective import TrackBatch
 
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
@@ -52,11 +52,11 @@ _NOTHING_SHARE = 0.3
 _SPREADS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5)
 _NUM_GUESSES = 12
 _SAID_SHARE = 0.6
-_NO_LOOK = torch.zeros(len(LOOK_SIZES), dtype=torch.long)
+_NO_LOOK = torch.zeros(len(ATTRIBUTE_SIZES), dtype=torch.long)
 
 
 @dataclass(frozen=True)
-class TrackSettings:
+class SyntheticVosSettings:
     """How clips are cut.
 
     Attributes:
@@ -96,10 +96,10 @@ class Track:
     num_learned: int = 1
 
 
-class TrackDataset(Dataset):
+class SyntheticVosDataset(Dataset):
     """The clips of a run, by their place in it."""
 
-    def __init__(self, schedule: GroupSchedule, settings: TrackSettings) -> None:
+    def __init__(self, schedule: TaskBatchSampler, settings: SyntheticVosSettings) -> None:
         """Describe a run.
 
         Args:
@@ -119,7 +119,7 @@ class TrackDataset(Dataset):
         return draw_track(group, number, self._settings)
 
 
-def draw_track(group: str, number: int, settings: TrackSettings) -> Track:
+def draw_track(group: str, number: int, settings: SyntheticVosSettings) -> Track:
     """Draw one clip with prompts.
 
     Args:
@@ -149,7 +149,7 @@ def _draw(seed: int, render_size: int, num_frames: int, style: str) -> Sample:
     )
 
 
-def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, settings: TrackSettings) -> Track:
+def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, settings: SyntheticVosSettings) -> Track:
     """Choose frames in either direction, objects that are there on the first, and their prompts."""
     clip = sample.clip
     count = len(clip.frames)
@@ -168,14 +168,14 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
     kinds, looks, rows = [], [], []
     coords: list[Tensor | None] = []
     shares = _PROMPTS[group]
-    words = look_numbers(sample)
+    words = attribute_ids(sample)
     for row in visible[: settings.max_objects]:
         kind = str(rng.choice(list(shares), p=list(shares.values())))
         said = _NO_LOOK
         if kind == "mask":
             coords.append(None)
         elif kind == "place" and words is not None:
-            place, said = _vaguely(_point_at(masks[row, :1], kind, side, rng), words, visible, row, side, rng)
+            place, said = _jitter_box(_point_at(masks[row, :1], kind, side, rng), words, visible, row, side, rng)
             coords.append(place)
         else:
             coords.append(_point_at(masks[row, :1], kind, side, rng))
@@ -230,7 +230,7 @@ def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator)
     return _squared(values, masks.shape[1:], side)
 
 
-def _vaguely(
+def _jitter_box(
     box: Tensor, words: Tensor, visible: Sequence[int], row: int, side: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Boxes (K, 2, 2) that somebody holds possible who is not sure, and the looks (A,) that they know.
@@ -289,9 +289,9 @@ def collate_tracks(tracks: Sequence[Track]) -> dict[str, TrackBatch]:
     for kind, point_labels in (("point", (1,)), ("box", (2, 3))):
         if kind in given:
             prompt = SegmentPrompt(coords=given[kind], labels=torch.tensor([point_labels] * len(rows[kind])))
-            anchors.append(AnchorPrompts(torch.tensor(rows[kind]), prompt))
+            anchors.append(FirstFramePrompts(torch.tensor(rows[kind]), prompt))
     if chosen := rows["mask"]:
-        anchors.append(AnchorPrompts(torch.tensor(chosen), masks=labels[chosen, 0]))
+        anchors.append(FirstFramePrompts(torch.tensor(chosen), masks=labels[chosen, 0]))
     length = len(tracks[0].frames)
     batch = TrackBatch(
         frames=torch.cat([track.frames for track in tracks]),

@@ -11,7 +11,7 @@ from unipixel.train.datasets.samples import finished
 from unipixel.train.datasets.synthetic import Sample, Turn, generate
 from unipixel.train.datasets.synthetic.attributes import Split, held_out
 from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
-from unipixel.train.datasets.synthetic.labels import Facts, gather_facts
+from unipixel.train.datasets.synthetic.labels import SceneLabels, gather_facts
 from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
 
@@ -23,7 +23,7 @@ _COUNTS = (0.3, 0.48, 0.22)
 
 
 @dataclass(frozen=True)
-class DrawnClips:
+class SyntheticVqa:
     """A seeded source of drawn samples.
 
     Attributes:
@@ -57,7 +57,7 @@ class DrawnClips:
         return ask_on(sample, np.random.default_rng([seed, 11]), self.max_turns)
 
 
-def clip_facts(sample: Sample) -> Facts:
+def clip_facts(sample: Sample) -> SceneLabels:
     """Work out again what is true of a drawn clip.
 
     Raises:
@@ -74,7 +74,7 @@ def clip_facts(sample: Sample) -> Facts:
     return gather_facts(scene, view, moments, shorter=shorter)
 
 
-def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: Facts | None = None) -> Sample:
+def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: SceneLabels | None = None) -> Sample:
     """Ask more about a clip where its task allows several questions, none of them twice.
 
     Args:
@@ -107,7 +107,7 @@ def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: F
     return replace(sample, turns=tuple(turns))
 
 
-def _draft(sample: Sample, facts: Facts, rng: np.random.Generator, manner: str) -> Turn | None:
+def _draft(sample: Sample, facts: SceneLabels, rng: np.random.Generator, manner: str) -> Turn | None:
     num_frames, forbidden = len(sample.clip.frames), held_out(cast(Split, sample.split))
     if manner == "pixelqa":
         pool = tuple(row for row, name in enumerate(sample.clip.object_ids) if name in sample.prompts)

@@ -9,7 +9,7 @@ from unipixel.memory.injection import MemoryInjection
 from unipixel.session.session import Session
 
 
-class UntoldSession(Session):
+class NoMemorySession(Session):
     """A session that fills its memory as others do, but never tells the language model of it.
 
     Objects are segmented and followed all the same. To the model, `[id]` in a question is a bare number.

@@ -25,7 +25,7 @@ def score_masks(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple
     return region, float(np.mean([contour_accuracy(one, other) for one, other in pairs]))
 
 
-class Tally:
+class MetricAccumulator:
     """Mask scores and right answers by task and kind."""
 
     def __init__(self) -> None:

@@ -24,8 +24,8 @@ from unipixel.train.datasets.synthetic import Sample, generate
 from unipixel.train.datasets.synthetic.attributes import Split
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, visual_prompt
 from unipixel.train.evaluation.answer_accuracy import is_right, say_the_same
-from unipixel.train.evaluation.memory_ablation import UntoldSession, exchange_masks
-from unipixel.train.evaluation.metrics import Tally, score_masks
+from unipixel.train.evaluation.memory_ablation import NoMemorySession, exchange_masks
+from unipixel.train.evaluation.metrics import MetricAccumulator, score_masks
 
 TASKS = (
     "track", "segment/attribute", "segment/relation", "segment/motion", "segment/reasoning",
@@ -64,7 +64,7 @@ def evaluate(
         render_size: Shorter side in pixels; None for any size that the vocabulary allows.
         anchor: See `SessionSettings`.
         prefill: See `SessionSettings`.
-        has_memory: Whether questions open with the memory of the objects; see `UntoldSession`.
+        has_memory: Whether questions open with the memory of the objects; see `NoMemorySession`.
 
     Returns:
         The figures, by task and kind, as `unipixel eval world --json` prints them.
@@ -76,11 +76,11 @@ def evaluate(
         raise ValueError(f"limit must be at least 1, got {limit}")
     if not tasks or not set(tasks) <= set(TASKS):
         raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {', '.join(tasks) or 'none'}")
-    tally = Tally()
+    tally = MetricAccumulator()
     settings = SessionSettings(
         anchor=anchor, prefill=prefill, generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS)
     )
-    examiner = _Examiner(model, processor, tally, settings=settings, has_memory=has_memory)
+    examiner = _Evaluator(model, processor, tally, settings=settings, has_memory=has_memory)
     for number in tqdm(range(limit), desc="samples", unit="sample", leave=False, disable=None):
         task = tasks[number % len(tasks)]
         sample = generate(
@@ -101,14 +101,20 @@ def headline(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if value is not None}
 
 
-class _Examiner:
+class _Evaluator:
     """Puts samples to a model and notes the outcome."""
 
     def __init__(
-        self, model: UniPixel, processor: Processor, tally: Tally, *, settings: SessionSettings, has_memory: bool
+        self,
+        model: UniPixel,
+        processor: Processor,
+        tally: MetricAccumulator,
+        *,
+        settings: SessionSettings,
+        has_memory: bool,
     ) -> None:
         self._model, self._processor, self._tally = model, processor, tally
-        self._kind_of_session = Session if has_memory else UntoldSession
+        self._kind_of_session = Session if has_memory else NoMemorySession
         self._settings = settings
 
     def examine(self, sample: Sample, *, kind: str, rng: np.random.Generator) -> None:
@@ -164,8 +170,8 @@ class _Examiner:
         if options:
             self._tally.share(("guessing", kind), 1 / options)
         for object_id in answer.prefilled_ids:
-            self._tally.hit("unforced", object_id in answer.unforced_ids)
-            self._tally.hit("fitting", object_id in answer.fitting_ids)
+            self._tally.hit("unforced", object_id in answer.generated_ids)
+            self._tally.hit("fitting", object_id in answer.accepted_ids)
         self._exchange(session, sample, turn, answer)
         alone = self._without_video(turn.question)
         self._tally.hit(("text_only", kind), is_right(alone, turn.answer, options=options))

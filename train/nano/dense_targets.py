@@ -21,7 +21,7 @@ from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, TEXTUR
 
 _WORDS = (SHAPES, COLOURS, TEXTURES)
 # Number 0 is the background.
-LOOK_SIZES = tuple(len(words) + 1 for words in _WORDS)
+ATTRIBUTE_SIZES = tuple(len(words) + 1 for words in _WORDS)
 # The cell's own column and row, then column and row of the middle, width and height of what is there.
 STILL_PLACES = 6
 # And how far that has come since it was first seen and since the frame before, and the time.
@@ -31,13 +31,13 @@ _LEAST_COVER = 0.15
 
 
 @dataclass(frozen=True)
-class Held:
+class ReferenceTargets:
     """What stands behind each of M `<|mem|>` or `<|ref|>`: an object on a pair of frames.
 
     Attributes:
         covers: (M, N) share of each cell of the clip that belongs to it.
         looks: (M, A) numbers of the words for its looks.
-        places: (M, P) as in `Sight`, without the cell's own.
+        places: (M, P) as in `DenseTargets`, without the cell's own.
     """
 
     covers: Tensor
@@ -45,7 +45,7 @@ class Held:
     places: Tensor
 
     @classmethod
-    def nothing(cls, num_cells: int) -> Held:
+    def nothing(cls, num_cells: int) -> ReferenceTargets:
         """Return what a conversation without a memory holds."""
         return cls(
             torch.empty(0, num_cells), torch.empty(0, len(_WORDS), dtype=torch.long), torch.empty(0, MOVING_PLACES)
@@ -53,7 +53,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Sight:
+class DenseTargets:
     """What is where in one clip.
 
     Attributes:
@@ -72,27 +72,27 @@ class Sight:
     covers: Tensor
     anchored: Tensor
     named: Tensor
-    held: Held
+    held: ReferenceTargets
 
 
 @dataclass(frozen=True)
-class ClipSight:
+class ClipTargets:
     """What is where in one clip, whatever is asked about it.
 
     Attributes:
         sight: Without anything that belongs to a text.
         covers: (O, t, rows, columns) share of each cell that belongs to each object.
-        places: (O, t, P) of the objects themselves, see `Sight`.
+        places: (O, t, P) of the objects themselves, see `DenseTargets`.
         words: (O, A) numbers of their looks; None where they have no names.
     """
 
-    sight: Sight
+    sight: DenseTargets
     covers: Tensor
     places: Tensor
     words: Tensor | None
 
 
-def look_at(sample: Sample, layout: ClipLayout) -> ClipSight:
+def clip_targets(sample: Sample, layout: ClipLayout) -> ClipTargets:
     """Describe a clip on the grid of the language model's tokens.
 
     Args:
@@ -101,20 +101,20 @@ def look_at(sample: Sample, layout: ClipLayout) -> ClipSight:
     """
     t, rows, columns = layout.grid_thw[0], *(side // layout.merge_size for side in layout.grid_thw[1:])
     masks = _paired(sample.clip.masks, t)
-    words = look_numbers(sample)
+    words = attribute_ids(sample)
     sight = see(masks, words, grid=(rows, columns))
     covers = nn.functional.adaptive_avg_pool2d(masks, (rows, columns))
-    return ClipSight(sight, covers, _places_of(masks), words)
+    return ClipTargets(sight, covers, _places_of(masks), words)
 
 
-def see_clip(
-    clip: ClipSight,
+def conversation_targets(
+    clip: ClipTargets,
     object_ids: Sequence[int],
     *,
     named: Sequence[tuple[int, int]] = (),
     memories: Sequence[MemoryInjection] = (),
     referred: Sequence[tuple[int, int]] = (),
-) -> Sight:
+) -> DenseTargets:
     """Describe a clip and what a conversation says about it.
 
     Args:
@@ -146,7 +146,9 @@ def see_clip(
     return replace(sight, covers=covers.flatten(1), anchored=anchored.flatten(1), named=words[chosen])
 
 
-def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words: Tensor, places: Tensor) -> Held:
+def _hold(
+    memories: Sequence[MemoryInjection], object_ids: Sequence[int], words: Tensor, places: Tensor
+) -> ReferenceTargets:
     """Lay out what stands behind each `<|mem|>`: object by object, one per pair that its mask touches."""
     covers, looks, seen = [], [], []
     for memory in memories:
@@ -158,17 +160,17 @@ def _hold(memories: Sequence[MemoryInjection], object_ids: Sequence[int], words:
                 covers.append(cover.flatten())
                 looks.append(words[row])
                 seen.append(places[row, pair])
-    return Held(torch.stack(covers), torch.stack(looks), torch.stack(seen))
+    return ReferenceTargets(torch.stack(covers), torch.stack(looks), torch.stack(seen))
 
 
-def _refer(referred: Sequence[tuple[int, int]], object_ids: Sequence[int], clip: ClipSight) -> Held:
+def _refer(referred: Sequence[tuple[int, int]], object_ids: Sequence[int], clip: ClipTargets) -> ReferenceTargets:
     """Lay out what stands behind each `<|ref|>`: the object on the pair that holds the prompted frame."""
     rows = [object_ids.index(object_id) for object_id, _ in referred]
     pairs = [frame // FRAMES_PER_PAIR for _, frame in referred]
     covers = torch.zeros(len(rows), *clip.covers.shape[1:])
     covers[torch.arange(len(rows)), pairs] = clip.covers[rows, pairs]
     words = clip.words if clip.words is not None else torch.zeros(len(clip.covers), len(_WORDS), dtype=torch.long)
-    return Held(covers.flatten(1), words[rows], clip.places[rows, pairs])
+    return ReferenceTargets(covers.flatten(1), words[rows], clip.places[rows, pairs])
 
 
 def _places_of(masks: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ def _axis(count: int) -> Tensor:
     return torch.linspace(-1, 1, count) if count > 1 else torch.zeros(1)
 
 
-def look_numbers(sample: Sample) -> Tensor | None:
+def attribute_ids(sample: Sample) -> Tensor | None:
     """Numbers (O, A) of the words for each object's look; None where the sample has no scene."""
     if sample.scene is None:
         return None
@@ -191,7 +193,7 @@ def look_numbers(sample: Sample) -> Tensor | None:
     return torch.tensor([[row.index(word) + 1 for row, word in zip(_WORDS, look, strict=True)] for look in looks])
 
 
-def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
+def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> DenseTargets:
     """Describe what is where.
 
     Args:
@@ -212,7 +214,9 @@ def see(masks: Tensor, words: Tensor | None, *, grid: tuple[int, int]) -> Sight:
     places[..., 0], places[..., 1], places[..., -1] = column, row, time
     count = t * rows * columns
     none, no_words = torch.empty(0, count), torch.empty(0, len(_WORDS), dtype=torch.long)
-    return Sight(looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, Held.nothing(count))
+    return DenseTargets(
+        looks.flatten(0, 2), places.flatten(0, 2), none, none, no_words, ReferenceTargets.nothing(count)
+    )
 
 
 def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:

@@ -57,7 +57,7 @@ def build_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
     )
 
 
-def world_texts(*, seed: int, num_samples: int = _NUM_SAMPLES) -> Iterator[str]:
+def synthetic_texts(*, seed: int, num_samples: int = _NUM_SAMPLES) -> Iterator[str]:
     """Yield what is said about drawn clips, and the texts that the templates lay around it."""
     tasks = [task for task in world_samples.TASKS if task != "track"]
     for number, task in zip(range(num_samples), itertools.cycle(tasks), strict=False):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipixel.commands._jobs import Job, read_jobs
+from unipixel.commands._jobs import AskJob, read_jobs
 from unipixel.commands._options import load_model, session_settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run_jobs(arguments: argparse.Namespace, ask: Question) -> int:
     jobs = list(read_jobs(arguments))
     settings = session_settings(arguments)
     first = jobs[0]
-    if len(jobs) == 1 and isinstance(first, Job) and not first.name:
+    if len(jobs) == 1 and isinstance(first, AskJob) and not first.name:
         model, processor = load_model(arguments)
         _print_answers(_run_job(arguments, first, model, processor, settings, ask, arguments.out), arguments)
         return 0
@@ -76,7 +76,7 @@ def _run_batch(arguments: argparse.Namespace, jobs: list[Any], settings: Any, as
 
 def _run_job(
     arguments: argparse.Namespace,
-    job: Job,
+    job: AskJob,
     model: UniPixel,
     processor: Processor,
     settings: Any,

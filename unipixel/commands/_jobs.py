@@ -20,7 +20,7 @@ _FIELDS = {"id", "clip", "question", "points", "boxes", "masks"}
 
 
 @dataclass(frozen=True)
-class Job:
+class AskJob:
     """One conversation about one clip.
 
     Attributes:
@@ -36,7 +36,7 @@ class Job:
     prompts: dict[int, list[VisualPrompt]] = field(default_factory=dict)
 
 
-def read_jobs(arguments: argparse.Namespace) -> Iterator[Job | tuple[str, str]]:
+def read_jobs(arguments: argparse.Namespace) -> Iterator[AskJob | tuple[str, str]]:
     """Yield the jobs of a command line; a line of a questions file that cannot be read is its name and what is wrong.
 
     Raises:
@@ -53,9 +53,9 @@ def read_jobs(arguments: argparse.Namespace) -> Iterator[Job | tuple[str, str]]:
     prompts = read_prompts(arguments)
     clips = clips_of_folder(Path(arguments.video))
     if not clips:
-        yield Job("", arguments.video, (arguments.question,), prompts)
+        yield AskJob("", arguments.video, (arguments.question,), prompts)
     for clip in clips:
-        yield Job(clip.stem, str(clip), (arguments.question,), prompts)
+        yield AskJob(clip.stem, str(clip), (arguments.question,), prompts)
 
 
 def clips_of_folder(folder: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def clips_of_folder(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in _CLIP_SUFFIXES and file.is_file())
 
 
-def _read_file(file: Path) -> Iterator[Job | tuple[str, str]]:
+def _read_file(file: Path) -> Iterator[AskJob | tuple[str, str]]:
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{file} holds no question")
@@ -92,7 +92,7 @@ def _name(value: Any, seen: set[str]) -> str:
     return name
 
 
-def _job(name: str, fields: dict[str, Any], root: Path) -> Job:
+def _job(name: str, fields: dict[str, Any], root: Path) -> AskJob:
     if unknown := sorted(set(fields) - _FIELDS):
         raise ValueError(f"unknown fields {unknown}: allowed are {sorted(_FIELDS)}")
     if missing := [key for key in ("clip", "question") if not fields.get(key)]:
@@ -109,4 +109,4 @@ def _job(name: str, fields: dict[str, Any], root: Path) -> Job:
         for x, y, frame in entries:
             prompts.setdefault(int(key), []).append(PointPrompt(x, y, int(frame)))
     asked = tuple(questions) if isinstance(questions, list) else (questions,)
-    return Job(name, str(root / fields["clip"]), asked, prompts)
+    return AskJob(name, str(root / fields["clip"]), asked, prompts)

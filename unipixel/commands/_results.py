@@ -16,7 +16,7 @@ from unipixel.output.writers import MaskWriter, PaletteWriter, overlay_writer
 if TYPE_CHECKING:
     from unipixel.memory.bank import ObjectMemoryBank
     from unipixel.output.overlay import PromptMark
-    from unipixel.session.video_objects import Scene
+    from unipixel.session.video_objects import VideoObjects
     from unipixel.video.frame import Frame
 
 RESULT_FILE = "result.json"
@@ -57,7 +57,7 @@ class ResultWriter:
         if self._folder is not None:
             self._folder.__exit__(*reason)
 
-    def start(self, scene: Scene, *, prompts: Sequence[PromptMark], **facts: Any) -> Result:
+    def start(self, scene: VideoObjects, *, prompts: Sequence[PromptMark], **facts: Any) -> Result:
         """Announce the objects of a scene and open the files.
 
         Args:
@@ -96,7 +96,7 @@ class ResultWriter:
         if self._writer is not None:
             self._writer.write(frame, objects)
 
-    def write_scene(self, scene: Scene) -> None:
+    def write_scene(self, scene: VideoObjects) -> None:
         """Write every frame of a scene's video from its memory."""
         for frame in progress(scene.video, total=scene.video.info.num_frames, label="write"):
             self.write(frame, remembered_masks(scene.bank, frame.index))

@@ -20,16 +20,16 @@ from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import MAX_FRAME_INDEX
 from unipixel.output.folder import BackgroundWriter, OutputFolder
 from unipixel.output.overlay import ObjectMask
-from unipixel.output.result import FrameRecord
+from unipixel.output.result import ResultFrame
 from unipixel.output.writers import OverlayVideoWriter, overlay_writer
 from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.prompt_templates import normalize_query
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.live_session import LiveSession, LiveSettings
-from unipixel.session.stream_objects import LiveScene
+from unipixel.session.stream_objects import StreamObjects
 from unipixel.session.video_tracker import check_group
 from unipixel.video.frame import Frame, VideoInfo
-from unipixel.video.latest_frame import NewestFrames
+from unipixel.video.latest_frame import LatestFrame
 from unipixel.video.live import is_address
 from unipixel.video.open import Video, open_video
 
@@ -38,7 +38,7 @@ _PATIENT_SCHEMES = {"http", "https", "file"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreamPlan:
     """What a command line asks of a stream.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plan:
         return self.query is not None or bool(self.questions)
 
 
-def read_plan(arguments: argparse.Namespace) -> Plan:
+def read_plan(arguments: argparse.Namespace) -> StreamPlan:
     """Check the options of a command line.
 
     Raises:
@@ -91,7 +91,7 @@ def read_plan(arguments: argparse.Namespace) -> Plan:
             grouped.setdefault((prompt.frame_index, object_id), []).append(prompt)
     if not (grouped or arguments.ask or arguments.query):
         raise ValueError("nothing to follow: give a text, --point, --box, --mask or --ask")
-    return Plan(
+    return StreamPlan(
         every=arguments.every,
         max_frames=arguments.max_frames,
         query=arguments.query,
@@ -102,7 +102,7 @@ def read_plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def run_plan(arguments: argparse.Namespace, plan: Plan) -> int:
+def run_plan(arguments: argparse.Namespace, plan: StreamPlan) -> int:
     """Follow a stream to its end, and return the exit code.
 
     Raises:
@@ -137,7 +137,9 @@ def run_plan(arguments: argparse.Namespace, plan: Plan) -> int:
 class _Stream:
     """Treats frames: follows, prompts, looks, asks, prints."""
 
-    def __init__(self, plan: Plan, scene: LiveScene, session: LiveSession | None, overlay: _Overlay | None) -> None:
+    def __init__(
+        self, plan: StreamPlan, scene: StreamObjects, session: LiveSession | None, overlay: _Overlay | None
+    ) -> None:
         self.num_treated = 0
         self._plan, self._scene, self._session, self._overlay = plan, scene, session, overlay
         self._prompts, self._questions = list(plan.prompts), list(plan.questions)
@@ -203,9 +205,9 @@ class _Stream:
 class _Reader:
     """Yields the frames of a video that are to be treated."""
 
-    def __init__(self, video: Video, plan: Plan) -> None:
+    def __init__(self, video: Video, plan: StreamPlan) -> None:
         self._video, self._plan = video, plan
-        self._newest: NewestFrames | None = None
+        self._newest: LatestFrame | None = None
 
     @property
     def num_dropped(self) -> int:
@@ -213,7 +215,7 @@ class _Reader:
 
     def frames(self) -> Iterable[Frame]:
         if self._plan.is_dropping:
-            self._newest = NewestFrames(self._video)
+            self._newest = LatestFrame(self._video)
         due = num_treated = 0
         for frame in self._newest or self._video:
             if frame.index < due:
@@ -232,7 +234,7 @@ class _Reader:
 class _Overlay:
     """The overlay, drawn and encoded in the background."""
 
-    def __init__(self, folder: OutputFolder, info: VideoInfo, plan: Plan) -> None:
+    def __init__(self, folder: OutputFolder, info: VideoInfo, plan: StreamPlan) -> None:
         shown = replace(info, fps=info.fps / plan.every if info.fps else None)
         # Dropped frames decide where prompts of a live source land; those of others are known.
         drawn = [] if plan.is_dropping else marks((key, prompt) for _, key, own in plan.prompts for prompt in own)
@@ -253,7 +255,7 @@ def frame_line(frame: Frame, objects: Mapping[int, ObjectMask]) -> dict[str, Any
     """Return what is printed of a frame."""
     shown = []
     for object_id in sorted(objects):
-        record = FrameRecord.of(frame, object_id, objects[object_id])
+        record = ResultFrame.of(frame, object_id, objects[object_id])
         shown.append(
             {
                 "id": object_id,
@@ -266,14 +268,14 @@ def frame_line(frame: Frame, objects: Mapping[int, ObjectMask]) -> dict[str, Any
     return {"frame_index": frame.index, "timestamp_seconds": frame.timestamp_seconds, "objects": shown}
 
 
-def _open_session(arguments: argparse.Namespace, plan: Plan) -> tuple[LiveScene, LiveSession | None]:
+def _open_session(arguments: argparse.Namespace, plan: StreamPlan) -> tuple[StreamObjects, LiveSession | None]:
     """Load what the plan needs: SAM 2.1 alone where nothing is asked."""
     if not plan.needs_language:
         from unipixel.checkpoints.loading import load_segmenter
 
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
         options = {"is_postprocessed": arguments.postprocess, "redetect_after": arguments.redetect_after}
-        return LiveScene(segmenter, num_frames=1, **options), None
+        return StreamObjects(segmenter, num_frames=1, **options), None
     settings = LiveSettings(
         num_frames=arguments.frames,
         is_postprocessed=arguments.postprocess,
@@ -284,7 +286,7 @@ def _open_session(arguments: argparse.Namespace, plan: Plan) -> tuple[LiveScene,
     return session.scene, session
 
 
-def _check_prompts(plan: Plan, info: VideoInfo) -> None:
+def _check_prompts(plan: StreamPlan, info: VideoInfo) -> None:
     num_frames = info.num_frames or MAX_FRAME_INDEX
     known: set[int] = set()
     for frame_index, object_id, prompts in plan.prompts:

@@ -22,9 +22,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print a line per problem, and return 1 where there is one."""
-    from unipixel.train.datasets.jsonl import OwnData
+    from unipixel.train.datasets.jsonl import JsonlDataset
 
-    data = OwnData.read(args.data, num_frames=args.frames)
+    data = JsonlDataset.read(args.data, num_frames=args.frames)
     problems = list(data.problems())
     for problem in problems:
         print(f"{problem.name}: {problem.reason}")

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from unipixel.commands._options import load_model
     from unipixel.demos.app import Demo, DemoSettings
     from unipixel.demos.limits import Limits
-    from unipixel.demos.server import check_port, leave_a_core, serve
+    from unipixel.demos.server import check_port, limit_torch_threads, serve
 
     given = {
         "max_sessions": arguments.max_sessions,
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         sources=tuple(arguments.allow_source),
         allows_private_sources=arguments.allow_private_sources,
     )
-    leave_a_core()
+    limit_torch_threads()
     with Demo(*load_model(arguments), settings) as demo:
         serve(demo, host=arguments.host, port=arguments.port, is_shared=arguments.share, announce=_announce)
     return 0

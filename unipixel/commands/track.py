@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from unipixel.checkpoints.loading import load_segmenter
     from unipixel.commands._prompts import marks, read_prompts
     from unipixel.commands._results import ResultWriter, progress
-    from unipixel.session.video_objects import Scene
+    from unipixel.session.video_objects import VideoObjects
     from unipixel.session.video_tracker import MAX_FEATURE_BYTES
     from unipixel.video.open import open_video
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         started = time.perf_counter()
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
         is_in_order = all(min(prompt.frame_index for prompt in own) == 0 for own in prompts.values())
-        scene = Scene(
+        scene = VideoObjects(
             segmenter,
             video,
             memory_dtype=torch.bfloat16,

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from unipixel.model.inputs import ModelInputs
-from unipixel.model.qwen import Prefix
+from unipixel.model.qwen import PromptCache
 from unipixel.model.unipixel import UniPixel
 
 StopReason = Literal["end", "stop_string", "length"]
@@ -83,11 +83,11 @@ class Generation:
     mask_tokens: Tensor
     stop_reason: StopReason
     num_read_tokens: int
-    prefix: Prefix | None
+    prefix: PromptCache | None
 
 
 @dataclass(frozen=True)
-class Reading:
+class PrefillOutput:
     """What the language model made of a text.
 
     Attributes:
@@ -104,11 +104,11 @@ class Reading:
     attention_mask: Tensor | None
     next_positions: Tensor
     lengths: list[int]
-    prefix: Prefix | None
+    prefix: PromptCache | None
 
 
 @torch.no_grad()
-def read(model: UniPixel, inputs: ModelInputs, *, prefix: Prefix | None = None) -> Reading:
+def read(model: UniPixel, inputs: ModelInputs, *, prefix: PromptCache | None = None) -> PrefillOutput:
     """Read a text, or the continuation of one; tokens of the prefix are not processed again.
 
     Args:
@@ -139,13 +139,13 @@ def read(model: UniPixel, inputs: ModelInputs, *, prefix: Prefix | None = None) 
     hidden = model.model(embedded.embeds, embedded.position_ids, attention_mask=mask, cache=cache)
     extended = None
     if batch_size == 1 and mask is None:
-        extended = Prefix(
+        extended = PromptCache(
             cache=_frozen(cache),
             num_tokens=cache.get_seq_length(),
             next_position=int(embedded.next_positions[0]),
             video=features[0] if features else (prefix.video if prefix else None),
         )
-    return Reading(hidden, cache, mask, embedded.next_positions, inputs.lengths, extended)
+    return PrefillOutput(hidden, cache, mask, embedded.next_positions, inputs.lengths, extended)
 
 
 class AnswerStream(Iterator[GeneratedToken]):
@@ -159,7 +159,7 @@ class AnswerStream(Iterator[GeneratedToken]):
         model: UniPixel,
         inputs: ModelInputs,
         *,
-        prefix: Prefix | None = None,
+        prefix: PromptCache | None = None,
         settings: GenerationSettings | None = None,
         decode: Decoder | None = None,
     ) -> None:
@@ -272,7 +272,7 @@ class AnswerStream(Iterator[GeneratedToken]):
         prefix = None
         if len(self._answers) == 1 and self._mask is None:
             # The last token was chosen but not read: what comes next reads it first.
-            prefix = Prefix(
+            prefix = PromptCache(
                 cache=_frozen(self._cache),
                 num_tokens=self._cache.get_seq_length(),
                 next_position=int(self._positions[0]),
@@ -311,4 +311,4 @@ def _with_pending(inputs: ModelInputs, pending: Sequence[int]) -> ModelInputs:
 
 def _frozen(cache: DynamicCache) -> DynamicCache:
     """A view of the cache as it is now: updates of the original replace its tensors and do not reach the view."""
-    return Prefix(cache, 0, 0).fork()
+    return PromptCache(cache, 0, 0).fork()

@@ -248,7 +248,7 @@ def _video_positions(video: VideoInput | VideoFeatures | None, layout: RopeLayou
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PromptCache:
     """The computed start of a conversation, shared by whatever continues it.
 
     It is never changed: continuing makes a new one, which shares the tensors of the old.

@@ -22,7 +22,7 @@ from unipixel.tracking.segmenter import FrameFeatures, Segmentation, Segmenter, 
 
 if TYPE_CHECKING:
     from unipixel.model.generation import Decoder, Generation, GenerationSettings
-    from unipixel.model.qwen import Prefix
+    from unipixel.model.qwen import PromptCache
     from unipixel.tracking.config import SegmenterConfig
 
 
@@ -143,7 +143,7 @@ class UniPixel(nn.Module):
         self,
         inputs: ModelInputs,
         *,
-        prefix: Prefix | None = None,
+        prefix: PromptCache | None = None,
         settings: GenerationSettings | None = None,
         decode: Decoder | None = None,
     ) -> list[Generation]:

@@ -22,7 +22,7 @@ SOURCES = ("point", "box", "mask", "language")
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRecord:
+class ResultFrame:
     """One object in one frame.
 
     Attributes:
@@ -42,7 +42,7 @@ class FrameRecord:
     rle: dict[str, Any] | None
 
     @classmethod
-    def of(cls, frame: Frame, object_id: int, item: ObjectMask) -> FrameRecord:
+    def of(cls, frame: Frame, object_id: int, item: ObjectMask) -> ResultFrame:
         """Record a mask; an invisible or empty one has neither box nor run lengths.
 
         Raises:
@@ -63,7 +63,7 @@ class FrameRecord:
 
 
 @dataclass(slots=True)
-class ObjectRecord:
+class ResultObject:
     """One object over the video.
 
     Attributes:
@@ -78,7 +78,7 @@ class ObjectRecord:
     source: str
     expression: str | None
     anchor_frame: int
-    frames: list[FrameRecord] = field(default_factory=list)
+    frames: list[ResultFrame] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -98,12 +98,12 @@ class Result:
     model: str | None = None
     question: str | None = None
     answer: str | None = None
-    objects: dict[int, ObjectRecord] = field(default_factory=dict)
+    objects: dict[int, ResultObject] = field(default_factory=dict)
     timings_seconds: dict[str, float] = field(default_factory=dict)
 
     def add_object(
         self, object_id: int, *, source: str, expression: str | None = None, anchor_frame: int = 0
-    ) -> ObjectRecord:
+    ) -> ResultObject:
         """Announce an object before its frames.
 
         Raises:
@@ -113,7 +113,7 @@ class Result:
             raise ValueError(f"object {object_id} exists already")
         if source not in SOURCES:
             raise ValueError(f"object {object_id}: the source is one of {', '.join(SOURCES)}, not {source!r}")
-        self.objects[object_id] = ObjectRecord(object_id, source, expression, anchor_frame)
+        self.objects[object_id] = ResultObject(object_id, source, expression, anchor_frame)
         return self.objects[object_id]
 
     def add_frame(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
@@ -130,7 +130,7 @@ class Result:
             if object_id not in self.objects:
                 raise ValueError(f"object {object_id} was not announced with add_object")
             records = self.objects[object_id].frames
-            record = FrameRecord.of(frame, object_id, item)
+            record = ResultFrame.of(frame, object_id, item)
             place = bisect.bisect_left(records, frame.index, key=lambda known: known.frame_index)
             is_known = place < len(records) and records[place].frame_index == frame.index
             records[place : place + is_known] = [record]
@@ -212,7 +212,7 @@ class Result:
         return self._detections(Detections)
 
     def _detections(self, detections_type: Any) -> Iterator[tuple[int, Any]]:
-        per_frame: dict[int, list[tuple[int, FrameRecord]]] = {}
+        per_frame: dict[int, list[tuple[int, ResultFrame]]] = {}
         for object_id in sorted(self.objects):
             for frame in self.objects[object_id].frames:
                 shown = per_frame.setdefault(frame.frame_index, [])
@@ -235,7 +235,7 @@ class Result:
             )
 
 
-def _annotation(object_id: int, category_id: int, frame: FrameRecord) -> dict[str, Any]:
+def _annotation(object_id: int, category_id: int, frame: ResultFrame) -> dict[str, Any]:
     left, top, right, bottom = frame.box_xyxy or (0, 0, 0, 0)
     return {
         "id": 0,

@@ -73,7 +73,7 @@ class ClipLayout:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipInput:
     """A clip ready for the language model.
 
     Attributes:

@@ -32,7 +32,7 @@ from unipixel.processing.chat_template import (
     render_conversation,
     render_later_turn,
 )
-from unipixel.processing.clip_layout import Clip, ClipLayout, to_references
+from unipixel.processing.clip_layout import ClipInput, ClipLayout, to_references
 from unipixel.processing.image_processing import (
     FRAMES_PER_PAIR,
     FrameBudget,
@@ -124,7 +124,7 @@ class Processor:
         *,
         frame_indices: Sequence[int] | None = None,
         num_video_frames: int | None = None,
-    ) -> Clip:
+    ) -> ClipInput:
         """Resize and cut the frames that the language model is to see.
 
         Args:
@@ -155,7 +155,7 @@ class Processor:
         layout = ClipLayout(
             indices, (height, width), count, grid, patch_size=self.sizes.patch, merge_size=self.sizes.merge
         )
-        return Clip(VideoInput(patches, grid), layout)
+        return ClipInput(VideoInput(patches, grid), layout)
 
     def sam_frames(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
         """Yield frames (H, W, 3) as SAM reads them: (3, S, S) each; stack them for `segment_video`."""
@@ -199,7 +199,7 @@ class Processor:
         )
 
     def encode(
-        self, turns: Sequence[Turn], *, clip: Clip | None = None, prompts: Sequence[VisualPrompt] = ()
+        self, turns: Sequence[Turn], *, clip: ClipInput | None = None, prompts: Sequence[VisualPrompt] = ()
     ) -> Sample:
         """Encode a conversation from its start, for training or for a first answer.
 

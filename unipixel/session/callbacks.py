@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unipixel.session.video_tracker import FollowedFrame
+from unipixel.session.video_tracker import TrackedVideoFrame
 
 TextSink = Callable[[str], None]
-FrameSink = Callable[[FollowedFrame], None]
+FrameSink = Callable[[TrackedVideoFrame], None]
 
 
-class Stopped(RuntimeError):  # noqa: N818 - nothing went wrong
+class Cancelled(RuntimeError):  # noqa: N818 - nothing went wrong
     """Work ended before its time because `should_stop` said so; nothing of it is kept."""
 
 
@@ -22,7 +22,7 @@ class Progress:
     Attributes:
         on_text: Receives the answer as it is written.
         on_frame: Receives each frame when its objects are followed and remembered.
-        should_stop: Asked before each token and each frame; True ends the work with `Stopped`.
+        should_stop: Asked before each token and each frame; True ends the work with `Cancelled`.
     """
 
     on_text: TextSink | None = None
@@ -33,10 +33,10 @@ class Progress:
         """Go on, unless the work should stop.
 
         Raises:
-            Stopped: It should.
+            Cancelled: It should.
         """
         if self.should_stop is not None and self.should_stop():
-            raise Stopped("the work was stopped, and nothing of it is kept: ask again to do it")
+            raise Cancelled("the work was stopped, and nothing of it is kept: ask again to do it")
 
     @property
     def text_sink(self) -> TextSink | None:
@@ -48,7 +48,7 @@ class Progress:
         """The same, for text that is nobody's to read."""
         return None if self.should_stop is None else Progress(should_stop=self.should_stop)._take_text
 
-    def tell_frame(self, followed: FollowedFrame) -> None:
+    def tell_frame(self, followed: TrackedVideoFrame) -> None:
         """Tell of a frame."""
         if self.on_frame is not None:
             self.on_frame(followed)

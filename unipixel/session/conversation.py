@@ -12,11 +12,11 @@ from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection, visible_ids
 from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
 from unipixel.model.inputs import ModelInputs
-from unipixel.model.qwen import Prefix
+from unipixel.model.qwen import PromptCache
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.answer_parser import parse_answer, strip_tokens
 from unipixel.processing.chat_template import Turn
-from unipixel.processing.clip_layout import Clip
+from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
 from unipixel.processing.prompt_templates import mark_references, prefill_question
 from unipixel.processing.special_tokens import ADDED_TOKENS, CONTROL_TOKENS, IM_END, SEG, VISION_END
@@ -50,15 +50,15 @@ class Prefilled:
 
     Attributes:
         tokens: SAM tokens (n, C) by id.
-        unforced_ids: Ids that the model wrote by itself; the others were completed.
+        generated_ids: Ids that the model wrote by itself; the others were completed.
     """
 
     tokens: dict[int, Tensor]
-    unforced_ids: tuple[int, ...]
+    generated_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class DialogueMark:
+class ConversationMark:
     """Where a conversation stood.
 
     Attributes:
@@ -67,7 +67,7 @@ class DialogueMark:
         has_memory: Whether a memory was told of.
     """
 
-    prefix: Prefix | None = None
+    prefix: PromptCache | None = None
     has_ended: bool = True
     has_memory: bool = False
 
@@ -90,11 +90,11 @@ def check_question(question: str, *, known_ids: Collection[int]) -> None:
         )
 
 
-class Dialogue:
+class Conversation:
     """A conversation about a clip: the clip is read once, each turn only pays for its own tokens."""
 
     def __init__(
-        self, model: UniPixel, processor: Processor, clip: Clip, *, settings: GenerationSettings | None = None
+        self, model: UniPixel, processor: Processor, clip: ClipInput, *, settings: GenerationSettings | None = None
     ) -> None:
         """Start a conversation; nothing is computed yet.
 
@@ -107,8 +107,8 @@ class Dialogue:
         self.layout = clip.layout
         self._model, self._processor, self._clip = model, processor, clip
         self._settings = settings or GenerationSettings()
-        self._start: Prefix | None = None
-        self._prefix: Prefix | None = None
+        self._start: PromptCache | None = None
+        self._prefix: PromptCache | None = None
         self._has_ended = True
         self._has_memory = False
 
@@ -119,11 +119,11 @@ class Dialogue:
         held = [prefix.num_bytes for prefix in (self._start, self._prefix) if prefix is not None]
         return pixels.numel() * pixels.element_size() + sum(held)
 
-    def mark(self) -> DialogueMark:
+    def mark(self) -> ConversationMark:
         """Return where the conversation stands, to `rewind` to."""
-        return DialogueMark(self._prefix, self._has_ended, self._has_memory)
+        return ConversationMark(self._prefix, self._has_ended, self._has_memory)
 
-    def rewind(self, mark: DialogueMark) -> None:
+    def rewind(self, mark: ConversationMark) -> None:
         """Take back what was said since a mark."""
         self._prefix, self._has_ended, self._has_memory = mark.prefix, mark.has_ended, mark.has_memory
 
@@ -191,7 +191,7 @@ class Dialogue:
         tokens |= self._forced(generation, [object_id for object_id in order if object_id not in tokens])
         return Prefilled({object_id: tokens[object_id] for object_id in order}, written)
 
-    def _continuation(self, turn: Turn, prompts: Sequence[VisualPrompt]) -> tuple[Prefix, ModelInputs]:
+    def _continuation(self, turn: Turn, prompts: Sequence[VisualPrompt]) -> tuple[PromptCache, ModelInputs]:
         """The prefix that a turn continues, and the inputs that come after it."""
         if self._prefix is not None:
             sample = self._processor.encode_later_turn(
@@ -209,7 +209,7 @@ class Dialogue:
         return self._start, replace(inputs, input_ids=inputs.input_ids[:, cut:], videos=())
 
     def _write(
-        self, prefix: Prefix, inputs: ModelInputs, settings: GenerationSettings, on_text: TextSink | None
+        self, prefix: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextSink | None
     ) -> Generation:
         stream = AnswerStream(self._model, inputs, prefix=prefix, settings=settings, decode=self._text)
         written: list[int] = []

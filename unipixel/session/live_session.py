@@ -22,9 +22,9 @@ from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.prompt_templates import SegmentationForm, default_form, segmentation_question
 from unipixel.processing.visual_prompts import VisualPrompt
-from unipixel.session.conversation import Dialogue, TextSink, check_question
+from unipixel.session.conversation import Conversation, TextSink, check_question
 from unipixel.session.session import Answer
-from unipixel.session.stream_objects import LiveScene
+from unipixel.session.stream_objects import StreamObjects
 from unipixel.video.frame import Frame
 
 
@@ -79,7 +79,7 @@ class LiveSession:
             settings: How to work.
         """
         self.settings = settings or LiveSettings()
-        self.scene = LiveScene(
+        self.scene = StreamObjects(
             model.sam2,
             num_frames=self.settings.num_frames or processor.budget.num_frames,
             max_objects=self.settings.max_objects,
@@ -90,23 +90,23 @@ class LiveSession:
         )
         self.timings: dict[str, float] = {}
         self._model, self._processor = model, processor
-        self._dialogue: Dialogue | None = None
+        self._dialogue: Conversation | None = None
         self._seen_version = 0
 
     @property
     def bank(self) -> ObjectMemoryBank:
-        """What is remembered of each object. See `LiveScene.bank`."""
+        """What is remembered of each object. See `StreamObjects.bank`."""
         return self.scene.bank
 
     def step(self, frame: Frame | NDArray[Any], timestamp_seconds: float | None = None) -> dict[int, ObjectMask]:
-        """Follow every object into the next frame. See `LiveScene.step`."""
+        """Follow every object into the next frame. See `StreamObjects.step`."""
         masks = self.scene.step(frame, timestamp_seconds)
         # The conversation was about another window.
         self._dialogue, self._seen_version = None, 0
         return masks
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> dict[int, ObjectMask]:
-        """Point at an object on the newest frame, or correct one that is followed. See `LiveScene.prompt`."""
+        """Point at an object on the newest frame, or correct one that is followed. See `StreamObjects.prompt`."""
         return self.scene.prompt(object_id, *prompts)
 
     def forget(self, object_id: int) -> None:
@@ -174,19 +174,19 @@ class LiveSession:
             parsed=parsed,
             new_ids=tuple(tokens),
             prefilled_ids=(),
-            unforced_ids=(),
-            fitting_ids=(),
+            generated_ids=(),
+            accepted_ids=(),
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
         )
 
-    def _talk(self) -> Dialogue:
+    def _talk(self) -> Conversation:
         """The conversation about the current window."""
         if self._dialogue is None:
             with self._timed("read_video"):
                 images = [frame.image for frame in self.scene.window.frames]
                 clip = self._processor.clip(images, frame_indices=self.scene.window.indices)
-            self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
+            self._dialogue = Conversation(self._model, self._processor, clip, settings=self.settings.generation)
         return self._dialogue
 
     @contextmanager

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from unipixel.memory.rle import mask_box
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
-from unipixel.session.video_objects import Scene
-from unipixel.session.video_tracker import VideoFollower
+from unipixel.session.video_objects import VideoObjects
+from unipixel.session.video_tracker import VideoTracker
 
 # A mask is one of the pointed object where that is more likely than not; boxes are compared as detections are.
 _LEAST_CONFIDENCE = 0.5
 _LEAST_BOX_OVERLAP = 0.5
 
 
-def readable_prompts(scene: Scene, seen: Collection[int]) -> dict[int, PointPrompt | BoxPrompt]:
+def readable_prompts(scene: VideoObjects, seen: Collection[int]) -> dict[int, PointPrompt | BoxPrompt]:
     """Return the prompts that stand for new objects in words, by id.
 
     Masks, negative points, prompts on frames that the language model does not see, and further prompts of
@@ -38,8 +38,8 @@ def readable_prompts(scene: Scene, seen: Collection[int]) -> dict[int, PointProm
     return readable
 
 
-def fitting_ids(
-    follower: VideoFollower, tokens: Mapping[int, Tensor], prompts: Mapping[int, PointPrompt | BoxPrompt]
+def accepted_ids(
+    follower: VideoTracker, tokens: Mapping[int, Tensor], prompts: Mapping[int, PointPrompt | BoxPrompt]
 ) -> tuple[int, ...]:
     """Tell for which objects a language model's tokens show what was pointed at.
 
@@ -54,7 +54,7 @@ def fitting_ids(
     fitting = []
     for object_id, own in tokens.items():
         prompt = prompts[object_id]
-        masks = follower.glimpse({object_id: own}, prompt.frame_index)
+        masks = follower.segment_frame({object_id: own}, prompt.frame_index)
         mask = (masks.resized(*follower.size)[0] > 0).cpu().numpy()
         if float(masks.confidence[0]) >= _LEAST_CONFIDENCE and holds(mask, prompt):
             fitting.append(object_id)

@@ -20,10 +20,10 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.prompt_templates import SegmentationForm, default_form, mark_references, segmentation_question
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.callbacks import FrameSink, Progress, TextSink
-from unipixel.session.conversation import Dialogue, DialogueMark, check_question
-from unipixel.session.prefilling import fitting_ids, readable_prompts
+from unipixel.session.conversation import Conversation, ConversationMark, check_question
+from unipixel.session.prefilling import accepted_ids, readable_prompts
 from unipixel.session.settings import SessionSettings
-from unipixel.session.video_objects import Scene
+from unipixel.session.video_objects import VideoObjects
 from unipixel.video.open import Video
 
 # Below this, SAM's own estimate of a mask on frame 0, another frame is tried: bundled model, clips of the split `val`.
@@ -40,8 +40,8 @@ class Answer:
         parsed: The answer taken apart.
         new_ids: Objects that this turn added to the memory, by prompts or by the answer.
         prefilled_ids: Prompted objects that the model was asked to segment before it answered.
-        unforced_ids: Those of them that it wrote by itself.
-        fitting_ids: Those whose mask was taken; the others were segmented from their prompts.
+        generated_ids: Those of them that it wrote by itself.
+        accepted_ids: Those whose mask was taken; the others were segmented from their prompts.
         num_read_tokens: Tokens that the language model read before it answered.
         timings_seconds: Seconds by stage.
     """
@@ -51,8 +51,8 @@ class Answer:
     parsed: ParsedAnswer
     new_ids: tuple[int, ...]
     prefilled_ids: tuple[int, ...]
-    unforced_ids: tuple[int, ...]
-    fitting_ids: tuple[int, ...]
+    generated_ids: tuple[int, ...]
+    accepted_ids: tuple[int, ...]
     num_read_tokens: int
     timings_seconds: dict[str, float]
 
@@ -62,7 +62,7 @@ class _Prefilling:
     """What pre-filling came to: ids as in `Answer`, tokens and anchors of those whose mask fits."""
 
     asked_ids: tuple[int, ...] = ()
-    unforced_ids: tuple[int, ...] = ()
+    generated_ids: tuple[int, ...] = ()
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
     anchors: Mapping[int, int] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class Session:
             ValueError: It is a stream, or the memory is of another video.
         """
         self.settings = settings or SessionSettings()
-        self.scene = Scene(
+        self.scene = VideoObjects(
             model.sam2,
             video,
             memory_dtype=self.settings.memory_dtype or model.dtype,
@@ -109,7 +109,7 @@ class Session:
             self.scene.adopt(bank)
         self.timings: dict[str, float] = {}
         self._model, self._processor = model, processor
-        self._dialogue: Dialogue | None = None
+        self._dialogue: Conversation | None = None
         self._seen_version = 0
 
     @property
@@ -154,11 +154,11 @@ class Session:
             on_text: Receives the answer as it is written.
             on_frame: Receives each frame with the objects that were followed into it; a frame comes
                 again where other objects are followed later.
-            should_stop: Asked before each token and each frame; True ends the work with `Stopped`.
+            should_stop: Asked before each token and each frame; True ends the work with `Cancelled`.
 
         Raises:
             ValueError: The question is empty or names an object that is neither prompted nor remembered.
-            Stopped: The work was stopped. The conversation is as before, and no object is half followed.
+            Cancelled: The work was stopped. The conversation is as before, and no object is half followed.
         """
         return self._ask(question, expression=question, progress=Progress(on_text, on_frame, should_stop))
 
@@ -192,8 +192,8 @@ class Session:
             parsed=parsed,
             new_ids=tuple(object_id for object_id in self.bank.ids if object_id not in before),
             prefilled_ids=prefilling.asked_ids,
-            unforced_ids=prefilling.unforced_ids,
-            fitting_ids=tuple(prefilling.tokens),
+            generated_ids=prefilling.generated_ids,
+            accepted_ids=tuple(prefilling.tokens),
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
         )
@@ -218,7 +218,7 @@ class Session:
 
         Raises:
             ValueError: The query is empty.
-            Stopped: See `ask`.
+            Cancelled: See `ask`.
         """
         num_frames = self._talk().layout.num_frames
         question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
@@ -227,7 +227,7 @@ class Session:
     def restart(self) -> None:
         """Begin the conversation anew; the clip need not be read again, the model is told of the objects again."""
         if self._dialogue is not None:
-            self._dialogue.rewind(DialogueMark())
+            self._dialogue.rewind(ConversationMark())
         self._seen_version = 0
 
     def forget(self, object_id: int) -> None:
@@ -238,7 +238,7 @@ class Session:
         """
         self.scene.forget(object_id)
 
-    def _talk(self) -> Dialogue:
+    def _talk(self) -> Conversation:
         """The conversation; its clip is read at the first use, with the frames that show what was prompted."""
         if self._dialogue is None:
             with self._timed("read_video"):
@@ -250,7 +250,7 @@ class Session:
                 indices = select_frames(num_frames, count, kept=prompted[:count])
                 images = [frame.image for frame in self.scene.video.read(indices)]
                 clip = self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
-            self._dialogue = Dialogue(self._model, self._processor, clip, settings=self.settings.generation)
+            self._dialogue = Conversation(self._model, self._processor, clip, settings=self.settings.generation)
         return self._dialogue
 
     def _prefill(self, question: str, progress: Progress) -> _Prefilling:
@@ -268,10 +268,10 @@ class Session:
             chosen = {object_id: pointed[object_id] for object_id in order}
             filled = self._talk().prefill(question, chosen, on_text=progress.silent_sink)
             is_checked = self.settings.prefill == "model"
-            fitting = fitting_ids(self.scene.follower, filled.tokens, chosen) if is_checked else order
+            fitting = accepted_ids(self.scene.follower, filled.tokens, chosen) if is_checked else order
             tokens = {object_id: filled.tokens[object_id] for object_id in fitting}
             anchors = self._anchors(tokens, {object_id: chosen[object_id].frame_index for object_id in fitting})
-        return _Prefilling(order, filled.unforced_ids, tokens, anchors)
+        return _Prefilling(order, filled.generated_ids, tokens, anchors)
 
     def _anchors(self, tokens: Mapping[int, Tensor], prompted: Mapping[int, int]) -> dict[int, int]:
         """Choose the frame on which each object is segmented first; `prompted` knows some of them."""
@@ -283,7 +283,7 @@ class Session:
         anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
         found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
         if choice == "auto" and found:
-            first = self.scene.follower.glimpse(found, 0)
+            first = self.scene.follower.segment_frame(found, 0)
             is_seen = (first.is_present & (first.confidence >= _DOUBTED_BELOW)).tolist()
             missed = {key: own for (key, own), seen in zip(found.items(), is_seen, strict=True) if not seen}
             anchors |= self.scene.follower.best_anchors(missed) if missed else {}
@@ -298,7 +298,7 @@ class Session:
     @contextmanager
     def _whole_turn(self) -> Iterator[None]:
         """Add a turn to the conversation whole or, where it fails, not at all."""
-        mark = self._dialogue.mark() if self._dialogue else DialogueMark()
+        mark = self._dialogue.mark() if self._dialogue else ConversationMark()
         seen_version = self._seen_version
         try:
             yield

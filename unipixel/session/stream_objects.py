@@ -24,10 +24,10 @@ from unipixel.session.video_tracker import check_group, object_masks
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker, TrackedFrame
 from unipixel.video.frame import UNTIMED_FPS, Frame, as_rgb
-from unipixel.video.frame_buffer import FrameWindow
+from unipixel.video.frame_buffer import FrameBuffer
 
 
-class LiveScene:
+class StreamObjects:
     """A stream, its object memory bank, and the tracker that fills it, fed frame by frame.
 
     Attributes:
@@ -60,7 +60,7 @@ class LiveScene:
         Raises:
             ValueError: A count is below 1.
         """
-        self.window = FrameWindow(num_frames)
+        self.window = FrameBuffer(num_frames)
         self.tracker = StreamingTracker(
             segmenter,
             memory_dtype=memory_dtype,
@@ -161,7 +161,7 @@ class LiveScene:
                 )
             check_prompt(prompt, frame_size=self.bank.frame_size, num_video_frames=frame_index + 1)
         check_group(prompts, is_known=object_id in self.tracker.object_ids)
-        self.check_room([object_id])
+        self.check_capacity([object_id])
         tracked = self._track(object_id, prompts)
         self._sought.pop(object_id, None)
         records = [record_prompt(prompt) for prompt in prompts]
@@ -187,7 +187,7 @@ class LiveScene:
             RuntimeError: No frame was seen yet.
             ValueError: There are too many objects, or an id is in use.
         """
-        self.check_room(list(tokens))
+        self.check_capacity(list(tokens))
         for object_id, own in tokens.items():
             self.bank.add(object_id, source="language", expression=expression, anchor_frame=self.newest.index)
             self._seek(object_id, own)
@@ -203,7 +203,7 @@ class LiveScene:
         if self._sought.pop(object_id, None) is None:
             self.tracker.remove(object_id)
 
-    def check_room(self, object_ids: Sequence[int]) -> None:
+    def check_capacity(self, object_ids: Sequence[int]) -> None:
         """Check that further objects fit.
 
         Raises:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import Source
-from unipixel.memory.storage import ObjectState
+from unipixel.memory.storage import StoredObject
 from unipixel.processing.clip_layout import check_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.session.callbacks import Progress, Stopped
-from unipixel.session.video_tracker import MAX_FEATURE_BYTES, FollowedFrame, VideoFollower
+from unipixel.session.callbacks import Cancelled, Progress
+from unipixel.session.video_tracker import MAX_FEATURE_BYTES, TrackedVideoFrame, VideoTracker
 from unipixel.tracking.propagation import ClipPrompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.video.open import Video, open_video
@@ -26,7 +26,7 @@ _SOURCES: dict[type, Source] = {PointPrompt: "point", BoxPrompt: "box", MaskProm
 
 
 @dataclass(frozen=True)
-class KeptObject:
+class ObjectSnapshot:
     """One object as it was at some moment.
 
     Attributes:
@@ -37,12 +37,12 @@ class KeptObject:
     """
 
     object_id: int
-    state: ObjectState | None
+    state: StoredObject | None
     waiting: tuple[VisualPrompt, ...]
     tracks: tuple[ClipPrompt, ...]
 
 
-class Scene:
+class VideoObjects:
     """One finite video, its object memory bank, and the tracker that fills it.
 
     Prompts wait until they are needed; `track` follows what waits. A correction of an object that is
@@ -83,7 +83,7 @@ class Scene:
             raise ValueError(f"max_objects must be at least 1, got {max_objects}")
         self.video = video if isinstance(video, Video) else open_video(video)
         self.bank = ObjectMemoryBank((self.video.info.height, self.video.info.width))
-        self.follower = VideoFollower(
+        self.follower = VideoTracker(
             segmenter,
             self.video,
             memory_dtype=memory_dtype,
@@ -112,7 +112,7 @@ class Scene:
         size = self.bank.frame_size
         for prompt in prompts:
             check_prompt(prompt, frame_size=size, num_video_frames=self.video.info.num_frames or 0)
-        self.check_room([object_id])
+        self.check_capacity([object_id])
         merged = [*self.waiting.get(object_id, []), *prompts]
         self.follower.visual_prompts(object_id, merged, known=self._known_masks(object_id, merged))
         self.waiting[object_id] = merged
@@ -132,14 +132,14 @@ class Scene:
             anchors: Frame on which each of these is segmented first.
 
         Raises:
-            Stopped: The work was stopped; the objects wait as before.
+            Cancelled: The work was stopped; the objects wait as before.
         """
         with self._whole(progress) as told:
             told(self.track_frames(tokens=tokens, anchors=anchors))
 
     def track_frames(
         self, *, tokens: Mapping[int, Tensor] | None = None, anchors: Mapping[int, int] | None = None
-    ) -> Iterator[FollowedFrame]:
+    ) -> Iterator[TrackedVideoFrame]:
         """Do what `track` does, and yield each frame as it is done."""
         read = self.follower.language_prompts(tokens or {}, anchors or {})
         waiting, self.waiting = self.waiting, {}
@@ -180,9 +180,9 @@ class Scene:
 
         Raises:
             ValueError: There are too many objects, or an id is in use.
-            Stopped: The work was stopped; the objects are not known.
+            Cancelled: The work was stopped; the objects are not known.
         """
-        self.check_room(list(tokens))
+        self.check_capacity(list(tokens))
         with self._whole(progress) as told:
             follow = self.follower.language_prompts(tokens, anchors)
             for object_id, prompt in follow.items():
@@ -200,17 +200,17 @@ class Scene:
             self.bank.forget(object_id)
         self._tracks.pop(object_id, None)
 
-    def keep(self, object_id: int) -> KeptObject:
-        """Return an object as it is now, known or not, to `put_back` later."""
+    def keep(self, object_id: int) -> ObjectSnapshot:
+        """Return an object as it is now, known or not, to `restore_object` later."""
         states = {held.record.object_id: held for held in self.bank.state().objects}
-        return KeptObject(
+        return ObjectSnapshot(
             object_id,
             states.get(object_id),
             tuple(self.waiting.get(object_id, ())),
             tuple(self._tracks.get(object_id, ())),
         )
 
-    def put_back(self, kept: KeptObject) -> None:
+    def restore_object(self, kept: ObjectSnapshot) -> None:
         """Make an object what it was when it was kept; the others stay as they are.
 
         Args:
@@ -251,7 +251,7 @@ class Scene:
                 f"the video has {num_frames} with {self.bank.frame_size}"
             )
         self.bank, self.waiting, self._tracks = bank, {}, {}
-        self.check_room([])
+        self.check_capacity([])
         for object_id in bank.ids:
             record = bank[object_id]
             prompted = {record.anchor_frame, *(prompt.frame_index for prompt in record.prompts)}
@@ -263,7 +263,7 @@ class Scene:
             ]
             self._tracks[object_id] = self.follower.visual_prompts(object_id, masks)
 
-    def check_room(self, object_ids: Sequence[int]) -> None:
+    def check_capacity(self, object_ids: Sequence[int]) -> None:
         """Check that further objects fit.
 
         Raises:
@@ -280,14 +280,14 @@ class Scene:
         self.bank.save(folder)
 
     @contextmanager
-    def _whole(self, progress: Progress | None) -> Iterator[Callable[[Iterator[FollowedFrame]], None]]:
+    def _whole(self, progress: Progress | None) -> Iterator[Callable[[Iterator[TrackedVideoFrame]], None]]:
         """Do a piece of work whole or, where it is stopped, not at all."""
         progress = progress or Progress()
         kept = self.bank.state() if progress.should_stop is not None else None
         waiting = {key: list(prompts) for key, prompts in self.waiting.items()}
         tracks = {key: list(prompts) for key, prompts in self._tracks.items()}
 
-        def tell(frames: Iterator[FollowedFrame]) -> None:
+        def tell(frames: Iterator[TrackedVideoFrame]) -> None:
             progress.check()
             for followed in frames:
                 progress.tell_frame(followed)
@@ -295,13 +295,13 @@ class Scene:
 
         try:
             yield tell
-        except Stopped:
+        except Cancelled:
             if kept is not None:
                 self.bank = ObjectMemoryBank.restore(kept)
                 self.waiting, self._tracks = waiting, tracks
             raise
 
-    def _follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[FollowedFrame]:
+    def _follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
         if not prompts:
             return
         for followed in self.follower.follow(prompts):

@@ -16,10 +16,10 @@ from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.prompts import click_prompt, mask_prompt
-from unipixel.tracking.propagation import ClipPrompt, best_anchors, follow_clip, spread_candidates
+from unipixel.tracking.propagation import ClipPrompt, best_anchors, propagate_clip, spread_candidates
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import TrackedFrame
-from unipixel.tracking.tracker_core import Follower
+from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import FrameMasks, SegmentPrompt
 from unipixel.video.frame import Frame
 from unipixel.video.open import Video
@@ -85,7 +85,7 @@ class VideoFrames:
 
 
 @dataclass(frozen=True)
-class FollowedFrame:
+class TrackedVideoFrame:
     """Objects on one frame of a video.
 
     Attributes:
@@ -97,7 +97,7 @@ class FollowedFrame:
     objects: dict[int, ObjectMask]
 
 
-class VideoFollower:
+class VideoTracker:
     """Follows objects through one finite video with SAM 2.1."""
 
     def __init__(
@@ -125,18 +125,18 @@ class VideoFollower:
         self.size = (video.info.height, video.info.width)
         self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_kept_bytes=max_feature_bytes)
         self._segmenter = segmenter
-        self._follower = Follower(
+        self._follower = TrackerCore(
             segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed
         )
 
-    def follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[FollowedFrame]:
+    def follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
         """Follow objects forwards from their first prompts, then backwards before them.
 
         Raises:
             ValueError: There are no prompts.
         """
-        for tracked in follow_clip(self._follower, self.clip, prompts):
-            yield FollowedFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
+        for tracked in propagate_clip(self._follower, self.clip, prompts):
+            yield TrackedVideoFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
 
     def language_prompts(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
         """Turn a language model's tokens (n, C) by id into prompts on given frames."""
@@ -185,7 +185,7 @@ class VideoFollower:
         return dict(zip(tokens, best_anchors(self._segmenter, self.clip, stacked, candidates=candidates), strict=True))
 
     @torch.no_grad()
-    def glimpse(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
+    def segment_frame(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
         """Segment objects on one frame by a language model's tokens (n, C) alone; nothing is remembered of it."""
         features = self.clip[frame_index]
         start = self._segmenter.start(features, num_objects=len(tokens))

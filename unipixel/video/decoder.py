@@ -87,7 +87,7 @@ def video_stream(container: Any) -> Any:
     return None
 
 
-class MediaFile(FrameSource):
+class VideoFile(FrameSource):
     """A video file on disk; every pass opens it anew, so passes may run side by side."""
 
     def __init__(self, path: Path, *, max_pixels: int) -> None:

@@ -9,7 +9,7 @@ _STEADINESS = 0.95
 _LEAST_SPACING = 1e-3
 
 
-class FrameWindow:
+class FrameBuffer:
     """At most `capacity` frames of a stream: its newest, its first, and others between them, spread in time.
 
     A frame that stops being the newest is kept if it is one spacing away from the one kept before it,

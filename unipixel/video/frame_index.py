@@ -23,7 +23,7 @@ _ONE_PICTURE_PER_PACKET = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class PacketTable:
+class FrameIndex:
     """What a scan of a video stream's packets found.
 
     Attributes:
@@ -50,7 +50,7 @@ class PacketTable:
         return self.num_frames > 0 and len(self.pts) == self.num_frames
 
 
-def scan_packets(container: Any, stream: Any) -> PacketTable:
+def scan_packets(container: Any, stream: Any) -> FrameIndex:
     """Read all packets of a stream, decoding none.
 
     Args:
@@ -88,7 +88,7 @@ def scan_packets(container: Any, stream: Any) -> PacketTable:
     end_seconds = float((end - min(times, default=0)) * stream.time_base)
     damage = damage or _missing_part(container, stream, num_packets=num_packets, end_seconds=end_seconds)
     pts = np.unique(np.asarray(times, dtype=np.int64))
-    return PacketTable(
+    return FrameIndex(
         num_frames=num_frames,
         pts=pts if len(pts) == num_frames else pts[:0],
         key_pts=np.asarray(sorted(keys), dtype=np.int64),

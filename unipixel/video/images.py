@@ -121,7 +121,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(paths, key=natural_order)
 
 
-class PictureFiles(FrameSource):
+class ImageFiles(FrameSource):
     """A single image, or the images of a folder as the frames of a video."""
 
     def __init__(self, path: Path, *, max_pixels: int, fps: float | None) -> None:
@@ -166,7 +166,7 @@ class PictureFiles(FrameSource):
         return Frame(index, index / self._fps, image)
 
 
-class Arrays(FrameSource):
+class ArrayFrames(FrameSource):
     """Arrays in memory: a list or an array (T, H, W, C), or an iterable that is read once."""
 
     def __init__(self, arrays: Iterable[Any], *, max_pixels: int, fps: float | None) -> None:

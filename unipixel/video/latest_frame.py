@@ -9,7 +9,7 @@ from types import TracebackType
 from unipixel.video.frame import Frame
 
 
-class NewestFrames:
+class LatestFrame:
     """Reads a source in a thread and keeps its newest frame only.
 
     Iterating yields the newest frame that was not yielded yet, and waits where there is none. A source
@@ -55,7 +55,7 @@ class NewestFrames:
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
-    def __enter__(self) -> NewestFrames:
+    def __enter__(self) -> LatestFrame:
         return self
 
     def __exit__(

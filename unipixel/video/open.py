@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from unipixel.video.decoder import MediaFile
+from unipixel.video.decoder import VideoFile
 from unipixel.video.frame import MAX_PIXELS, Frame, FrameSource, VideoInfo
-from unipixel.video.images import Arrays, PictureFiles, is_image_file
+from unipixel.video.images import ArrayFrames, ImageFiles, is_image_file
 from unipixel.video.live import MediaStream, is_address, open_address, open_camera
 
 __all__ = ["MAX_PIXELS", "Frame", "Video", "VideoInfo", "open_video"]
@@ -147,7 +147,7 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSou
             raise TypeError("a video is read from a binary file object, not from a text one")
         return MediaStream(source, name=str(getattr(source, "name", "<stream>")), max_pixels=max_pixels)
     if isinstance(source, Iterable | Sequence):
-        return Arrays(source, max_pixels=max_pixels, fps=fps)
+        return ArrayFrames(source, max_pixels=max_pixels, fps=fps)
     raise TypeError(f"cannot read a video from {type(source).__name__}")
 
 
@@ -159,7 +159,7 @@ def _open_path(path: Path, *, max_pixels: int, fps: float | None) -> FrameSource
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror or error}", str(path)) from error
     if stat.S_ISDIR(status.st_mode):
-        return PictureFiles(path, max_pixels=max_pixels, fps=fps)
+        return ImageFiles(path, max_pixels=max_pixels, fps=fps)
     if stat.S_ISFIFO(status.st_mode):
         return MediaStream(path.open("rb"), name=str(path), max_pixels=max_pixels)
     if not stat.S_ISREG(status.st_mode):
@@ -167,5 +167,5 @@ def _open_path(path: Path, *, max_pixels: int, fps: float | None) -> FrameSource
     if status.st_size == 0:
         raise OSError(f"{path}: the file is empty (0 bytes)")
     if is_image_file(path):
-        return PictureFiles(path, max_pixels=max_pixels, fps=None)
-    return MediaFile(path, max_pixels=max_pixels)
+        return ImageFiles(path, max_pixels=max_pixels, fps=None)
+    return VideoFile(path, max_pixels=max_pixels)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.attributes import DIRECTIONS
-from unipixel.train.datasets.synthetic.motion import Plan, Trajectory, direction_angle, progress
+from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory, direction_angle, progress
 
 ENCOUNTERS = ("hide", "hide_and_stop", "touch", "follow", "overtake")
 Array = NDArray[np.float64]
@@ -28,12 +28,12 @@ class Actor:
     """
 
     extent: float
-    plan: Plan
+    plan: MotionPlan
     trajectory: Trajectory
 
 
 def _actor(
-    rng: np.random.Generator, centres: Array, *, extent: float, plan: Plan, key_time: float | None = None
+    rng: np.random.Generator, centres: Array, *, extent: float, plan: MotionPlan, key_time: float | None = None
 ) -> Actor:
     count = len(centres)
     angles = np.full(count, rng.uniform(0, 2 * np.pi) if rng.random() < 0.3 else rng.uniform(-0.12, 0.12))
@@ -103,7 +103,7 @@ def _place(
     return first + shift, second + shift
 
 
-_Drawn = tuple[Array, Array, tuple[float, float], tuple[Plan, Plan], float | None]
+_Drawn = tuple[Array, Array, tuple[float, float], tuple[MotionPlan, MotionPlan], float | None]
 
 
 def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
@@ -127,7 +127,7 @@ def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Arr
         profile = "stops"
         shares = progress(times, profile="stops", key_time=key_time, ratio=1.0)
     first = -before * heading + shares[:, None] * length * heading + aside * across
-    plans = Plan("line", direction, profile), Plan("still")
+    plans = MotionPlan("line", direction, profile), MotionPlan("still")
     return first, second, (first_extent, second_extent), plans, key_time
 
 
@@ -138,7 +138,7 @@ def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array
     length = rng.uniform(0.35, 0.6)
     second = times[:, None] * length * heading
     first = second - gap * heading
-    return first, second, extents, (Plan("line", direction), Plan("line", direction)), None
+    return first, second, extents, (MotionPlan("line", direction), MotionPlan("line", direction)), None
 
 
 def _overtake(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
@@ -150,4 +150,4 @@ def _overtake(rng: np.random.Generator, *, kind: str, heading: Array, times: Arr
     length = rng.uniform(0.28, 0.4)
     second = times[:, None] * length * heading
     first = times[:, None] * (length + behind + ahead) * heading - behind * heading + lane * across
-    return first, second, extents, (Plan("line", direction), Plan("line", direction)), None
+    return first, second, extents, (MotionPlan("line", direction), MotionPlan("line", direction)), None

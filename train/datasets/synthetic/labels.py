@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unipixel.train.datasets.synthetic.attributes import size_class
 from unipixel.train.datasets.synthetic.drawing.occlusion import Visibility
 from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH
-from unipixel.train.datasets.synthetic.scene import Scene, WorldObject
+from unipixel.train.datasets.synthetic.scene import Scene, SyntheticObject
 from unipixel.train.datasets.synthetic.trajectories import (
     FALSE,
     MOTION_WORDS,
@@ -30,7 +30,7 @@ MIN_FRAMES_FOR_MOTION = 4
 
 
 @dataclass(frozen=True)
-class Facts:
+class SceneLabels:
     """True state of a clip of O objects as seen in N frames.
 
     Attributes:
@@ -53,7 +53,7 @@ class Facts:
         frame: Width and height in units of the shorter side.
     """
 
-    objects: tuple[WorldObject, ...]
+    objects: tuple[SyntheticObject, ...]
     size_words: tuple[str | None, ...]
     motion: dict[str, Truth]
     relations: dict[str, Truth]
@@ -148,7 +148,7 @@ def _contact(scene: Scene, view: Visibility) -> tuple[Truth, Truth, Truth]:
     return behind, behind.T.copy(), touches
 
 
-def _speeds(objects: tuple[WorldObject, ...]) -> NDArray[np.float64]:
+def _speeds(objects: tuple[SyntheticObject, ...]) -> NDArray[np.float64]:
     """Mean and peak speed (O, 2) of the centres, shorter sides per clip."""
     result = np.full((len(objects), 2), np.nan)
     for number, obj in enumerate(objects):
@@ -160,7 +160,7 @@ def _speeds(objects: tuple[WorldObject, ...]) -> NDArray[np.float64]:
     return result
 
 
-def _moments(objects: tuple[WorldObject, ...]) -> dict[str, NDArray[np.float64]]:
+def _moments(objects: tuple[SyntheticObject, ...]) -> dict[str, NDArray[np.float64]]:
     """Moments of the events of each object."""
     result: dict[str, NDArray[np.float64]] = {}
     for word in ("stops", "starts_late", "appears_late", "leaves", "turns_back", "bounces"):
@@ -172,7 +172,7 @@ def _moments(objects: tuple[WorldObject, ...]) -> dict[str, NDArray[np.float64]]
     return result
 
 
-def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *, shorter: int) -> Facts:
+def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *, shorter: int) -> SceneLabels:
     """Derive all facts of a clip.
 
     Args:
@@ -208,7 +208,7 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
     gaps[~pairs_seen] = np.nan
     ends = np.array([obj.trajectory.extents[[0, -1]] for obj in objects])
     words = [size_class(low) if size_class(low) == size_class(high) else None for low, high in ends]
-    return Facts(
+    return SceneLabels(
         objects=objects,
         size_words=tuple(words),
         motion=motion,

@@ -19,7 +19,7 @@ _DIAGONALS = (np.pi / 4, 3 * np.pi / 4, -np.pi / 4, -3 * np.pi / 4)
 
 
 @dataclass(frozen=True)
-class Plan:
+class MotionPlan:
     """What an object does over the clip.
 
     Attributes:
@@ -183,7 +183,7 @@ def _crossing(
 def trajectory(
     rng: np.random.Generator,
     *,
-    plan: Plan,
+    plan: MotionPlan,
     extent: float,
     reach: float,
     frame: tuple[float, float],
@@ -254,7 +254,7 @@ def trajectory(
 def _through_the_edge(
     rng: np.random.Generator,
     *,
-    plan: Plan,
+    plan: MotionPlan,
     times: Array,
     angle: float,
     margin: float,

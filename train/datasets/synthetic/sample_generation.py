@@ -12,7 +12,7 @@ from unipixel.train.datasets.samples import Clip, Sample, Turn, VisualPrompt, fi
 from unipixel.train.datasets.synthetic.attributes import SPLITS, Split, held_out
 from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, Visibility, draw_layer, visibility
 from unipixel.train.datasets.synthetic.drawing.rendering import background_frames, develop, paint_layer, sample_looks
-from unipixel.train.datasets.synthetic.labels import Facts, gather_facts
+from unipixel.train.datasets.synthetic.labels import SceneLabels, gather_facts
 from unipixel.train.datasets.synthetic.language.conversations import conversation
 from unipixel.train.datasets.synthetic.language.questions import caption_turn, pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
@@ -53,7 +53,7 @@ class _Stage:
     """A scene placed on a raster."""
 
     scene: Scene
-    facts: Facts
+    facts: SceneLabels
     layers: Sequence[Layer]
     view: Visibility
     indices: NDArray[np.int64]
@@ -142,7 +142,7 @@ def _set_stage(
     return _Stage(scene, facts, layers, view, indices, moments, height, width)
 
 
-def _draft_pixelqa(rng: np.random.Generator, facts: Facts, *, prompt: str, split: Split) -> _Draft | None:
+def _draft_pixelqa(rng: np.random.Generator, facts: SceneLabels, *, prompt: str, split: Split) -> _Draft | None:
     count = 1 if facts.num_objects == 1 or rng.random() < 0.5 else 2
     pool = tuple(range(facts.num_objects))
     found = pixelqa_turn(
@@ -156,7 +156,7 @@ def _draft_pixelqa(rng: np.random.Generator, facts: Facts, *, prompt: str, split
     return _Draft((turn,), rows, rows, prompt)
 
 
-def _draft_caption(rng: np.random.Generator, facts: Facts, *, is_fixed: bool) -> _Draft | None:
+def _draft_caption(rng: np.random.Generator, facts: SceneLabels, *, is_fixed: bool) -> _Draft | None:
     count = 2 if facts.num_objects > 1 and rng.random() < 0.35 else 1
     rows = tuple(int(row) for row in rng.permutation(facts.num_objects)[:count])
     turn = caption_turn(rng, facts, row=rows[0], is_fixed=is_fixed, others=rows[1:])
@@ -164,7 +164,7 @@ def _draft_caption(rng: np.random.Generator, facts: Facts, *, is_fixed: bool) ->
     return None if turn is None else _Draft((turn,), rows, rows, prompt)
 
 
-def _draft(rng: np.random.Generator, facts: Facts, *, task: str, split: Split) -> _Draft | None:
+def _draft(rng: np.random.Generator, facts: SceneLabels, *, task: str, split: Split) -> _Draft | None:
     """Language for a task, or None where the clip does not lend itself to it."""
     num_frames, is_fixed = facts.seen.shape[1], split != "train"
     if task.startswith("segment/"):
@@ -299,7 +299,7 @@ def generate(
 
 
 @dataclass(frozen=True)
-class DrawnScene:
+class SyntheticScene:
     """A drawn clip that can be asked about again and again.
 
     Attributes:
@@ -309,7 +309,7 @@ class DrawnScene:
         split: Its split.
     """
 
-    facts: Facts
+    facts: SceneLabels
     frames: NDArray[np.uint8]
     seed: int
     split: Split
@@ -318,7 +318,7 @@ class DrawnScene:
     @classmethod
     def draw(
         cls, seed: int, *, split: Split, render_size: tuple[int, int] | int | None, num_frames: int | None
-    ) -> DrawnScene:
+    ) -> SyntheticScene:
         """Draw a clip that lends itself to any task; arguments as for `generate`.
 
         Raises:

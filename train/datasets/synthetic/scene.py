@@ -21,7 +21,7 @@ from unipixel.train.datasets.synthetic.attributes import (
 )
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
 from unipixel.train.datasets.synthetic.interactions import ENCOUNTERS, meet
-from unipixel.train.datasets.synthetic.motion import Plan, Trajectory, trajectory
+from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory, trajectory
 
 NUM_MOMENTS = 49
 # Events that several objects of one scene may share, so that "the first to stop" has something to choose from.
@@ -29,7 +29,7 @@ _SHARED_EVENTS = ("stops", "starts_late", "leaves", "appears_late", "turns_back"
 
 
 @dataclass(frozen=True)
-class WorldObject:
+class SyntheticObject:
     """One object of a scene.
 
     Attributes:
@@ -45,7 +45,7 @@ class WorldObject:
     colour: str
     texture: str
     extent: float
-    plan: Plan
+    plan: MotionPlan
     trajectory: Trajectory
 
 
@@ -61,12 +61,12 @@ class Scene:
     """
 
     frame: tuple[float, float]
-    objects: tuple[WorldObject, ...]
+    objects: tuple[SyntheticObject, ...]
     num_frames: int
     fps: float
 
 
-def _motion_words(plan: Plan) -> set[str]:
+def _motion_words(plan: MotionPlan) -> set[str]:
     """Words a plan deserves, for the held-out combinations."""
     words = {plan.path, plan.profile} | ({plan.direction} if plan.direction else set())
     words |= {"spins"} if plan.spins else set()
@@ -76,7 +76,7 @@ def _motion_words(plan: Plan) -> set[str]:
     return {names.get(word, word) for word in words}
 
 
-def is_allowed(shape: str, colour: str, plan: Plan, *, forbidden: frozenset[tuple[str, str]]) -> bool:
+def is_allowed(shape: str, colour: str, plan: MotionPlan, *, forbidden: frozenset[tuple[str, str]]) -> bool:
     """Whether no held-out combination is shown by an object.
 
     Args:
@@ -105,7 +105,7 @@ def _draw(rng: np.random.Generator, shares: dict[str, int]) -> str:
     return word
 
 
-def _sample_plan(rng: np.random.Generator, *, shape: str, texture: str) -> Plan:
+def _sample_plan(rng: np.random.Generator, *, shape: str, texture: str) -> MotionPlan:
     path = _draw(rng, _PATHS)
     direction = None
     if path not in ("still", "circle", "bounce"):
@@ -121,7 +121,7 @@ def _sample_plan(rng: np.random.Generator, *, shape: str, texture: str) -> Plan:
     growth = 1.0
     if not spins and rng.random() < (0.4 if path == "still" else 0.13):
         growth = float(rng.uniform(1.7, 2.3)) ** (1 if rng.random() < 0.5 else -1)
-    return Plan(path, direction, profile, bool(spins), growth, appears)
+    return MotionPlan(path, direction, profile, bool(spins), growth, appears)
 
 
 def _sample_extent(rng: np.random.Generator, *, growth: float, crowded: bool) -> float:
@@ -161,7 +161,7 @@ def _sample_words(
     return _sample_words(rng, _Palette(SHAPES, COLOURS, TEXTURES), forbidden=forbidden)
 
 
-def _crowding(candidate: WorldObject, others: list[WorldObject]) -> float:
+def _crowding(candidate: SyntheticObject, others: list[SyntheticObject]) -> float:
     """Largest share of moments during which the candidate's middle lies in another object, or the reverse."""
     worst = 0.0
     for other in others:
@@ -175,17 +175,17 @@ def _sample_object(
     rng: np.random.Generator,
     *,
     words: tuple[str, str, str],
-    plan: Plan,
+    plan: MotionPlan,
     frame: tuple[float, float],
-    others: list[WorldObject],
+    others: list[SyntheticObject],
     crowded: bool,
-) -> WorldObject:
+) -> SyntheticObject:
     shape, colour, texture = words
     extent = _sample_extent(rng, growth=plan.growth, crowded=crowded)
-    best: tuple[float, WorldObject] | None = None
+    best: tuple[float, SyntheticObject] | None = None
     for _ in range(6):
         path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
-        candidate = WorldObject(shape, colour, texture, extent, plan, path)
+        candidate = SyntheticObject(shape, colour, texture, extent, plan, path)
         crowding = _crowding(candidate, others)
         if best is None or crowding < best[0]:
             best = crowding, candidate
@@ -207,13 +207,13 @@ def _held_out_member(rng: np.random.Generator, split: Split) -> tuple[tuple[str,
     return None, motions[int(rng.integers(len(motions)))]
 
 
-def _plan_with(rng: np.random.Generator, word: str, *, shape: str, texture: str) -> Plan:
+def _plan_with(rng: np.random.Generator, word: str, *, shape: str, texture: str) -> MotionPlan:
     """A plan that deserves a motion word."""
     for _ in range(400):
         plan = _sample_plan(rng, shape=shape, texture=texture)
         if word in _motion_words(plan):  # the rarest word comes up once in twenty draws
             return plan
-    return replace(Plan("line", "right"), growth=1.9 if word == "grows" else 1.0)
+    return replace(MotionPlan("line", "right"), growth=1.9 if word == "grows" else 1.0)
 
 
 def sample_scene(
@@ -241,7 +241,7 @@ def sample_scene(
     forbidden = held_out(split)
     palette = _sample_palette(rng)
     count = int(rng.choice(np.arange(1, 9), p=[0.05, 0.14, 0.22, 0.22, 0.17, 0.1, 0.06, 0.04]))
-    objects: list[WorldObject] = []
+    objects: list[SyntheticObject] = []
     if count >= 2 and rng.random() < encounter_rate:
         objects += _sample_encounter(rng, palette=palette, forbidden=forbidden, frame=frame)
     colour_pair, motion_pair = _held_out_member(rng, split)
@@ -267,7 +267,7 @@ def sample_scene(
     return Scene(frame, _in_depth_order(rng, objects), int(rng.integers(8, 121)), fps)
 
 
-def _in_depth_order(rng: np.random.Generator, objects: list[WorldObject]) -> tuple[WorldObject, ...]:
+def _in_depth_order(rng: np.random.Generator, objects: list[SyntheticObject]) -> tuple[SyntheticObject, ...]:
     """Shuffle depths, keeping the two actors of an encounter (marked by order) in theirs."""
     order = rng.permutation(len(objects))
     first, second = int(np.flatnonzero(order == 0)[0]), None
@@ -284,7 +284,7 @@ def _sample_encounter(
     palette: _Palette,
     forbidden: frozenset[tuple[str, str]],
     frame: tuple[float, float],
-) -> list[WorldObject]:
+) -> list[SyntheticObject]:
     """Two objects that meet, the one behind first; empty where the combinations do not allow it."""
     for _ in range(12):
         kind = str(rng.choice(ENCOUNTERS))
@@ -298,7 +298,7 @@ def _sample_encounter(
             for word, actor in zip(words, actors, strict=True)
         ):
             return [
-                WorldObject(*word, actor.extent, actor.plan, actor.trajectory)
+                SyntheticObject(*word, actor.extent, actor.plan, actor.trajectory)
                 for word, actor in zip(words, actors, strict=True)
             ]
     return []

@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.attributes import DIRECTIONS, MOTIONS
-from unipixel.train.datasets.synthetic.motion import Plan
-from unipixel.train.datasets.synthetic.scene import WorldObject
+from unipixel.train.datasets.synthetic.motion import MotionPlan
+from unipixel.train.datasets.synthetic.scene import SyntheticObject
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 Truth = NDArray[np.int8]
 MOTION_WORDS = (*MOTIONS, "moves", "returns")
 
 
-def _direction_truth(plan: Plan) -> dict[str, int]:
+def _direction_truth(plan: MotionPlan) -> dict[str, int]:
     """Truth of the five directions for a plan."""
     truth = dict.fromkeys((*DIRECTIONS, "diagonal"), FALSE)
     if plan.path == "still":
@@ -26,7 +26,7 @@ def _direction_truth(plan: Plan) -> dict[str, int]:
     return {**truth, str(plan.direction): TRUE}
 
 
-def motion_truth(plan: Plan) -> dict[str, int]:
+def motion_truth(plan: MotionPlan) -> dict[str, int]:
     """Truth of every motion word for a plan.
 
     Words that a fair viewer might or might not grant (does an object that bounces straight back turn back?)
@@ -76,7 +76,7 @@ def motion_truth(plan: Plan) -> dict[str, int]:
     return truth
 
 
-def same_course(objects: tuple[WorldObject, ...]) -> tuple[Truth, Truth]:
+def same_course(objects: tuple[SyntheticObject, ...]) -> tuple[Truth, Truth]:
     """Truth of "follows" and "overtakes", read from the whole trajectories.
 
     Args:
@@ -95,7 +95,7 @@ def same_course(objects: tuple[WorldObject, ...]) -> tuple[Truth, Truth]:
     return follows, overtakes
 
 
-def _course_of_pair(first: WorldObject, second: WorldObject) -> tuple[int, int]:
+def _course_of_pair(first: SyntheticObject, second: SyntheticObject) -> tuple[int, int]:
     """Truth of "the first follows the second" and "the first overtakes the second"."""
     moving = motion_truth(first.plan)["moves"], motion_truth(second.plan)["moves"]
     if moving[0] != TRUE:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH, signed_distance
-from unipixel.train.datasets.synthetic.scene import WorldObject
+from unipixel.train.datasets.synthetic.scene import SyntheticObject
 
 Array = NDArray[np.float32]
 
@@ -64,7 +64,7 @@ class Pose:
     exists: NDArray[np.bool_]
 
 
-def pose(obj: WorldObject, moments: NDArray[np.float64]) -> Pose:
+def pose(obj: SyntheticObject, moments: NDArray[np.float64]) -> Pose:
     """Interpolate an object's trajectory.
 
     Args:
@@ -112,7 +112,7 @@ def patch_grid(
     return origins, np.asarray(x, np.float32), np.asarray(y, np.float32), extents
 
 
-def draw_layer(obj: WorldObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
+def draw_layer(obj: SyntheticObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
     """Rasterise one object.
 
     Args:

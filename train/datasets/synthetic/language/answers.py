@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unipixel.train.datasets.synthetic.attributes import COLOURS, DIRECTIONS, SHAPES, SIZES, TEXTURES
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels
 from unipixel.train.datasets.synthetic.language.comparisons import compare_all
 from unipixel.train.datasets.synthetic.language.phrases import (
     PLAIN_MOTION,
@@ -75,7 +75,7 @@ def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
     return row, topic.names[row]
 
 
-def place_word(facts: Facts, row: int, index: int) -> str | None:
+def place_word(facts: SceneLabels, row: int, index: int) -> str | None:
     """Name the third of the frame an object lies in: "upper left", "centre", "right" and so on.
 
     Args:
@@ -105,7 +105,7 @@ def place_word(facts: Facts, row: int, index: int) -> str | None:
 PLACES = ("upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right")
 
 
-def motion_summary(facts: Facts, row: int) -> str | None:
+def motion_summary(facts: SceneLabels, row: int) -> str | None:
     """Say in a clause all that an object does: "moves left and then stops while growing"."""
     truth = {word: values[row] for word, values in facts.motion.items()}
     if truth["moves"] == UNKNOWN and facts.objects[row].plan.path != "still":
@@ -140,7 +140,7 @@ def motion_summary(facts: Facts, row: int) -> str | None:
     return f"{text} while {extra}" if extra else text
 
 
-def describe(rng: np.random.Generator, facts: Facts, row: int) -> str:
+def describe(rng: np.random.Generator, facts: SceneLabels, row: int) -> str:
     """Describe an object's looks: "a striped red star"."""
     traits = full_traits(facts, row)
     named = Traits(traits.shape, traits.colour, traits.texture, traits.size if rng.random() < 0.3 else None)
@@ -149,7 +149,7 @@ def describe(rng: np.random.Generator, facts: Facts, row: int) -> str:
     return with_article(noun_phrase(rng, named))
 
 
-def attribute(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def attribute(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Shape, colour, texture or size of the first object."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("shape", "colour", "texture", "size"))
@@ -168,7 +168,7 @@ def attribute(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | N
     return Asked(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
 
 
-def motion(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def motion(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """How the first object moves: one true word against surely false ones."""
     row, called = _one_of(rng, topic)
     truth = {word: values[row] for word, values in facts.motion.items() if word not in ("moves", "returns")}
@@ -184,7 +184,7 @@ def motion(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None
     return Asked("motion", text, verb, others, f"It {summary}." if summary else "", (row,))
 
 
-def direction(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def direction(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Which way the first object moves."""
     row, called = _one_of(rng, topic)
     words = [word for word in DIRECTIONS if facts.motion[word][row] == TRUE]
@@ -195,7 +195,7 @@ def direction(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | N
     return Asked("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
 
 
-def place(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def place(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Where the first object is at the start or at the end."""
     row, called = _one_of(rng, topic)
     when, index = (("start", 0), ("end", -1))[int(rng.integers(2))]
@@ -210,7 +210,7 @@ def place(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
     return Asked("place", text.format(called, when), word, others, sentence, (row,))
 
 
-def hider(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def hider(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """What hides the first object, described by its looks."""
     row, called = _one_of(rng, topic)
     truth = facts.relations["behind"][row]
@@ -231,7 +231,7 @@ def hider(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
     return Asked("hider", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,))
 
 
-def count_larger(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def count_larger(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """How many objects are larger or smaller than the first."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("larger", "smaller"))
@@ -246,7 +246,7 @@ def count_larger(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked 
     return Asked("count", text, NUMBERS[number], wrong, "", (row,))
 
 
-def description(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def description(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Which option describes the first object; the wrong ones describe its neighbours, or change one word."""
     row, called = _one_of(rng, topic)
     clause = motion_summary(facts, row) if rng.random() < 0.4 else None
@@ -277,7 +277,7 @@ def description(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked |
     return Asked("description", question, answer, others, "", (row,), needs_options=not question.startswith("What"))
 
 
-def does(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def does(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Whether an object makes a given motion."""
     pool = np.array(topic.pool)
     word = pick(rng, [word for word in facts.motion if word != "returns"])
@@ -297,7 +297,7 @@ def does(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
     return Asked(word, f"Does {topic.names[row]} {base}?", right, (wrong,), "", (row,))
 
 
-Asker = Callable[[np.random.Generator, Facts, Topic], Asked | None]
+Asker = Callable[[np.random.Generator, SceneLabels, Topic], Asked | None]
 ONE_OBJECT: tuple[tuple[Asker, float], ...] = (
     (attribute, 0.24),
     (motion, 0.19),

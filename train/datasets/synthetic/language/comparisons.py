@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
 from unipixel.train.datasets.synthetic.language.phrases import Traits, Verb, pick, sample_traits, traits_truth
-from unipixel.train.datasets.synthetic.language.predicates import Claim, anchor, copula
+from unipixel.train.datasets.synthetic.language.predicates import Predicate, anchor, copula
 
 SPEED_RATIO, AREA_RATIO, EXTENT_RATIO = 1.4, 1.3, 1.12
 _ORDINALS = ("", "second ", "third ")
@@ -42,25 +42,25 @@ def ranking(values: NDArray[np.float64], members: NDArray[np.bool_], *, ratio: f
     return sure[:-1]
 
 
-def _only(facts: Facts, index: int) -> Truth:
+def _only(facts: SceneLabels, index: int) -> Truth:
     truth = np.zeros(facts.num_objects, np.int8)
     truth[index] = TRUE
     return truth
 
 
-def size_values(facts: Facts) -> NDArray[np.float64]:
+def size_values(facts: SceneLabels) -> NDArray[np.float64]:
     """Measures (O, 4) that must agree before one object is called larger: areas and scaled extents."""
     # Extents need a smaller margin than areas: raise them so that one ratio serves both.
     power = np.log(AREA_RATIO) / np.log(EXTENT_RATIO)
     return np.concatenate([facts.areas, facts.extents**power], axis=1)
 
 
-def speed_values(facts: Facts) -> NDArray[np.float64]:
+def speed_values(facts: SceneLabels) -> NDArray[np.float64]:
     """Measures (O, 2): mean and peak speed, with rest counted as slow rather than as zero."""
     return np.maximum(facts.speeds, 1e-3)
 
 
-def superlative(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def superlative(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """The largest, the second fastest, the leftmost."""
     traits = Traits()
     if rng.random() < 0.3:
@@ -90,11 +90,13 @@ def superlative(rng: np.random.Generator, facts: Facts) -> Claim | None:
     name = _ORDINALS[place] + pick(rng, names)
     truth = _only(facts, order[place])
     if rng.random() < 0.5:
-        return Claim(truth, traits, prefix=name, reason=f"it is the {name} one")
-    return Claim(truth, traits, copula(f"the {name}"), is_phrase=False, reason=f"it is the {name} one")
+        return Predicate(truth, traits, prefix=name, reason=f"it is the {name} one")
+    return Predicate(truth, traits, copula(f"the {name}"), is_phrase=False, reason=f"it is the {name} one")
 
 
-def _outermost(rng: np.random.Generator, facts: Facts, traits: Traits, members: NDArray[np.bool_]) -> Claim | None:
+def _outermost(
+    rng: np.random.Generator, facts: SceneLabels, traits: Traits, members: NDArray[np.bool_]
+) -> Predicate | None:
     name, axis, sign = (("leftmost", 0, -1), ("rightmost", 0, 1), ("topmost", 1, -1), ("lowest", 1, 1))[
         int(rng.integers(4))
     ]
@@ -107,10 +109,12 @@ def _outermost(rng: np.random.Generator, facts: Facts, traits: Traits, members: 
     if places[order[0]] - places[order[1]] < 0.09:
         return None
     truth = _only(facts, int(chosen[order[0]]))
-    return Claim(truth, traits, copula(f"the {name} {when}"), is_phrase=False, reason=f"it is the {name} one {when}")
+    return Predicate(
+        truth, traits, copula(f"the {name} {when}"), is_phrase=False, reason=f"it is the {name} one {when}"
+    )
 
 
-def compared(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def compared(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """Larger, smaller, faster, slower than another object."""
     found = anchor(rng, facts)
     if found is None:
@@ -128,10 +132,10 @@ def compared(rng: np.random.Generator, facts: Facts) -> Claim | None:
     if rng.random() < 0.3:
         index = int(rng.integers(facts.num_objects))
         traits = sample_traits(rng, facts, index, least=1, most=1)
-    return Claim(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it {verb.third}")
+    return Predicate(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it {verb.third}")
 
 
-def compare_all(facts: Facts, other: int, name: str) -> Truth:
+def compare_all(facts: SceneLabels, other: int, name: str) -> Truth:
     """Which objects are larger, smaller, faster or slower than one object.
 
     Args:
@@ -170,16 +174,16 @@ _ORDER_VERBS = {
 }
 
 
-def ordered(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def ordered(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """The first to stop, the last to leave."""
     found = event_order(rng, facts)
     if found is None:
         return None
     index, text = found
-    return Claim(_only(facts, index), Traits(), copula(f"the {text}"), is_phrase=False, reason=f"it is the {text}")
+    return Predicate(_only(facts, index), Traits(), copula(f"the {text}"), is_phrase=False, reason=f"it is the {text}")
 
 
-def event_order(rng: np.random.Generator, facts: Facts) -> tuple[int, str] | None:
+def event_order(rng: np.random.Generator, facts: SceneLabels) -> tuple[int, str] | None:
     """Draw an event that at least two objects have at clearly different moments.
 
     Args:

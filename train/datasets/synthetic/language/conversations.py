@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unipixel.train.datasets.samples import Turn, mark
-from unipixel.train.datasets.synthetic.labels import TRUE, Facts
+from unipixel.train.datasets.synthetic.labels import TRUE, SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
@@ -19,7 +19,7 @@ from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, in_reading_order, segmentation_turn
 
 
-def _another(rng: np.random.Generator, facts: Facts, known: list[int]) -> Turn | None:
+def _another(rng: np.random.Generator, facts: SceneLabels, known: list[int]) -> Turn | None:
     """Ask for an object not named so far: "And the other star?", "And the blue one?"."""
     rest = [row for row in range(facts.num_objects) if row not in known]
     if not rest:
@@ -51,7 +51,7 @@ def _another(rng: np.random.Generator, facts: Facts, known: list[int]) -> Turn |
 
 def _follow_up(
     rng: np.random.Generator,
-    facts: Facts,
+    facts: SceneLabels,
     known: list[int],
     last: tuple[int, ...],
     forbidden: frozenset[tuple[str, str]],
@@ -69,7 +69,7 @@ def _follow_up(
 
 def conversation(
     rng: np.random.Generator,
-    facts: Facts,
+    facts: SceneLabels,
     *,
     forbidden: frozenset[tuple[str, str]],
     num_frames: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth
 from unipixel.train.datasets.synthetic.language.answers import Asked, Asker, Topic
 from unipixel.train.datasets.synthetic.language.comparisons import compare_all
 from unipixel.train.datasets.synthetic.language.phrases import full_traits, motion_verb, pick, with_article
@@ -19,7 +19,7 @@ _CONTACTS = {
 _SIDE_WORDS = {"left_of": "left of", "right_of": "right of", "above": "above", "below": "below"}
 
 
-def _pair_table(rng: np.random.Generator, facts: Facts) -> tuple[str, tuple[str, ...], Truth]:
+def _pair_table(rng: np.random.Generator, facts: SceneLabels) -> tuple[str, tuple[str, ...], Truth]:
     """Draw a relation of two objects: its word, its wordings, its truth (O, O)."""
     kind = rng.random()
     if kind < 0.52:
@@ -38,7 +38,7 @@ def _pair_table(rng: np.random.Generator, facts: Facts) -> tuple[str, tuple[str,
     return f"same_{word}", (f"Do {{}} and {{}} have the same {word}?",), (values[:, None] == values).astype(np.int8)
 
 
-def relation(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def relation(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Whether a relation holds between two objects."""
     word, wordings, table = _pair_table(rng, facts)
     pool = np.array(topic.pool)
@@ -55,7 +55,7 @@ def relation(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | No
     return Asked(word, text, right, (wrong,), "", (a, b), exchanged)
 
 
-def which(rng: np.random.Generator, facts: Facts, topic: Topic) -> Asked | None:
+def which(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
     """Which of two objects is larger, faster, red, moves left."""
     a, b = (int(row) for row in rng.permutation(topic.pool)[:2])
     kind = rng.random()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
 
 GENERIC_NOUNS = (
     ("object", "objects"),
@@ -56,7 +56,7 @@ def with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def traits_truth(facts: Facts, traits: Traits) -> Truth:
+def traits_truth(facts: SceneLabels, traits: Traits) -> Truth:
     """Which objects have all the named attributes.
 
     Args:
@@ -121,14 +121,14 @@ def noun_phrase(rng: np.random.Generator, traits: Traits, *, plural: bool = Fals
     return " ".join(([prefix] if prefix else []) + before + [noun]) + after
 
 
-def full_traits(facts: Facts, index: int) -> Traits:
+def full_traits(facts: SceneLabels, index: int) -> Traits:
     """All attributes of one object that can be seen."""
     obj = facts.objects[index]
     texture = obj.texture if facts.legible[index] else None
     return Traits(obj.shape, obj.colour, texture, facts.size_words[index])
 
 
-def sample_traits(rng: np.random.Generator, facts: Facts, index: int, *, least: int = 0, most: int = 3) -> Traits:
+def sample_traits(rng: np.random.Generator, facts: SceneLabels, index: int, *, least: int = 0, most: int = 3) -> Traits:
     """Draw some attributes of an object.
 
     Args:
@@ -150,7 +150,7 @@ def sample_traits(rng: np.random.Generator, facts: Facts, index: int, *, least: 
     return Traits(**{str(name): getattr(known, str(name)) for name in chosen})
 
 
-def unique_traits(rng: np.random.Generator, facts: Facts, index: int) -> Traits | None:
+def unique_traits(rng: np.random.Generator, facts: SceneLabels, index: int) -> Traits | None:
     """Draw attributes that single out one object.
 
     Args:

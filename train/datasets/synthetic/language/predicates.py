@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
     Verb,
@@ -21,7 +21,7 @@ from unipixel.train.datasets.synthetic.language.phrases import (
 
 
 @dataclass(frozen=True)
-class Claim:
+class Predicate:
     """A property of objects in words.
 
     Attributes:
@@ -51,7 +51,7 @@ class Claim:
         return tuple(int(index) for index in np.flatnonzero(self.truth == TRUE))
 
 
-def reference(rng: np.random.Generator, claim: Claim, *, count: int, is_definite: bool = False) -> str:
+def reference(rng: np.random.Generator, claim: Predicate, *, count: int, is_definite: bool = False) -> str:
     """Word a claim as a noun phrase with its determiner.
 
     Args:
@@ -81,7 +81,7 @@ def reference(rng: np.random.Generator, claim: Claim, *, count: int, is_definite
     return f"{style} {noun} {pick(rng, ('that', 'that', 'which'))} {clause}"
 
 
-def question(rng: np.random.Generator, claim: Claim, *, count: int) -> str:
+def question(rng: np.random.Generator, claim: Predicate, *, count: int) -> str:
     """Word a claim as a question for the objects.
 
     Args:
@@ -114,8 +114,8 @@ def copula(rest: str) -> Verb:
 
 
 def attribute_claim(
-    rng: np.random.Generator, facts: Facts, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
-) -> Claim | None:
+    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+) -> Predicate | None:
     """A claim about shape, colour, texture and size.
 
     Args:
@@ -143,13 +143,13 @@ def attribute_claim(
     if rng.random() < 0.12 and traits.shape is not None:
         rest = [word for word in (traits.size, traits.texture, traits.colour) if word is not None]
         if rest:
-            return Claim(truth, Traits(shape=traits.shape), copula(" and ".join(rest)), is_phrase=False)
-    return Claim(truth, traits)
+            return Predicate(truth, Traits(shape=traits.shape), copula(" and ".join(rest)), is_phrase=False)
+    return Predicate(truth, traits)
 
 
 def motion_claim(
-    rng: np.random.Generator, facts: Facts, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
-) -> Claim | None:
+    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+) -> Predicate | None:
     """A claim about how objects move, at times of objects with given attributes.
 
     Args:
@@ -183,14 +183,16 @@ def motion_claim(
         parts.append(facts.motion[second])
         more = motion_verb(rng, second)
         verb = Verb(*(f"{a} and {b}" for a, b in zip(_forms(verb), _forms(more), strict=True)))
-    return Claim(both(*parts), traits, verb, reason=f"it {verb.third}")
+    return Predicate(both(*parts), traits, verb, reason=f"it {verb.third}")
 
 
 def _forms(verb: Verb) -> tuple[str, str, str]:
     return verb.third, verb.base, verb.participle
 
 
-def anchor(rng: np.random.Generator, facts: Facts, *, names: dict[int, str] | None = None) -> tuple[int, str] | None:
+def anchor(
+    rng: np.random.Generator, facts: SceneLabels, *, names: dict[int, str] | None = None
+) -> tuple[int, str] | None:
     """Draw an object and words that single it out.
 
     Args:
@@ -261,8 +263,8 @@ def side_verb(rng: np.random.Generator, word: str, other: str, *, when: str) -> 
 
 
 def relation_claim(
-    rng: np.random.Generator, facts: Facts, *, is_absent: bool, names: dict[int, str] | None = None
-) -> Claim | None:
+    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, names: dict[int, str] | None = None
+) -> Predicate | None:
     """A claim about where objects are, or what they do, relative to another object.
 
     Args:
@@ -300,10 +302,10 @@ def relation_claim(
         index = int(rng.integers(facts.num_objects))
         traits = sample_traits(rng, facts, index, least=1, most=2)
         truth = both(truth, traits_truth(facts, traits))
-    return Claim(truth, traits, verb, reason=f"it {verb.third}")
+    return Predicate(truth, traits, verb, reason=f"it {verb.third}")
 
 
-def _nearest_claim(rng: np.random.Generator, facts: Facts, *, other: int, phrase: str) -> Claim | None:
+def _nearest_claim(rng: np.random.Generator, facts: SceneLabels, *, other: int, phrase: str) -> Predicate | None:
     """The object nearest to, or farthest from, another at the start or the end."""
     when = pick(rng, ("start", "end"))
     gaps = facts.gaps_at[when][other].copy()
@@ -320,4 +322,4 @@ def _nearest_claim(rng: np.random.Generator, facts: Facts, *, other: int, phrase
     truth[best] = TRUE
     word = pick(rng, ("nearest to", "closest to")) if is_near else "farthest from"
     verb = copula(f"{word} {phrase}{pick(rng, _TIMES[when])}")
-    return Claim(truth, Traits(), verb, reason=f"it {verb.third}")
+    return Predicate(truth, Traits(), verb, reason=f"it {verb.third}")

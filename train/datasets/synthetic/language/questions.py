@@ -9,7 +9,7 @@ import numpy as np
 
 from unipixel.train.datasets.samples import Turn, mark
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES
-from unipixel.train.datasets.synthetic.labels import TRUE, UNKNOWN, Facts
+from unipixel.train.datasets.synthetic.labels import TRUE, UNKNOWN, SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.answers import (
     NUMBERS,
@@ -69,7 +69,7 @@ def _draw_asker(rng: np.random.Generator, table: tuple[tuple[Asker, float], ...]
     return table[int(rng.choice(len(table), p=shares / shares.sum()))][0]
 
 
-def ask(rng: np.random.Generator, facts: Facts, *, topic: Topic, count: int, num_tries: int = 24) -> Asked | None:
+def ask(rng: np.random.Generator, facts: SceneLabels, *, topic: Topic, count: int, num_tries: int = 24) -> Asked | None:
     """Find a question about one or two objects that has a clear answer.
 
     Args:
@@ -95,7 +95,7 @@ def ask(rng: np.random.Generator, facts: Facts, *, topic: Topic, count: int, num
 
 def pixelqa_turn(
     rng: np.random.Generator,
-    facts: Facts,
+    facts: SceneLabels,
     *,
     pool: tuple[int, ...],
     count: int,
@@ -128,7 +128,7 @@ def pixelqa_turn(
 
 
 def caption_turn(
-    rng: np.random.Generator, facts: Facts, *, row: int, is_fixed: bool, others: tuple[int, ...] = ()
+    rng: np.random.Generator, facts: SceneLabels, *, row: int, is_fixed: bool, others: tuple[int, ...] = ()
 ) -> Turn | None:
     """Draft a request for a description and its answer in one sentence.
 
@@ -164,7 +164,7 @@ def _yes_no(value: bool) -> tuple[str, tuple[str, ...]]:
     return ("yes", ("no",)) if value else ("no", ("yes",))
 
 
-def plain_turn(rng: np.random.Generator, facts: Facts, *, num_frames: int) -> Turn | None:
+def plain_turn(rng: np.random.Generator, facts: SceneLabels, *, num_frames: int) -> Turn | None:
     """Draft a question about the whole clip, without any mask.
 
     Args:
@@ -211,7 +211,7 @@ def plain_turn(rng: np.random.Generator, facts: Facts, *, num_frames: int) -> Tu
     return with_options(rng, asked) if rng.random() < 0.4 else with_words(rng, asked)
 
 
-def _plain_motion(rng: np.random.Generator, facts: Facts) -> Turn | None:
+def _plain_motion(rng: np.random.Generator, facts: SceneLabels) -> Turn | None:
     """Does anything leave, stop, spin, and so on."""
     texts = {
         "leaves": "leave the frame",

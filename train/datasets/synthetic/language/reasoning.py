@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from unipixel.train.datasets.synthetic.attributes import SHAPES
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Facts, both, negation
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, both, negation
 from unipixel.train.datasets.synthetic.language.comparisons import compared, ordered, superlative
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
@@ -18,7 +18,7 @@ from unipixel.train.datasets.synthetic.language.phrases import (
     traits_truth,
     with_article,
 )
-from unipixel.train.datasets.synthetic.language.predicates import Claim, anchor, copula, meeting_verb
+from unipixel.train.datasets.synthetic.language.predicates import Predicate, anchor, copula, meeting_verb
 
 # What a colour word is known from.
 _COLOUR_LORE = {
@@ -69,7 +69,7 @@ _SHAPE_LORE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
-def counted(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def counted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """The only ring; the ones whose colour appears twice; the odd one out."""
     name = pick(rng, ("shape", "colour", "colour", "shape", "texture"))
     if name == "texture" and not facts.legible.all():
@@ -83,7 +83,7 @@ def counted(rng: np.random.Generator, facts: Facts) -> Claim | None:
             return None
         word = pick(rng, singles)
         truth = np.array([other == word for other in words], np.int8)
-        return Claim(truth, Traits(**{name: word}), prefix="only", reason=f"there is no other {word} one")
+        return Predicate(truth, Traits(**{name: word}), prefix="only", reason=f"there is no other {word} one")
     if kind < 0.65 and facts.num_objects >= 3:
         number = 2 if rng.random() < 0.75 else 3
         fitting = [word for word, times in counts.items() if times == number]
@@ -93,17 +93,17 @@ def counted(rng: np.random.Generator, facts: Facts) -> Claim | None:
         times = {2: "twice", 3: "three times"}[number]
         how = {"shape": "a shape", "colour": "a colour", "texture": "a pattern"}[name]
         verb = Verb(*(f"{have} {how} that appears exactly {times}" for have in ("has", "have", "having")))
-        return Claim(truth, Traits(), verb, reason=f"{fitting[0]} appears {times}")
+        return Predicate(truth, Traits(), verb, reason=f"{fitting[0]} appears {times}")
     odd = [word for word, times in counts.items() if times == 1]
     if len(counts) != 2 or len(odd) != 1 or facts.num_objects < 3:
         return None
     truth = np.array([word == odd[0] for word in words], np.int8)
     how = {"shape": "shape", "colour": "colour", "texture": "pattern"}[name]
     verb = Verb(*(f"{have} a different {how} from all the others" for have in ("has", "have", "with")))
-    return Claim(truth, Traits(), verb, reason=f"it alone is {odd[0] if name != 'shape' else with_article(odd[0])}")
+    return Predicate(truth, Traits(), verb, reason=f"it alone is {odd[0] if name != 'shape' else with_article(odd[0])}")
 
 
-def same(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def same(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """Same colour, shape or pattern as another object."""
     found = anchor(rng, facts)
     if found is None:
@@ -117,10 +117,10 @@ def same(rng: np.random.Generator, facts: Facts) -> Claim | None:
     truth = np.array([getattr(obj, name) == word for obj in facts.objects], np.int8)
     truth[other] = FALSE
     verb = Verb(*(f"{have} the same {noun} as {phrase}" for have in ("has", "have", "with")))
-    return Claim(truth, Traits(), verb, reason=f"it is also {word if name != 'shape' else with_article(word)}")
+    return Predicate(truth, Traits(), verb, reason=f"it is also {word if name != 'shape' else with_article(word)}")
 
 
-def excepted(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def excepted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """Not red, not a star, does not move, everything but the stars."""
     index = int(rng.integers(facts.num_objects))
     obj = facts.objects[index]
@@ -128,7 +128,7 @@ def excepted(rng: np.random.Generator, facts: Facts) -> Claim | None:
     if kind < 0.4:
         truth = (negation(facts.motion["moves"])).astype(np.int8)
         verb = motion_verb(rng, "still")
-        return Claim(truth, Traits(), verb, reason="it keeps its place")
+        return Predicate(truth, Traits(), verb, reason="it keeps its place")
     traits = Traits()
     if kind < 0.7:
         truth = np.array([other.colour != obj.colour for other in facts.objects], np.int8)
@@ -136,13 +136,13 @@ def excepted(rng: np.random.Generator, facts: Facts) -> Claim | None:
         if rng.random() < 0.4:
             traits = Traits(shape=pick(rng, [other.shape for other in facts.objects]))
             truth = both(truth, traits_truth(facts, traits))
-        return Claim(truth, traits, verb, is_phrase=False, reason=f"it is not {obj.colour}")
+        return Predicate(truth, traits, verb, is_phrase=False, reason=f"it is not {obj.colour}")
     truth = np.array([other.shape != obj.shape for other in facts.objects], np.int8)
     verb = Verb(f"is not {with_article(obj.shape)}", f"are not {plural_noun(obj.shape)}", "")
-    return Claim(truth, Traits(), verb, is_phrase=False, reason=f"it is not {with_article(obj.shape)}")
+    return Predicate(truth, Traits(), verb, is_phrase=False, reason=f"it is not {with_article(obj.shape)}")
 
 
-def known(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def known(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """Simple knowledge about shapes, colours and patterns."""
     kind = rng.random()
     obj = facts.objects[int(rng.integers(facts.num_objects))]
@@ -155,12 +155,12 @@ def known(rng: np.random.Generator, facts: Facts) -> Claim | None:
         if rng.random() < 0.3:
             verb = copula(f"coloured like {thing}")
         traits = Traits(shape=obj.shape) if rng.random() < 0.25 else Traits()
-        return Claim(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it is {colour}")
+        return Predicate(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it is {colour}")
     if kind < 0.52 and facts.legible.all():
         texture = pick(rng, sorted(_TEXTURE_LORE))
         third, base = (part.strip() for part in pick(rng, _TEXTURE_LORE[texture]).split("/"))
         truth = np.array([other.texture == texture for other in facts.objects], np.int8)
-        return Claim(truth, Traits(), Verb(third, base, ""), is_phrase=False, reason=f"it is {texture}")
+        return Predicate(truth, Traits(), Verb(third, base, ""), is_phrase=False, reason=f"it is {texture}")
     fitting = [line for line in _SHAPE_LORE if obj.shape in line[1]]
     clause, shapes, doubtful = (
         fitting[int(rng.integers(len(fitting)))]
@@ -174,10 +174,10 @@ def known(rng: np.random.Generator, facts: Facts) -> Claim | None:
     traits = Traits(colour=obj.colour) if rng.random() < 0.25 else Traits()
     truth = both(truth, traits_truth(facts, traits))
     reason = f"it is {with_article(present[0])}" if len(present) == 1 else "it is round all over"
-    return Claim(truth, traits, Verb(third, base, ""), is_phrase=False, reason=reason)
+    return Predicate(truth, traits, Verb(third, base, ""), is_phrase=False, reason=reason)
 
 
-def two_hop(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def two_hop(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """A relation to an object that is itself described by a rule."""
     inner = known(rng, facts) if rng.random() < 0.5 else superlative(rng, facts)
     if inner is None or not inner.is_decided or len(inner.targets) != 1:
@@ -196,7 +196,7 @@ def two_hop(rng: np.random.Generator, facts: Facts) -> Claim | None:
     truth = facts.relations[word][:, other].copy()
     truth[other] = FALSE
     verb = meeting_verb(rng, word, phrase)
-    return Claim(truth, Traits(), verb, reason=f"it {verb.third}")
+    return Predicate(truth, Traits(), verb, reason=f"it {verb.third}")
 
 
 _KINDS = (
@@ -218,7 +218,7 @@ _KINDS = (
 )
 
 
-def reasoning_claim(rng: np.random.Generator, facts: Facts) -> Claim | None:
+def reasoning_claim(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     """Draw one claim that needs a rule, or None where this draw did not work."""
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
     # Some rules fit few clips; a few tries keep them from dying out.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from unipixel.train.datasets.samples import Turn
-from unipixel.train.datasets.synthetic.labels import Facts
+from unipixel.train.datasets.synthetic.labels import SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.phrases import joined, noun_phrase, unique_traits
 from unipixel.train.datasets.synthetic.language.predicates import (
-    Claim,
+    Predicate,
     attribute_claim,
     motion_claim,
     question,
@@ -21,7 +21,7 @@ from unipixel.train.datasets.synthetic.language.reasoning import reasoning_claim
 KINDS = ("attribute", "relation", "motion", "reasoning")
 
 
-def in_reading_order(facts: Facts, targets: tuple[int, ...]) -> tuple[int, ...]:
+def in_reading_order(facts: SceneLabels, targets: tuple[int, ...]) -> tuple[int, ...]:
     """Order several targets: who is seen first, then from left to right, then from top to bottom.
 
     Args:
@@ -42,13 +42,13 @@ def in_reading_order(facts: Facts, targets: tuple[int, ...]) -> tuple[int, ...]:
 
 def propose(
     rng: np.random.Generator,
-    facts: Facts,
+    facts: SceneLabels,
     *,
     kind: str,
     count: int,
     forbidden: frozenset[tuple[str, str]],
     num_tries: int = 40,
-) -> Claim | None:
+) -> Predicate | None:
     """Find a claim of a kind that holds of a wanted number of objects.
 
     Args:
@@ -81,7 +81,7 @@ def propose(
     return None
 
 
-def _name(rng: np.random.Generator, facts: Facts, targets: tuple[int, ...]) -> str | None:
+def _name(rng: np.random.Generator, facts: SceneLabels, targets: tuple[int, ...]) -> str | None:
     """Names of the targets by their looks, or None where one cannot be told from the others."""
     names = []
     for index in targets:
@@ -94,7 +94,7 @@ def _name(rng: np.random.Generator, facts: Facts, targets: tuple[int, ...]) -> s
 
 def segmentation_turn(
     rng: np.random.Generator,
-    facts: Facts,
+    facts: SceneLabels,
     *,
     kind: str,
     forbidden: frozenset[tuple[str, str]],
@@ -127,8 +127,8 @@ def segmentation_turn(
 
 def _worded(
     rng: np.random.Generator,
-    facts: Facts,
-    claim: Claim,
+    facts: SceneLabels,
+    claim: Predicate,
     targets: tuple[int, ...],
     *,
     num_frames: int,
