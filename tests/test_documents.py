@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from byte_model import byte_config
+from helpers.byte_model import byte_config
 from parity.weights import tiny_segmenter_config
 
 from unipixel.assets import sample_path

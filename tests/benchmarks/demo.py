@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 # The checkout before the tests, whose folder `unipixel` is no package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from demo_server import served_demo
+from helpers.demo_server import served_demo
 
 from unipixel.demos.app import DemoSettings
 from unipixel.demos.server import limit_torch_threads

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers.tracker_reference import Official, drawn_video
 from torch import Tensor
-from tracker_reference import Official, drawn_video
 
 from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.config import SegmenterConfig

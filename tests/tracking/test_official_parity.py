@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tracker_reference import HEIGHT, WIDTH, Official, drawn_video, foreground, min_iou, tiny_segmenter
 from torch import Tensor
-from tracker_reference import HEIGHT, WIDTH, Official, drawn_video, foreground, min_iou, tiny_segmenter
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.compat.sam2 import VideoPredictor

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmenter
+from helpers.tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmenter
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from byte_model import byte_config
+from helpers.byte_model import byte_config
 from torch import nn
 
 from unipixel.model.unipixel import UniPixel

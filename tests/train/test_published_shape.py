@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from byte_model import byte_config
+from helpers.byte_model import byte_config
 from transformers import Qwen2_5_VLConfig
 
 from unipixel.model.unipixel import UniPixel

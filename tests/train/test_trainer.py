@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import tiny_checkpoint, tiny_recipe
+from helpers.tiny_training import tiny_checkpoint, tiny_recipe
 from torch import nn
 
 from unipixel.train import trainer

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 # Share of the unit box that a shape covers, used to compare areas before anything is drawn. Measured by
-# counting pixels of a 1000 x 1000 raster; tests/train/test_world_shapes.py repeats the count.
+# counting pixels of a 1000 x 1000 raster; tests/train/synthetic/test_shapes.py repeats the count.
 AREAS: dict[str, float] = {
     "circle": 0.785,
     "square": 1.0,

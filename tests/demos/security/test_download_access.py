@@ -1,0 +1,235 @@
+"""Downloads: what is in them, and that nothing else is ever handed out."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import av
+import numpy as np
+import pytest
+from helpers.demo_sessions import make_store, track, visitor_with_clip
+from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, decode
+from PIL import Image
+from pycocotools.coco import COCO
+
+from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
+from unipixel.demos.sessions.downloads import FILE_NAMES, KINDS
+from unipixel.demos.sessions.errors import DownloadError, UnknownSessionError
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
+
+MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
+MASK[8:24, 8:24] = True
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SessionStore]:
+    opened = make_store(tmp_path / "store")
+    yield opened
+    opened.close_all()
+
+
+@pytest.fixture
+def user_session(store: SessionStore, tmp_path: Path) -> UserSession:
+    user_session = visitor_with_clip(store, tmp_path)
+    user_session.mask(1, MASK)
+    list(user_session.ask("What is [1]?"))
+    user_session.rename(1, "cup")
+    return user_session
+
+
+class TestContent:
+    def test_masks_are_those_that_are_shown(self, user_session: UserSession) -> None:
+        with zipfile.ZipFile(user_session.download("masks")) as archive:
+            assert archive.namelist() == [f"1/{index:05d}.png" for index in range(NUM_FRAMES)]
+            for index in range(NUM_FRAMES):
+                pixels = np.asarray(Image.open(io.BytesIO(archive.read(f"1/{index:05d}.png"))))
+                shown = user_session.masks_at(index).get(1, np.zeros((HEIGHT, WIDTH), dtype=bool))
+                assert np.array_equal(pixels == 255, shown)
+
+    def test_coco_is_read_by_its_own_reader(self, user_session: UserSession) -> None:
+        document = COCO(str(user_session.download("coco")))
+        shown = user_session.objects()[0].visible_frames
+        assert [item["frame_index"] for item in document.loadImgs(document.getImgIds())] == list(range(NUM_FRAMES))
+        assert sorted(item["image_id"] - 1 for item in document.loadAnns(document.getAnnIds())) == list(shown)
+        assert [item["name"] for item in document.loadCats(document.getCatIds())] == ["cup"]
+
+    def test_overlay_has_every_frame(self, user_session: UserSession) -> None:
+        assert decode(user_session.download("overlay")) == (NUM_FRAMES, (WIDTH, HEIGHT))
+
+    def test_overlay_of_an_image_is_an_image(self, store: SessionStore, tmp_path: Path) -> None:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "still.png")
+        user_session = store.open()
+        user_session.load(tmp_path / "still.png", is_trusted=True)
+        user_session.mask(1, MASK)
+        track(user_session)
+        path = user_session.download("overlay")
+        assert path.name == "overlay.png"
+        assert Image.open(path).size == (WIDTH, HEIGHT)
+
+    def test_timeline_tells_where_each_object_is_seen(self, user_session: UserSession) -> None:
+        document = json.loads(user_session.download("timeline").read_text(encoding="utf-8"))
+        assert document["num_frames"] == NUM_FRAMES
+        (entry,) = document["objects"]
+        assert (entry["id"], entry["name"]) == (1, "cup")
+        assert entry["visible_frames"] == user_session.timeline()[1]
+
+    def test_whole_session_holds_the_upload_and_the_conversation(
+        self, user_session: UserSession, tmp_path: Path
+    ) -> None:
+        with zipfile.ZipFile(user_session.download("session")) as archive:
+            names = set(archive.namelist())
+            conversation = json.loads(archive.read("conversation.json"))
+            upload = archive.read("upload/clip-6.mp4")
+        assert {"result.json", "coco.json", "timeline.json", "overlay.mp4", "memory/bank.json"} <= names
+        assert conversation["turns"][0]["question"] == "What is [1]?"
+        assert upload == (tmp_path / "clip-6.mp4").read_bytes()
+
+    def test_whole_session_may_be_taken_before_anything_was_followed(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = visitor_with_clip(store, tmp_path)
+        with zipfile.ZipFile(user_session.download("session")) as archive:
+            assert "upload/clip-6.mp4" in archive.namelist()
+        with pytest.raises(DownloadError, match="nothing was followed yet"):
+            user_session.download("masks")
+
+    def test_clip_named_like_a_file_of_ours_replaces_none(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = visitor_with_clip(store, tmp_path)
+        user_session.load(tmp_path / "clip-6.mp4", name="../../bank.json", is_trusted=True)
+        with zipfile.ZipFile(user_session.download("session")) as archive:
+            assert not any(name.startswith(("/", "..")) or ".." in name.split("/") for name in archive.namelist())
+            assert json.loads(archive.read("memory/bank.json"))["format"]
+
+    def test_files_name_neither_the_server_nor_the_key(self, user_session: UserSession, tmp_path: Path) -> None:
+        secrets = [str(tmp_path).encode(), user_session.key.encode(), user_session.folder.name.encode()]
+        for kind in KINDS:
+            path = user_session.download(kind)
+            contents = [path.read_bytes()]
+            if path.suffix == ".zip":
+                with zipfile.ZipFile(path) as archive:
+                    contents += [archive.read(name) for name in archive.namelist()]
+            assert not any(secret in content for secret in secrets for content in contents), kind
+
+    def test_unknown_kind_is_refused(self, user_session: UserSession) -> None:
+        with pytest.raises(DownloadError, match="choose masks, coco, overlay, timeline, session"):
+            user_session.download("../session.json")
+
+    def test_stopped_download_leaves_nothing_behind(
+        self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(av.VideoFrame, "from_ndarray", lambda *_, **__: user_session.cancel())
+        with pytest.raises((DownloadError, AttributeError)):
+            user_session.download("overlay")
+        assert list((user_session.folder / "results").iterdir()) == []
+        assert not user_session.is_busy
+
+
+class TestServing:
+    def test_every_kind_is_served_to_its_visitor(self, store: SessionStore, user_session: UserSession) -> None:
+        for kind in KINDS:
+            path = user_session.download(kind)
+            assert path.name in FILE_NAMES
+            assert path.suffix in MEDIA_TYPES
+            with open_download(store, user_session.key, path.name) as file:
+                assert file.read() == path.read_bytes()
+
+    def test_nobody_elses_files_are_served(
+        self, store: SessionStore, user_session: UserSession, tmp_path: Path
+    ) -> None:
+        user_session.download("coco")
+        other = visitor_with_clip(store, tmp_path)
+        with pytest.raises(DownloadError, match="was not made yet"):
+            open_download(store, other.key, "coco.json")
+        with pytest.raises(UnknownSessionError):
+            open_download(store, user_session.folder.name, "coco.json")
+        with pytest.raises(UnknownSessionError):
+            open_download(store, "x" * 43, "coco.json")
+
+    @pytest.mark.parametrize("encode", [str, quote, lambda name: quote(quote(name)), lambda name: quote(name, safe="")])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../session.json",
+            "../memory/bank.json",
+            "../../{other}/results/coco.json",
+            "../results/coco.json",
+            "./coco.json",
+            "results/coco.json",
+            "{folder}/session.json",
+            "{folder}/results/coco.json",
+            "/etc/passwd",
+            "....//....//etc/passwd",
+            "..\\session.json",
+            "coco.json/",
+            "coco.json/../../session.json",
+            "coco.json\0.png",
+            "coco.json ",
+            "COCO.JSON",
+            "\uff0e\uff0e/session.json",
+            "",
+            ".",
+            "..",
+            "~",
+        ],
+    )
+    def test_name_that_leads_elsewhere_is_no_download(
+        self, shelf: tuple[SessionStore, UserSession, UserSession], name: str, encode: object
+    ) -> None:
+        store, user_session, other = shelf
+        written = name.format(other=other.folder.name, folder=user_session.folder)
+        assert callable(encode)
+        with pytest.raises(DownloadError, match="no download of that name"):
+            open_download(store, user_session.key, encode(written))
+
+    @pytest.mark.parametrize("target", ["file", "other", "folder"])
+    def test_link_is_not_followed(
+        self, store: SessionStore, user_session: UserSession, tmp_path: Path, target: str
+    ) -> None:
+        user_session.download("timeline")
+        results = user_session.folder / "results"
+        (tmp_path / "secret").write_text("hidden", encoding="utf-8")
+        if target == "file":
+            (results / "coco.json").symlink_to(tmp_path / "secret")
+        elif target == "other":
+            other = visitor_with_clip(store, tmp_path)
+            other.mask(1, MASK)
+            track(other)
+            (results / "coco.json").symlink_to(other.download("coco"))
+        else:
+            elsewhere = tmp_path / "elsewhere"
+            elsewhere.mkdir()
+            (elsewhere / "coco.json").write_text("hidden", encoding="utf-8")
+            results.rename(user_session.folder / "before")
+            results.symlink_to(elsewhere)
+        with pytest.raises(DownloadError, match="was not made yet"):
+            open_download(store, user_session.key, "coco.json")
+
+    def test_what_is_no_plain_file_is_not_served(self, store: SessionStore, user_session: UserSession) -> None:
+        user_session.download("timeline")
+        (user_session.folder / "results" / "coco.json").mkdir()
+        with pytest.raises(DownloadError, match="was not made yet"):
+            open_download(store, user_session.key, "coco.json")
+
+    def test_files_go_with_their_visitor(self, store: SessionStore, user_session: UserSession) -> None:
+        user_session.download("coco")
+        store.close(user_session.key)
+        with pytest.raises(UnknownSessionError):
+            open_download(store, user_session.key, "coco.json")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionStore, UserSession, UserSession]]:
+    """Two visitors with a download each."""
+    folder = tmp_path_factory.mktemp("shelf")
+    store = make_store(folder / "store")
+    user_sessions = [visitor_with_clip(store, folder) for _ in range(2)]
+    for user_session in user_sessions:
+        user_session.mask(1, MASK)
+        track(user_session)
+        user_session.download("coco")
+    yield store, user_sessions[0], user_sessions[1]
+    store.close_all()

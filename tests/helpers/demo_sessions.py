@@ -1,0 +1,49 @@
+"""A store of visitors over a tiny random model, for the tests of the demo."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from parity.weights import tiny_model
+
+from helpers.byte_model import byte_config
+from helpers.tiny_checkpoint import write_clip
+from unipixel.demos.limits import Limits
+from unipixel.demos.sessions.events import Event
+from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
+from unipixel.session.settings import SessionSettings
+
+SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
+
+
+@cache
+def tiny_pair() -> tuple[UniPixel, Processor]:
+    model = tiny_model(byte_config())
+    return model, Processor(model.config, load_tokenizer())
+
+
+def make_store(folder: Path | None = None, **limits: Any) -> SessionStore:
+    return SessionStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
+
+
+def visitor_with_clip(
+    store: SessionStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True
+) -> UserSession:
+    """A visitor who loaded the moving square; trusted, it needs no process of its own."""
+    path = tmp_path / f"clip-{num_frames}.mp4"
+    if not path.exists():
+        write_clip(path, num_frames=num_frames)
+    user_session = store.open()
+    user_session.load(path, is_trusted=is_trusted)
+    return user_session
+
+
+def track(user_session: UserSession) -> list[Event]:
+    return list(user_session.track())

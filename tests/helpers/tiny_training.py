@@ -1,0 +1,35 @@
+"""A checkpoint of a few thousand parameters and recipes that train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from helpers.byte_model import byte_config
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.image_processing import FrameBudget
+from unipixel.processing.processor import Processor
+from unipixel.train.recipe import Recipe
+from unipixel.train.recipe_files import load_recipe
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = byte_config()
+    UniPixel(config).save_pretrained(folder)
+    budget = FrameBudget(num_frames=4, min_tokens=4, max_tokens=4)
+    Processor(config, load_tokenizer(), budget=budget).save_pretrained(folder)
+    return folder
+
+
+def tiny_recipe(stage: str, start: Path, output: Path, *overrides: str) -> Recipe:
+    """The nano recipe of a stage, on the tiny checkpoint."""
+    return load_recipe(
+        f"nano/{stage}",
+        [
+            f"output={output}", "model={}", f"model.start={start}", "data.render_size=48", "data.num_frames=4",
+            "loop.batch_size=2", "loop.log_every=1", "loop.max_steps=1", "loop.warmup_share=0.0", *overrides,
+        ],
+    )  # fmt: skip

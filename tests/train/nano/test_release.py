@@ -1,0 +1,48 @@
+"""A model put together for the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from helpers.tiny_training import tiny_checkpoint
+
+from unipixel.model.config import read_eos_ids
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.train.initialization import load_start
+from unipixel.train.nano.release import LOGS_FILE, release
+from unipixel.train.recipe_files import load_recipe
+from unipixel.train.trainer import LOG_FILE
+
+
+def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    log = tmp_path / "run"
+    log.mkdir()
+    lines = [json.dumps({"step": step, "loss": 1 / step, "grad_norm": 3.0}) for step in range(1, 101)]
+    (log / LOG_FILE).write_text("\n".join([*lines, json.dumps({"step": 100, "train_runtime": 5.0})]) + "\n")
+    out = tmp_path / "out"
+    size = release(str(folder), out, segmenter=None, image_size=96, logs=[log])
+    assert size < 0.6 * (folder / "model.safetensors").stat().st_size
+    model = UniPixel.from_pretrained(out)
+    assert model.config.segmenter.image_size == 96
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    before = UniPixel.from_pretrained(folder, dtype=torch.float32).state_dict()[name]
+    torch.testing.assert_close(model.state_dict()[name].float(), before, rtol=1e-3, atol=1e-4)
+    course = json.loads((out / LOGS_FILE).read_text())["run"]
+    assert len(course) <= 40
+    assert course[0] == {"step": 1, "loss": 1.0}
+    assert Processor.from_pretrained(out).tokenizer.eos_token_id is not None
+
+
+def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
+    model, processor = load_start(load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"]))
+    model.save_pretrained(tmp_path / "saved")
+    assert UniPixel.from_pretrained(tmp_path / "saved").config.eos_token_ids == (processor.tokenizer.eos_token_id,)
+
+
+def test_an_empty_list_of_end_tokens_says_nothing() -> None:
+    assert read_eos_ids({"eos_token_id": []}, {"eos_token_id": 7}) == (7,)
+    assert read_eos_ids({"eos_token_id": [3, 4]}, {"eos_token_id": 7}) == (3, 4)
