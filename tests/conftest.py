@@ -1,0 +1,113 @@
+"""Fixtures that many tests share: tiny models with seeded weights, their processor and checkpoint, one clip.
+
+Session-scoped fixtures are shared by all tests of a worker process: a test that changes one makes its own
+from `helpers` or `parity.weights` instead.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The models of the tests are tiny and one worker runs on each core: more threads only slow each other down.
+# This has to be set before torch is first imported, and the workers inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Imported where they are used: the process that starts the workers needs neither torch nor transformers.
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
+    from unipixel.session.session import Session
+    from unipixel.tracking.segmenter import Segmenter
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Seed torch's global generator, so that a test's random tensors do not depend on the tests before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def model() -> UniPixel:
+    """A UniPixel of a few thousand parameters for the bundled tokenizer, on the CPU."""
+    from helpers.byte_model import byte_config
+    from parity.weights import tiny_model
+
+    return tiny_model(byte_config())
+
+
+@pytest.fixture(scope="session")
+def recorded_model() -> UniPixel:
+    """The model of the recorded cases in tests/parity, for a vocabulary of its own."""
+    from parity.weights import tiny_model
+
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def segmenter() -> Segmenter:
+    """The segmenter of the recorded cases."""
+    from helpers.tracker_reference import tiny_segmenter
+
+    return tiny_segmenter()
+
+
+@pytest.fixture(scope="session")
+def processor(model: UniPixel) -> Processor:
+    """The processor of `model`."""
+    from unipixel.processing.chat_template import load_tokenizer
+    from unipixel.processing.processor import Processor
+
+    return Processor(model.config, load_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(model: UniPixel, processor: Processor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model` and `processor`."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that the recipes of `helpers.tiny_training` start from, with clips of 4 frames."""
+    from helpers.tiny_training import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("training_checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[np.ndarray]:
+    """Six frames (40, 56, 3) uint8 of a bright square that moves right over a dark background."""
+    from helpers.tiny_checkpoint import NUM_FRAMES, clip_frame
+
+    return [clip_frame(index) for index in range(NUM_FRAMES)]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`frames` as an H.264 file at 10 frames per second."""
+    from helpers.tiny_checkpoint import write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture
+def session(model: UniPixel, processor: Processor, frames: list[np.ndarray]) -> Session:
+    """A new session over `frames` that answers in five tokens."""
+    from unipixel.model.generation import GenerationSettings
+    from unipixel.session.session import Session
+    from unipixel.session.settings import SessionSettings
+
+    settings = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
+    return Session(model, processor, frames, settings=settings)
