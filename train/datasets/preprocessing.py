@@ -41,7 +41,7 @@ class Example:
             else the first where it is in sight.
         boxes: (G, 2, 2) per `<|seg|>` the corners of the box of its object on that frame, x, y in pixels of SAM's
             input; NaN where it is out of sight.
-        sight: What is where in the clip; None where it is not asked for.
+        targets: Dense targets of the clip and the conversation; None where they are not asked for.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Example:
     masks: tuple[Tensor, ...]
     anchors: tuple[int, ...]
     boxes: Tensor
-    sight: DenseTargets | None = None
+    targets: DenseTargets | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ExampleBuilder:
         *,
         max_tokens: int | None = None,
         has_masks: bool = True,
-        has_sight: bool = False,
+        has_dense_targets: bool = False,
     ) -> None:
         """Prepare to build.
 
@@ -80,34 +80,33 @@ class ExampleBuilder:
             processor: That of the model to be trained.
             max_tokens: Longest conversation that is accepted.
             has_masks: Whether to prepare what masks are trained on; the boxes of their objects come in any case.
-            has_sight: Whether to say what is where, which only the drawn world knows.
+            has_dense_targets: Whether to prepare targets of every token, which only synthetic clips have.
         """
         self._processor = processor
         self._has_masks = has_masks
-        self._has_sight = has_sight
+        self._has_dense_targets = has_dense_targets
         self._max_tokens = max_tokens
 
-    def see(self, sample: Sample) -> tuple[ClipInput, ClipTargets | None]:
-        """Prepare a clip for the model, with what is where in it if that is asked for."""
+    def prepare_clip(self, sample: Sample) -> tuple[ClipInput, ClipTargets | None]:
+        """Prepare a clip for the model, with its dense targets where they are asked for."""
         clip = self._processor.clip(list(sample.clip.frames))
-        sight = clip_targets(sample, clip.layout) if self._has_sight else None
-        return clip, sight
+        return clip, clip_targets(sample, clip.layout) if self._has_dense_targets else None
 
     def build(
-        self, sample: Sample, *, seed: int = 0, seen: tuple[ClipInput, ClipTargets | None] | None = None
+        self, sample: Sample, *, seed: int = 0, prepared: tuple[ClipInput, ClipTargets | None] | None = None
     ) -> Example:
         """Write the conversation of a sample.
 
         Args:
             sample: A clip with turns; see `unipixel.train.datasets.samples`.
             seed: Decides wordings and whether points and boxes are read before or as memory.
-            seen: From `see`, where the clip was prepared before.
+            prepared: From `prepare_clip`, where the clip was prepared before.
 
         Raises:
             ValueError: The sample contradicts itself, or is too long.
         """
         generator = random.Random(seed)
-        clip, clip_sight = self.see(sample) if seen is None else seen
+        clip, own_targets = self.prepare_clip(sample) if prepared is None else prepared
         script = self._script(sample, clip.layout, generator)
         encoded = self._processor.encode(script.turns, clip=clip, prompts=script.prompts)
         if self._max_tokens is not None and encoded.inputs.input_ids.shape[1] > self._max_tokens:
@@ -127,13 +126,13 @@ class ExampleBuilder:
             masks = [label_masks(coverage, (side, side)) for coverage in coverages]
             frames = torch.stack(list(self._processor.sam_frames(sample.clip.frames)))
         memories = [turn.memory for turn in script.turns if turn.memory is not None]
-        sight = None
-        if clip_sight is not None:
+        targets = None
+        if own_targets is not None:
             places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
             named = [(name, clip.layout.place(frame)) for name, frame in zip(script.seg_ids, anchors, strict=True)]
             referred = list(zip(script.referred_ids, places, strict=True))
-            sight = conversation_targets(
-                clip_sight,
+            targets = conversation_targets(
+                own_targets,
                 sample.clip.object_ids,
                 named=named,
                 memories=memories,
@@ -141,7 +140,7 @@ class ExampleBuilder:
             )
         boxes = torch.stack([box for _, box in found]) if found else torch.empty(0, 2, 2)
         name = f"{sample.split}/{sample.task}/{sample.seed}"
-        return Example(name, encoded, frames, tuple(masks), anchors, boxes, sight)
+        return Example(name, encoded, frames, tuple(masks), anchors, boxes, targets)
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:
         pointed = [name for name, prompt in sample.prompts.items() if prompt.kind in ("point", "box")]

@@ -1,4 +1,4 @@
-"""What is said of every place of a drawn clip, held against its masks and its scene."""
+"""Per-token targets against the masks and the scene they are made from."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
     for seed in range(6):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=4)
         layout = processor.clip(list(sample.clip.frames)).layout
-        sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids)
+        targets = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids)
         t, rows, columns = layout.grid_thw[0], layout.grid_thw[1] // 2, layout.grid_thw[2] // 2
-        looks, places = sight.looks.view(t, rows, columns, 3), sight.places.view(t, rows, columns, -1)
+        looks, places = targets.attributes.view(t, rows, columns, 3), targets.positions.view(t, rows, columns, -1)
         assert sample.scene is not None
         height, width = sample.clip.frames.shape[1:3]
         for obj, masks in zip(sample.scene.objects, sample.clip.masks, strict=True):
@@ -56,8 +56,9 @@ def test_every_memory_token_is_told_its_own_object() -> None:
     ids = visible_ids(sample.clip.object_ids, np.moveaxis(sample.clip.masks, 0, 1))
     masks = np.stack([sample.clip.masks_of(object_id) for object_id in ids], axis=1)
     memory = processor.memory(ids, masks, layout)
-    held = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, memories=[memory]).held
-    assert len(held.covers) == len(held.looks) == len(held.places) == memory.num_tokens
+    targets = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, memories=[memory])
+    references = targets.references
+    assert len(references.coverage) == len(references.attributes) == len(references.positions) == memory.num_tokens
     assert sample.scene is not None
     height, width = sample.clip.frames.shape[1:3]
     row = 0
@@ -65,12 +66,12 @@ def test_every_memory_token_is_told_its_own_object() -> None:
         number = sample.clip.object_ids.index(object_id)
         obj = sample.scene.objects[number]
         for pair in memory.frame_pairs(place):
-            assert held.looks[row, 1] == COLOURS.index(obj.colour) + 1
-            cover = held.covers[row].view(memory.refer_mask.shape[0], -1)
+            assert references.attributes[row, 1] == COLOURS.index(obj.colour) + 1
+            cover = references.coverage[row].view(memory.refer_mask.shape[0], -1)
             assert [bool(own.any()) for own in cover] == [other == pair for other in range(len(cover))]
             seen = np.argwhere(sample.clip.masks[number, 2 * pair : 2 * pair + 2].any(axis=0))
             middle = [seen[:, 1].mean() * 2 / width - 1, seen[:, 0].mean() * 2 / height - 1]
-            np.testing.assert_allclose(held.places[row, 2:4], middle, atol=1e-4)
+            np.testing.assert_allclose(references.positions[row, 2:4], middle, atol=1e-4)
             row += 1
     assert row > 2
 
@@ -80,8 +81,8 @@ def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(object_id, 3) for object_id in sample.clip.object_ids if sample.clip.masks_of(object_id)[3].any()]
-    sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
-    everywhere, there = (covers.view(len(named), 3, -1) for covers in (sight.covers, sight.anchored))
+    targets = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
+    everywhere, there = (covers.view(len(named), 3, -1) for covers in (targets.coverage, targets.anchor_coverage))
     assert len(named) > 1
     assert (everywhere.sum(dim=-1) > 0).sum() > len(named)
     assert torch.equal(there[:, 1], everywhere[:, 1])
@@ -95,8 +96,8 @@ def test_a_still_frame_shows_its_own_masks_alone() -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(name, layout.place(3)) for name in sample.clip.object_ids if sample.clip.masks_of(name)[3].any()]
-    sight = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
-    there = sight.anchored.view(len(named), 6, -1)
+    targets = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
+    there = targets.anchor_coverage.view(len(named), 6, -1)
     assert len(named) > 1
     assert there[:, [0, 1, 2, 4, 5]].count_nonzero() == 0
     shares = [sample.clip.masks_of(name)[3].mean() for name, _ in named]
@@ -108,15 +109,15 @@ def test_every_reference_is_told_the_object_it_points_at() -> None:
     num_checked = 0
     for seed in range(12):
         sample = generate(seed, split="train", task="pixelqa/mixed", render_size=224, num_frames=4)
-        example = ExampleBuilder(processor, has_sight=True).build(sample, seed=seed)
+        example = ExampleBuilder(processor, has_dense_targets=True).build(sample, seed=seed)
         references = example.encoded.inputs.references
-        if not references or sample.scene is None or example.sight is None:
+        if not references or sample.scene is None or example.targets is None:
             continue
-        held = example.sight.held
-        assert len(held.covers) == len(held.looks) == len(held.places) == len(references)
+        own = example.targets.references
+        assert len(own.coverage) == len(own.attributes) == len(own.positions) == len(references)
         height, width = sample.clip.frames.shape[1:3]
         side = processor.config.segmenter.image_size
-        for reference, looks, cover in zip(references, held.looks, held.covers, strict=True):
+        for reference, looks, cover in zip(references, own.attributes, own.coverage, strict=True):
             x, y = reference.coords.mean(dim=0) / side * torch.tensor([width, height])
             pointed = [row for row, masks in enumerate(sample.clip.masks) if masks[reference.frame, int(y), int(x)]]
             if reference.is_box or len(pointed) != 1:
