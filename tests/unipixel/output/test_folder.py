@@ -114,7 +114,7 @@ def test_background_writer_closes_after_an_interrupt_at_any_moment() -> None:
     """Ctrl-C may hit between any two steps of handing a frame over; the thread must still hear of the end."""
     # In a process of its own: an interrupt at any moment also hits whatever traces this one.
     script = Path(__file__).parents[2] / "helpers" / "interrupted_writer.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
     done = subprocess.run([sys.executable, str(script)], env=environment, timeout=240, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "200 writers closed"

@@ -317,7 +317,7 @@ class TestAnchors:
         self, session: Session, monkeypatch: pytest.MonkeyPatch, logit: float, iou: float, anchor: int
     ) -> None:
         first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
-        monkeypatch.setattr(VideoTracker, "glimpse", lambda *_: first)
+        monkeypatch.setattr(VideoTracker, "segment_frame", lambda *_: first)
         monkeypatch.setattr(VideoTracker, "best_anchors", lambda _, tokens: dict.fromkeys(tokens, 4))
         reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
