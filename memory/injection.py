@@ -13,9 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
-from torch import bool as torch_bool
 
-from unipixel.memory.rle import to_token_grid
+from unipixel.memory.mask_pooling import TokenMasks, to_token_grid
 
 MEM = "<|mem|>"
 """Placeholder whose embedding becomes the pooled features of one object in one frame pair."""
@@ -30,30 +29,25 @@ class MemoryInjection:
 
     Attributes:
         object_ids: Ids in the order of the text.
-        refer_mask: (t, O, gh, gw) bool, the tokens that each object touches.
+        masks: The objects' masks on the token grid.
         num_frames: Frames that the language model sees (n); 1 is an image.
         is_update: False for the first memory of a conversation, which introduces the frames in the
             published words; True for objects that are new or changed since.
     """
 
     object_ids: tuple[int, ...]
-    refer_mask: Tensor
+    masks: TokenMasks
     num_frames: int
     is_update: bool = False
 
     def __post_init__(self) -> None:
         check_object_ids(self.object_ids)
-        if self.refer_mask.ndim != 4 or self.refer_mask.dtype != torch_bool:
-            raise ValueError(
-                f"refer_mask must be a bool tensor (t, O, gh, gw), got {self.refer_mask.dtype} "
-                f"{tuple(self.refer_mask.shape)}"
-            )
-        num_pairs, num_objects = self.refer_mask.shape[:2]
+        num_pairs, num_objects = self.masks.coverage.shape[:2]
         if num_objects != len(self.object_ids):
             raise ValueError(f"{len(self.object_ids)} object ids were given for the masks of {num_objects} objects")
         if self.num_frames < 1 or num_pairs != (self.num_frames + 1) // 2:
             raise ValueError(
-                f"{self.num_frames} frames make {(self.num_frames + 1) // 2} frame pairs, refer_mask holds {num_pairs}"
+                f"{self.num_frames} frames make {(self.num_frames + 1) // 2} frame pairs, the masks have {num_pairs}"
             )
         hidden = [f"[{self.object_ids[row]}]" for row in range(num_objects) if not self.frame_pairs(row)]
         if hidden:
@@ -64,7 +58,7 @@ class MemoryInjection:
 
     def frame_pairs(self, row: int) -> tuple[int, ...]:
         """Return the frame pairs, from 0, in which the object of a row is seen."""
-        return tuple(int(pair) for pair in self.refer_mask[:, row].flatten(1).any(dim=1).nonzero()[:, 0])
+        return tuple(int(pair) for pair in self.masks.is_visible[row].nonzero()[:, 0])
 
     def frame_tags(self, row: int) -> tuple[int, ...]:
         """Return the number in the text, from 1, of the first frame of each pair that shows the object of a row."""
@@ -73,7 +67,12 @@ class MemoryInjection:
     @property
     def num_tokens(self) -> int:
         """Number of `<|mem|>` in the text, and of rows that masked pooling yields."""
-        return int(self.refer_mask.flatten(2).any(dim=2).sum())
+        return self.masks.num_tokens
+
+    @property
+    def refer_mask(self) -> Tensor:
+        """(t, O, gh, gw) bool, the tokens that each object touches; the published code's name."""
+        return self.masks.touched
 
     @property
     def text(self) -> str:
@@ -110,8 +109,8 @@ def inject(
     Raises:
         ValueError: Ids and masks differ in number, an id is given twice, or an object is on none of the frames.
     """
-    refer_mask = to_token_grid(masks, grid_hw, patch_size=patch_size, merge_size=merge_size)
-    return MemoryInjection(tuple(object_ids), refer_mask, num_frames=len(masks), is_update=is_update)
+    token_masks = to_token_grid(masks, grid_hw, patch_size=patch_size, merge_size=merge_size)
+    return MemoryInjection(tuple(object_ids), token_masks, num_frames=len(masks), is_update=is_update)
 
 
 def visible_ids(object_ids: Sequence[int], masks: NDArray[Any] | Tensor) -> list[int]:

@@ -1,6 +1,6 @@
-"""Masks as run lengths and as cells of the language model's token grid: pure functions.
+"""Masks as COCO run lengths, with their areas and boxes.
 
-Shape letters: n frames, t frame pairs, O objects, H, W frame size, gh, gw token grid.
+Shape letters: H, W frame size.
 """
 
 from __future__ import annotations
@@ -9,16 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from torch import Tensor
-from torch.nn import functional
 
 MAX_MASK_PIXELS = 89_478_485
 """Ceiling on height times width of a mask that is decoded; the size at which Pillow suspects a bomb."""
-
-_FRAMES_PER_PAIR = 2
 
 
 def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
@@ -98,50 +93,6 @@ def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
     a, b = first != 0, second != 0
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
-
-
-def to_token_grid(
-    masks: NDArray[Any] | Tensor, grid_hw: tuple[int, int], *, patch_size: int = 14, merge_size: int = 2
-) -> Tensor:
-    """Find the language model's tokens that each object touches (UniPixel, section 3.1).
-
-    Frames are joined in pairs, as the vision transformer does, the last of an odd number with itself.
-    A token counts as touched by the smallest share of a pixel, so thin objects are not lost.
-
-    Args:
-        masks: (n, O, H, W), non-zero where the object is, at any size.
-        grid_hw: Rows and columns of patches, before merging.
-        patch_size: Side of a patch in pixels of the resized frame.
-        merge_size: Patches that make one token along each side.
-
-    Returns:
-        (t, O, gh, gw) bool on the CPU.
-
-    Raises:
-        ValueError: The masks are not four-dimensional or empty, or the grid is not whole tokens.
-    """
-    if masks.ndim != 4 or 0 in (masks.shape[0], *masks.shape[2:]):
-        raise ValueError(f"masks must be (frames, objects, H, W) with at least one frame, got {tuple(masks.shape)}")
-    rows, columns = grid_hw
-    if rows < 1 or columns < 1 or rows % merge_size or columns % merge_size:
-        raise ValueError(f"grid_hw must be positive multiples of {merge_size}, got {grid_hw}")
-    inside = torch.as_tensor(masks).cpu() != 0
-    if len(inside) % _FRAMES_PER_PAIR:
-        inside = torch.cat([inside, inside[-1:]])
-    pairs = inside.unflatten(0, (-1, _FRAMES_PER_PAIR)).any(dim=1)
-    side = patch_size * merge_size
-    cells = torch.zeros(*pairs.shape[:2], rows // merge_size, columns // merge_size, dtype=torch.bool)
-    # Object by object: all at once in float would take a gigabyte for eight objects at 720p.
-    for index in range(pairs.shape[1]):
-        resized = functional.interpolate(
-            pairs[:, index, None].float(),
-            size=(rows * patch_size, columns * patch_size),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )
-        cells[:, index] = functional.max_pool2d(resized, side, stride=side)[:, 0] > 0
-    return cells
 
 
 def _check_plane(mask: NDArray[Any]) -> None:

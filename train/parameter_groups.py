@@ -21,11 +21,19 @@ _PARTS: dict[str, tuple[str, ...]] = {
         "model.language_model.embed_tokens",
         "lm_head",
         "prompt_encoder.ref_encoder",
+        "prompt_encoder.mem_pos_proj",
         "msk_proj",
         "seg_head",
         "sam2",
     ),
-    "tune": (*_REFERENCE, "prompt_encoder.ref_encoder", "msk_proj", "seg_head", "sam2"),
+    "tune": (
+        *_REFERENCE,
+        "prompt_encoder.ref_encoder",
+        "prompt_encoder.mem_pos_proj",
+        "msk_proj",
+        "seg_head",
+        "sam2",
+    ),
 }
 
 

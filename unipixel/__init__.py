@@ -1,7 +1,7 @@
-"""UniPixel: a video-first streaming segmentation agent.
+"""UniPixel: question answering and object segmentation in videos and streams.
 
-The names below are the public API; each is loaded when it is first used, so that importing the package
-loads neither torch nor a model.
+The names in `__all__` are the public API. Each is imported on first use, so that `import unipixel` imports
+neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unipixel.checkpoints.loading import load_segmenter
     from unipixel.checkpoints.tensor_layout import CheckpointError
     from unipixel.memory.bank import ObjectMemoryBank
+    from unipixel.memory.mask_pooling import TokenMasks
     from unipixel.model.config import UniPixelConfig
     from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
-    from unipixel.model.inputs import ModelInputs, ModelOutput, VideoFeatures, VideoInput
+    from unipixel.model.inputs import ModelInputs, ModelOutput, ReferencePrompt, VideoFeatures, VideoInput
     from unipixel.model.qwen import PromptCache
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.chat_template import Turn
     from unipixel.processing.processor import Processor
-    from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt
+    from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
     from unipixel.session.live_session import LiveSession, LiveSettings
     from unipixel.session.session import Answer, Session
     from unipixel.session.settings import SessionSettings
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from unipixel.tracking.tracker import StreamingTracker
     from unipixel.video.open import open_video
 
-_HOMES = {
+_MODULES = {
     "Answer": "unipixel.session.session",
     "AnswerStream": "unipixel.model.generation",
     "BoxPrompt": "unipixel.processing.visual_prompts",
@@ -43,16 +45,18 @@ _HOMES = {
     "PointPrompt": "unipixel.processing.visual_prompts",
     "PromptCache": "unipixel.model.qwen",
     "Processor": "unipixel.processing.processor",
-    "ReferencePrompt": "unipixel.processing.visual_prompts",
+    "ReferencePrompt": "unipixel.model.inputs",
     "SegmenterConfig": "unipixel.tracking.config",
     "Session": "unipixel.session.session",
     "SessionSettings": "unipixel.session.settings",
     "StreamingTracker": "unipixel.tracking.tracker",
+    "TokenMasks": "unipixel.memory.mask_pooling",
     "Turn": "unipixel.processing.chat_template",
     "UniPixel": "unipixel.model.unipixel",
     "UniPixelConfig": "unipixel.model.config",
     "VideoFeatures": "unipixel.model.inputs",
     "VideoInput": "unipixel.model.inputs",
+    "load_segmenter": "unipixel.checkpoints.loading",
     "open_video": "unipixel.video.open",
     "read": "unipixel.model.generation",
 }
@@ -78,20 +82,22 @@ __all__ = [
     "Session",
     "SessionSettings",
     "StreamingTracker",
+    "TokenMasks",
     "Turn",
     "UniPixel",
     "UniPixelConfig",
     "VideoFeatures",
     "VideoInput",
+    "load_segmenter",
     "open_video",
     "read",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

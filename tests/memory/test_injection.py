@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unipixel.memory.injection import MemoryInjection, inject, memory_heading, visible_ids
+from unipixel.memory.mask_pooling import TokenMasks
 
 
 def masks_of(*visible: tuple[int, ...], num_frames: int) -> np.ndarray:
@@ -83,14 +84,8 @@ def test_no_object_is_refused() -> None:
 
 
 def test_frames_that_do_not_fit_the_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 frames make 3 frame pairs, refer_mask holds 2"):
-        MemoryInjection((1,), torch.ones(2, 1, 1, 2, dtype=torch.bool), num_frames=5)
-
-
-@pytest.mark.parametrize("mask", [torch.ones(2, 1, 2, dtype=torch.bool), torch.ones(2, 1, 1, 2)])
-def test_a_mask_of_another_kind_is_refused(mask: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"bool tensor \(t, O, gh, gw\)"):
-        MemoryInjection((1,), mask, num_frames=4)
+    with pytest.raises(ValueError, match="5 frames make 3 frame pairs, the masks have 2"):
+        MemoryInjection((1,), TokenMasks.from_cells(torch.ones(2, 1, 1, 2)), num_frames=5)
 
 
 def test_heading_of_one_frame_speaks_of_an_image() -> None:

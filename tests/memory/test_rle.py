@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,7 +14,6 @@ from unipixel.memory.rle import (
     mask_box,
     mask_iou,
     rle_area,
-    to_token_grid,
 )
 
 planes = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -111,63 +109,3 @@ def test_functions_of_one_mask_refuse_other_shapes(shape: tuple[int, ...]) -> No
     for function in (encode_rle, mask_area, mask_box):
         with pytest.raises(ValueError, match="shape"):
             function(np.zeros(shape, dtype=bool))
-
-
-def test_to_token_grid_marks_the_tokens_under_a_rectangle() -> None:
-    # 56 x 84 pixels at the size of the resized frame: 2 x 3 tokens of 28 pixels.
-    masks = np.zeros((2, 1, 56, 84), dtype=bool)
-    masks[0, 0, 30:40, 2:20] = True
-    grid = to_token_grid(masks, (4, 6))
-    assert grid.tolist() == [[[[False, False, False], [True, False, False]]]]
-
-
-def test_to_token_grid_joins_pairs_and_repeats_the_last_frame() -> None:
-    masks = np.zeros((3, 1, 28, 56), dtype=bool)
-    masks[1, 0, :, 30:], masks[2, 0, :, :20] = True, True
-    grid = to_token_grid(masks, (2, 4))
-    assert grid.tolist() == [[[[False, True]]], [[[True, False]]]]
-
-
-def test_to_token_grid_keeps_a_single_pixel_of_a_large_frame() -> None:
-    masks = np.zeros((1, 1, 1080, 1920), dtype=bool)
-    masks[0, 0, 777, 1234] = True
-    assert to_token_grid(masks, (16, 24)).any()
-
-
-def test_to_token_grid_does_not_mix_objects() -> None:
-    rng = np.random.default_rng(0)
-    masks = rng.random((5, 3, 60, 90)) > 0.97
-    together = to_token_grid(masks, (4, 6))
-    alone = torch.cat([to_token_grid(torch.from_numpy(masks[:, [index]]), (4, 6)) for index in range(3)], dim=1)
-    assert together.shape == (3, 3, 2, 3)
-    assert torch.equal(together, alone)
-
-
-def test_to_token_grid_serves_other_patch_sizes() -> None:
-    masks = np.zeros((2, 1, 64, 64), dtype=bool)
-    masks[:, :, 40:50, 40:50] = True
-    grid = to_token_grid(masks, (4, 4), patch_size=16, merge_size=4)
-    assert grid.shape == (1, 1, 1, 1)
-    assert grid.all()
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 8), (0, 1, 8, 8), (2, 1, 0, 8)])
-def test_to_token_grid_refuses_masks_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="masks must be"):
-        to_token_grid(np.zeros(shape, dtype=bool), (4, 4))
-
-
-def test_to_token_grid_refuses_a_grid_of_half_tokens() -> None:
-    with pytest.raises(ValueError, match=r"multiples of 2, got \(3, 4\)"):
-        to_token_grid(np.zeros((1, 1, 8, 8), dtype=bool), (3, 4))
-
-
-@pytest.mark.parametrize(("grid_hw", "rows", "columns"), [((22, 42), 4, 6), ((34, 60), 6, 8)])
-def test_to_token_grid_of_a_rectangle_is_the_published_one(grid_hw: tuple[int, int], rows: int, columns: int) -> None:
-    # Recorded from the published code: object 1 of case_preprocess_long and _short, a rectangle on 854 x 480 pixels.
-    masks = np.zeros((5, 1, 480, 854), dtype=bool)
-    masks[:, :, : 480 // 3, : 854 // 4] = True
-    masks[1::3] = False
-    expected = torch.zeros(3, 1, grid_hw[0] // 2, grid_hw[1] // 2, dtype=torch.bool)
-    expected[:2, :, :rows, :columns] = True
-    assert torch.equal(to_token_grid(masks, grid_hw), expected)

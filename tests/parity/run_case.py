@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unipixel import GenerationSettings, ModelInputs, ReferencePrompt, SegmenterConfig, UniPixel, VideoInput
+from unipixel import GenerationSettings, ModelInputs, ReferencePrompt, SegmenterConfig, TokenMasks, UniPixel, VideoInput
 
 Figures = dict[str, float | bool | None]
 
@@ -119,7 +119,7 @@ def _model_inputs(inputs: dict[str, Tensor], ids: Tensor) -> ModelInputs:
         ids,
         videos=(VideoInput(inputs["pixel_values_videos"], (t, h, w), seconds),),
         references=tuple(references),
-        memory_masks=() if mask is None else (mask,),
+        memory_masks=() if mask is None else (TokenMasks.from_cells(mask),),
     )
 
 

@@ -15,9 +15,15 @@ from unipixel.tracking.config import SegmenterConfig
 MODEL_TYPE = "pixel_qwen2_5_vl"
 ARCHITECTURE = "PixelQwen2_5_VLForConditionalGeneration"
 PoolOrder = Literal["window", "raster"]
+PoolWeighting = Literal["uniform", "coverage"]
 # Written beside config.json when the segmenter is none of the published sizes: config.json itself
 # stays readable by the published code, whose `sam2_config` can only name a file.
 SEGMENTER_FILE = "sam2_config.json"
+_PUBLISHED_MEMORY: dict[str, Any] = {
+    "memory_pool_order": "window",
+    "memory_pool_weighting": "uniform",
+    "memory_position_embedding": False,
+}
 _REQUIRED = ("ref_token_id", "seg_token_id", "mem_token_id", "sam2_config", "sam2_image_size")
 
 
@@ -33,6 +39,10 @@ class UniPixelConfig:
         mem_token_id: Id of `<|mem|>`.
         num_mask_tokens: SAM prompt tokens per `<|seg|>`.
         memory_pool_order: `window`, as the published weights were trained, or `raster`, the correct one.
+        memory_pool_weighting: `uniform`, the mean over all tokens that a mask touches, as published; `coverage`
+            weights each token by the share of its cell that the mask covers.
+        memory_position_embedding: Whether an embedding of the mask's box and of the frame's time is added to each
+            `<|mem|>`; False as published.
         eos_token_ids: Ids that end an answer.
         extra: Further fields of config.json, kept as they were.
     """
@@ -44,12 +54,20 @@ class UniPixelConfig:
     mem_token_id: int
     num_mask_tokens: int = 2
     memory_pool_order: PoolOrder = "raster"
+    memory_pool_weighting: PoolWeighting = "uniform"
+    memory_position_embedding: bool = False
     eos_token_ids: tuple[int, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.memory_pool_order not in get_args(PoolOrder):
             raise ValueError(f"memory_pool_order must be one of {get_args(PoolOrder)}, got {self.memory_pool_order!r}")
+        if self.memory_pool_weighting not in get_args(PoolWeighting):
+            raise ValueError(
+                f"memory_pool_weighting must be one of {get_args(PoolWeighting)}, got {self.memory_pool_weighting!r}"
+            )
+        if not isinstance(self.memory_position_embedding, bool):
+            raise ValueError(f"memory_position_embedding must be true or false, got {self.memory_position_embedding!r}")
         if self.num_mask_tokens < 1:
             raise ValueError(f"num_mask_tokens must be at least 1, got {self.num_mask_tokens}")
         vocabulary = self.qwen.text_config.vocab_size
@@ -131,7 +149,8 @@ class UniPixelConfig:
             seg_token_id=fields["seg_token_id"],
             mem_token_id=fields["mem_token_id"],
             num_mask_tokens=fields.get("sam2_hidden_tokens", 2),
-            memory_pool_order=memory_pool_order or fields.get("memory_pool_order", "window"),
+            **{name: fields.get(name, published) for name, published in _PUBLISHED_MEMORY.items()}
+            | ({"memory_pool_order": memory_pool_order} if memory_pool_order else {}),
             eos_token_ids=read_eos_ids(generation or {}, fields, fields.get("text_config") or {}),
             extra=copy.deepcopy(dict(fields)),
         )
@@ -151,8 +170,10 @@ class UniPixelConfig:
             sam2_image_size=self.segmenter.image_size,
         )
         fields.setdefault("sam2_config", "configs/sam2.1_hiera_custom")
-        if self.memory_pool_order != "window" or "memory_pool_order" in fields:
-            fields["memory_pool_order"] = self.memory_pool_order
+        # Only what differs from the published model: its config.json has none of these fields.
+        for name, published in _PUBLISHED_MEMORY.items():
+            if getattr(self, name) != published or name in fields:
+                fields[name] = getattr(self, name)
         return fields
 
     def _qwen_fields(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unipixel.model.inputs import VideoFeatures
-from unipixel.processing.visual_prompts import ReferencePrompt
+from unipixel.memory.mask_pooling import TokenMasks
+from unipixel.model.config import PoolWeighting
+from unipixel.model.inputs import ReferencePrompt, VideoFeatures
 from unipixel.tracking.precision import Float32Module
 from unipixel.tracking.sam2_modules import build_prompt_encoder
 
@@ -44,8 +45,17 @@ class VisualPromptEncoder(Float32Module):
     Parameter names are those of published checkpoints.
     """
 
-    def __init__(self, *, width: int, sam_width: int, image_size: int) -> None:
+    def __init__(self, *, width: int, sam_width: int, image_size: int, has_memory_positions: bool = False) -> None:
+        """Build the encoder.
+
+        Args:
+            width: Channels of the language model.
+            sam_width: Channels of SAM's prompt encoder.
+            image_size: Side of the square SAM input in pixels, in which points and boxes are given.
+            has_memory_positions: Whether it can embed the positions of memory tokens, see `memory_positions`.
+        """
         super().__init__()
+        self.image_size = image_size
         self.ref_encoder = build_prompt_encoder(embed_dim=sam_width, image_size=image_size)
         self.ref_proj_single = nn.Linear(2 * sam_width, 3 * sam_width)
         self.ref_proj_double = nn.Linear(3 * sam_width, 3 * sam_width)
@@ -55,6 +65,16 @@ class VisualPromptEncoder(Float32Module):
         self.tem_proj = nn.Linear(sam_width, 3 * sam_width)
         _init_linears(self.ref_proj_single, self.ref_proj_double, self.ref_proj, self.tem_proj)
         nn.init.normal_(self.tem_emb.weight, std=0.02)
+        if has_memory_positions:
+            self.add_memory_positions()
+
+    def add_memory_positions(self) -> None:
+        """Add the projection of memory positions, initialised with zeros: it changes no `<|mem|>` before training."""
+        source = self.ref_proj[-1]
+        projection = nn.Linear(source.in_features, source.out_features, device=source.weight.device)
+        nn.init.zeros_(projection.weight)
+        nn.init.zeros_(projection.bias)
+        self.mem_pos_proj = nn.Sequential(nn.GELU(), projection)
 
     def forward(self, references: Sequence[ReferencePrompt]) -> Tensor:
         """Encode references as (R, D), in the given order."""
@@ -62,6 +82,31 @@ class VisualPromptEncoder(Float32Module):
         # Mixed precision must not reach coordinates either.
         with torch.autocast(device.type, enabled=False):
             return self._encode(references, device)
+
+    def memory_positions(self, boxes_xyxy: Tensor, times: Tensor) -> Tensor:
+        """Embed the boxes and times of memory tokens with the encoders of `<|ref|>` and a projection for `<|mem|>`.
+
+        Not part of the published model: a pooled feature says neither where an object is nor when.
+
+        Args:
+            boxes_xyxy: (N, 4) in [0, 1], shares of the frame's width and height.
+            times: (N,) in [0, 1].
+
+        Returns:
+            (N, D) float32.
+
+        Raises:
+            RuntimeError: The encoder was built without memory positions.
+        """
+        if not hasattr(self, "mem_pos_proj"):
+            raise RuntimeError("this model has no memory positions: call UniPixel.add_memory_positions first")
+        device = self.tem_proj.weight.device
+        with torch.autocast(device.type, enabled=False):
+            corners = boxes_xyxy.to(device).float().view(-1, 2, 2) * self.image_size
+            labels = torch.tensor(_BOX_LABELS, device=device).expand(len(corners), -1)
+            tokens, _ = self.ref_encoder(points=(corners, labels), boxes=None, masks=None)
+            spatial = self.ref_proj_double(tokens.flatten(1))
+            return self.mem_pos_proj(torch.cat([spatial, self._temporal(times.to(device).float())], dim=-1))
 
     def _encode(self, references: Sequence[ReferencePrompt], device: torch.device) -> Tensor:
         spatial = self.tem_proj.weight.new_zeros(len(references), self.tem_proj.out_features)
@@ -77,8 +122,10 @@ class VisualPromptEncoder(Float32Module):
             tokens, _ = self.ref_encoder(points=(coords, given), boxes=None, masks=None)
             spatial = spatial.index_put((torch.tensor(rows, device=device),), project(tokens.flatten(1)))
         times = [reference.frame / max(reference.num_frames - 1, 1) for reference in references]
-        temporal = self.tem_pe(torch.tensor(times, device=device)) + self.tem_emb.weight
-        return self.ref_proj(torch.cat([spatial, self.tem_proj(temporal)], dim=-1))
+        return self.ref_proj(torch.cat([spatial, self._temporal(torch.tensor(times, device=device))], dim=-1))
+
+    def _temporal(self, times: Tensor) -> Tensor:
+        return self.tem_proj(self.tem_pe(times) + self.tem_emb.weight)
 
 
 class MaskTokenHead(nn.Sequential):
@@ -107,31 +154,32 @@ class MemoryProjector(nn.Sequential):
         _init_linears(self)
 
 
-def pool_memory(features: VideoFeatures, masks: Tensor) -> Tensor:
-    """Average the clip's rows under each object's mask, one frame pair at a time.
+def pool_memory(features: VideoFeatures, masks: TokenMasks, *, weighting: PoolWeighting = "uniform") -> Tensor:
+    """Average the clip's merger inputs under each object's mask, one frame pair at a time.
 
     Args:
         features: The clip; its `pooling_rows` follow the configured order. In `window` order, as the
             published weights were trained, rows under a raster mask are not those of the object.
-        masks: (t, O, h/2, w/2) bool.
+        masks: On the clip's grid.
+        weighting: `uniform` over the tokens that a mask touches, or by their `coverage`.
 
     Returns:
-        (N, 4 * vision width), one row per object and frame pair that the mask touches, object by object.
+        (N, 4 * vision width), one row per memory token, in the order of `TokenMasks`.
 
     Raises:
         ValueError: The masks are not on the clip's grid.
     """
     t, h, w = features.grid_thw
     cells = len(features.pooling_rows) // t
-    if masks.ndim != 4 or masks.shape[0] != t or masks.shape[2] * masks.shape[3] != cells:
-        raise ValueError(
-            f"memory masks must be ({t}, objects, {cells} cells of a {h}x{w} patch grid), got {tuple(masks.shape)}"
-        )
-    weights = masks.to(features.pooling_rows.device).flatten(2).transpose(0, 1).float()
-    counts = weights.sum(dim=-1)
+    shape = tuple(masks.coverage.shape)
+    if shape[0] != t or shape[2] * shape[3] != cells:
+        raise ValueError(f"memory masks must be ({t}, objects, {cells} cells of a {h}x{w} patch grid), got {shape}")
+    shares = masks.coverage if weighting == "coverage" else masks.touched.float()
+    weights = shares.to(features.pooling_rows.device).flatten(2).transpose(0, 1)
+    totals = weights.sum(dim=-1)
     rows = features.pooling_rows.unflatten(0, (t, cells)).float()
-    means = torch.einsum("otc,tcd->otd", weights, rows) / counts.clamp(min=1)[..., None]
-    return means[counts > 0].to(features.pooling_rows.dtype)
+    sums = torch.einsum("otc,tcd->otd", weights, rows)[totals > 0]
+    return (sums / totals[totals > 0, None]).to(features.pooling_rows.dtype)
 
 
 def _init_linears(*modules: nn.Module) -> None:

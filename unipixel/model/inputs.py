@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unipixel.processing.visual_prompts import ReferencePrompt
+from unipixel.memory.mask_pooling import TokenMasks
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,35 @@ class VideoFeatures:
 
 
 @dataclass(frozen=True)
+class ReferencePrompt:
+    """A point or box as the language model's prompt encoder reads it: one `<|ref|>`.
+
+    Attributes:
+        coords: (1, 2) point or (2, 2) top-left and bottom-right corner, float32 x, y in pixels of the
+            square SAM input.
+        frame: Index into the sampled frames, from 0.
+        num_frames: Sampled frames, the repeated last frame of an odd clip included.
+    """
+
+    coords: Tensor
+    frame: int
+    num_frames: int
+
+    def __post_init__(self) -> None:
+        if self.coords.ndim != 2 or self.coords.shape[0] not in (1, 2) or self.coords.shape[1] != 2:
+            raise ValueError(f"coords must be (1, 2) for a point or (2, 2) for a box, got {tuple(self.coords.shape)}")
+        if self.coords.dtype != torch.float32:
+            raise TypeError(f"coords must be float32, shorter types move points by pixels; got {self.coords.dtype}")
+        if not 0 <= self.frame < self.num_frames:
+            raise ValueError(f"frame must be in [0, {self.num_frames - 1}], got {self.frame}")
+
+    @property
+    def is_box(self) -> bool:
+        """Whether two corners are given."""
+        return self.coords.shape[0] == 2
+
+
+@dataclass(frozen=True)
 class ModelInputs:
     """A batch of prompts with what their placeholders stand for.
 
@@ -54,15 +83,15 @@ class ModelInputs:
         attention_mask: (B, L) bool, False on padding; None where nothing is padded.
         videos: Clips in the order of their tokens over the batch.
         references: One per `<|ref|>`, in the order of the text over the batch.
-        memory_masks: Per clip None or (t, O, h/2, w/2) bool: objects in the order of their `<|mem|>`. Where
-            the text continues a prefix, per sample, on the clip that the prefix holds.
+        memory_masks: Per clip the masks of its objects on a grid (h/2, w/2), in the order of their `<|mem|>`, or
+            None. Where the text continues a prompt cache: per sample, on the clip of the cache.
     """
 
     input_ids: Tensor
     attention_mask: Tensor | None = None
     videos: tuple[VideoInput | VideoFeatures, ...] = ()
     references: tuple[ReferencePrompt, ...] = ()
-    memory_masks: tuple[Tensor | None, ...] = ()
+    memory_masks: tuple[TokenMasks | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.input_ids.ndim != 2:

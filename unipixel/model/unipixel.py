@@ -7,12 +7,15 @@ T frames, S SAM image size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput
@@ -47,7 +50,9 @@ class UniPixel(nn.Module):
         self.lm_head = nn.Linear(config.width, config.qwen.text_config.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=config.qwen.text_config.initializer_range)
         self.sam2 = Segmenter(config.segmenter)
-        self.prompt_encoder = VisualPromptEncoder(image_size=config.segmenter.image_size, **sizes)
+        self.prompt_encoder = VisualPromptEncoder(
+            image_size=config.segmenter.image_size, has_memory_positions=config.memory_position_embedding, **sizes
+        )
         self.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=config.width)
         self.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, **sizes)
         self.tie_weights()
@@ -57,7 +62,7 @@ class UniPixel(nn.Module):
         """Load a checkpoint: a bundled name, a folder or a hub id. See `unipixel.checkpoints.loading.load`."""
         from unipixel.checkpoints.loading import load
 
-        return load(source, **options)
+        return load(cls, source, **options)
 
     @classmethod
     def from_base(
@@ -66,7 +71,13 @@ class UniPixel(nn.Module):
         """Start from Qwen2.5-VL and SAM 2.1. See `unipixel.checkpoints.from_base.load_base`."""
         from unipixel.checkpoints.from_base import load_base
 
-        return load_base(qwen, sam2, sam2_config=sam2_config, **options)
+        return load_base(cls, qwen, sam2, sam2_config=sam2_config, **options)
+
+    @classmethod
+    def build_empty(cls, config: UniPixelConfig, *, attention: str = "sdpa") -> UniPixel:
+        """Build a model with parameters on the meta device: names and shapes are known, tensors can be assigned."""
+        with init_empty_weights(include_buffers=False):
+            return cls(config, attention=attention)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write the published layout. See `unipixel.checkpoints.loading.save`."""
@@ -139,6 +150,46 @@ class UniPixel(nn.Module):
         embeds = _fill(embeds, ids == self.config.mem_token_id, memory, "<|mem|>")
         return EmbeddedInputs(embeds, positions + start, following + start, inputs.attention_mask)
 
+    def encode_memory(self, features: Sequence[VideoFeatures], masks: Sequence[TokenMasks]) -> Tensor:
+        """Pool clips under their objects' masks and embed the result.
+
+        Args:
+            features: Clips.
+            masks: Per clip, on its grid.
+
+        Returns:
+            (N, D), one per `<|mem|>`, clip by clip in the order of `TokenMasks`.
+
+        Raises:
+            ValueError: Masks are not on the grid of their clip.
+        """
+        weighting = self.config.memory_pool_weighting
+        pooled = [pool_memory(clip, own, weighting=weighting) for clip, own in zip(features, masks, strict=True)]
+        boxes, times = [own.token_boxes_xyxy for own in masks], [own.token_times for own in masks]
+        return self.embed_memory(torch.cat(pooled), torch.cat(boxes), torch.cat(times))
+
+    def embed_memory(self, pooled: Tensor, boxes_xyxy: Tensor, times: Tensor) -> Tensor:
+        """Compute the embeddings of `<|mem|>` tokens: the projected features, with their position where configured.
+
+        Args:
+            pooled: (N, 4 * vision width) from `pool_memory`.
+            boxes_xyxy: (N, 4) box of each mask in [0, 1], as `TokenMasks.token_boxes_xyxy`.
+            times: (N,) in [0, 1], as `TokenMasks.token_times`.
+
+        Returns:
+            (N, D).
+        """
+        embeds = self.msk_proj(pooled)
+        if self.config.memory_position_embedding:
+            embeds = embeds + self.prompt_encoder.memory_positions(boxes_xyxy, times).to(embeds.dtype)
+        return embeds
+
+    def add_memory_positions(self) -> None:
+        """Turn on `memory_position_embedding` for weights that were trained without it; outputs stay as they are."""
+        if not self.config.memory_position_embedding:
+            self.prompt_encoder.add_memory_positions()
+            self.config = replace(self.config, memory_position_embedding=True)
+
     def generate(
         self,
         inputs: ModelInputs,
@@ -170,7 +221,7 @@ class UniPixel(nn.Module):
 
     def segment(self, features: FrameFeatures, mask_tokens: Tensor) -> Segmentation:
         """Decode the masks of O objects on one frame (N = 1) from their tokens (O, n, C)."""
-        start = self.sam2.start(features, num_objects=len(mask_tokens))
+        start = self.sam2.embed_without_memory(features, num_objects=len(mask_tokens))
         return self.sam2.decode(features, start, SegmentPrompt(tokens=mask_tokens))
 
     def segment_video(
@@ -204,12 +255,9 @@ class UniPixel(nn.Module):
         )  # fmt: skip
         return list(masks)
 
-    def _memory(self, masks: Sequence[Tensor | None], features: Sequence[VideoFeatures]) -> Tensor | None:
-        pooled = [
-            pool_memory(clip, mask) for clip, mask in zip(features, masks, strict=True) if mask is not None
-        ] if masks else []  # fmt: skip
-        rows = torch.cat(pooled) if pooled else None
-        return None if rows is None else self.msk_proj(rows)
+    def _memory(self, masks: Sequence[TokenMasks | None], features: Sequence[VideoFeatures]) -> Tensor | None:
+        given = [(clip, own) for clip, own in zip(features, masks, strict=True) if own is not None] if masks else []
+        return self.encode_memory([clip for clip, _ in given], [own for _, own in given]) if given else None
 
 
 def _fill(embeds: Tensor, places: Tensor, values: Tensor | None, name: str) -> Tensor:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from unipixel.memory.records import PromptRecord
-from unipixel.model.inputs import VideoInput
+from unipixel.model.inputs import ReferencePrompt, VideoInput
 from unipixel.processing.frame_sampling import check_frame_index
 from unipixel.processing.image_processing import FRAMES_PER_PAIR
-from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, ReferencePrompt, VisualPrompt
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unipixel.memory.injection import MEM, MemoryInjection, inject
+from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs, VideoInput
 from unipixel.processing.chat_template import (
@@ -105,7 +106,7 @@ class Processor:
             OSError: The checkpoint cannot be found.
             ValueError: It is incomplete, or its tokenizer does not fit.
         """
-        from unipixel.checkpoints.loading import read_config, resolve
+        from unipixel.checkpoints.files import read_config, resolve
 
         folder = resolve(source)
         has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
@@ -275,11 +276,10 @@ class Processor:
         _check_placeholders(rendered.text, memories, prompts, layout)
         references = to_references(prompts, layout, image_size=self.config.segmenter.image_size) if layout else ()
         # Rows are pooled object by object in the order of the text, so memories of later turns are further objects.
-        refer_mask = torch.cat([memory.refer_mask for memory in memories], dim=1) if memories else None
         encoded = encode_text(self.tokenizer, rendered)
         ids = torch.tensor([encoded.ids])
         labels = torch.where(torch.tensor([encoded.is_supervised]), ids, IGNORED_LABEL)
-        memory_masks = () if refer_mask is None else (refer_mask,)
+        memory_masks = (TokenMasks.cat([memory.masks for memory in memories]),) if memories else ()
         inputs = ModelInputs(ids, videos=videos, references=references, memory_masks=memory_masks)
         return Sample(inputs, labels, (rendered.text,))
 
@@ -304,19 +304,19 @@ def _check_placeholders(
         t, h, w = layout.grid_thw if layout else (0, 0, 0)
         merge = layout.merge_size if layout else 1
         shape = (t, len(memory.object_ids), h // merge, w // merge)
-        if tuple(memory.refer_mask.shape) != shape:
+        if tuple(memory.masks.coverage.shape) != shape:
             raise ValueError(
-                f"the memory of {list(memory.object_ids)} is on a grid {tuple(memory.refer_mask.shape)}, "
+                f"the memory of {list(memory.object_ids)} is on a grid {tuple(memory.masks.coverage.shape)}, "
                 f"the clip needs {shape}: make it with Processor.memory from this clip's layout"
             )
 
 
-def _join_memories(parts: Sequence[ModelInputs]) -> tuple[Tensor | None, ...]:
+def _join_memories(parts: Sequence[ModelInputs]) -> tuple[TokenMasks | None, ...]:
     """One memory, or None, for each clip; for each sample where prefixes hold the clips."""
     if not any(part.memory_masks for part in parts):
         return ()
     has_clips = any(part.videos for part in parts)
-    slots: list[Tensor | None] = []
+    slots: list[TokenMasks | None] = []
     for part in parts:
         slots += part.memory_masks or [None] * (len(part.videos) if has_clips else len(part.input_ids))
     return tuple(slots)

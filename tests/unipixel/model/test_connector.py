@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.weights import tiny_model
 
+from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.connector import FourierTime, pool_memory
-from unipixel.model.inputs import ModelInputs, VideoFeatures, VideoInput
+from unipixel.model.inputs import ModelInputs, ReferencePrompt, VideoFeatures, VideoInput
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.visual_prompts import ReferencePrompt
 
 REF, SEG, MEM = 994, 995, 996
 POINT = ReferencePrompt(torch.tensor([[10.0, 20.0]]), 1, 4)
@@ -78,7 +78,7 @@ class TestPooling:
             for t in range(3)
             if masks[t, o].any()
         ]
-        pooled = pool_memory(VideoFeatures(rows, rows, (3, 8, 10)), masks)
+        pooled = pool_memory(VideoFeatures(rows, rows, (3, 8, 10)), TokenMasks.from_cells(masks))
         assert len(pooled) == len(expected)
         for ours, theirs in zip(pooled, expected, strict=True):
             torch.testing.assert_close(ours, theirs)
@@ -86,7 +86,7 @@ class TestPooling:
     def test_masks_on_another_grid_are_refused(self) -> None:
         features = VideoFeatures(torch.zeros(60, 7), torch.zeros(60, 7), (3, 8, 10))
         with pytest.raises(ValueError, match=r"must be \(3, objects, 20 cells"):
-            pool_memory(features, torch.ones(3, 1, 5, 5, dtype=torch.bool))
+            pool_memory(features, TokenMasks.from_cells(torch.ones(3, 1, 5, 5)))
 
 
 class TestPlaceholders:
@@ -94,7 +94,7 @@ class TestPlaceholders:
 
     def _forward(self, model: UniPixel, *tokens: int, references: tuple = (), mask: torch.Tensor | None = None) -> None:
         ids = torch.tensor([[5, *[992] * 4, *tokens]])
-        memory = () if mask is None else (mask,)
+        memory = () if mask is None else (TokenMasks.from_cells(mask),)
         model(ModelInputs(ids, videos=(self.clip,), references=references, memory_masks=memory))
 
     def test_reference_without_its_prompt_is_refused(self, model: UniPixel) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unipixel.memory.injection import MemoryInjection
+from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.processing.chat_template import (
     BUNDLED_TOKENIZER,
     Turn,
@@ -107,7 +108,7 @@ def test_render_conversation_is_chatml_with_the_clip_first() -> None:
 
 
 def test_render_conversation_puts_the_memory_before_the_question() -> None:
-    memory = MemoryInjection((3,), torch.ones(1, 1, 2, 2, dtype=torch.bool), num_frames=1)
+    memory = MemoryInjection((3,), TokenMasks.from_cells(torch.ones(1, 1, 2, 2)), num_frames=1)
     text = render_conversation([Turn("What is [3]?", memory=memory)], num_visual_tokens=1).text
     assert "<|vision_end|>Here is an image with the following highlighted regions:\n[3]: <|mem|>\nWhat is [3]?" in text
 

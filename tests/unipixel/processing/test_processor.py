@@ -119,7 +119,9 @@ def test_still_frames_are_seen_as_images_are(frames: list[np.ndarray]) -> None:
     (reference,) = processor.encode(
         [Turn(f"What is {REF}?")], clip=clip, prompts=[PointPrompt(3, 3, frame_index=8)]
     ).inputs.references
-    assert [tuple(mask.shape) for mask in whole.inputs.memory_masks if mask is not None] == [(5, 1, h // 2, w // 2)]
+    assert [tuple(mask.coverage.shape) for mask in whole.inputs.memory_masks if mask is not None] == [
+        (5, 1, h // 2, w // 2)
+    ]
     assert (reference.frame, reference.num_frames) == (6, 10)
 
 
@@ -205,7 +207,8 @@ def test_memories_of_several_turns_are_pooled_in_text_order(processor: Processor
     inputs = processor.encode([Turn("A", "B", first), Turn("C", memory=second)], clip=clip).inputs
     assert len(inputs.memory_masks) == 1
     assert inputs.memory_masks[0] is not None
-    assert torch.equal(inputs.memory_masks[0], torch.cat([first.refer_mask, second.refer_mask], dim=1))
+    expected = torch.cat([first.refer_mask, second.refer_mask], dim=1)
+    assert torch.equal(inputs.memory_masks[0].touched, expected)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from unipixel.model.connector import VisualPromptEncoder
-from unipixel.processing.visual_prompts import ReferencePrompt
+from unipixel.model.inputs import ReferencePrompt
 
 
 def test_mixed_precision_does_not_move_coordinates() -> None:
