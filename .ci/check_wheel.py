@@ -52,7 +52,7 @@ def check_use() -> None:
     """Load the tokenizer, read the sample clip, follow an object in it, load the bundled models."""
     from unipixel import SegmenterConfig, UniPixel
     from unipixel.assets import sample_path
-    from unipixel.checkpoints.loading import BUNDLED
+    from unipixel.checkpoints.files import BUNDLED
     from unipixel.processing.chat_template import load_tokenizer
     from unipixel.tracking.segmenter import Segmenter
     from unipixel.tracking.tracker import StreamingTracker

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -64,7 +67,7 @@ class SegmentPrompt:
         """Points and box corners given for each object."""
         return 0 if self.labels is None else int(self.labels.shape[1])
 
-    def behind(self, coords: Tensor, labels: Tensor) -> SegmentPrompt:
+    def with_earlier_points(self, coords: Tensor, labels: Tensor) -> SegmentPrompt:
         """Return the prompt with earlier points (B, P, 2) and their labels (B, P) before its own."""
         if self.coords is None or self.labels is None:
             return replace(self, coords=coords, labels=labels)
@@ -100,7 +103,7 @@ class Segmentation:
         """Every value, in the order of the attributes."""
         return self.mask_logits, self.pointer, self.object_score, self.candidate_logits, self.candidate_ious
 
-    def chosen(self) -> Segmentation:
+    def without_candidates(self) -> Segmentation:
         """Return the same masks without the other candidates."""
         return replace(self, candidate_logits=self.mask_logits[:, None], candidate_ious=self.iou[:, None])
 
@@ -110,7 +113,7 @@ class Segmentation:
         return Segmentation(*(value.index_select(0, index) for value in self.tensors))
 
     @staticmethod
-    def join(parts: Sequence[Segmentation]) -> Segmentation:
+    def concatenate(parts: Sequence[Segmentation]) -> Segmentation:
         """Put segmentations of equally many candidates behind each other."""
         if len(parts) == 1:
             return parts[0]
@@ -167,3 +170,17 @@ class MemoryBatch:
     pointers: Tensor
     offsets: Tensor
     max_offset: int
+
+
+class ObjectMask(NamedTuple):
+    """Mask of one object on one frame, at the size of the video.
+
+    Attributes:
+        mask: bool array (H, W).
+        score: Confidence in 0..1.
+        visible: Whether the object is in the frame.
+    """
+
+    mask: NDArray[np.bool_]
+    score: float
+    visible: bool

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unipixel.demos.sessions.errors import DownloadError
+from unipixel.demos.errors import DownloadError
 from unipixel.demos.sessions.saved_session import SavedTurn
 from unipixel.demos.sessions.session_snapshot import SessionSnapshot
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.storage import BANK_FILE
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.result import Result
 from unipixel.output.writers import FrameWriter, MaskWriter, overlay_writer
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.open import Video
 
 KINDS = ("masks", "coco", "overlay", "timeline", "session")

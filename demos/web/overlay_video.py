@@ -6,10 +6,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from unipixel.demos.sessions.errors import DownloadError, NoVideoError
+from unipixel.demos.errors import DownloadError, NoVideoError
 from unipixel.demos.sessions.user_session import UserSession
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import OverlayVideoWriter
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import UNTIMED_FPS, Frame
 
 # Encoding takes the processor from the model: one at a time.

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay, object_color
+from unipixel.output.overlay import PromptMark, draw_overlay, object_color
+from unipixel.tracking.types import ObjectMask
 
 if TYPE_CHECKING:
     from unipixel.demos.sessions.user_session import ObjectInfo, SavedTurn

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from unipixel import GenerationSettings, UniPixel, UniPixelConfig, read
-from unipixel.checkpoints.loading import build_empty
 from unipixel.model.generation import PrefillOutput
 from unipixel.processing.chat_template import Turn, load_tokenizer, special_ids
 from unipixel.processing.processor import Processor
@@ -122,7 +121,7 @@ def random_model(config: UniPixelConfig) -> UniPixel:
     """A model with normal weights, in bfloat16 but for what keeps float32."""
     from unipixel.checkpoints.tensor_layout import float32_names
 
-    model = build_empty(config)
+    model = UniPixel.build_empty(config)
     kept = float32_names(model)
     state = {}
     for name, tensor in model.state_dict().items():

@@ -30,10 +30,10 @@ from helpers.moving_discs import MovingDiscs
 from helpers.tiny_checkpoint import save_checkpoint
 
 from unipixel.checkpoints.loading import load_segmenter
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import MaskWriter, OverlayVideoWriter
 from unipixel.processing.visual_prompts import PointPrompt
 from unipixel.session.video_objects import VideoObjects
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 from unipixel.video.open import open_video
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unipixel.checkpoints.loading import build_empty
 from unipixel.checkpoints.tensor_layout import to_disk_name
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.unipixel import UniPixel
@@ -45,7 +44,7 @@ def seeded_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def tiny_model(config: UniPixelConfig | None = None) -> UniPixel:
     """The model of the recorded figures, or one of another configuration drawn in the same way."""
-    model = build_empty(config or tiny_config())
+    model = UniPixel.build_empty(config or tiny_config())
     state = {
         name: seeded_tensor(_reference_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import Qwen2_5_VLConfig
 
-from unipixel.checkpoints.loading import build_empty
 from unipixel.model.config import UniPixelConfig
+from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.train.parameter_groups import lora_targets, select_parts, trainable_parameters
 from unipixel.train.recipe_files import load_recipe
@@ -36,7 +36,7 @@ def configured(size: str) -> UniPixelConfig:
 
 
 def counted(size: str, stage: str) -> dict[str, int]:
-    model = build_empty(configured(size))
+    model = UniPixel.build_empty(configured(size))
     model.tie_weights()
     select_parts(model, stage, load_recipe(f"{size}/{stage}").lora)
     parts: dict[str, int] = {}
@@ -47,7 +47,7 @@ def counted(size: str, stage: str) -> dict[str, int]:
 
 
 def test_stage1_at_3b_trains_nine_tensors_of_4_33_million() -> None:
-    model = build_empty(configured("3b"))
+    model = UniPixel.build_empty(configured("3b"))
     select_parts(model, "stage1")
     names = [name for name, _ in trainable_parameters(model)]
     assert len(names) == 9
@@ -56,7 +56,7 @@ def test_stage1_at_3b_trains_nine_tensors_of_4_33_million() -> None:
 
 
 def test_stage2_at_3b_trains_five_tensors_of_5_25_million() -> None:
-    model = build_empty(configured("3b"))
+    model = UniPixel.build_empty(configured("3b"))
     select_parts(model, "stage2")
     assert len(list(trainable_parameters(model))) == 5
     assert counted("3b", "stage2") == {"seg_head": pytest.approx(5.25e6, abs=5e3)}
@@ -79,7 +79,7 @@ def test_stage3_at_7b_trains_both_embeddings_and_larger_updates() -> None:
 
 
 def test_lora_targets_at_3b_are_64_vision_and_144_language_layers() -> None:
-    targets = lora_targets(build_empty(configured("3b")))
+    targets = lora_targets(UniPixel.build_empty(configured("3b")))
     assert sum("visual" in name for name in targets) == 64
     assert sum("language_model" in name for name in targets) == 144
     assert len(targets) == 208
@@ -87,4 +87,4 @@ def test_lora_targets_at_3b_are_64_vision_and_144_language_layers() -> None:
 
 def test_select_parts_unknown_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="stage"):
-        select_parts(build_empty(configured("3b")), "stage9")
+        select_parts(UniPixel.build_empty(configured("3b")), "stage9")

@@ -11,10 +11,11 @@ from PIL import Image, ImageDraw
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.output.overlay import ObjectMask, draw_overlay
+from unipixel.output.overlay import draw_overlay
 from unipixel.processing.processor import Processor
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
+from unipixel.tracking.types import ObjectMask
 from unipixel.train.datasets.synthetic import Sample, generate
 from unipixel.train.datasets.synthetic.attributes import Split
 from unipixel.train.evaluation.synthetic import TASKS, to_prompt

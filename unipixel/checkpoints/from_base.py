@@ -1,36 +1,36 @@
-"""The start of a training: Qwen2.5-VL and SAM 2.1 with fresh heads between them."""
+"""Building a model from Qwen2.5-VL and SAM 2.1, with newly initialised heads."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from unipixel.checkpoints.files import CONFIG_FILE, read_generation_config, read_json, resolve
 from unipixel.checkpoints.loading import (
     EMBEDDING,
     LM_HEAD,
     Attention,
-    build_empty,
+    available_device,
     choose_attention,
     choose_dtype,
-    read_generation,
-    read_json,
-    resolve,
     segmenter_name,
-    usable_device,
 )
 from unipixel.checkpoints.tensor_layout import TensorFiles, check_tensors, load_tensors
 from unipixel.model.config import UniPixelConfig, read_eos_ids, read_qwen_config
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder
-from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.config import SegmenterConfig
+
+if TYPE_CHECKING:
+    from unipixel.model.unipixel import UniPixel
 
 
 def load_base(
+    model_class: type[UniPixel],
     qwen: str | Path,
     sam2: str | Path,
     *,
@@ -42,40 +42,41 @@ def load_base(
     attention: Attention = "auto",
     seed: int = 42,
 ) -> UniPixel:
-    """Start a UniPixel from Qwen2.5-VL and SAM 2.1, with fresh heads between them.
+    """Build a UniPixel from Qwen2.5-VL and SAM 2.1, with newly initialised heads.
 
     Args:
+        model_class: `UniPixel`.
         qwen: Folder or hub id of Qwen2.5-VL.
         sam2: An official SAM 2.1 checkpoint: `.pt`, read with `weights_only=True`, or safetensors.
-        sam2_config: Its sizes; by default those of the published size that the file's name says.
+        sam2_config: Its sizes; by default those of the published size in the file's name.
         image_size: Side of the SAM input in pixels, a multiple of 32.
-        special_token_ids: Ids of `<|ref|>`, `<|seg|>` and `<|mem|>`; by default those that the tokenizer of
-            `qwen` gives them when they are added.
+        special_token_ids: Ids of `<|ref|>`, `<|seg|>` and `<|mem|>`; by default those they get when they are
+            added to the tokenizer of `qwen`.
         dtype: Type of the language model; training starts from float32.
-        device: Where the model goes.
+        device: Device of the model.
         attention: See `load`.
-        seed: Seed of the fresh heads.
+        seed: Seed of the new heads.
 
     Raises:
         OSError: A source cannot be found or read.
-        CheckpointError: Tensors are missing, unexpected or mis-shaped.
-        ValueError: The special tokens do not fit into the embedding, or the size cannot be told.
+        CheckpointError: Tensors are missing, unexpected or of a wrong shape.
+        ValueError: The special tokens do not fit into the embedding, or the size of SAM 2.1 is unknown.
     """
-    place = usable_device(device)
+    available = available_device(device)
     folder = resolve(qwen)
-    fields = read_json(folder / "config.json")
+    fields = read_json(folder / CONFIG_FILE)
     segmenter = sam2_config or _sam2_size(Path(sam2), image_size)
     config = _base_config(folder, fields, segmenter, special_token_ids, sam2)
-    model = build_empty(config, attention=choose_attention(attention, device, dtype))
+    model = model_class.build_empty(config, attention=choose_attention(attention, device, dtype))
     _load_sam2(model, Path(sam2))
     tied = {LM_HEAD: EMBEDDING} if config.is_tied else {}
     language = nn.ModuleDict({"model": model.model, "lm_head": model.lm_head})
     load_tensors(language, TensorFiles.of_folder(folder), dtype=choose_dtype(dtype, fields), tied=tied)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _start_heads(model)
+        _initialize_heads(model)
     model.tie_weights()
-    return model.to(place).eval()
+    return model.to(available).eval()
 
 
 def _base_config(
@@ -86,7 +87,7 @@ def _base_config(
     sam2: str | Path,
 ) -> UniPixelConfig:
     if fields.get("model_type") != "qwen2_5_vl":
-        raise ValueError(f"{folder} has model_type {fields.get('model_type')!r}; from_base starts from 'qwen2_5_vl'")
+        raise ValueError(f"{folder} has model_type {fields.get('model_type')!r}; from_base requires 'qwen2_5_vl'")
     if special_token_ids is None:
         from unipixel.processing.chat_template import load_tokenizer, special_ids
 
@@ -110,7 +111,7 @@ def _base_config(
         ref_token_id=ref,
         seg_token_id=seg,
         mem_token_id=mem,
-        eos_token_ids=read_eos_ids(read_generation(folder), fields),
+        eos_token_ids=read_eos_ids(read_generation_config(folder), fields),
         extra=extra,
     )
 
@@ -119,7 +120,7 @@ def _sam2_size(file: Path, image_size: int) -> SegmenterConfig:
     for name in ("tiny", "small", "base_plus", "large"):
         if name in file.stem:
             return SegmenterConfig.preset(name, image_size=image_size)
-    raise ValueError(f"the name of {file.name} does not say its size (tiny, small, base_plus, large): give sam2_config")
+    raise ValueError(f"the name {file.name} contains no size (tiny, small, base_plus, large): give sam2_config")
 
 
 def _load_sam2(model: UniPixel, file: Path) -> None:
@@ -136,21 +137,21 @@ def _load_sam2(model: UniPixel, file: Path) -> None:
 
 
 def _read_official(file: Path) -> dict[str, Tensor]:
-    """Read Meta's file: the one pickle that is ever opened, with nothing but tensors allowed in it."""
+    """Read Meta's file, the only pickle that is ever opened; it may contain tensors only."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)["model"]
     except pickle.UnpicklingError as error:
-        raise OSError(f"{file} holds more than tensors: it is refused") from error
+        raise OSError(f"{file} contains objects other than tensors and is not loaded") from error
     except (KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise OSError(f"{file} is no official SAM 2.1 checkpoint, or is truncated: {error}") from error
+        raise OSError(f"{file} is not an official SAM 2.1 checkpoint, or is truncated: {error}") from error
 
 
-def _start_heads(model: UniPixel) -> None:
-    """Initialise the heads as the published training does, with one Fourier matrix for points everywhere."""
+def _initialize_heads(model: UniPixel) -> None:
+    """Initialise the heads as in the published training, with one Fourier matrix for points everywhere."""
     config = model.config
     sizes = {"width": config.width, "sam_width": config.segmenter.embed_dim}
     model.prompt_encoder = VisualPromptEncoder(image_size=config.segmenter.image_size, **sizes)
-    # Parameters and the random matrix: the published code leaves the matrix to chance in each process.
+    # Parameters and the random matrix; the published code draws the matrix anew in each process.
     model.prompt_encoder.ref_encoder.load_state_dict(model.sam2.sam_prompt_encoder.state_dict())
     model.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, **sizes).to(model.dtype)
     model.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=config.width).to(model.dtype)

@@ -1,10 +1,10 @@
-"""LoRA adapters and partial weights: laid over a model, merged into it, or kept for training."""
+"""LoRA adapters and partial weights: applied to a model, merged into it, or kept for training."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unipixel.checkpoints.files import CONFIG_FILE, write_json
 from unipixel.checkpoints.tensor_layout import (
     ADAPTER_FILE,
     INDEX_FILE,
@@ -24,11 +25,13 @@ from unipixel.checkpoints.tensor_layout import (
     from_disk_name,
     to_disk_name,
 )
-from unipixel.model.unipixel import UniPixel
+
+if TYPE_CHECKING:
+    from unipixel.model.unipixel import UniPixel
 
 ADAPTER_CONFIG = "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
-# Fourier matrices that published adapter folders leave out: point and box prompts are then broken.
+# Published adapter folders lack these Fourier matrices, without which point and box prompts fail.
 _BUFFERS = (
     "prompt_encoder.ref_encoder.pe_layer.positional_encoding_gaussian_matrix",
     "prompt_encoder.tem_pe.positional_encoding_gaussian_matrix",
@@ -37,18 +40,18 @@ _BUFFERS = (
 
 
 def is_adapter_folder(folder: Path) -> bool:
-    """Whether a folder holds an adapter or partial weights, rather than a full checkpoint."""
+    """Return whether a folder contains an adapter or partial weights instead of a full checkpoint."""
     if (folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file():
         return False
     return (folder / ADAPTER_CONFIG).is_file() or (folder / PARTIAL_FILE).is_file()
 
 
 def apply_adapter_folder(model: UniPixel, folder: Path, *, merge: bool = True) -> None:
-    """Lay the LoRA adapter and the partial weights of a folder over a model.
+    """Apply the LoRA adapter and the partial weights of a folder to a model.
 
     Args:
         model: The base; changed in place.
-        folder: Holds adapter_config.json with adapter_model.safetensors, pytorch_model.safetensors, or both.
+        folder: Contains adapter_config.json with adapter_model.safetensors, pytorch_model.safetensors, or both.
         merge: Whether the adapter is merged into the weights, or kept as trainable layers.
 
     Raises:
@@ -64,11 +67,11 @@ def apply_adapter_folder(model: UniPixel, folder: Path, *, merge: bool = True) -
 
 
 def load_partial(model: UniPixel, file: Path) -> None:
-    """Overwrite those tensors of a model that a file holds.
+    """Overwrite the tensors of a model that a file contains.
 
     Raises:
         OSError: The file is missing or truncated.
-        CheckpointError: It holds tensors that the model does not have, or of other shapes.
+        CheckpointError: It contains tensors that the model does not have, or of other shapes.
     """
     files = TensorFiles([file])
     names = {disk: from_disk_name(disk.removeprefix(_PEFT_PREFIX)) for disk in files.shapes}
@@ -85,7 +88,7 @@ def load_partial(model: UniPixel, file: Path) -> None:
 
 
 def add_lora(model: UniPixel, config: LoraConfig) -> None:
-    """Put trainable LoRA layers into a model, in place; the rest is frozen or not as it was."""
+    """Insert trainable LoRA layers into a model, in place; `requires_grad` of the other parameters is kept."""
     frozen = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
@@ -95,22 +98,22 @@ def add_lora(model: UniPixel, config: LoraConfig) -> None:
 
 
 def merge_lora(model: UniPixel) -> None:
-    """Add the LoRA layers' products to the weights they adapt and remove them, in place."""
+    """Merge the LoRA layers into the weights they adapt and remove them, in place."""
     for parent, name, layer in list(_lora_layers(model)):
         layer.merge(safe_merge=True)
         setattr(parent, name, layer.get_base_layer())
 
 
 def save_adapter(model: UniPixel, folder: str | Path, config: LoraConfig, *, trained: Sequence[str] = ()) -> None:
-    """Write the LoRA layers of a model and its further trained tensors, in the published layout.
+    """Write the LoRA layers of a model and its other trained tensors, in the published layout.
 
-    The random Fourier buffers are written too, which the published code forgets.
+    The random Fourier buffers are written too, unlike in the published code.
 
     Args:
-        model: Carries LoRA layers from `add_lora`.
-        folder: Created if need be.
-        config: The layers' configuration.
-        trained: Names in memory of further tensors to write.
+        model: Has LoRA layers from `add_lora`.
+        folder: Created if necessary.
+        config: Configuration of the layers.
+        trained: Names in memory of other tensors to write.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -120,12 +123,11 @@ def save_adapter(model: UniPixel, folder: str | Path, config: LoraConfig, *, tra
     state = {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
     partial = {name: state[name] for name in (*trained, *_BUFFERS)}
     save_file({_PEFT_PREFIX + to_disk_name(name): _stored(t) for name, t in partial.items()}, target / PARTIAL_FILE)
-    fields = model.config.to_dict()
-    (target / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(target / CONFIG_FILE, model.config.to_dict())
 
 
 def _load_lora(model: UniPixel, folder: Path) -> None:
-    """Add the LoRA layers of a folder and give them its tensors."""
+    """Add the LoRA layers of a folder and load their tensors."""
     files = TensorFiles([folder / ADAPTER_FILE])
     tensors = {
         from_disk_name(name.removeprefix(_PEFT_PREFIX)): tensor
@@ -136,14 +138,14 @@ def _load_lora(model: UniPixel, folder: Path) -> None:
     if lost := [name for name in targets if not isinstance(known.get(name), nn.Linear)]:
         raise CheckpointError(f"the adapter adapts {len(lost)} layers that the model does not have: {lost[:5]}")
     config = LoraConfig.from_pretrained(str(folder))
-    # The names of the tensors decide, not those in the configuration: they were written by another class.
+    # Published configurations name the layers of another class, so the tensor names decide.
     config.target_modules = targets
-    # The task type would make peft expect transformers' generation methods.
+    # With a task type, peft requires the generation methods of transformers.
     config.task_type = None
     add_lora(model, config)
     outcome = set_peft_model_state_dict(model, tensors)
     if outcome.unexpected_keys:
-        raise CheckpointError(f"the adapter holds tensors that do not fit: {outcome.unexpected_keys[:5]}")
+        raise CheckpointError(f"the adapter contains tensors that do not fit: {outcome.unexpected_keys[:5]}")
 
 
 def _lora_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, BaseTunerLayer]]:

@@ -15,15 +15,15 @@ Quantization = Literal["8bit", "4bit"]
 def quantize_language(model: UniPixel, kind: Quantization) -> None:
     """Replace the linear layers of the language model; the weights are quantised on the move to a device.
 
-    The embeddings, the vision transformer, the heads and SAM 2.1 keep their type.
+    The embeddings, the vision transformer, the heads and SAM 2.1 are not quantised.
 
     Args:
         model: Changed in place; still on the CPU.
         kind: `8bit` (LLM.int8) or `4bit` (NF4).
 
     Raises:
-        ValueError: Another kind.
-        ImportError: bitsandbytes is missing.
+        ValueError: The kind is unknown.
+        ImportError: bitsandbytes is not installed.
     """
     if kind not in get_args(Quantization):
         raise ValueError(f"quantization must be one of {get_args(Quantization)}, got {kind!r}")

@@ -1,8 +1,7 @@
-"""Tensors on disk: their names, their files, and whether they are those a model needs."""
+"""Tensors on disk: their names, their files, and the check that they fit a model."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from unipixel.checkpoints.files import read_json
 from unipixel.tracking.precision import Float32Module
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -18,14 +18,14 @@ SINGLE_FILE = "model.safetensors"
 PARTIAL_FILE = "pytorch_model.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# transformers' loader once rewrote "gamma", so the published code renamed this parameter of SAM 2.
+# An earlier transformers loader rewrote "gamma", so the published code renamed this parameter of SAM 2.
 _FUSER_SCALE = re.compile(r"(sam2\.memory_encoder\.fuser\.layers\.\d+)\.(weight|gamma)")
-_HOISTED = ("ref_encoder.", "ref_proj", "tem_pe.", "tem_emb.", "tem_proj.")
+_PROMPT_ENCODER_PREFIXES = ("ref_encoder.", "ref_proj", "tem_pe.", "tem_emb.", "tem_proj.", "mem_pos_proj.")
 _MAX_LISTED = 20
 
 
 class CheckpointError(ValueError):
-    """The tensors of a checkpoint are not those that its configuration asks for."""
+    """The tensors of a checkpoint are not those that its configuration requires."""
 
 
 def from_disk_name(name: str) -> str:
@@ -36,7 +36,7 @@ def from_disk_name(name: str) -> str:
         return f"model.{name}"
     if name.startswith("model.") and not name.startswith(("model.visual.", "model.language_model.")):
         return f"model.language_model.{name.removeprefix('model.')}"
-    if name.startswith(_HOISTED):
+    if name.startswith(_PROMPT_ENCODER_PREFIXES):
         return f"prompt_encoder.{name}"
     return name
 
@@ -53,19 +53,19 @@ def to_disk_name(name: str) -> str:
 
 
 class TensorFiles:
-    """The safetensors of a folder, read tensor by tensor."""
+    """The tensors in the safetensors files of a folder, read one by one."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        """List the tensors of the files; nothing is loaded yet.
+        """List the tensors of the files without loading them.
 
         Raises:
-            OSError: A file is missing, or is no complete safetensors file.
+            OSError: A file is missing or is not a complete safetensors file.
         """
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
-            with _opened(file) as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - no mapping
+            with _open(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
                     self._files[name] = file
                     self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
 
@@ -74,33 +74,36 @@ class TensorFiles:
         """Open a sharded or single checkpoint.
 
         Raises:
-            OSError: No safetensors, a missing or truncated shard, or an index that leaves the folder.
+            OSError: There are no safetensors, a shard is missing or truncated, or the index names files
+                outside the folder.
         """
         index = folder / INDEX_FILE
         if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise OSError(f"{index} has no weight_map: it is not an index of safetensors files")
             names = sorted(set(weight_map.values()))
             if outside := [name for name in names if Path(name).name != name]:
                 raise OSError(f"{index} names files outside its folder: {outside}")
             opened = cls(folder / name for name in names)
             if lost := sorted(set(weight_map) - set(opened.shapes)):
-                raise OSError(f"{index} lists tensors that its files do not hold: {_listed(lost)}")
+                raise OSError(f"{index} lists tensors that its files do not contain: {_listed(lost)}")
             return opened
         if (folder / SINGLE_FILE).is_file():
             return cls([folder / SINGLE_FILE])
         if pickles := sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern)):
             raise OSError(
-                f"{folder} holds pickles only ({_listed(pickles)}): loading one runs code, so they are refused; "
+                f"{folder} contains pickles only ({_listed(pickles)}), which can run code and are not loaded; "
                 "convert the checkpoint to safetensors"
             )
-        raise FileNotFoundError(f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
+        raise FileNotFoundError(f"{folder} contains neither {SINGLE_FILE} nor {INDEX_FILE}")
 
     def only(self, prefix: str) -> TensorFiles:
-        """Return those tensors whose name on disk begins with a prefix."""
-        part = TensorFiles([])
-        part._files = {name: file for name, file in self._files.items() if name.startswith(prefix)}
-        part.shapes = {name: self.shapes[name] for name in part._files}
-        return part
+        """Return the tensors whose name on disk starts with a prefix."""
+        subset = TensorFiles([])
+        subset._files = {name: file for name, file in self._files.items() if name.startswith(prefix)}
+        subset.shapes = {name: self.shapes[name] for name in subset._files}
+        return subset
 
     def read(
         self, names: Iterable[str], *, dtypes: Mapping[str, torch.dtype | None], device: str
@@ -109,27 +112,27 @@ class TensorFiles:
 
         Args:
             names: Names on disk.
-            dtypes: Type to convert each floating-point tensor to; None keeps the file's.
-            device: Where to put them.
+            dtypes: Type to convert each floating-point tensor to; None keeps the type in the file.
+            device: Device of the tensors.
         """
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self._files[name], []).append(name)
         for file, members in by_file.items():
-            with _opened(file, device=device) as tensors:
+            with _open(file, device=device) as tensors:
                 for name in members:
                     tensor = tensors.get_tensor(name)
                     dtype = dtypes.get(name)
                     yield name, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
 
-def _opened(file: Path, *, device: str = "cpu") -> safe_open:
+def _open(file: Path, *, device: str = "cpu") -> safe_open:
     if not file.is_file():
         raise FileNotFoundError(f"checkpoint file {file} is missing")
     try:
         return safe_open(file, framework="pt", device=device)
     except SafetensorError as error:
-        raise OSError(f"{file} is not a complete safetensors file ({error}): fetch it again") from error
+        raise OSError(f"{file} is not a complete safetensors file ({error}): download it again") from error
 
 
 def load_tensors(
@@ -140,17 +143,18 @@ def load_tensors(
     device: str = "cpu",
     tied: Mapping[str, str] | None = None,
 ) -> None:
-    """Give a model that was built without memory its tensors, after checking all names and shapes.
+    """Assign tensors to a model on the meta device, after checking all names and shapes.
 
     Args:
-        model: The model, in memory names.
+        model: The model, from `UniPixel.build_empty`.
         files: Tensors, in either layout on disk.
-        dtype: Type of the floating-point tensors; modules that keep float32 keep it. None is the files'.
-        device: Where to put them.
-        tied: Names in memory that share the tensor of another name.
+        dtype: Type of the floating-point tensors, except those of modules that keep float32; None keeps
+            the type in the files.
+        device: Device of the tensors.
+        tied: Names in memory of tensors that share another tensor, with the name of that tensor.
 
     Raises:
-        CheckpointError: Missing, unexpected or mis-shaped tensors, all listed.
+        CheckpointError: Tensors are missing, unexpected or of a wrong shape.
     """
     tied = dict(tied or {})
     on_disk = {from_disk_name(name): name for name in files.shapes}
@@ -174,7 +178,8 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, t
     """Compare names and shapes.
 
     Raises:
-        CheckpointError: They differ; missing, unexpected and mis-shaped tensors are listed.
+        CheckpointError: They differ; the message lists missing, unexpected and mis-shaped tensors, or says
+            that the layout is unknown where most tensors are missing.
     """
     missing = [to_disk_name(name) for name in expected if name not in found]
     unexpected = [to_disk_name(name) for name in found if name not in expected]
@@ -183,6 +188,12 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, t
         for name, shape in expected.items()
         if name in found and found[name] != shape
     ]
+    if 2 * len(missing) > len(expected):
+        raise CheckpointError(
+            f"this is a checkpoint of another or earlier layout: its {len(found)} tensors, such as "
+            f"{_listed([to_disk_name(name) for name in found], 2) or 'none'}, include {len(expected) - len(missing)} "
+            f"of the {len(expected)} that its configuration requires, which has {_listed(missing, 2)}"
+        )
     problems = [
         f"{len(names)} {kind}: {_listed(names)}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
@@ -193,7 +204,7 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, t
 
 
 def float32_names(model: nn.Module) -> set[str]:
-    """Return the names of the tensors that keep float32 whatever the model's type."""
+    """Return the names of the tensors that stay in float32 when the model is cast."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
@@ -202,6 +213,6 @@ def float32_names(model: nn.Module) -> set[str]:
     }
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+def _listed(names: list[str], limit: int = _MAX_LISTED) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -160,9 +160,9 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    from unipixel.checkpoints.loading import usable_device
+    from unipixel.checkpoints.loading import available_device
 
     if name == "auto":
         has_mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    return usable_device(name)
+    return available_device(name)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipixel.output.folder import BackgroundWriter, OutputFolder
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.result import Result
 from unipixel.output.writers import MaskWriter, PaletteWriter, overlay_writer
+from unipixel.tracking.types import ObjectMask
 
 if TYPE_CHECKING:
     from unipixel.memory.bank import ObjectMemoryBank
@@ -106,7 +106,7 @@ def remembered_masks(bank: ObjectMemoryBank, frame_index: int) -> dict[int, Obje
     """Return what a bank remembers of a frame."""
     objects = {}
     for object_id in bank.ids:
-        look = bank.frame(object_id, frame_index)
+        look = bank.mask_record(object_id, frame_index)
         if look is not None:
             objects[object_id] = ObjectMask(look.mask(bank.frame_size), look.score, look.is_visible)
     return objects

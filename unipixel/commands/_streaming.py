@@ -19,7 +19,6 @@ from unipixel.commands._prompts import marks, read_prompts
 from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import MAX_FRAME_INDEX
 from unipixel.output.folder import BackgroundWriter, OutputFolder
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.result import ResultFrame
 from unipixel.output.writers import OverlayVideoWriter, overlay_writer
 from unipixel.processing.clip_layout import check_prompt
@@ -28,6 +27,7 @@ from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.stream_objects import StreamObjects
 from unipixel.session.video_tracker import check_group
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 from unipixel.video.latest_frame import LatestFrame
 from unipixel.video.live import is_address

@@ -6,7 +6,7 @@ T frames, S SAM image size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ from unipixel.model.config import UniPixelConfig
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput
 from unipixel.model.qwen import QwenVL, rope_positions
-from unipixel.tracking.propagation import FrameMasks, propagate
-from unipixel.tracking.segmenter import FrameFeatures, Segmentation, Segmenter, SegmentPrompt
+from unipixel.tracking.clip_features import EncodedClip
+from unipixel.tracking.propagation import ClipPrompt, propagate_in_video
+from unipixel.tracking.segmenter import Segmenter
+from unipixel.tracking.tracker_core import TrackerCore, empty_masks
+from unipixel.tracking.types import FrameFeatures, FrameMasks, Segmentation, SegmentPrompt
 
 if TYPE_CHECKING:
     from unipixel.model.generation import Decoder, Generation, GenerationSettings
@@ -241,19 +244,12 @@ class UniPixel(nn.Module):
         Returns:
             The masks of each frame.
         """
-        frames = (self.sam2.encode(frame[None].to(self.sam2.no_mem_embed.device)) for frame in sam_frames)
-        first = next(frames)
-        anchor = self.segment(first, mask_tokens)
-
-        def all_frames() -> Iterator[FrameFeatures]:
-            yield first
-            yield from frames
-
-        masks = propagate(
-            self.sam2, all_frames(), anchor,
-            memory_dtype=memory_dtype or self.dtype, num_frames=len(sam_frames),
-        )  # fmt: skip
-        return list(masks)
+        if not len(mask_tokens):
+            return [empty_masks(self.sam2, index) for index in range(len(sam_frames))]
+        clip = EncodedClip(self.sam2, sam_frames)
+        core = TrackerCore(self.sam2, memory_dtype=memory_dtype or self.dtype, num_frames=len(clip))
+        prompts = [ClipPrompt(row, 0, SegmentPrompt(tokens=own[None])) for row, own in enumerate(mask_tokens)]
+        return [frame.masks for frame in propagate_in_video(core, clip, prompts, direction="forward")]
 
     def _memory(self, masks: Sequence[TokenMasks | None], features: Sequence[VideoFeatures]) -> Tensor | None:
         given = [(clip, own) for clip, own in zip(features, masks, strict=True) if own is not None] if masks else []

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import FrameWriter
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 
 RESULT_NAMES = ("result.json", "results.jsonl", "overlay.mp4", "overlay.png", "masks", "davis", "memory")

@@ -10,13 +10,13 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unipixel.memory.rle import mask_box
+from unipixel.tracking.types import ObjectMask
 
 # Seven colours that stay apart for colour-blind eyes (Okabe and Ito, 2008, without black), ordered
 # so that the first few also differ in lightness.
@@ -30,20 +30,6 @@ _COLORS = (
     (0, 114, 178),
 )
 _SMOOTHING = 4  # drawn this much larger and scaled down, which rounds the edges
-
-
-class ObjectMask(NamedTuple):
-    """What is known of one object in one frame.
-
-    Attributes:
-        mask: bool array (H, W) of the frame's size.
-        score: Confidence in 0..1.
-        visible: Whether the object is in the frame at all.
-    """
-
-    mask: NDArray[np.bool_]
-    score: float
-    visible: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from unipixel.memory.rle import decode_rle, encode_rle, mask_box
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import shown_mask
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
 VERSION = 1

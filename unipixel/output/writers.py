@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay
+from unipixel.output.overlay import PromptMark, draw_overlay
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
 PROMPT_SECONDS = 1.0

@@ -16,7 +16,6 @@ from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.output.overlay import ObjectMask
 from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
@@ -25,6 +24,7 @@ from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.conversation import Conversation, TextSink, check_question
 from unipixel.session.session import Answer
 from unipixel.session.stream_objects import StreamObjects
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import check_object_ids
-from unipixel.output.overlay import ObjectMask
 from unipixel.processing.clip_layout import check_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.video_tracker import check_group, object_masks
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker, TrackedFrame
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import UNTIMED_FPS, Frame, as_rgb
 from unipixel.video.frame_buffer import FrameBuffer
 

@@ -11,16 +11,15 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unipixel.output.overlay import ObjectMask
 from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.prompts import click_prompt, mask_prompt
-from unipixel.tracking.propagation import ClipPrompt, best_anchors, propagate_clip, spread_candidates
+from unipixel.tracking.propagation import ClipPrompt, select_anchor_frames, propagate_in_video, sample_candidate_frames
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import TrackedFrame
 from unipixel.tracking.tracker_core import TrackerCore
-from unipixel.tracking.types import FrameMasks, SegmentPrompt
+from unipixel.tracking.types import FrameMasks, ObjectMask, SegmentPrompt
 from unipixel.video.frame import Frame
 from unipixel.video.open import Video
 
@@ -123,7 +122,7 @@ class VideoTracker:
         """
         self.frames = VideoFrames(video)
         self.size = (video.info.height, video.info.width)
-        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_kept_bytes=max_feature_bytes)
+        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes)
         self._segmenter = segmenter
         self._follower = TrackerCore(
             segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed
@@ -135,7 +134,7 @@ class VideoTracker:
         Raises:
             ValueError: There are no prompts.
         """
-        for tracked in propagate_clip(self._follower, self.clip, prompts):
+        for tracked in propagate_in_video(self._follower, self.clip, prompts):
             yield TrackedVideoFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
 
     def language_prompts(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
@@ -178,17 +177,17 @@ class VideoTracker:
             made.append(ClipPrompt(object_id, frame_index, joined))
         return made
 
-    def best_anchors(self, tokens: Mapping[int, Tensor]) -> dict[int, int]:
+    def select_anchor_frames(self, tokens: Mapping[int, Tensor]) -> dict[int, int]:
         """Find the frame on which the decoder is surest to see each object, over frames spread through the clip."""
         stacked = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
-        candidates = spread_candidates(len(self.frames))
-        return dict(zip(tokens, best_anchors(self._segmenter, self.clip, stacked, candidates=candidates), strict=True))
+        candidates = sample_candidate_frames(len(self.frames))
+        return dict(zip(tokens, select_anchor_frames(self._segmenter, self.clip, stacked, candidates=candidates), strict=True))
 
     @torch.no_grad()
     def segment_frame(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
         """Segment objects on one frame by a language model's tokens (n, C) alone; nothing is remembered of it."""
         features = self.clip[frame_index]
-        start = self._segmenter.start(features, num_objects=len(tokens))
+        start = self._segmenter.embed_without_memory(features, num_objects=len(tokens))
         made = self._segmenter.decode(features, start, SegmentPrompt(tokens=torch.stack(list(tokens.values()))))
         return FrameMasks(frame_index, made.mask_logits, made.object_score, made.iou)
 

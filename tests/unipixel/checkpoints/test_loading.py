@@ -15,7 +15,8 @@ import torch
 from parity.weights import GOLDEN, tiny_config, tiny_model, tiny_segmenter_config
 from safetensors.torch import load_file, save_file
 
-from unipixel.checkpoints.loading import load_segmenter, resolve
+from unipixel.checkpoints.files import resolve
+from unipixel.checkpoints.loading import load_segmenter
 from unipixel.checkpoints.tensor_layout import CheckpointError, from_disk_name, to_disk_name
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs
@@ -149,6 +150,14 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"gate_proj.weight is \(128, 64\), expected \(96, 64\)"):
             UniPixel.from_pretrained(folder)
 
+    def test_earlier_layout_is_refused_in_one_line(self, folder: Path) -> None:
+        file = folder / "model.safetensors"
+        save_file({f"module.{name}": tensor for name, tensor in load_file(file).items()}, file)
+        with pytest.raises(CheckpointError, match=r"checkpoint of another or earlier layout: .*module\.") as error:
+            UniPixel.from_pretrained(folder)
+        assert len(str(error.value)) < 400
+        assert "\n" not in str(error.value)
+
     def test_truncated_file_is_refused(self, folder: Path) -> None:
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:100_000])
@@ -170,10 +179,15 @@ class TestRefusals:
         with pytest.raises(OSError, match="outside its folder"):
             UniPixel.from_pretrained(tmp_path)
 
+    def test_index_without_a_weight_map_is_refused(self, folder: Path) -> None:
+        (folder / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(OSError, match="has no weight_map"):
+            UniPixel.from_pretrained(folder)
+
     def test_pickles_are_refused_unread(self, folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Bomb()))
-        with pytest.raises(OSError, match=r"holds pickles only \(pytorch_model.bin\)"):
+        with pytest.raises(OSError, match=r"contains pickles only \(pytorch_model.bin\)"):
             UniPixel.from_pretrained(folder)
 
     def test_remote_code_is_refused(self, folder: Path) -> None:
@@ -198,12 +212,12 @@ class TestRefusals:
 
     def test_hub_without_network_names_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(OSError, match=r"could not fetch 'nobody/nothing' .* give a folder"):
+        with pytest.raises(OSError, match=r"could not download 'nobody/nothing' .* give a folder"):
             resolve("nobody/nothing")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
     def test_missing_gpu_is_refused_with_the_remedy(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"'cuda' is not on this machine, .* use device='cpu'"):
+        with pytest.raises(ValueError, match=r"'cuda' is not available, .* use device='cpu'"):
             UniPixel.from_pretrained(folder, device="cuda")
 
     def test_unknown_device_is_refused(self, folder: Path) -> None:
@@ -214,9 +228,9 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
             UniPixel.from_pretrained(tmp_path)
 
-    def test_broken_json_is_refused(self, folder: Path) -> None:
+    def test_invalid_json_is_refused(self, folder: Path) -> None:
         (folder / "config.json").write_text("{", encoding="utf-8")
-        with pytest.raises(OSError, match="is no JSON"):
+        with pytest.raises(OSError, match="is not valid JSON"):
             UniPixel.from_pretrained(folder)
 
 

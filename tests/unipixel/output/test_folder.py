@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from unipixel.output.folder import BackgroundWriter, OutputFolder
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.writers import FrameWriter, MaskWriter, OverlayVideoWriter
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 from unipixel.video.open import open_video
 

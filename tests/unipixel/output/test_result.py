@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from unipixel.memory.rle import decode_rle
-from unipixel.output.overlay import ObjectMask
 from unipixel.output.result import Result
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
 INFO = VideoInfo("clip.mp4", 8, 6, 2, 10.0, 0.2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unipixel.output.overlay import ObjectMask, PromptMark, draw_overlay, object_color
+from unipixel.output.overlay import PromptMark, draw_overlay, object_color
 from unipixel.output.writers import (
     MaskWriter,
     OverlayImageWriter,
@@ -19,6 +19,7 @@ from unipixel.output.writers import (
     davis_palette,
     overlay_writer,
 )
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 from unipixel.video.open import open_video
 

@@ -18,7 +18,6 @@ from parity.weights import tiny_model
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.output.overlay import ObjectMask
 from unipixel.processing.chat_template import Turn, load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
@@ -26,6 +25,7 @@ from unipixel.session.conversation import Conversation, Reply, TextSink
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.tracker import StreamingTracker
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 from unipixel.video.frame_buffer import FrameBuffer
 from unipixel.video.latest_frame import LatestFrame
@@ -76,7 +76,7 @@ class TestFollowing:
         shown = session.prompt(3, MaskPrompt(mask, 0))[3].mask
         assert (shown & mask).sum() / (shown | mask).sum() > 0.6
         assert session.bank[3].source == "mask"
-        assert session.bank.frame(3, 0).mask((HEIGHT, WIDTH)).sum() == shown.sum()  # type: ignore[union-attr]
+        assert session.bank.mask_record(3, 0).mask((HEIGHT, WIDTH)).sum() == shown.sum()  # type: ignore[union-attr]
 
     def test_arrays_are_copied_and_counted(self, session: LiveSession) -> None:
         buffer = _frame(0).image.copy()
@@ -126,7 +126,7 @@ class TestFollowing:
                 shown[0] = session.prompt(1, MaskPrompt(_square(), 0))
         assert len(session.bank._timelines[1]._entries) == 5
         for index, masks in shown.items():
-            look = session.bank.frame(1, index)
+            look = session.bank.mask_record(1, index)
             assert look is not None
             assert np.array_equal(look.mask((HEIGHT, WIDTH)), masks[1].mask)
 
