@@ -29,7 +29,7 @@ from PIL import Image
 from unipixel.memory.rle import decode_rle, encode_rle
 from unipixel.processing.frame_sampling import keep_frames, random_indices
 from unipixel.processing.special_tokens import SEG
-from unipixel.train.datasets.samples import Clip, Sample, Turn, VisualPrompt
+from unipixel.train.datasets.samples import Clip, PromptAnnotation, QuestionAnswer, Sample
 from unipixel.video.images import read_mask
 from unipixel.video.open import open_video
 
@@ -235,7 +235,7 @@ def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
     return file
 
 
-def _written(prompt: VisualPrompt) -> dict[str, Any]:
+def _written(prompt: PromptAnnotation) -> dict[str, Any]:
     if prompt.point is not None:
         return {"frame": prompt.frame, "point": list(prompt.point)}
     if prompt.box_xyxy is not None:
@@ -243,33 +243,33 @@ def _written(prompt: VisualPrompt) -> dict[str, Any]:
     return {"frame": prompt.frame, "mask": True}
 
 
-def _turns(line: Mapping[str, Any]) -> tuple[Turn, ...]:
+def _turns(line: Mapping[str, Any]) -> tuple[QuestionAnswer, ...]:
     turns = []
     for turn in line["turns"]:
         targets = tuple(int(name) for name in turn.get("targets", ()))
         answer = str(turn["answer"])
         if answer.count(SEG) != len(targets):
             raise ValueError(f"the answer {answer!r} holds {answer.count(SEG)} {SEG}, targets are {list(targets)}")
-        turns.append(Turn(str(turn["question"]), answer, targets))
+        turns.append(QuestionAnswer(str(turn["question"]), answer, targets))
     if not turns:
         raise ValueError("a sample needs at least one turn")
     return tuple(turns)
 
 
-def _check_objects(turns: tuple[Turn, ...], prompts: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
+def _check_objects(turns: tuple[QuestionAnswer, ...], prompts: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
     named = {name for turn in turns for name in turn.target_ids} | set(prompts)
     if lost := sorted(named - set(masks)):
         raise ValueError(f"objects {lost} are targets or prompts and have no masks: known are {sorted(masks)}")
 
 
-def _prompt(prompt: Mapping[str, Any], chosen: tuple[int, ...], masks: NDArray[np.bool_]) -> VisualPrompt:
+def _prompt(prompt: Mapping[str, Any], chosen: tuple[int, ...], masks: NDArray[np.bool_]) -> PromptAnnotation:
     frame = chosen.index(int(prompt["frame"]))
     if "point" in prompt:
         x, y = map(float, prompt["point"])
-        return VisualPrompt("point", frame, point=(x, y))
+        return PromptAnnotation("point", frame, point=(x, y))
     if "box" in prompt:
         left, top, right, bottom = map(float, prompt["box"])
-        return VisualPrompt("box", frame, box_xyxy=(left, top, right, bottom))
+        return PromptAnnotation("box", frame, box_xyxy=(left, top, right, bottom))
     if prompt.get("mask") is True:
-        return VisualPrompt("mask", frame, mask=masks[frame])
+        return PromptAnnotation("mask", frame, mask=masks[frame])
     raise ValueError(f"a prompt has `point`, `box` or `mask`, got {sorted(prompt)}")

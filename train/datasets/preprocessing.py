@@ -22,7 +22,7 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.processor import Sample as EncodedSample
 from unipixel.processing.special_tokens import SEG
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
-from unipixel.train.datasets.samples import VisualPrompt as DrawnPrompt
+from unipixel.train.datasets.samples import PromptAnnotation
 from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.losses import label_masks
 from unipixel.train.nano.dense_targets import ClipTargets, DenseTargets, clip_targets, conversation_targets
@@ -207,7 +207,7 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     return _Script(turns, prompts, list(order), list(turn.target_ids))
 
 
-def _to_prompt(prompt: DrawnPrompt) -> VisualPrompt:
+def _to_prompt(prompt: PromptAnnotation) -> VisualPrompt:
     if prompt.point is not None:
         return PointPrompt(prompt.point[0], prompt.point[1], frame_index=prompt.frame)
     if prompt.box_xyxy is not None:

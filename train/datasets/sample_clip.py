@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from unipixel.assets import sample_path
 from unipixel.train.datasets.samples import Clip
-from unipixel.train.datasets.synthetic.attributes import SHADES
+from unipixel.train.datasets.synthetic.attributes import COLOUR_RANGES
 from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
-from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
-from unipixel.train.datasets.synthetic.drawing.rendering import paint_layer
-from unipixel.train.datasets.synthetic.drawing.textures import Look
+from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
+from unipixel.train.datasets.synthetic.drawing.rendering import composite_layer
+from unipixel.train.datasets.synthetic.drawing.textures import Material
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, SyntheticObject
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, SceneObject
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
 CRF = 20
@@ -51,11 +51,11 @@ def sample_clip() -> Clip:
     """Draw the clip; objects 1 to 4 are star, circle, square and heart."""
     scene = sample_scene()
     moments = np.linspace(0, 1, scene.num_frames)
-    layers = [draw_layer(obj, moments, pixels_per_unit=HEIGHT) for obj in scene.objects]
-    view = visibility(layers, num_frames=scene.num_frames, height=HEIGHT, width=WIDTH)
+    layers = [rasterize_object(obj, moments, pixels_per_unit=HEIGHT) for obj in scene.objects]
+    view = compute_visibility(layers, num_frames=scene.num_frames, height=HEIGHT, width=WIDTH)
     frames = np.repeat(_background()[None], scene.num_frames, axis=0)
     for layer, obj in zip(layers, scene.objects, strict=True):
-        paint_layer(frames, layer, _look(obj))
+        composite_layer(frames, layer, _look(obj))
     return Clip(
         frames=(np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8),
         masks=view.masks,
@@ -93,22 +93,22 @@ def main() -> None:
 
 def _object(
     words: str, extent: float, plan: MotionPlan, *, start: tuple[float, float], end: tuple[float, float]
-) -> SyntheticObject:
+) -> SceneObject:
     shape, colour, texture = words.split()
     steps = np.linspace(0, 1, NUM_MOMENTS)[:, None]
     centres = np.array(start) * (1 - steps) + np.array(end) * steps
     is_there = np.ones(NUM_MOMENTS, bool)
     path = Trajectory(centres, np.full(NUM_MOMENTS, extent), np.zeros(NUM_MOMENTS), is_there, None)
-    return SyntheticObject(shape, colour, texture, extent, plan, path)
+    return SceneObject(shape, colour, texture, extent, plan, path)
 
 
-def _look(obj: SyntheticObject) -> Look:
+def _look(obj: SceneObject) -> Material:
     """Paint in the middle of the colour's range; stripes and spots are darker."""
-    shade = SHADES[obj.colour]
+    shade = COLOUR_RANGES[obj.colour]
     hue, saturation, value = (sum(limits) / 2 for limits in (shade.hue, shade.saturation, shade.value))
     base = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     red, green, blue = (0.42 * channel for channel in base)
-    return Look(
+    return Material(
         texture=obj.texture,
         base=base,
         second=(red, green, blue),

@@ -53,7 +53,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class VisualPrompt:
+class PromptAnnotation:
     """Where a user pointed at an object.
 
     Attributes:
@@ -72,7 +72,7 @@ class VisualPrompt:
 
 
 @dataclass(frozen=True)
-class Turn:
+class QuestionAnswer:
     """One question and its answer.
 
     Attributes:
@@ -115,19 +115,19 @@ class Sample:
     clip: Clip
     task: str
     kind: str
-    turns: tuple[Turn, ...]
-    prompts: Mapping[int, VisualPrompt] = field(default_factory=dict)
+    turns: tuple[QuestionAnswer, ...]
+    prompts: Mapping[int, PromptAnnotation] = field(default_factory=dict)
     seed: int = 0
     split: str = "train"
     scene: Scene | None = None
 
 
-def mark(index: int) -> str:
+def placeholder(index: int) -> str:
     """Stand-in for an object's id in drafted text, before ids are given out."""
     return f"\x02{index}\x03"
 
 
-def marked(text: str) -> tuple[int, ...]:
+def placeholder_rows(text: str) -> tuple[int, ...]:
     """Objects marked in a drafted text, in the order of their first mention."""
     return tuple(dict.fromkeys(int(found) for found in _MARK.findall(text)))
 
@@ -136,7 +136,7 @@ def _numbered(text: str, ids: Mapping[int, int]) -> str:
     return _MARK.sub(lambda found: f"[{ids[int(found.group(1))]}]", text)
 
 
-def finished(turn: Turn, ids: Mapping[int, int]) -> Turn:
+def resolve_ids(turn: QuestionAnswer, ids: Mapping[int, int]) -> QuestionAnswer:
     """Replace the marks of a drafted turn by ids.
 
     Args:
@@ -154,7 +154,7 @@ def finished(turn: Turn, ids: Mapping[int, int]) -> Turn:
         question=_numbered(turn.question, ids),
         answer=_numbered(turn.answer, ids),
         target_ids=tuple(ids[row] for row in turn.target_ids),
-        mentioned_ids=tuple(ids[row] for row in marked(turn.question + turn.answer)),
+        mentioned_ids=tuple(ids[row] for row in placeholder_rows(turn.question + turn.answer)),
         options=tuple(_numbered(option, ids) for option in turn.options),
         exchanged_answer=None if turn.exchanged_answer is None else _numbered(turn.exchanged_answer, ids),
     )

@@ -18,7 +18,7 @@ from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.types import SegmentPrompt
 from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.synthetic import Sample, generate
-from unipixel.train.datasets.synthetic.visual_prompt_sampling import visual_prompt
+from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 from unipixel.train.losses import label_masks
 from unipixel.train.memory_rollout import FirstFramePrompts
 from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES, attribute_ids
@@ -27,7 +27,7 @@ from unipixel.train.segmenter_objective import TrackBatch
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
 _POOL_SIZE = 48
-_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "transfer_follow": 6, "transfer_image": 6}
+_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "vos_long_clip": 6, "vos_image": 6}
 _CLIP_FRAMES = 12
 _LONGEST_STRIDE = 3
 _PROMPTS = {
@@ -35,8 +35,8 @@ _PROMPTS = {
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
     "follow": {"mask": 0.6, "point": 0.2, "box": 0.2},
     "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
-    "transfer_follow": {"mask": 1.0},
-    "transfer_image": {"point": 0.6, "box": 0.4},
+    "vos_long_clip": {"mask": 1.0},
+    "vos_image": {"point": 0.6, "box": 0.4},
     # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
     # hundred steps, and not at all where more is asked of it at the same time.
     "boxes": {"box": 1.0},
@@ -123,7 +123,7 @@ def draw_track(group: str, number: int, settings: SyntheticVosSettings) -> Track
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `transfer`, `follow` and `transfer_follow` (longer tracks), `transfer_image` or `boxes`.
+        group: `image`, `clip`, `transfer`, `follow` and `vos_long_clip` (longer tracks), `vos_image` or `boxes`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
@@ -225,7 +225,7 @@ def _window_around(mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, s
 def _point_at(masks: np.ndarray, kind: str, side: int, rng: np.random.Generator) -> Tensor:
     """Coordinates (P, 2) in pixels of the square frame."""
     shown = "box" if kind == "place" else kind
-    prompt = visual_prompt(rng, masks, kind=shown, is_fixed=False, frame=0)
+    prompt = sample_prompt(rng, masks, kind=shown, is_fixed=False, frame=0)
     values = prompt.point if prompt.point is not None else prompt.box_xyxy
     return _squared(values, masks.shape[1:], side)
 

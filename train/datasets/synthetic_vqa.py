@@ -7,11 +7,11 @@ from typing import cast
 
 import numpy as np
 
-from unipixel.train.datasets.samples import finished
-from unipixel.train.datasets.synthetic import Sample, Turn, generate
-from unipixel.train.datasets.synthetic.attributes import Split, held_out
-from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
-from unipixel.train.datasets.synthetic.labels import SceneLabels, gather_facts
+from unipixel.train.datasets.samples import resolve_ids
+from unipixel.train.datasets.synthetic import QuestionAnswer, Sample, generate
+from unipixel.train.datasets.synthetic.attributes import Split, held_out_pairs
+from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
+from unipixel.train.datasets.synthetic.labels import SceneLabels, label_scene
 from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
 
@@ -54,10 +54,10 @@ class SyntheticVqa:
         seed = self.seed + number + 10_000_000 * (sum(group.encode()) % 97)
         num_frames = 1 if group.startswith(IMAGE_PREFIX) else self.num_frames
         sample = generate(seed, split=self.split, task=task, render_size=self.render_size, num_frames=num_frames)
-        return ask_on(sample, np.random.default_rng([seed, 11]), self.max_turns)
+        return add_turns(sample, np.random.default_rng([seed, 11]), self.max_turns)
 
 
-def clip_facts(sample: Sample) -> SceneLabels:
+def label_clip(sample: Sample) -> SceneLabels:
     """Work out again what is true of a drawn clip.
 
     Raises:
@@ -69,19 +69,19 @@ def clip_facts(sample: Sample) -> SceneLabels:
     height, width = clip.frames.shape[1:3]
     shorter = min(height, width)
     moments = np.asarray(clip.frame_indices) / (scene.num_frames - 1)
-    layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
-    view = visibility(layers, num_frames=len(moments), height=height, width=width)
-    return gather_facts(scene, view, moments, shorter=shorter)
+    layers = [rasterize_object(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
+    view = compute_visibility(layers, num_frames=len(moments), height=height, width=width)
+    return label_scene(scene, view, moments, shorter=shorter)
 
 
-def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: SceneLabels | None = None) -> Sample:
+def add_turns(sample: Sample, rng: np.random.Generator, max_turns: int, *, labels: SceneLabels | None = None) -> Sample:
     """Ask more about a clip where its task allows several questions, none of them twice.
 
     Args:
         sample: A clip with its first turn.
         rng: Source of randomness.
         max_turns: Questions about the clip at most.
-        facts: What is true of it; None works it out again.
+        labels: What is true of it; None works it out again.
     """
     count = int(rng.integers(1, max_turns + 1))
     if sample.task.startswith(("segment/", "plain")):
@@ -92,33 +92,33 @@ def ask_on(sample: Sample, rng: np.random.Generator, max_turns: int, *, facts: S
         return sample
     if count <= len(sample.turns):
         return sample
-    facts = clip_facts(sample) if facts is None else facts
+    labels = label_clip(sample) if labels is None else labels
     ids = dict(enumerate(sample.clip.object_ids))
     turns = list(sample.turns)
     for _ in range(_NO_TURN_AFTER):
         if len(turns) == count:
             break
-        drafted = _draft(sample, facts, rng, manner)
+        drafted = _draft(sample, labels, rng, manner)
         if drafted is None:
             continue
-        turn = finished(drafted, ids)
+        turn = resolve_ids(drafted, ids)
         if turn.question not in (other.question for other in turns):
             turns.append(turn)
     return replace(sample, turns=tuple(turns))
 
 
-def _draft(sample: Sample, facts: SceneLabels, rng: np.random.Generator, manner: str) -> Turn | None:
-    num_frames, forbidden = len(sample.clip.frames), held_out(cast(Split, sample.split))
+def _draft(sample: Sample, labels: SceneLabels, rng: np.random.Generator, manner: str) -> QuestionAnswer | None:
+    num_frames, forbidden = len(sample.clip.frames), held_out_pairs(cast(Split, sample.split))
     if manner == "pixelqa":
         pool = tuple(row for row, name in enumerate(sample.clip.object_ids) if name in sample.prompts)
         both = len(pool) > 1 and rng.random() < 0.5
         is_choice = bool(rng.random() < 0.6)
-        found = pixelqa_turn(rng, facts, pool=pool, count=2 if both else 1, is_choice=is_choice, forbidden=forbidden)
+        found = pixelqa_turn(rng, labels, pool=pool, count=2 if both else 1, is_choice=is_choice, forbidden=forbidden)
         return None if found is None else found[0]
     if rng.random() < 0.15:
-        return plain_turn(rng, facts, num_frames=num_frames)
+        return plain_turn(rng, labels, num_frames=num_frames)
     kinds = KINDS if num_frames > 1 else ("attribute", "relation")
     kind = str(rng.choice(kinds))
     return segmentation_turn(
-        rng, facts, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=False, counts=_COUNTS
+        rng, labels, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=False, counts=_COUNTS
     )

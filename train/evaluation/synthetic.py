@@ -18,11 +18,10 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.session import Answer, Session
 from unipixel.session.settings import Anchor, Prefill, SessionSettings
-from unipixel.train.datasets.samples import Turn as DrawnTurn
-from unipixel.train.datasets.samples import VisualPrompt as DrawnPrompt
+from unipixel.train.datasets.samples import PromptAnnotation, QuestionAnswer
 from unipixel.train.datasets.synthetic import Sample, generate
 from unipixel.train.datasets.synthetic.attributes import Split
-from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, visual_prompt
+from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, sample_prompt
 from unipixel.train.evaluation.answer_accuracy import is_right, say_the_same
 from unipixel.train.evaluation.memory_ablation import NoMemorySession, exchange_masks
 from unipixel.train.evaluation.metrics import MetricAccumulator, score_masks
@@ -136,7 +135,7 @@ class _Evaluator:
     def _track(self, session: Session, sample: Sample, kind: str, rng: np.random.Generator) -> None:
         clip = sample.clip
         for object_id in clip.object_ids:
-            drawn = visual_prompt(rng, clip.masks_of(object_id), kind=kind, is_fixed=True)
+            drawn = sample_prompt(rng, clip.masks_of(object_id), kind=kind, is_fixed=True)
             session.prompt(object_id, to_prompt(drawn))
         session.scene.track()
         predicted = _remembered(session, clip.object_ids, len(clip.frames))
@@ -180,7 +179,7 @@ class _Evaluator:
         for row, object_id in enumerate(ids):
             self._tally.masks(("pixelqa", kind), score_masks(predicted[:, row], clip.masks_of(object_id)))
 
-    def _exchange(self, session: Session, sample: Sample, turn: DrawnTurn, answer: Answer) -> None:
+    def _exchange(self, session: Session, sample: Sample, turn: QuestionAnswer, answer: Answer) -> None:
         """Ask again where the two objects have each other's masks in the memory, and the truth differs then."""
         if turn.exchanged_answer is None or len(turn.mentioned_ids) != 2:
             return
@@ -207,7 +206,7 @@ class _Evaluator:
         return str(self._processor.tokenizer.decode(stream.finish()[0].token_ids, skip_special_tokens=True))
 
 
-def to_prompt(prompt: DrawnPrompt) -> VisualPrompt:
+def to_prompt(prompt: PromptAnnotation) -> VisualPrompt:
     """Turn a drawn prompt into one that a session takes; its frames are those of the clip.
 
     Raises:

@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--task", help="one task, such as segment/motion; by default one after the other")
-    parser.add_argument("--style", choices=("world", "transfer"), default="world")
+    parser.add_argument("--style", choices=("shapes", "vos"), default="shapes")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="shorter side (default: 128 to 640)")
     parser.add_argument("--frames", type=int, default=16, metavar="N", help="frames per clip (default 16)")
     parser.set_defaults(run=run)
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         ImportError: The extra `train` is not installed.
     """
     from unipixel.train.datasets.jsonl import write_samples
-    from unipixel.train.datasets.synthetic.gallery import contact_sheet
+    from unipixel.train.datasets.synthetic.gallery import gallery_page
     from unipixel.train.datasets.synthetic.sample_generation import TASKS, generate
 
     if arguments.show < 1 or arguments.frames < 1 or arguments.seed < 0:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     samples = []
     for number in range(arguments.show):
         task = arguments.task
-        if task is None and arguments.style == "world":
+        if task is None and arguments.style == "shapes":
             tasks = TASKS if arguments.data is None else [task for task in TASKS if task != "track"]
             task = tasks[number % len(tasks)]
         samples.append(
@@ -64,6 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{write_samples(samples, arguments.data)}: {len(samples)} samples")
         return 0
     title = f"The drawn world: {arguments.split}, seeds {arguments.seed} to {arguments.seed + arguments.show - 1}"
-    arguments.out.write_text(contact_sheet(samples, title=title), encoding="utf-8")
+    arguments.out.write_text(gallery_page(samples, title=title), encoding="utf-8")
     print(f"{arguments.out}: {len(samples)} samples")
     return 0

@@ -8,7 +8,7 @@ import pytest
 from unipixel.assets import sample_path
 from unipixel.train.datasets.sample_clip import FPS, NUM_FRAMES, sample_clip, sample_scene, write_sample
 from unipixel.train.datasets.samples import Clip
-from unipixel.train.datasets.synthetic.attributes import held_out
+from unipixel.train.datasets.synthetic.attributes import held_out_pairs
 from unipixel.video.open import open_video
 
 STAR, CIRCLE, SQUARE, HEART = 1, 2, 3, 4
@@ -60,4 +60,4 @@ def test_heart_is_hidden_for_a_while_and_comes_back(clip: Clip) -> None:
 def test_sample_shows_no_combination_that_training_holds_out() -> None:
     shown = {(thing.shape, thing.colour) for thing in sample_scene().objects}
     shown |= {(thing.plan.direction or thing.plan.path, thing.shape) for thing in sample_scene().objects}
-    assert not shown & held_out("train")
+    assert not shown & held_out_pairs("train")

@@ -1,4 +1,4 @@
-"""What the language says, checked again from scene words and drawn masks, without the package's own facts."""
+"""What the language says, checked again from scene words and drawn masks, without the package's own labels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from scipy import ndimage
 
 import unipixel.train.datasets.synthetic.sample_generation as samples_module
-from unipixel.train.datasets.synthetic import Sample, Turn, generate
-from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out
+from unipixel.train.datasets.synthetic import QuestionAnswer, Sample, generate
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out_pairs
 from unipixel.train.datasets.synthetic.language.answers import PLACES
 from unipixel.train.datasets.synthetic.language.templates import (
     DESCRIPTION,
@@ -50,7 +50,7 @@ def pixelqa(unpainted: None) -> list[Sample]:
     return drawn("pixelqa/point", 750)
 
 
-def answer_of(turn: Turn) -> str:
+def answer_of(turn: QuestionAnswer) -> str:
     """The answer in lower case, without its letter."""
     text = turn.answer if turn.correct_option is None else turn.options[turn.correct_option]
     return text.strip(".").lower()
@@ -337,7 +337,7 @@ def test_captions_describe_the_pointed_object(unpainted: None) -> None:
 
 def test_training_never_names_a_held_out_look(unpainted: None) -> None:
     pattern = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
-    pairs = held_out("train")
+    pairs = held_out_pairs("train")
     for task in ("segment/attribute", "segment/motion", "pixelqa/point", "conversation"):
         for sample in drawn(task, 80, start=20_000):
             for turn in sample.turns:

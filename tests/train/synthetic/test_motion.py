@@ -1,4 +1,4 @@
-"""Motion facts, derived again from the centroids and areas of drawn masks."""
+"""Motion labels, derived again from the centroids and areas of drawn masks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
+from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
 from unipixel.train.datasets.synthetic.motion import MotionPlan, progress, trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SyntheticObject
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SceneObject
 from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, motion_truth
 
 MOMENTS = np.linspace(0, 1, 17)
@@ -24,9 +24,9 @@ def tracked(
     rng = np.random.default_rng(seed)
     frame = (1.25, 1.0)
     path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
-    obj = SyntheticObject(shape, "red", "plain", extent, plan, path)
-    layer = draw_layer(obj, MOMENTS, pixels_per_unit=SIDE)
-    masks = visibility([layer], num_frames=len(MOMENTS), height=SIDE, width=round(1.25 * SIDE)).masks[0]
+    obj = SceneObject(shape, "red", "plain", extent, plan, path)
+    layer = rasterize_object(obj, MOMENTS, pixels_per_unit=SIDE)
+    masks = compute_visibility([layer], num_frames=len(MOMENTS), height=SIDE, width=round(1.25 * SIDE)).masks[0]
     areas = masks.sum(axis=(1, 2))
     centroids = np.full((len(masks), 2), np.nan)
     for index in np.flatnonzero(areas >= 0.9 * areas.max()):
@@ -125,7 +125,7 @@ def test_late_and_leaving_objects_are_absent_at_one_end(seed: int) -> None:
     for plan, absent, present in (
         (MotionPlan("leave", "right"), slice(-4, None), slice(0, 3)),
         (MotionPlan("enter", "down"), slice(0, 4), slice(-3, None)),
-        (MotionPlan("still", appears=0.4), slice(0, 6), slice(8, None)),
+        (MotionPlan("still", appear_time=0.4), slice(0, 6), slice(8, None)),
     ):
         _, areas = tracked(plan, seed)
         assert not areas[absent].any()
@@ -142,14 +142,14 @@ def test_returning_object_is_absent_in_the_middle(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_spin_turns_the_outline_without_moving_it(seed: int) -> None:
-    centroids, areas = tracked(MotionPlan("still", spins=True), seed, shape="cross", extent=0.3)
+    centroids, areas = tracked(MotionPlan("still", is_spinning=True), seed, shape="cross", extent=0.3)
     assert np.nanmax(np.ptp(centroids, axis=0)) < 0.01
     assert np.ptp(areas) < 0.05 * areas.max()
 
 
 @pytest.mark.parametrize("profile", ["steady", "speeds_up", "slows_down", "stops", "starts_late"])
 def test_progress_runs_from_zero_to_one(profile: str) -> None:
-    shares = progress(np.linspace(0, 1, 50), profile=profile, key_time=0.5, ratio=0.2)
+    shares = progress(np.linspace(0, 1, 50), profile=profile, event_time=0.5, ratio=0.2)
     assert shares[0] == 0
     assert shares[-1] == pytest.approx(1)
     assert (np.diff(shares) >= -1e-12).all()
@@ -163,7 +163,7 @@ CLEAR: list[tuple[MotionPlan, set[str]]] = [
     (MotionPlan("circle"), {"circle", "moves"}),
     (MotionPlan("bounce"), {"bounces", "moves"}),
     (MotionPlan("enter", "down"), {"appears_late", "down", "moves"}),
-    (MotionPlan("leave", "right", spins=True), {"leaves", "right", "spins", "moves"}),
+    (MotionPlan("leave", "right", is_spinning=True), {"leaves", "right", "spins", "moves"}),
     (MotionPlan("still", growth=2.0), {"grows"}),
 ]
 
@@ -178,7 +178,7 @@ def test_true_words_of_a_plan_are_exactly_its_own(plan: MotionPlan, words: set[s
     [
         (MotionPlan("bounce"), "turns_back", lambda truth: truth not in (TRUE, FALSE)),
         (MotionPlan("line", "left", "slows_down"), "stops", lambda truth: truth not in (TRUE, FALSE)),
-        (MotionPlan("still", spins=True), "still", lambda truth: truth not in (TRUE, FALSE)),
+        (MotionPlan("still", is_spinning=True), "still", lambda truth: truth not in (TRUE, FALSE)),
         (MotionPlan("line", "diagonal"), "left", lambda truth: truth not in (TRUE, FALSE)),
         (MotionPlan("line", "left"), "right", lambda truth: truth == FALSE),
     ],

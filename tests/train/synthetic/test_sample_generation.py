@@ -1,17 +1,17 @@
-"""Samples: the same everywhere, disjoint splits, held-out combinations, exact masks, prompts, the stream."""
+"""Samples: determinism, disjoint splits, held-out combinations, exact masks and prompts."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from unipixel.train.datasets.synthetic import TASKS, Sample, Stream, generate
+from unipixel.train.datasets.synthetic import TASKS, Sample, generate
 from unipixel.train.datasets.synthetic.attributes import (
     COLOURS,
     MOTIONS,
@@ -23,13 +23,13 @@ from unipixel.train.datasets.synthetic.attributes import (
     VAL_MOTION_SHAPES,
     VAL_SHAPE_COLOURS,
     Split,
-    held_out,
+    held_out_pairs,
 )
-from unipixel.train.datasets.synthetic.gallery import contact_sheet
-from unipixel.train.datasets.synthetic.sample_generation import sample_indices
+from unipixel.train.datasets.synthetic.gallery import gallery_page
+from unipixel.train.datasets.synthetic.sample_generation import sample_frame_indices
 from unipixel.train.datasets.synthetic.scene import sample_scene
 from unipixel.train.datasets.synthetic.trajectories import motion_truth
-from unipixel.train.datasets.synthetic.visual_prompt_sampling import visual_prompt
+from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 
 
 def digest(sample: Sample) -> str:
@@ -37,24 +37,20 @@ def digest(sample: Sample) -> str:
     return hashlib.sha256(sample.clip.frames.tobytes() + sample.clip.masks.tobytes() + turns.encode()).hexdigest()
 
 
-def small(seed: int, *, task: str | None = None, split: Split = "train", style: str = "world") -> Sample:
+def small(seed: int, *, task: str | None = None, split: Split = "train", style: str = "shapes") -> Sample:
     return generate(seed, split=split, task=task, render_size=(64, 64), num_frames=6, style=style)
 
 
 def test_same_seed_in_another_process_gives_the_same_sample() -> None:
     code = (
-        "import sys; sys.path[:0] = ['tests/train']\n"
-        "from test_world_samples import digest, small\n"
-        "print(digest(small(7)), digest(small(8, split='test')), digest(small(9, style='transfer')))"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from test_sample_generation import digest, small\n"
+        "print(digest(small(7)), digest(small(8, split='test')), digest(small(9, style='vos')))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": ".", "PYTHONHASHSEED": "77"},
-    )
-    expected = [digest(small(7)), digest(small(8, split="test")), digest(small(9, style="transfer"))]
+    root = str(Path(__file__).parents[3])
+    environment = {"PYTHONPATH": root, "PYTHONHASHSEED": "77"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    expected = [digest(small(7)), digest(small(8, split="test")), digest(small(9, style="vos"))]
     assert result.stdout.split() == expected
 
 
@@ -83,7 +79,7 @@ def test_all_other_combinations_occur_in_training() -> None:
     for seed in range(900):
         scene = sample_scene(np.random.default_rng(seed), split="train", frame=(1.0, 1.0))
         pairs |= {(obj.shape, obj.colour) for obj in scene.objects}
-    assert pairs == {(shape, colour) for shape in SHAPES for colour in COLOURS} - held_out("train")
+    assert pairs == {(shape, colour) for shape in SHAPES for colour in COLOURS} - held_out_pairs("train")
 
 
 def test_scenes_keep_the_published_limits() -> None:
@@ -141,14 +137,14 @@ def test_timestamps_follow_the_frame_rate() -> None:
 
 
 def test_indices_are_even_and_hold_both_ends() -> None:
-    assert sample_indices(31, 7).tolist() == [0, 5, 10, 15, 20, 25, 30]
-    assert sample_indices(5, 8).tolist() == [0, 1, 2, 3, 4]
-    assert sample_indices(9, 1).tolist() == [4]
+    assert sample_frame_indices(31, 7).tolist() == [0, 5, 10, 15, 20, 25, 30]
+    assert sample_frame_indices(5, 8).tolist() == [0, 1, 2, 3, 4]
+    assert sample_frame_indices(9, 1).tolist() == [4]
 
 
 def test_parts_of_clips_are_even_and_lie_anywhere_at_any_pace() -> None:
     rng = np.random.default_rng(0)
-    parts = [sample_indices(31, 7, part_by=rng) for _ in range(200)]
+    parts = [sample_frame_indices(31, 7, part_by=rng) for _ in range(200)]
     assert all(part[0] >= 0 and part[-1] <= 30 and len(part) == 7 for part in parts)
     strides = [set(np.diff(part).tolist()) for part in parts]
     assert all(len(stride) == 1 for stride in strides)
@@ -176,8 +172,8 @@ def test_fixed_point_is_the_deepest_pixel_and_fixed_box_is_tight() -> None:
     mask = np.zeros((1, 20, 30), bool)
     mask[0, 5:12, 10:17] = True
     rng = np.random.default_rng(0)
-    assert visual_prompt(rng, mask, kind="point", is_fixed=True).point == (13.5, 8.5)
-    assert visual_prompt(rng, mask, kind="box", is_fixed=True).box_xyxy == (10, 5, 17, 12)
+    assert sample_prompt(rng, mask, kind="point", is_fixed=True).point == (13.5, 8.5)
+    assert sample_prompt(rng, mask, kind="box", is_fixed=True).box_xyxy == (10, 5, 17, 12)
 
 
 def test_training_points_lie_inside_and_boxes_near() -> None:
@@ -185,36 +181,26 @@ def test_training_points_lie_inside_and_boxes_near() -> None:
     mask = np.zeros((2, 40, 40), bool)
     mask[1] = ndimage.binary_dilation(np.eye(40, dtype=bool), iterations=3)
     for _ in range(50):
-        point = visual_prompt(rng, mask, kind="point", is_fixed=False)
+        point = sample_prompt(rng, mask, kind="point", is_fixed=False)
         assert point.frame == 1
         assert point.point is not None
         assert mask[1, int(point.point[1]), int(point.point[0])]
-        box = visual_prompt(rng, mask, kind="box", is_fixed=False).box_xyxy
+        box = sample_prompt(rng, mask, kind="box", is_fixed=False).box_xyxy
         assert box is not None
         assert np.abs(np.array(box) - (0, 0, 40, 40)).max() <= 4
 
 
 def test_prompt_for_an_invisible_object_is_refused() -> None:
     with pytest.raises(ValueError, match="visible in no frame"):
-        visual_prompt(np.random.default_rng(0), np.zeros((2, 4, 4), bool), kind="box", is_fixed=True)
+        sample_prompt(np.random.default_rng(0), np.zeros((2, 4, 4), bool), kind="box", is_fixed=True)
 
 
-def test_transfer_clips_show_every_object_at_the_start() -> None:
+def test_vos_clips_show_every_object_at_the_start() -> None:
     for seed in range(8):
-        sample = small(seed, style="transfer")
+        sample = small(seed, style="vos")
         assert sample.clip.masks[:, 0].any(axis=(1, 2)).all()
         assert sample.clip.masks.sum(axis=0).max() <= 1
         assert sample.turns == ()
-
-
-def test_stream_is_picklable_and_workers_share_it_without_overlap() -> None:
-    stream = pickle.loads(
-        pickle.dumps(Stream(mixture={"track": 1.0, "plain": 1.0}, render_sizes=(64,), frame_counts=(4,)))
-    )
-    readers = [stream.read(worker=worker, num_workers=2, skip=3) for worker in range(2)]
-    seeds = [next(readers[number % 2]).seed for number in range(6)]
-    assert seeds == [3, 4, 5, 6, 7, 8]
-    assert digest(stream[5]) == digest(stream[5])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +209,7 @@ def test_stream_is_picklable_and_workers_share_it_without_overlap() -> None:
         ({"split": "eval"}, "Unknown split 'eval'"),
         ({"split": "train", "task": "segment"}, "Unknown task 'segment'"),
         ({"split": "train", "style": "photo"}, "Unknown style 'photo'"),
-        ({"split": "train", "style": "transfer", "task": "plain"}, "has no language"),
+        ({"split": "train", "style": "vos", "task": "plain"}, "has no language"),
         ({"split": "train", "task": "plain", "is_part": True}, "the task must be 'track'"),
         ({"split": "train", "render_size": (16, 16)}, "too small"),
     ],
@@ -233,14 +219,9 @@ def test_wrong_argument_is_refused(arguments: dict[str, object], message: str) -
         generate(0, **arguments)  # type: ignore[arg-type]
 
 
-def test_mixture_of_unknown_tasks_is_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown tasks"):
-        Stream(mixture={"segment": 1.0})
-
-
 def test_page_holds_pictures_questions_and_answers() -> None:
     sample = small(2, task="pixelqa/box")
-    page = contact_sheet([sample], title="A <title>")
+    page = gallery_page([sample], title="A <title>")
     assert page.count("data:image/webp;base64,") == 1
     assert "A &lt;title&gt;" in page
     assert sample.turns[0].answer.split(" (")[0] in page

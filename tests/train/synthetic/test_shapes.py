@@ -7,13 +7,13 @@ import colorsys
 import numpy as np
 import pytest
 
-from unipixel.train.datasets.synthetic.attributes import COLOURS, SHADES, SHAPES, TEXTURES, size_class
+from unipixel.train.datasets.synthetic.attributes import COLOUR_RANGES, COLOURS, SHAPES, TEXTURES, size_class
 from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
-from unipixel.train.datasets.synthetic.drawing.occlusion import draw_layer, visibility
+from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
 from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH, blob_distance, signed_distance
-from unipixel.train.datasets.synthetic.drawing.textures import pattern, sample_look, sample_shade
+from unipixel.train.datasets.synthetic.drawing.textures import pattern, sample_colour, sample_material
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SyntheticObject
+from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SceneObject
 
 SIDE = 600
 
@@ -25,7 +25,7 @@ def raster(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return signed_distance(shape, x, y) <= 0, x, y
 
 
-def still_object(shape: str, *, extent: float, centre: tuple[float, float], angle: float = 0.0) -> SyntheticObject:
+def still_object(shape: str, *, extent: float, centre: tuple[float, float], angle: float = 0.0) -> SceneObject:
     trajectory = Trajectory(
         np.tile(centre, (NUM_MOMENTS, 1)),
         np.full(NUM_MOMENTS, extent),
@@ -33,7 +33,7 @@ def still_object(shape: str, *, extent: float, centre: tuple[float, float], angl
         np.ones(NUM_MOMENTS, bool),
         None,
     )
-    return SyntheticObject(shape, "red", "plain", extent, MotionPlan("still"), trajectory)
+    return SceneObject(shape, "red", "plain", extent, MotionPlan("still"), trajectory)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -65,8 +65,8 @@ def test_shape_stays_within_its_reach_and_about_its_unit_box(shape: str) -> None
 @pytest.mark.parametrize("angle", [0.0, 0.7])
 def test_mask_area_matches_the_closed_form(shape: str, area: float, angle: float) -> None:
     obj = still_object(shape, extent=0.4, centre=(0.503, 0.497), angle=angle)
-    layer = draw_layer(obj, np.array([0.0]), pixels_per_unit=200)
-    view = visibility([layer], num_frames=1, height=200, width=200)
+    layer = rasterize_object(obj, np.array([0.0]), pixels_per_unit=200)
+    view = compute_visibility([layer], num_frames=1, height=200, width=200)
     assert view.masks.sum() == pytest.approx(area * 80**2, rel=0.015)
     assert layer.coverage.sum() == pytest.approx(area * 80**2, rel=0.01)
 
@@ -82,10 +82,10 @@ def test_distance_near_the_outline_has_unit_slope(shape: str) -> None:
 
 def test_later_object_hides_the_earlier_one() -> None:
     layers = [
-        draw_layer(still_object("square", extent=0.4, centre=(0.4, 0.5)), np.array([0.0]), pixels_per_unit=100),
-        draw_layer(still_object("square", extent=0.4, centre=(0.6, 0.5)), np.array([0.0]), pixels_per_unit=100),
+        rasterize_object(still_object("square", extent=0.4, centre=(0.4, 0.5)), np.array([0.0]), pixels_per_unit=100),
+        rasterize_object(still_object("square", extent=0.4, centre=(0.6, 0.5)), np.array([0.0]), pixels_per_unit=100),
     ]
-    view = visibility(layers, num_frames=1, height=100, width=100)
+    view = compute_visibility(layers, num_frames=1, height=100, width=100)
     assert not (view.masks[0] & view.masks[1]).any()
     assert view.masks[1].sum() == 1600
     assert view.masks[0].sum() == 800
@@ -96,15 +96,19 @@ def test_later_object_hides_the_earlier_one() -> None:
 @pytest.mark.parametrize(("gap", "touches"), [(0.01, True), (0.04, False)])
 def test_contact_is_seen_up_to_a_gap_of_one_pixel(gap: float, touches: bool) -> None:
     layers = [
-        draw_layer(still_object("square", extent=0.2, centre=(0.3, 0.5)), np.array([0.0]), pixels_per_unit=100),
-        draw_layer(still_object("square", extent=0.2, centre=(0.5 + gap, 0.5)), np.array([0.0]), pixels_per_unit=100),
+        rasterize_object(still_object("square", extent=0.2, centre=(0.3, 0.5)), np.array([0.0]), pixels_per_unit=100),
+        rasterize_object(
+            still_object("square", extent=0.2, centre=(0.5 + gap, 0.5)), np.array([0.0]), pixels_per_unit=100
+        ),
     ]
-    assert visibility(layers, num_frames=1, height=100, width=100).touching[0, 1, 0] == touches
+    assert compute_visibility(layers, num_frames=1, height=100, width=100).touching[0, 1, 0] == touches
 
 
 def test_whole_area_counts_the_part_outside_the_frame() -> None:
-    layer = draw_layer(still_object("square", extent=0.4, centre=(0.0, 0.5)), np.array([0.0]), pixels_per_unit=100)
-    view = visibility([layer], num_frames=1, height=100, width=100)
+    layer = rasterize_object(
+        still_object("square", extent=0.4, centre=(0.0, 0.5)), np.array([0.0]), pixels_per_unit=100
+    )
+    view = compute_visibility([layer], num_frames=1, height=100, width=100)
     assert view.whole_area[0, 0] == 1600
     assert view.frame_area[0, 0] == 800
 
@@ -125,15 +129,15 @@ def test_blob_without_harmonics_is_a_disc() -> None:
 def test_shade_is_nearest_to_its_own_name(colour: str) -> None:
     middles = {
         name: colorsys.hsv_to_rgb(*(float(np.mean(v)) for v in (np.mean(s.hue) % 360 / 360, s.saturation, s.value)))
-        for name, s in SHADES.items()
+        for name, s in COLOUR_RANGES.items()
     }
     rng = np.random.default_rng(3)
     for _ in range(200):
-        shade = np.array(sample_shade(rng, colour))
+        shade = np.array(sample_colour(rng, colour))
         hue, saturation, value = colorsys.rgb_to_hsv(*shade)
         fitting = [
             name
-            for name, s in SHADES.items()
+            for name, s in COLOUR_RANGES.items()
             if s.saturation[0] <= saturation <= s.saturation[1] + 1e-6
             and s.value[0] <= value <= s.value[1] + 1e-6
             and (hue * 360 - s.hue[0]) % 360 <= s.hue[1] - s.hue[0] + 1e-6
@@ -149,7 +153,7 @@ def test_pattern_covers_its_share_with_both_colours(texture: str) -> None:
     steps = np.linspace(-0.5, 0.5, 200, dtype=np.float32)
     x, y = np.meshgrid(steps, steps)
     for _ in range(20):
-        look = sample_look(rng, colour="red", texture=texture, size_pixels=60)
+        look = sample_material(rng, colour="red", texture=texture, size_pixels=60)
         weight = pattern(look, x[None], y[None], extent_pixels=np.full((1, 1, 1), 200.0, np.float32))
         low, high = {"plain": (0, 0), "striped": (0.25, 0.6), "spotted": (0.15, 0.45), "checkered": (0.38, 0.62)}[
             texture

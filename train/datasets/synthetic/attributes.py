@@ -39,7 +39,7 @@ RELATIONS = ("left_of", "right_of", "above", "below", "behind", "front", "touche
 
 
 @dataclass(frozen=True)
-class Shade:
+class ColourRange:
     """Range of one colour name in hue, saturation and value.
 
     Attributes:
@@ -53,17 +53,17 @@ class Shade:
     value: tuple[float, float]
 
 
-SHADES: dict[str, Shade] = {
-    "red": Shade((-7.0, 6.0), (0.78, 1.0), (0.66, 1.0)),
-    "orange": Shade((24.0, 37.0), (0.85, 1.0), (0.92, 1.0)),
-    "yellow": Shade((52.0, 60.0), (0.72, 1.0), (0.9, 1.0)),
-    "green": Shade((102.0, 146.0), (0.6, 1.0), (0.45, 0.95)),
-    "cyan": Shade((176.0, 187.0), (0.65, 1.0), (0.85, 1.0)),
-    "blue": Shade((214.0, 241.0), (0.72, 1.0), (0.6, 1.0)),
-    "purple": Shade((270.0, 299.0), (0.6, 1.0), (0.45, 0.72)),
-    "pink": Shade((326.0, 348.0), (0.25, 0.6), (0.95, 1.0)),
-    "white": Shade((0.0, 360.0), (0.0, 0.05), (0.93, 1.0)),
-    "black": Shade((0.0, 360.0), (0.0, 0.3), (0.0, 0.12)),
+COLOUR_RANGES: dict[str, ColourRange] = {
+    "red": ColourRange((-7.0, 6.0), (0.78, 1.0), (0.66, 1.0)),
+    "orange": ColourRange((24.0, 37.0), (0.85, 1.0), (0.92, 1.0)),
+    "yellow": ColourRange((52.0, 60.0), (0.72, 1.0), (0.9, 1.0)),
+    "green": ColourRange((102.0, 146.0), (0.6, 1.0), (0.45, 0.95)),
+    "cyan": ColourRange((176.0, 187.0), (0.65, 1.0), (0.85, 1.0)),
+    "blue": ColourRange((214.0, 241.0), (0.72, 1.0), (0.6, 1.0)),
+    "purple": ColourRange((270.0, 299.0), (0.6, 1.0), (0.45, 0.72)),
+    "pink": ColourRange((326.0, 348.0), (0.25, 0.6), (0.95, 1.0)),
+    "white": ColourRange((0.0, 360.0), (0.0, 0.05), (0.93, 1.0)),
+    "black": ColourRange((0.0, 360.0), (0.0, 0.3), (0.0, 0.12)),
 }
 
 # Sizes as shares of the frame's shorter side. The published limits are 0.12 and 0.22; an object whose size
@@ -100,7 +100,7 @@ TEST_MOTION_SHAPES = (
 )
 
 
-def held_out(split: Split) -> frozenset[tuple[str, str]]:
+def held_out_pairs(split: Split) -> frozenset[tuple[str, str]]:
     """Combinations that a split must not show.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from unipixel.train.datasets.samples import Clip, Sample, VisualPrompt
+from unipixel.train.datasets.samples import Clip, PromptAnnotation, Sample
 
 # Bright, and far apart in hue; objects take them in turn.
 OUTLINES = (
@@ -38,7 +38,7 @@ p { margin: 6px 0; white-space: pre-line; }
 """
 
 
-def outlined(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
+def draw_outlines(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
     """Draw the outline of every mask over the frames.
 
     Args:
@@ -65,7 +65,7 @@ def outlined(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
     return frames
 
 
-def _draw_prompt(picture: Image.Image, prompt: VisualPrompt, colour: tuple[int, int, int], *, scale: int) -> None:
+def _draw_prompt(picture: Image.Image, prompt: PromptAnnotation, colour: tuple[int, int, int], *, scale: int) -> None:
     pen = ImageDraw.Draw(picture)
     if prompt.point is not None:
         x, y = (value * scale for value in prompt.point)
@@ -75,7 +75,7 @@ def _draw_prompt(picture: Image.Image, prompt: VisualPrompt, colour: tuple[int, 
         pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
 
 
-def moving_picture(sample: Sample) -> str:
+def animated_image(sample: Sample) -> str:
     """Encode a sample's frames, outlines and prompts as an animated picture.
 
     Args:
@@ -86,7 +86,7 @@ def moving_picture(sample: Sample) -> str:
     """
     clip = sample.clip
     scale = max(1, round(320 / max(clip.frames.shape[1:3])))
-    pictures = [Image.fromarray(frame) for frame in outlined(clip, scale=scale)]
+    pictures = [Image.fromarray(frame) for frame in draw_outlines(clip, scale=scale)]
     for object_id, prompt in sample.prompts.items():
         colour = OUTLINES[clip.object_ids.index(object_id) % len(OUTLINES)]
         _draw_prompt(pictures[prompt.frame], prompt, colour, scale=scale)
@@ -128,12 +128,12 @@ def _article(sample: Sample) -> str:
         lines.append(f'<p class="q">{html.escape(turn.question)}</p>')
         lines.append(f'<p class="a">{html.escape(turn.answer + targets)}</p>')
     return (
-        f'<article><img alt="{html.escape(head)}" src="{moving_picture(sample)}">'
+        f'<article><img alt="{html.escape(head)}" src="{animated_image(sample)}">'
         f"<h2>{html.escape(head)}</h2>{''.join(lines)}{_legend(sample)}</article>"
     )
 
 
-def contact_sheet(samples: Sequence[Sample], *, title: str = "The drawn world") -> str:
+def gallery_page(samples: Sequence[Sample], *, title: str = "The drawn world") -> str:
     """Lay samples out on a page that needs no other file.
 
     Args:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from unipixel.train.datasets.synthetic.attributes import DIRECTIONS
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory, direction_angle, progress
 
-ENCOUNTERS = ("hide", "hide_and_stop", "touch", "follow", "overtake")
+INTERACTIONS = ("hide", "hide_and_stop", "touch", "follow", "overtake")
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Actor:
+class InteractingObject:
     """One of two objects that meet.
 
     Attributes:
@@ -33,26 +33,28 @@ class Actor:
 
 
 def _actor(
-    rng: np.random.Generator, centres: Array, *, extent: float, plan: MotionPlan, key_time: float | None = None
-) -> Actor:
+    rng: np.random.Generator, centres: Array, *, extent: float, plan: MotionPlan, event_time: float | None = None
+) -> InteractingObject:
     count = len(centres)
     angles = np.full(count, rng.uniform(0, 2 * np.pi) if rng.random() < 0.3 else rng.uniform(-0.12, 0.12))
-    return Actor(extent, plan, Trajectory(centres, np.full(count, extent), angles, np.ones(count, bool), key_time))
+    return InteractingObject(
+        extent, plan, Trajectory(centres, np.full(count, extent), angles, np.ones(count, bool), event_time)
+    )
 
 
-def meet(
+def sample_interaction(
     rng: np.random.Generator,
     *,
     kind: str,
     reaches: tuple[float, float],
     frame: tuple[float, float],
     num_times: int,
-) -> tuple[Actor, Actor] | None:
+) -> tuple[InteractingObject, InteractingObject] | None:
     """Draw two objects that meet.
 
     Args:
         rng: Source of randomness.
-        kind: A word of `ENCOUNTERS`.
+        kind: A word of `INTERACTIONS`.
         reaches: Farthest points of the two shapes, in units of their extents.
         frame: Width and height of the frame.
         num_times: Number of moments.
@@ -64,22 +66,22 @@ def meet(
     Raises:
         ValueError: The kind is unknown.
     """
-    if kind not in ENCOUNTERS:
-        raise ValueError(f"Unknown encounter {kind!r}; allowed are {', '.join(ENCOUNTERS)}.")
+    if kind not in INTERACTIONS:
+        raise ValueError(f"Unknown encounter {kind!r}; allowed are {', '.join(INTERACTIONS)}.")
     direction = str(rng.choice(DIRECTIONS)) if rng.random() < 0.8 else "diagonal"
     angle = direction_angle(rng, direction)
     heading = np.array([np.cos(angle), np.sin(angle)])
     times = np.linspace(0, 1, num_times)
     draw = {"follow": _follow, "overtake": _overtake}.get(kind, _approach)
     for _ in range(6):
-        first, second, extents, plans, key_time = draw(
+        first, second, extents, plans, event_time = draw(
             rng, kind=kind, heading=heading, times=times, direction=direction
         )
         margins = extents[0] * reaches[0], extents[1] * reaches[1]
         placed = _place(rng, first, second, margins=margins, frame=frame)
         if placed is not None:
             return (
-                _actor(rng, placed[0], extent=extents[0], plan=plans[0], key_time=key_time),
+                _actor(rng, placed[0], extent=extents[0], plan=plans[0], event_time=event_time),
                 _actor(rng, placed[1], extent=extents[1], plan=plans[1]),
             )
     return None
@@ -114,7 +116,7 @@ def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Arr
     before = second_extent / 2 + first_extent / 2 + rng.uniform(0.1, 0.3)
     second = np.zeros((len(times), 2))
     aside = rng.uniform(-0.12, 0.12) * second_extent
-    key_time = None
+    event_time = None
     if kind == "hide":
         after = second_extent / 2 + first_extent / 2 + rng.uniform(0.08, 0.2)
         profile, shares, length = "steady", times, before + after
@@ -123,12 +125,12 @@ def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Arr
         if kind == "touch":
             gap = 0.46 * (first_extent + second_extent)
         length = before - gap
-        key_time = float(rng.uniform(0.4, 0.62))
+        event_time = float(rng.uniform(0.4, 0.62))
         profile = "stops"
-        shares = progress(times, profile="stops", key_time=key_time, ratio=1.0)
+        shares = progress(times, profile="stops", event_time=event_time, ratio=1.0)
     first = -before * heading + shares[:, None] * length * heading + aside * across
     plans = MotionPlan("line", direction, profile), MotionPlan("still")
-    return first, second, (first_extent, second_extent), plans, key_time
+    return first, second, (first_extent, second_extent), plans, event_time
 
 
 def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:

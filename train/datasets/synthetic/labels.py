@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from unipixel.train.datasets.synthetic.attributes import size_class
 from unipixel.train.datasets.synthetic.drawing.occlusion import Visibility
 from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH
-from unipixel.train.datasets.synthetic.scene import Scene, SyntheticObject
+from unipixel.train.datasets.synthetic.scene import Scene, SceneObject
 from unipixel.train.datasets.synthetic.trajectories import (
     FALSE,
     MOTION_WORDS,
     TRUE,
     UNKNOWN,
     Truth,
+    following_truth,
     motion_truth,
-    same_course,
 )
 
 MIN_FRAMES_FOR_MOTION = 4
@@ -53,21 +53,21 @@ class SceneLabels:
         frame: Width and height in units of the shorter side.
     """
 
-    objects: tuple[SyntheticObject, ...]
-    size_words: tuple[str | None, ...]
+    objects: tuple[SceneObject, ...]
+    size_names: tuple[str | None, ...]
     motion: dict[str, Truth]
     relations: dict[str, Truth]
-    sides_at: dict[str, dict[str, Truth]]
-    gaps_at: dict[str, NDArray[np.float64]]
+    directions_at: dict[str, dict[str, Truth]]
+    distances_at: dict[str, NDArray[np.float64]]
     centres: NDArray[np.float64]
-    seen: NDArray[np.bool_]
-    whole: NDArray[np.bool_]
+    is_visible: NDArray[np.bool_]
+    is_fully_visible: NDArray[np.bool_]
     speeds: NDArray[np.float64]
     areas: NDArray[np.float64]
     extents: NDArray[np.float64]
-    moments: dict[str, NDArray[np.float64]]
-    legible: NDArray[np.bool_]
-    frame: tuple[float, float]
+    event_times: dict[str, NDArray[np.float64]]
+    has_legible_texture: NDArray[np.bool_]
+    frame_size: tuple[float, float]
 
     @property
     def num_objects(self) -> int:
@@ -75,7 +75,7 @@ class SceneLabels:
         return len(self.objects)
 
 
-def both(*truths: Truth) -> Truth:
+def logical_and(*truths: Truth) -> Truth:
     """Three-valued "and", element by element.
 
     Args:
@@ -89,12 +89,14 @@ def both(*truths: Truth) -> Truth:
     return np.where((stack == FALSE).any(axis=0), FALSE, result).astype(np.int8)
 
 
-def negation(truth: Truth) -> Truth:
+def logical_not(truth: Truth) -> Truth:
     """Three-valued "not", element by element."""
     return np.where(truth == UNKNOWN, UNKNOWN, 1 - truth).astype(np.int8)
 
 
-def side_truth(first: NDArray[np.float64], second: NDArray[np.float64], known: NDArray[np.bool_]) -> dict[str, Truth]:
+def relative_position_truth(
+    first: NDArray[np.float64], second: NDArray[np.float64], known: NDArray[np.bool_]
+) -> dict[str, Truth]:
     """Truth of the four sides between centres.
 
     "Left of" needs a clear step to the left that is not dwarfed by the vertical step, so that both the
@@ -148,32 +150,32 @@ def _contact(scene: Scene, view: Visibility) -> tuple[Truth, Truth, Truth]:
     return behind, behind.T.copy(), touches
 
 
-def _speeds(objects: tuple[SyntheticObject, ...]) -> NDArray[np.float64]:
+def _speeds(objects: tuple[SceneObject, ...]) -> NDArray[np.float64]:
     """Mean and peak speed (O, 2) of the centres, shorter sides per clip."""
     result = np.full((len(objects), 2), np.nan)
     for number, obj in enumerate(objects):
         path = obj.trajectory
         steps = np.linalg.norm(np.diff(path.centres, axis=0), axis=1) * (len(path.centres) - 1)
-        steps = steps[path.exists[1:]]
+        steps = steps[path.is_present[1:]]
         if len(steps):
             result[number] = steps.mean(), np.quantile(steps, 0.95)
     return result
 
 
-def _moments(objects: tuple[SyntheticObject, ...]) -> dict[str, NDArray[np.float64]]:
+def _event_times(objects: tuple[SceneObject, ...]) -> dict[str, NDArray[np.float64]]:
     """Moments of the events of each object."""
     result: dict[str, NDArray[np.float64]] = {}
     for word in ("stops", "starts_late", "appears_late", "leaves", "turns_back", "bounces"):
         values = [
-            float(obj.trajectory.key_time or np.nan) if motion_truth(obj.plan)[word] == TRUE else np.nan
+            float(obj.trajectory.event_time or np.nan) if motion_truth(obj.plan)[word] == TRUE else np.nan
             for obj in objects
         ]
         result[word] = np.array(values)
     return result
 
 
-def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *, shorter: int) -> SceneLabels:
-    """Derive all facts of a clip.
+def label_scene(scene: Scene, view: Visibility, moments: NDArray[np.float64], *, shorter: int) -> SceneLabels:
+    """Derive all labels of a clip.
 
     Args:
         scene: Its contents.
@@ -182,7 +184,7 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
         shorter: Pixels on the drawn frame's shorter side.
 
     Returns:
-        The facts. With fewer than four frames motion and events are UNKNOWN, because they cannot be seen.
+        The labels. With fewer than four frames motion and events are UNKNOWN, because they cannot be seen.
     """
     objects = scene.objects
     count = len(objects)
@@ -199,18 +201,18 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
         word: np.array([truth[word] if has_motion else UNKNOWN for truth in truths], np.int8) for word in MOTION_WORDS
     }
     behind, front, touches = _contact(scene, view)
-    follows, overtakes = same_course(objects)
+    follows, overtakes = following_truth(objects)
     if not has_motion:
         follows, overtakes = np.full((2, count, count), UNKNOWN, np.int8)
     pairs_seen = seen[:, None] & seen[None]
-    sides = side_truth(centres[:, None], centres[None], pairs_seen)
+    sides = relative_position_truth(centres[:, None], centres[None], pairs_seen)
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
     gaps[~pairs_seen] = np.nan
     ends = np.array([obj.trajectory.extents[[0, -1]] for obj in objects])
     words = [size_class(low) if size_class(low) == size_class(high) else None for low, high in ends]
     return SceneLabels(
         objects=objects,
-        size_words=tuple(words),
+        size_names=tuple(words),
         motion=motion,
         relations={
             **{word: _always(truth) for word, truth in sides.items()},
@@ -220,18 +222,18 @@ def gather_facts(scene: Scene, view: Visibility, moments: NDArray[np.float64], *
             "follows": follows,
             "overtakes": overtakes,
         },
-        sides_at={
+        directions_at={
             name: {word: truth[..., index] for word, truth in sides.items()}
             for name, index in (("start", 0), ("end", -1))
         },
-        gaps_at={"start": gaps[..., 0], "end": gaps[..., -1]},
+        distances_at={"start": gaps[..., 0], "end": gaps[..., -1]},
         centres=centres,
-        seen=seen,
-        whole=seen & (visible > 0.85),
+        is_visible=seen,
+        is_fully_visible=seen & (visible > 0.85),
         speeds=_speeds(objects) if has_motion else np.full((count, 2), np.nan),
         areas=np.array([AREAS[obj.shape] for obj in objects])[:, None] * ends**2,
         extents=ends,
-        moments=_moments(objects),
-        legible=np.array([obj.extent * shorter >= 13 for obj in objects]),
-        frame=scene.frame,
+        event_times=_event_times(objects),
+        has_legible_texture=np.array([obj.extent * shorter >= 13 for obj in objects]),
+        frame_size=scene.frame,
     )

@@ -34,9 +34,9 @@ class MotionPlan:
     path: str
     direction: str | None = None
     profile: str = "steady"
-    spins: bool = False
+    is_spinning: bool = False
     growth: float = 1.0
-    appears: float = 0.0
+    appear_time: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Trajectory:
         extents: Extents (T,).
         angles: Rotations (T,) in radians, clockwise on the screen.
         exists: Whether it is in the world at all (T,); outside the frame it still exists.
-        key_time: Moment of the path's event (turn, stop, start, edge, entry, exit), or None.
+        event_time: Moment of the path's event (turn, stop, start, edge, entry, exit), or None.
     """
 
     centres: Array
     extents: Array
     angles: Array
-    exists: NDArray[np.bool_]
-    key_time: float | None
+    is_present: NDArray[np.bool_]
+    event_time: float | None
 
 
 def direction_angle(rng: np.random.Generator, direction: str) -> float:
@@ -65,13 +65,13 @@ def direction_angle(rng: np.random.Generator, direction: str) -> float:
     return _ANGLES[direction] + rng.uniform(-0.12, 0.12)
 
 
-def progress(times: Array, *, profile: str, key_time: float, ratio: float) -> Array:
+def progress(times: Array, *, profile: str, event_time: float, ratio: float) -> Array:
     """Share of a line that is covered at each moment.
 
     Args:
         times: Moments (T,), 0 to 1.
         profile: A word of `PROFILES`.
-        key_time: Moment of stopping or starting, 0 to 1; unused by the other profiles.
+        event_time: Moment of stopping or starting, 0 to 1; unused by the other profiles.
         ratio: Lowest speed divided by highest speed, for the profiles that change speed.
 
     Returns:
@@ -84,9 +84,9 @@ def progress(times: Array, *, profile: str, key_time: float, ratio: float) -> Ar
     if profile == "steady":
         return t
     if profile == "stops":
-        return np.minimum(t / key_time, 1.0)
+        return np.minimum(t / event_time, 1.0)
     if profile == "starts_late":
-        return np.maximum((t - key_time) / (1 - key_time), 0.0)
+        return np.maximum((t - event_time) / (1 - event_time), 0.0)
     # Speed changes linearly between two values; the integral is normalised to end at one.
     if profile == "speeds_up":
         return (ratio * t + (1 - ratio) * t * t / 2) / ((1 + ratio) / 2)
@@ -141,7 +141,7 @@ def _circle(rng: np.random.Generator, *, times: Array, margin: float, frame: tup
 
 
 def _bounce(
-    rng: np.random.Generator, *, times: Array, margin: float, frame: tuple[float, float], key_time: float
+    rng: np.random.Generator, *, times: Array, margin: float, frame: tuple[float, float], event_time: float
 ) -> Array:
     axis, far = int(rng.integers(2)), bool(rng.integers(2))
     touch = np.empty(2)
@@ -150,13 +150,13 @@ def _bounce(
     inset = min(margin + 0.06, frame[1 - axis] / 2 - 0.02)
     touch[1 - axis] = rng.uniform(inset, frame[1 - axis] - inset)
     room = max(frame[axis] - 2 * margin, 0.1)
-    speed = rng.uniform(0.6, 1.0) * room / max(key_time, 1 - key_time)
-    speed = max(speed, min(0.5, room / max(key_time, 1 - key_time)))
+    speed = rng.uniform(0.6, 1.0) * room / max(event_time, 1 - event_time)
+    speed = max(speed, min(0.5, room / max(event_time, 1 - event_time)))
     slant = 0.0 if rng.random() < 0.3 else rng.uniform(0.3, 0.9) * rng.choice([-1.0, 1.0])
-    offset = np.abs(times - key_time) * speed * (-1 if far else 1)
+    offset = np.abs(times - event_time) * speed * (-1 if far else 1)
     path = np.tile(touch, (len(times), 1))
     path[:, axis] += offset
-    sideways = slant * speed * (times - key_time)
+    sideways = slant * speed * (times - event_time)
     low, high = inset - touch[1 - axis], frame[1 - axis] - inset - touch[1 - axis]
     shrink = 1.0
     if sideways.max() > high:
@@ -210,10 +210,10 @@ def trajectory(
     extents = extent / root * plan.growth**times
     margin = min(float(extents.max()) * reach, min(frame) / 2 - 0.02)
     tilt = rng.uniform(0, 2 * np.pi) if rng.random() < 0.35 else rng.uniform(-0.15, 0.15)
-    turn = rng.choice([-1.0, 1.0]) * rng.uniform(2.7, 3.7) if plan.spins else 0.0
+    turn = rng.choice([-1.0, 1.0]) * rng.uniform(2.7, 3.7) if plan.is_spinning else 0.0
     angles = tilt + turn * times
-    exists = times >= plan.appears
-    key_time: float | None = plan.appears or None
+    is_present = times >= plan.appear_time
+    event_time: float | None = plan.appear_time or None
 
     def along(heading: Array, start: Array, shares: Array, length: float) -> Array:
         return start + shares[:, None] * length * heading
@@ -226,29 +226,29 @@ def trajectory(
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
         event = float(rng.uniform(0.3, 0.66))
         event = 1 - event if plan.profile == "starts_late" else event
-        own = np.clip((times - plan.appears) / (1 - plan.appears), 0, 1)
-        shares = progress(own, profile=plan.profile, key_time=event, ratio=float(rng.uniform(0.1, 0.22)))
+        own = np.clip((times - plan.appear_time) / (1 - plan.appear_time), 0, 1)
+        shares = progress(own, profile=plan.profile, event_time=event, ratio=float(rng.uniform(0.1, 0.22)))
         centres = along(heading, start, shares, length)
         if plan.profile in ("stops", "starts_late"):
-            key_time = plan.appears + event * (1 - plan.appears)
+            event_time = plan.appear_time + event * (1 - plan.appear_time)
     elif plan.path == "turn":
-        key_time = float(rng.uniform(0.35, 0.65))
+        event_time = float(rng.uniform(0.35, 0.65))
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
         # The longer of the two ways spans the line, so that neither leaves the frame.
-        shares = 1 - np.abs(times - key_time) / max(key_time, 1 - key_time)
+        shares = 1 - np.abs(times - event_time) / max(event_time, 1 - event_time)
         centres = along(heading, start, shares, length)
     elif plan.path == "circle":
         centres = _circle(rng, times=times, margin=margin, frame=frame)
     elif plan.path == "bounce":
-        key_time = float(rng.uniform(0.38, 0.62))
-        centres = _bounce(rng, times=times, margin=margin, frame=frame, key_time=key_time)
+        event_time = float(rng.uniform(0.38, 0.62))
+        centres = _bounce(rng, times=times, margin=margin, frame=frame, event_time=event_time)
     elif plan.path in ("enter", "leave", "return"):
-        centres, key_time = _through_the_edge(
+        centres, event_time = _through_the_edge(
             rng, plan=plan, times=times, angle=angle, margin=margin, frame=frame, reach=extent * reach * 1.5
         )
     else:
         raise ValueError(f"Unknown path {plan.path!r}; allowed are {', '.join(PATHS)}.")
-    return Trajectory(centres, extents, angles, exists, key_time)
+    return Trajectory(centres, extents, angles, is_present, event_time)
 
 
 def _through_the_edge(
@@ -268,11 +268,11 @@ def _through_the_edge(
         start, gone = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
         shares = np.where(times < 0.5, times / out, (1 - times) / (1 - back))
         return start + shares[:, None] * gone * heading, out
-    key_time = float(rng.uniform(0.42, 0.78))
+    event_time = float(rng.uniform(0.42, 0.78))
     entering = plan.path == "enter"
     # An entry is an exit played backwards: its heading points outwards, against the way it moves.
     angle = angle + np.pi if entering else angle
     heading = np.array([np.cos(angle), np.sin(angle)])
     start, gone = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
-    shares = (1 - times if entering else times) / key_time
-    return start + shares[:, None] * gone * heading, 1 - key_time if entering else key_time
+    shares = (1 - times if entering else times) / event_time
+    return start + shares[:, None] * gone * heading, 1 - event_time if entering else event_time

@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.train.datasets.samples import Clip, Sample, Turn, VisualPrompt, finished
-from unipixel.train.datasets.synthetic.attributes import SPLITS, Split, held_out
-from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, Visibility, draw_layer, visibility
-from unipixel.train.datasets.synthetic.drawing.rendering import background_frames, develop, paint_layer, sample_looks
-from unipixel.train.datasets.synthetic.labels import SceneLabels, gather_facts
+from unipixel.train.datasets.samples import Clip, PromptAnnotation, QuestionAnswer, Sample, resolve_ids
+from unipixel.train.datasets.synthetic.attributes import SPLITS, Split, held_out_pairs
+from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, Visibility, compute_visibility, rasterize_object
+from unipixel.train.datasets.synthetic.drawing.rendering import (
+    apply_camera_effects,
+    composite_layer,
+    render_background,
+    sample_materials,
+)
+from unipixel.train.datasets.synthetic.labels import SceneLabels, label_scene
 from unipixel.train.datasets.synthetic.language.conversations import conversation
 from unipixel.train.datasets.synthetic.language.questions import caption_turn, pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
 from unipixel.train.datasets.synthetic.scene import Scene, sample_scene
-from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, visual_prompt
-from unipixel.train.datasets.synthetic.vos_style import transfer_clip
+from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, sample_prompt
+from unipixel.train.datasets.synthetic.vos_style import sample_vos_clip
 
 PIXELQA = ("pixelqa/point", "pixelqa/box", "pixelqa/mask", "pixelqa/mixed")
 TASKS = (*(f"segment/{kind}" for kind in KINDS), *PIXELQA, "caption", "plain", "conversation", "track")
@@ -35,6 +40,7 @@ DEFAULT_MIXTURE: dict[str, float] = {
     "plain": 0.04,
     "conversation": 0.08,
 }
+STYLES = ("shapes", "vos")
 MAX_ATTEMPTS = 200
 
 
@@ -42,7 +48,7 @@ MAX_ATTEMPTS = 200
 class _Draft:
     """Language of a sample in terms of rows: turns, rows in the order of their ids, rows that get a prompt."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[QuestionAnswer, ...]
     rows: tuple[int, ...]
     pointed: tuple[int, ...] = ()
     prompt: str = "mask"
@@ -53,7 +59,7 @@ class _Stage:
     """A scene placed on a raster."""
 
     scene: Scene
-    facts: SceneLabels
+    labels: SceneLabels
     layers: Sequence[Layer]
     view: Visibility
     indices: NDArray[np.int64]
@@ -92,7 +98,7 @@ def frame_sizes(rng: np.random.Generator, render_size: tuple[int, int] | int | N
     return height, width
 
 
-def sample_indices(
+def sample_frame_indices(
     num_source: int, num_frames: int | None, *, part_by: np.random.Generator | None = None
 ) -> NDArray[np.int64]:
     """Evenly spaced frames.
@@ -129,24 +135,24 @@ def _set_stage(
     height, width = frame_sizes(rng, render_size)
     shorter = min(height, width)
     scene = sample_scene(
-        rng, split=split, frame=(width / shorter, height / shorter), encounter_rate=encounters, event_rate=events
+        rng, split=split, frame=(width / shorter, height / shorter), interaction_rate=encounters, event_rate=events
     )
-    indices = sample_indices(scene.num_frames, num_frames, part_by=rng if is_part else None)
+    indices = sample_frame_indices(scene.num_frames, num_frames, part_by=rng if is_part else None)
     moments = indices / (scene.num_frames - 1)
-    layers = [draw_layer(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
-    view = visibility(layers, num_frames=len(indices), height=height, width=width)
-    facts = gather_facts(scene, view, moments, shorter=shorter)
+    layers = [rasterize_object(obj, moments, pixels_per_unit=shorter) for obj in scene.objects]
+    view = compute_visibility(layers, num_frames=len(indices), height=height, width=width)
+    labels = label_scene(scene, view, moments, shorter=shorter)
     least = min(3, len(indices))
-    if (facts.seen.sum(axis=1) < least).any():
+    if (labels.is_visible.sum(axis=1) < least).any():
         return None
-    return _Stage(scene, facts, layers, view, indices, moments, height, width)
+    return _Stage(scene, labels, layers, view, indices, moments, height, width)
 
 
-def _draft_pixelqa(rng: np.random.Generator, facts: SceneLabels, *, prompt: str, split: Split) -> _Draft | None:
-    count = 1 if facts.num_objects == 1 or rng.random() < 0.5 else 2
-    pool = tuple(range(facts.num_objects))
+def _draft_pixelqa(rng: np.random.Generator, labels: SceneLabels, *, prompt: str, split: Split) -> _Draft | None:
+    count = 1 if labels.num_objects == 1 or rng.random() < 0.5 else 2
+    pool = tuple(range(labels.num_objects))
     found = pixelqa_turn(
-        rng, facts, pool=pool, count=count, is_choice=bool(rng.random() < 0.65), forbidden=held_out(split)
+        rng, labels, pool=pool, count=count, is_choice=bool(rng.random() < 0.65), forbidden=held_out_pairs(split)
     )
     if found is None:
         return None
@@ -156,38 +162,38 @@ def _draft_pixelqa(rng: np.random.Generator, facts: SceneLabels, *, prompt: str,
     return _Draft((turn,), rows, rows, prompt)
 
 
-def _draft_caption(rng: np.random.Generator, facts: SceneLabels, *, is_fixed: bool) -> _Draft | None:
-    count = 2 if facts.num_objects > 1 and rng.random() < 0.35 else 1
-    rows = tuple(int(row) for row in rng.permutation(facts.num_objects)[:count])
-    turn = caption_turn(rng, facts, row=rows[0], is_fixed=is_fixed, others=rows[1:])
+def _draft_caption(rng: np.random.Generator, labels: SceneLabels, *, is_fixed: bool) -> _Draft | None:
+    count = 2 if labels.num_objects > 1 and rng.random() < 0.35 else 1
+    rows = tuple(int(row) for row in rng.permutation(labels.num_objects)[:count])
+    turn = caption_turn(rng, labels, row=rows[0], is_fixed=is_fixed, others=rows[1:])
     prompt = PROMPT_KINDS[int(rng.integers(3))]
     return None if turn is None else _Draft((turn,), rows, rows, prompt)
 
 
-def _draft(rng: np.random.Generator, facts: SceneLabels, *, task: str, split: Split) -> _Draft | None:
+def _draft(rng: np.random.Generator, labels: SceneLabels, *, task: str, split: Split) -> _Draft | None:
     """Language for a task, or None where the clip does not lend itself to it."""
-    num_frames, is_fixed = facts.seen.shape[1], split != "train"
+    num_frames, is_fixed = labels.is_visible.shape[1], split != "train"
     if task.startswith("segment/"):
         turn = segmentation_turn(
             rng,
-            facts,
+            labels,
             kind=task.removeprefix("segment/"),
-            forbidden=held_out(split),
+            forbidden=held_out_pairs(split),
             num_frames=num_frames,
             is_fixed=is_fixed,
         )
         return None if turn is None else _Draft((turn,), turn.target_ids)
     if task.startswith("pixelqa/"):
-        return _draft_pixelqa(rng, facts, prompt=task.removeprefix("pixelqa/"), split=split)
+        return _draft_pixelqa(rng, labels, prompt=task.removeprefix("pixelqa/"), split=split)
     if task == "caption":
-        return _draft_caption(rng, facts, is_fixed=is_fixed)
+        return _draft_caption(rng, labels, is_fixed=is_fixed)
     if task == "plain":
-        turn = plain_turn(rng, facts, num_frames=num_frames)
+        turn = plain_turn(rng, labels, num_frames=num_frames)
         return None if turn is None else _Draft((turn,), ())
     if task == "conversation":
-        talk = conversation(rng, facts, forbidden=held_out(split), num_frames=num_frames, is_fixed=is_fixed)
+        talk = conversation(rng, labels, forbidden=held_out_pairs(split), num_frames=num_frames, is_fixed=is_fixed)
         return None if talk is None else _Draft(tuple(talk[0]), tuple(talk[1]))
-    rows = tuple(range(facts.num_objects))
+    rows = tuple(range(labels.num_objects))
     return _Draft((), rows, rows, PROMPT_KINDS[int(rng.integers(3))])
 
 
@@ -202,8 +208,8 @@ def _give_ids(rng: np.random.Generator, draft: _Draft, *, num_objects: int, spli
 
 
 def _paint(rng: np.random.Generator, stage: _Stage, *, split: Split) -> NDArray[np.uint8]:
-    looks = sample_looks(rng, stage.scene, stage.layers)
-    frames = background_frames(
+    looks = sample_materials(rng, stage.scene, stage.layers)
+    frames = render_background(
         rng,
         split=split,
         moments=stage.moments,
@@ -212,19 +218,19 @@ def _paint(rng: np.random.Generator, stage: _Stage, *, split: Split) -> NDArray[
         avoid=np.array([look.base for look in looks]),
     )
     for layer, look in zip(stage.layers, looks, strict=True):
-        paint_layer(frames, layer, look)
-    return develop(rng, frames)
+        composite_layer(frames, layer, look)
+    return apply_camera_effects(rng, frames)
 
 
 def _prompts(
     rng: np.random.Generator, stage: _Stage, draft: _Draft, ids: Mapping[int, int], *, split: Split
-) -> dict[int, VisualPrompt]:
+) -> dict[int, PromptAnnotation]:
     result = {}
     for row in draft.pointed:
         kind = draft.prompt
         if kind == "mixed":
             kind = PROMPT_KINDS[int(rng.integers(2))]
-        result[ids[row]] = visual_prompt(rng, stage.view.masks[row], kind=kind, is_fixed=split != "train")
+        result[ids[row]] = sample_prompt(rng, stage.view.masks[row], kind=kind, is_fixed=split != "train")
     return result
 
 
@@ -235,7 +241,7 @@ def generate(
     task: str | None = None,
     render_size: tuple[int, int] | int | None = None,
     num_frames: int | None = None,
-    style: str = "world",
+    style: str = "shapes",
     is_part: bool = False,
 ) -> Sample:
     """Make one sample; the same arguments give the same sample in every process.
@@ -263,20 +269,20 @@ def generate(
         raise ValueError(f"Unknown split {split!r}; allowed are {', '.join(SPLITS)}.")
     if task is not None and task not in TASKS:
         raise ValueError(f"Unknown task {task!r}; allowed are {', '.join(TASKS)}.")
-    if style not in ("world", "transfer"):
-        raise ValueError(f"Unknown style {style!r}; allowed are world, transfer.")
+    if style not in STYLES:
+        raise ValueError(f"Unknown style {style!r}; allowed are {', '.join(STYLES)}.")
     if is_part and task != "track":
         raise ValueError(f"Parts of clips have no language: the task must be 'track', not {task!r}.")
     root = np.random.SeedSequence([SPLITS.index(split), seed])
     rng = np.random.Generator(np.random.PCG64(root))
-    if style == "transfer":
+    if style == "vos":
         if task not in (None, "track"):
             raise ValueError(f"The transfer style has no language: the task must be 'track', not {task!r}.")
         height, width = frame_sizes(rng, render_size)
-        clip = transfer_clip(rng, split=split, height=height, width=width, num_frames=num_frames)
+        clip = sample_vos_clip(rng, split=split, height=height, width=width, num_frames=num_frames)
         kind = PROMPT_KINDS[int(rng.integers(3))]
         prompts = {
-            number: visual_prompt(rng, clip.masks_of(number), kind=kind, is_fixed=split != "train")
+            number: sample_prompt(rng, clip.masks_of(number), kind=kind, is_fixed=split != "train")
             for number in clip.object_ids
         }
         return Sample(clip, "track", kind, (), prompts, seed, split)
@@ -289,7 +295,7 @@ def generate(
             rng, split=split, render_size=render_size, num_frames=num_frames, encounters=encounters, events=events,
             is_part=is_part,
         )  # fmt: skip
-        draft = None if stage is None else _draft(rng, stage.facts, task=task, split=split)
+        draft = None if stage is None else _draft(rng, stage.labels, task=task, split=split)
         if stage is not None and draft is not None:
             return _assemble(rng, stage, draft, task=task, seed=seed, split=split)
     raise ValueError(
@@ -303,13 +309,13 @@ class SyntheticScene:
     """A drawn clip that can be asked about again and again.
 
     Attributes:
-        facts: What is true of it.
+        labels: What is true of it.
         frames: (N, H, W, 3) uint8.
         seed: Seed it was made from.
         split: Its split.
     """
 
-    facts: SceneLabels
+    labels: SceneLabels
     frames: NDArray[np.uint8]
     seed: int
     split: Split
@@ -332,12 +338,12 @@ class SyntheticScene:
             if stage is not None:
                 frames = _paint(rng, stage, split=split)
                 # Layers are the larger part of a scene, and were for painting alone.
-                return cls(stage.facts, frames, seed, split, replace(stage, layers=()))
+                return cls(stage.labels, frames, seed, split, replace(stage, layers=()))
         raise ValueError(f"No clip in {MAX_ATTEMPTS} draws ({num_frames=}, {render_size=}).")
 
     def ask(self, rng: np.random.Generator, *, task: str) -> Sample | None:
         """Say something about it, or None where it does not lend itself to the task."""
-        draft = _draft(rng, self.facts, task=task, split=self.split)
+        draft = _draft(rng, self.labels, task=task, split=self.split)
         if draft is None:
             return None
         return _assemble(rng, self._stage, draft, task=task, seed=self.seed, split=self.split, frames=self.frames)
@@ -365,6 +371,6 @@ def _assemble(
         num_source_frames=scene.num_frames,
         fps=scene.fps,
     )
-    turns = tuple(finished(turn, ids) for turn in draft.turns)
+    turns = tuple(resolve_ids(turn, ids) for turn in draft.turns)
     kind = task.partition("/")[2] or (draft.prompt if task in ("track", "caption") else "")
     return Sample(clip, task, kind, turns, prompts, seed, split, scene)

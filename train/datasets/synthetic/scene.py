@@ -17,10 +17,10 @@ from unipixel.train.datasets.synthetic.attributes import (
     VAL_MOTION_SHAPES,
     VAL_SHAPE_COLOURS,
     Split,
-    held_out,
+    held_out_pairs,
 )
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
-from unipixel.train.datasets.synthetic.interactions import ENCOUNTERS, meet
+from unipixel.train.datasets.synthetic.interactions import INTERACTIONS, sample_interaction
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory, trajectory
 
 NUM_MOMENTS = 49
@@ -29,7 +29,7 @@ _SHARED_EVENTS = ("stops", "starts_late", "leaves", "appears_late", "turns_back"
 
 
 @dataclass(frozen=True)
-class SyntheticObject:
+class SceneObject:
     """One object of a scene.
 
     Attributes:
@@ -61,7 +61,7 @@ class Scene:
     """
 
     frame: tuple[float, float]
-    objects: tuple[SyntheticObject, ...]
+    objects: tuple[SceneObject, ...]
     num_frames: int
     fps: float
 
@@ -69,9 +69,9 @@ class Scene:
 def _motion_words(plan: MotionPlan) -> set[str]:
     """Words a plan deserves, for the held-out combinations."""
     words = {plan.path, plan.profile} | ({plan.direction} if plan.direction else set())
-    words |= {"spins"} if plan.spins else set()
+    words |= {"spins"} if plan.is_spinning else set()
     words |= {"grows"} if plan.growth > 1 else {"shrinks"} if plan.growth < 1 else set()
-    words |= {"appears_late"} if plan.appears > 0 or plan.path == "enter" else set()
+    words |= {"appears_late"} if plan.appear_time > 0 or plan.path == "enter" else set()
     names = {"turn": "turns_back", "bounce": "bounces", "leave": "leaves"}
     return {names.get(word, word) for word in words}
 
@@ -83,7 +83,7 @@ def is_allowed(shape: str, colour: str, plan: MotionPlan, *, forbidden: frozense
         shape: A word of `SHAPES`.
         colour: A word of `COLOURS`.
         plan: What the object does.
-        forbidden: Result of `vocabulary.held_out`.
+        forbidden: Result of `vocabulary.held_out_pairs`.
     """
     if (shape, colour) in forbidden:
         return False
@@ -161,7 +161,7 @@ def _sample_words(
     return _sample_words(rng, _Palette(SHAPES, COLOURS, TEXTURES), forbidden=forbidden)
 
 
-def _crowding(candidate: SyntheticObject, others: list[SyntheticObject]) -> float:
+def _crowding(candidate: SceneObject, others: list[SceneObject]) -> float:
     """Largest share of moments during which the candidate's middle lies in another object, or the reverse."""
     worst = 0.0
     for other in others:
@@ -177,15 +177,15 @@ def _sample_object(
     words: tuple[str, str, str],
     plan: MotionPlan,
     frame: tuple[float, float],
-    others: list[SyntheticObject],
+    others: list[SceneObject],
     crowded: bool,
-) -> SyntheticObject:
+) -> SceneObject:
     shape, colour, texture = words
     extent = _sample_extent(rng, growth=plan.growth, crowded=crowded)
-    best: tuple[float, SyntheticObject] | None = None
+    best: tuple[float, SceneObject] | None = None
     for _ in range(6):
         path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
-        candidate = SyntheticObject(shape, colour, texture, extent, plan, path)
+        candidate = SceneObject(shape, colour, texture, extent, plan, path)
         crowding = _crowding(candidate, others)
         if best is None or crowding < best[0]:
             best = crowding, candidate
@@ -221,7 +221,7 @@ def sample_scene(
     *,
     split: Split,
     frame: tuple[float, float],
-    encounter_rate: float = 0.4,
+    interaction_rate: float = 0.4,
     event_rate: float = 0.15,
 ) -> Scene:
     """Draw the contents of a clip.
@@ -230,7 +230,7 @@ def sample_scene(
         rng: Source of randomness.
         split: Decides which combinations may be shown.
         frame: Width and height in units of the shorter side.
-        encounter_rate: Probability of a planned encounter of two objects (hiding, touching, following,
+        interaction_rate: Probability of a planned encounter of two objects (hiding, touching, following,
             overtaking); others arise by chance.
         event_rate: Probability that several objects have one event in common (stopping, leaving, ...), so
             that their order can be asked for.
@@ -238,12 +238,12 @@ def sample_scene(
     Returns:
         The scene, 1 to 8 objects.
     """
-    forbidden = held_out(split)
+    forbidden = held_out_pairs(split)
     palette = _sample_palette(rng)
     count = int(rng.choice(np.arange(1, 9), p=[0.05, 0.14, 0.22, 0.22, 0.17, 0.1, 0.06, 0.04]))
-    objects: list[SyntheticObject] = []
-    if count >= 2 and rng.random() < encounter_rate:
-        objects += _sample_encounter(rng, palette=palette, forbidden=forbidden, frame=frame)
+    objects: list[SceneObject] = []
+    if count >= 2 and rng.random() < interaction_rate:
+        objects += _sample_interaction(rng, palette=palette, forbidden=forbidden, frame=frame)
     colour_pair, motion_pair = _held_out_member(rng, split)
     shared = str(rng.choice(_SHARED_EVENTS)) if rng.random() < event_rate else None
     while len(objects) < count:
@@ -267,7 +267,7 @@ def sample_scene(
     return Scene(frame, _in_depth_order(rng, objects), int(rng.integers(8, 121)), fps)
 
 
-def _in_depth_order(rng: np.random.Generator, objects: list[SyntheticObject]) -> tuple[SyntheticObject, ...]:
+def _in_depth_order(rng: np.random.Generator, objects: list[SceneObject]) -> tuple[SceneObject, ...]:
     """Shuffle depths, keeping the two actors of an encounter (marked by order) in theirs."""
     order = rng.permutation(len(objects))
     first, second = int(np.flatnonzero(order == 0)[0]), None
@@ -278,19 +278,19 @@ def _in_depth_order(rng: np.random.Generator, objects: list[SyntheticObject]) ->
     return tuple(objects[index] for index in order)
 
 
-def _sample_encounter(
+def _sample_interaction(
     rng: np.random.Generator,
     *,
     palette: _Palette,
     forbidden: frozenset[tuple[str, str]],
     frame: tuple[float, float],
-) -> list[SyntheticObject]:
+) -> list[SceneObject]:
     """Two objects that meet, the one behind first; empty where the combinations do not allow it."""
     for _ in range(12):
-        kind = str(rng.choice(ENCOUNTERS))
+        kind = str(rng.choice(INTERACTIONS))
         words = [_sample_words(rng, palette, forbidden=forbidden) for _ in range(2)]
         reaches = REACH[words[0][0]], REACH[words[1][0]]
-        actors = meet(rng, kind=kind, reaches=reaches, frame=frame, num_times=NUM_MOMENTS)
+        actors = sample_interaction(rng, kind=kind, reaches=reaches, frame=frame, num_times=NUM_MOMENTS)
         if actors is None:
             continue
         if all(
@@ -298,7 +298,7 @@ def _sample_encounter(
             for word, actor in zip(words, actors, strict=True)
         ):
             return [
-                SyntheticObject(*word, actor.extent, actor.plan, actor.trajectory)
+                SceneObject(*word, actor.extent, actor.plan, actor.trajectory)
                 for word, actor in zip(words, actors, strict=True)
             ]
     return []

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.attributes import DIRECTIONS, MOTIONS
 from unipixel.train.datasets.synthetic.motion import MotionPlan
-from unipixel.train.datasets.synthetic.scene import SyntheticObject
+from unipixel.train.datasets.synthetic.scene import SceneObject
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 Truth = NDArray[np.int8]
@@ -39,13 +39,13 @@ def motion_truth(plan: MotionPlan) -> dict[str, int]:
         TRUE, FALSE or UNKNOWN for each of `MOTION_WORDS`.
     """
     truth = dict.fromkeys(MOTION_WORDS, FALSE) | _direction_truth(plan)
-    changes = plan.spins or plan.growth != 1.0 or plan.appears > 0
+    changes = plan.is_spinning or plan.growth != 1.0 or plan.appear_time > 0
     if plan.path == "still":
         truth["still"] = UNKNOWN if changes else TRUE
         truth["moves"] = UNKNOWN if changes else FALSE
     else:
         truth["moves"] = TRUE
-    truth["spins"] = TRUE if plan.spins else FALSE
+    truth["spins"] = TRUE if plan.is_spinning else FALSE
     truth["grows"] = TRUE if plan.growth > 1 else FALSE
     truth["shrinks"] = TRUE if plan.growth < 1 else FALSE
     if plan.profile != "steady":
@@ -58,7 +58,7 @@ def motion_truth(plan: MotionPlan) -> dict[str, int]:
         truth["stops"] = UNKNOWN
     elif plan.profile == "speeds_up":
         truth["starts_late"] = UNKNOWN
-    if plan.appears > 0 or plan.path == "enter":
+    if plan.appear_time > 0 or plan.path == "enter":
         truth["appears_late"], truth["starts_late"] = TRUE, UNKNOWN
     paths = {"turn": "turns_back", "circle": "circle", "bounce": "bounces", "leave": "leaves", "return": "returns"}
     if plan.path in paths:
@@ -76,7 +76,7 @@ def motion_truth(plan: MotionPlan) -> dict[str, int]:
     return truth
 
 
-def same_course(objects: tuple[SyntheticObject, ...]) -> tuple[Truth, Truth]:
+def following_truth(objects: tuple[SceneObject, ...]) -> tuple[Truth, Truth]:
     """Truth of "follows" and "overtakes", read from the whole trajectories.
 
     Args:
@@ -91,11 +91,11 @@ def same_course(objects: tuple[SyntheticObject, ...]) -> tuple[Truth, Truth]:
         for two, second in enumerate(objects):
             if one == two:
                 continue
-            follows[one, two], overtakes[one, two] = _course_of_pair(first, second)
+            follows[one, two], overtakes[one, two] = _pair_following_truth(first, second)
     return follows, overtakes
 
 
-def _course_of_pair(first: SyntheticObject, second: SyntheticObject) -> tuple[int, int]:
+def _pair_following_truth(first: SceneObject, second: SceneObject) -> tuple[int, int]:
     """Truth of "the first follows the second" and "the first overtakes the second"."""
     moving = motion_truth(first.plan)["moves"], motion_truth(second.plan)["moves"]
     if moving[0] != TRUE:
@@ -117,7 +117,7 @@ def _course_of_pair(first: SyntheticObject, second: SyntheticObject) -> tuple[in
     if cosine < 0.94:
         return UNKNOWN, UNKNOWN
     steady = first.plan.profile == second.plan.profile == "steady"
-    late = first.plan.appears > 0 or second.plan.appears > 0
+    late = first.plan.appear_time > 0 or second.plan.appear_time > 0
     follows = overtakes = UNKNOWN
     if behind.min() > 0.05 and aside.max() < 0.35 * width and steady and not late:
         follows = TRUE if behind.max() < 1.6 * width and np.ptp(behind) < 0.08 else UNKNOWN

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from unipixel.train.datasets.samples import VisualPrompt
+from unipixel.train.datasets.samples import PromptAnnotation
 
 PROMPT_KINDS = ("point", "box", "mask")
 
 
-def visual_prompt(
+def sample_prompt(
     rng: np.random.Generator, masks: NDArray[np.bool_], *, kind: str, is_fixed: bool, frame: int | None = None
-) -> VisualPrompt:
+) -> PromptAnnotation:
     """Point at an object.
 
     Args:
@@ -42,7 +42,7 @@ def visual_prompt(
     if not mask.any():
         raise ValueError(f"The object is not visible in frame {frame}.")
     if kind == "mask":
-        return VisualPrompt("mask", frame, mask=mask)
+        return PromptAnnotation("mask", frame, mask=mask)
     rows, columns = np.nonzero(mask)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     if kind == "box":
@@ -53,7 +53,7 @@ def visual_prompt(
             limits = np.array([mask.shape[1], mask.shape[0]] * 2)
             box = np.clip(box, 0, limits)
         edges = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-        return VisualPrompt("box", frame, box_xyxy=edges)
+        return PromptAnnotation("box", frame, box_xyxy=edges)
     if is_fixed or rng.random() < 0.4:
         # One pixel of padding, so that the frame's border counts as the object's.
         depth = ndimage.distance_transform_edt(np.pad(mask[top:bottom, left:right], 1))[1:-1, 1:-1]
@@ -62,4 +62,4 @@ def visual_prompt(
     else:
         chosen = int(rng.integers(len(rows)))
         y, x = int(rows[chosen]), int(columns[chosen])
-    return VisualPrompt("point", frame, point=(x + 0.5, y + 0.5))
+    return PromptAnnotation("point", frame, point=(x + 0.5, y + 0.5))

@@ -14,9 +14,15 @@ from PIL import Image
 
 from unipixel.train.datasets.samples import Clip
 from unipixel.train.datasets.synthetic.attributes import Split
-from unipixel.train.datasets.synthetic.drawing.backgrounds import canvas, smooth_noise
-from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, Pose, patch_grid, visibility, window
-from unipixel.train.datasets.synthetic.drawing.rendering import develop
+from unipixel.train.datasets.synthetic.drawing.backgrounds import background_image, smooth_noise
+from unipixel.train.datasets.synthetic.drawing.occlusion import (
+    Layer,
+    Pose,
+    compute_visibility,
+    object_grid,
+    patch_overlap,
+)
+from unipixel.train.datasets.synthetic.drawing.rendering import apply_camera_effects
 from unipixel.train.datasets.synthetic.drawing.shapes import blob_distance, blob_reach
 
 Array = NDArray[np.float32]
@@ -32,7 +38,9 @@ class _Camera:
     zoom: NDArray[np.float64]
 
 
-def wander(rng: np.random.Generator, moments: NDArray[np.float64], *, size: float, columns: int) -> NDArray[np.float64]:
+def smooth_curves(
+    rng: np.random.Generator, moments: NDArray[np.float64], *, size: float, columns: int
+) -> NDArray[np.float64]:
     """Smooth random curves.
 
     Args:
@@ -55,7 +63,7 @@ def wander(rng: np.random.Generator, moments: NDArray[np.float64], *, size: floa
 def _tile(rng: np.random.Generator, *, split: Split) -> Array:
     """A texture (TILE, TILE, 3): part of a photograph, coloured clouds, or stripes of clouds."""
     if rng.random() < 0.45:
-        part = canvas(rng, kind="photograph", split=split, height=TILE, width=TILE, avoid=np.zeros((0, 3)))
+        part = background_image(rng, kind="photograph", split=split, height=TILE, width=TILE, avoid=np.zeros((0, 3)))
         return np.clip(part * rng.uniform(0.6, 1.4, 3).astype(np.float32), 0, 1)
     colours = rng.random((2, 3), np.float32)
     weight = smooth_noise(rng, height=TILE, width=TILE, cells=int(rng.integers(1, 10)))
@@ -78,23 +86,23 @@ def _blob(
     """Draw the coverage of one blob at the given moments."""
     count = len(moments)
     extent = float(np.exp(rng.uniform(np.log(0.14), np.log(0.7))))
-    scale = np.exp(wander(rng, moments, size=rng.uniform(0.05, 0.35), columns=1)[:, 0])
+    scale = np.exp(smooth_curves(rng, moments, size=rng.uniform(0.05, 0.35), columns=1)[:, 0])
     home = np.array([rng.uniform(0.2, 0.8) * side for side in frame])
     middle = np.array(frame) / 2
-    centres = home + wander(rng, moments, size=rng.uniform(0.03, 0.3), columns=2)
+    centres = home + smooth_curves(rng, moments, size=rng.uniform(0.03, 0.3), columns=2)
     centres = (centres - camera.shift - middle) * camera.zoom[:, None] + middle
     # A blob that has strayed too far is led back, so that every clip has something to follow.
     centres = np.clip(centres, -0.1, np.array(frame) + 0.1)
-    angles = rng.uniform(0, 2 * np.pi) + wander(rng, moments, size=rng.uniform(0.0, 0.8), columns=1)[:, 0]
+    angles = rng.uniform(0, 2 * np.pi) + smooth_curves(rng, moments, size=rng.uniform(0.0, 0.8), columns=1)[:, 0]
     orders = 7
     decay = 1 / np.arange(2, orders + 2)[:, None]
     still = rng.normal(0, 0.3, (orders, 2)) * decay
     still[1, 0] += rng.uniform(0, 0.3)
-    moving = wander(rng, moments, size=rng.uniform(0.05, 0.3), columns=orders * 2).reshape(count, orders, 2)
+    moving = smooth_curves(rng, moments, size=rng.uniform(0.05, 0.3), columns=orders * 2).reshape(count, orders, 2)
     harmonics = np.clip(still + moving * decay, -0.3, 0.3)
     state = Pose(centres, np.clip(extent * scale * camera.zoom, 0.08, 0.95), angles, np.ones(count, bool))
     reach = blob_reach(harmonics)
-    origins, x, y, extents = patch_grid(state, reach=reach, pixels_per_unit=pixels_per_unit)
+    origins, x, y, extents = object_grid(state, reach=reach, pixels_per_unit=pixels_per_unit)
     distance = blob_distance(x, y, harmonics) * extents.astype(np.float32)[:, None, None]
     return Layer(origins, np.clip(np.float32(0.5) - distance, 0, 1), x, y, extents)
 
@@ -102,7 +110,7 @@ def _blob(
 def _background(rng: np.random.Generator, *, split: Split, camera: _Camera, height: int, width: int) -> Array:
     """Frames (T, height, width, 3) of a picture under a panning and zooming camera."""
     kind = "photograph" if rng.random() < 0.65 else "noise"
-    big = canvas(rng, kind=kind, split=split, height=height * 2, width=width * 2, avoid=np.zeros((0, 3)))
+    big = background_image(rng, kind=kind, split=split, height=height * 2, width=width * 2, avoid=np.zeros((0, 3)))
     if kind == "noise" and rng.random() < 0.7:
         big = big + 0.3 * (smooth_noise(rng, height=height * 2, width=width * 2, cells=14, channels=3) - 0.5)
     picture = Image.fromarray((np.clip(big, 0, 1) * 255).astype(np.uint8))
@@ -123,7 +131,7 @@ def _lay(frames: Array, layer: Layer, tile: Array, shade: Array) -> None:
     height, width = frames.shape[1:3]
     side = layer.coverage.shape[1]
     for index in range(len(frames)):
-        place = window(layer.origins[index], side=side, height=height, width=width)
+        place = patch_overlap(layer.origins[index], side=side, height=height, width=width)
         if place is None:
             continue
         (rows, columns), (patch_rows, patch_columns) = place
@@ -148,7 +156,7 @@ def _exposed(layer: Layer, exposures: int) -> Layer:
     )
 
 
-def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width: int, num_frames: int | None) -> Clip:
+def sample_vos_clip(rng: np.random.Generator, *, split: Split, height: int, width: int, num_frames: int | None) -> Clip:
     """Draw a clip in the transfer style.
 
     Args:
@@ -174,8 +182,8 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
         moments = (times[:, None] + np.linspace(-0.5, 0.5, exposures) * gap * blur * 0.4).ravel()
         travel = rng.uniform(0.0, 0.3) if rng.random() < 0.75 else 0.0
         camera = _Camera(
-            wander(rng, moments, size=travel, columns=2),
-            np.exp(np.clip(wander(rng, moments, size=rng.uniform(0, 0.12), columns=1)[:, 0], -0.4, 0.5)),
+            smooth_curves(rng, moments, size=travel, columns=2),
+            np.exp(np.clip(smooth_curves(rng, moments, size=rng.uniform(0, 0.12), columns=1)[:, 0], -0.4, 0.5)),
         )
         camera = _Camera(camera.shift, np.maximum(camera.zoom, 0.7))
         total = int(rng.integers(1, 5)) + int(rng.integers(0, 3))
@@ -183,7 +191,7 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
         layers = [
             _blob(rng, moments=moments, camera=camera, frame=frame, pixels_per_unit=shorter) for _ in range(total)
         ]
-        view = visibility(
+        view = compute_visibility(
             [_exposed(layer, exposures) for layer in layers], num_frames=count, height=height, width=width
         )
         chosen = np.flatnonzero(view.visible_area[:, 0] > 0.004 * height * width)
@@ -195,14 +203,14 @@ def transfer_clip(rng: np.random.Generator, *, split: Split, height: int, width:
     chosen = np.sort(rng.permutation(chosen)[:objects])
     frames = _background(rng, split=split, camera=camera, height=height, width=width)
     for layer in layers:
-        light = 1 + wander(rng, moments, size=rng.uniform(0, 0.15), columns=1)[:, 0]
+        light = 1 + smooth_curves(rng, moments, size=rng.uniform(0, 0.15), columns=1)[:, 0]
         _lay(frames, layer, _tile(rng, split=split), light.astype(np.float32))
     frames = frames.reshape(count, exposures, height, width, 3).mean(axis=1)
-    light = 1 + wander(rng, times, size=rng.uniform(0, 0.2), columns=1)[:, 0]
+    light = 1 + smooth_curves(rng, times, size=rng.uniform(0, 0.2), columns=1)[:, 0]
     frames *= np.clip(light, 0.5, 1.4).astype(np.float32)[:, None, None, None]
     indices = np.round(times * (source - 1)).astype(int) if count < source else np.arange(source)
     return Clip(
-        frames=develop(rng, frames, strength=1.6),
+        frames=apply_camera_effects(rng, frames, strength=1.6),
         masks=view.masks[chosen],
         object_ids=tuple(range(1, len(chosen) + 1)),
         frame_indices=tuple(int(index) for index in indices),

@@ -125,7 +125,7 @@ def _crop(rng: np.random.Generator, name: str, *, height: int, width: int) -> Ar
     return np.flip(part, axis=1) if rng.random() < 0.5 else part
 
 
-def canvas(
+def background_image(
     rng: np.random.Generator, *, kind: str, split: Split, height: int, width: int, avoid: NDArray[np.float64]
 ) -> Array:
     """Paint one background picture.
@@ -170,8 +170,8 @@ def canvas(
     return first + (second - first) * weight
 
 
-def drifting(picture: Array, shifts: NDArray[np.float64], *, height: int, width: int) -> Array:
-    """Look at a picture through a moving window.
+def pan_image(picture: Array, shifts: NDArray[np.float64], *, height: int, width: int) -> Array:
+    """Crop a picture with a moving window.
 
     Args:
         picture: Picture (H, W, 3), larger than the window by the largest shift and one pixel.

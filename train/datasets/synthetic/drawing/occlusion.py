@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH, signed_distance
-from unipixel.train.datasets.synthetic.scene import SyntheticObject
+from unipixel.train.datasets.synthetic.scene import SceneObject
 
 Array = NDArray[np.float32]
 
@@ -61,10 +61,10 @@ class Pose:
     centres: NDArray[np.float64]
     extents: NDArray[np.float64]
     angles: NDArray[np.float64]
-    exists: NDArray[np.bool_]
+    is_present: NDArray[np.bool_]
 
 
-def pose(obj: SyntheticObject, moments: NDArray[np.float64]) -> Pose:
+def pose(obj: SceneObject, moments: NDArray[np.float64]) -> Pose:
     """Interpolate an object's trajectory.
 
     Args:
@@ -81,11 +81,11 @@ def pose(obj: SyntheticObject, moments: NDArray[np.float64]) -> Pose:
         centres,
         np.interp(moments, known, path.extents),
         np.interp(moments, known, path.angles),
-        moments >= obj.plan.appears,
+        moments >= obj.plan.appear_time,
     )
 
 
-def patch_grid(
+def object_grid(
     state: Pose, *, reach: float, pixels_per_unit: float
 ) -> tuple[NDArray[np.int64], Array, Array, NDArray[np.float64]]:
     """Coordinates of a patch around an object, in the object's own axes.
@@ -112,7 +112,7 @@ def patch_grid(
     return origins, np.asarray(x, np.float32), np.asarray(y, np.float32), extents
 
 
-def draw_layer(obj: SyntheticObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
+def rasterize_object(obj: SceneObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
     """Rasterise one object.
 
     Args:
@@ -124,14 +124,14 @@ def draw_layer(obj: SyntheticObject, moments: NDArray[np.float64], *, pixels_per
         Its anti-aliased coverage in N frames.
     """
     state = pose(obj, moments)
-    origins, x, y, extents = patch_grid(state, reach=REACH[obj.shape], pixels_per_unit=pixels_per_unit)
+    origins, x, y, extents = object_grid(state, reach=REACH[obj.shape], pixels_per_unit=pixels_per_unit)
     scale = extents.astype(np.float32)[:, None, None]
     coverage = np.clip(np.float32(0.5) - signed_distance(obj.shape, x, y) * scale, 0, 1)
-    coverage[~state.exists] = 0
+    coverage[~state.is_present] = 0
     return Layer(origins, coverage, x, y, extents)
 
 
-def window(
+def patch_overlap(
     origin: NDArray[np.int64], *, side: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
     """Overlap of a square patch and the frame.
@@ -156,7 +156,7 @@ def window(
     )
 
 
-def visibility(layers: Sequence[Layer], *, num_frames: int, height: int, width: int) -> Visibility:
+def compute_visibility(layers: Sequence[Layer], *, num_frames: int, height: int, width: int) -> Visibility:
     """Work out who is seen where.
 
     Args:
@@ -171,7 +171,7 @@ def visibility(layers: Sequence[Layer], *, num_frames: int, height: int, width: 
     count = len(layers)
     top = np.zeros((num_frames, height, width), np.int8)
     places = [
-        [window(origin, side=layer.coverage.shape[1], height=height, width=width) for origin in layer.origins]
+        [patch_overlap(origin, side=layer.coverage.shape[1], height=height, width=width) for origin in layer.origins]
         for layer in layers
     ]
     solids = [layer.coverage >= 0.5 for layer in layers]
@@ -221,7 +221,7 @@ def _contacts(
         for one, two in np.argwhere(np.triu(near, 1)):
             area = np.zeros((2, height + 2, width + 2), bool)
             for layer_area, number in zip(area, (one, two), strict=True):
-                place = window(low[number], side=int(sides[number]), height=height, width=width)
+                place = patch_overlap(low[number], side=int(sides[number]), height=height, width=width)
                 if place is not None:
                     layer_area[1:-1, 1:-1][place[0]] = solids[number][index][place[1]]
             wide = area[0, 1:-1, 1:-1] | area[0, :-2, 1:-1] | area[0, 2:, 1:-1] | area[0, 1:-1, :-2]

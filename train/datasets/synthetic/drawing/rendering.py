@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from unipixel.train.datasets.synthetic.attributes import Split
-from unipixel.train.datasets.synthetic.drawing.backgrounds import canvas, colour_gap, drifting
-from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, window
-from unipixel.train.datasets.synthetic.drawing.textures import Look, pattern, sample_look
+from unipixel.train.datasets.synthetic.drawing.backgrounds import background_image, colour_gap, pan_image
+from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, patch_overlap
+from unipixel.train.datasets.synthetic.drawing.textures import Material, pattern, sample_material
 from unipixel.train.datasets.synthetic.scene import Scene
 
 Array = NDArray[np.float32]
 
 
-def background_frames(
+def render_background(
     rng: np.random.Generator,
     *,
     split: Split,
@@ -47,11 +47,11 @@ def background_frames(
     travel = np.outer(moments, [np.cos(angle), np.sin(angle)]) * reach
     travel -= travel.min(axis=0)
     room = int(np.ceil(travel.max())) + 2
-    picture = canvas(rng, kind=kind, split=split, height=height + room, width=width + room, avoid=avoid)
-    return drifting(picture, travel, height=height, width=width)
+    picture = background_image(rng, kind=kind, split=split, height=height + room, width=width + room, avoid=avoid)
+    return pan_image(picture, travel, height=height, width=width)
 
 
-def sample_looks(rng: np.random.Generator, scene: Scene, layers: Sequence[Layer]) -> tuple[Look, ...]:
+def sample_materials(rng: np.random.Generator, scene: Scene, layers: Sequence[Layer]) -> tuple[Material, ...]:
     """Draw the paint of every object of a scene.
 
     Args:
@@ -63,12 +63,12 @@ def sample_looks(rng: np.random.Generator, scene: Scene, layers: Sequence[Layer]
         Looks, in the order of the objects.
     """
     return tuple(
-        sample_look(rng, colour=obj.colour, texture=obj.texture, size_pixels=float(np.median(layer.extent_pixels)))
+        sample_material(rng, colour=obj.colour, texture=obj.texture, size_pixels=float(np.median(layer.extent_pixels)))
         for obj, layer in zip(scene.objects, layers, strict=True)
     )
 
 
-def paint_layer(frames: Array, layer: Layer, look: Look) -> None:
+def composite_layer(frames: Array, layer: Layer, look: Material) -> None:
     """Lay one object over the frames, in place.
 
     Args:
@@ -86,7 +86,7 @@ def paint_layer(frames: Array, layer: Layer, look: Look) -> None:
     side = layer.coverage.shape[1]
     backdrop = []
     for index in range(len(frames)):
-        place = window(layer.origins[index], side=side, height=height, width=width)
+        place = patch_overlap(layer.origins[index], side=side, height=height, width=width)
         if place is None:
             continue
         (rows, columns), (patch_rows, patch_columns) = place
@@ -114,7 +114,7 @@ def _paint_outline(frames: Array, layer: Layer, tone: Array) -> None:
     inner[:, :, :-1] = np.minimum(inner[:, :, :-1], solid[:, :, 1:])
     rim = solid * (1 - inner)
     for index in range(len(frames)):
-        place = window(layer.origins[index], side=solid.shape[1], height=frames.shape[1], width=frames.shape[2])
+        place = patch_overlap(layer.origins[index], side=solid.shape[1], height=frames.shape[1], width=frames.shape[2])
         if place is None:
             continue
         (rows, columns), (patch_rows, patch_columns) = place
@@ -129,8 +129,8 @@ def _blurred(frames: Array, radius: float) -> Array:
     return np.stack(soft).astype(np.float32) / np.float32(255)
 
 
-def develop(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -> NDArray[np.uint8]:
-    """Turn painted frames into a recorded clip: light, blur, sensor noise, rounding.
+def apply_camera_effects(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -> NDArray[np.uint8]:
+    """Turn rendered frames into a recorded clip: light, blur, sensor noise, rounding.
 
     Args:
         rng: Source of randomness.

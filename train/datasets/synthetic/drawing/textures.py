@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.train.datasets.synthetic.attributes import SHADES
+from unipixel.train.datasets.synthetic.attributes import COLOUR_RANGES
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Look:
+class Material:
     """How the surface of one object is painted.
 
     Attributes:
@@ -40,7 +40,7 @@ class Look:
     shading: float
 
 
-def sample_shade(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
+def sample_colour(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
     """Draw an RGB shade that can only be called by the given name.
 
     Args:
@@ -53,9 +53,9 @@ def sample_shade(rng: np.random.Generator, colour: str) -> tuple[float, float, f
     Raises:
         ValueError: The colour is unknown.
     """
-    if colour not in SHADES:
-        raise ValueError(f"Unknown colour {colour!r}; allowed are {', '.join(SHADES)}.")
-    shade = SHADES[colour]
+    if colour not in COLOUR_RANGES:
+        raise ValueError(f"Unknown colour {colour!r}; allowed are {', '.join(COLOUR_RANGES)}.")
+    shade = COLOUR_RANGES[colour]
     hue = rng.uniform(*shade.hue) % 360.0
     return colorsys.hsv_to_rgb(hue / 360.0, rng.uniform(*shade.saturation), rng.uniform(*shade.value))
 
@@ -78,7 +78,7 @@ def _second_shade(
     return red, green, blue
 
 
-def sample_look(rng: np.random.Generator, *, colour: str, texture: str, size_pixels: float) -> Look:
+def sample_material(rng: np.random.Generator, *, colour: str, texture: str, size_pixels: float) -> Material:
     """Draw the paint of an object.
 
     Args:
@@ -91,7 +91,7 @@ def sample_look(rng: np.random.Generator, *, colour: str, texture: str, size_pix
     Returns:
         The look.
     """
-    base = sample_shade(rng, colour)
+    base = sample_colour(rng, colour)
     finest = min(4.5 / max(size_pixels, 1.0), 0.5)
     period = max(rng.uniform(0.2, 0.42), finest)
     bright = 0.299 * base[0] + 0.587 * base[1] + 0.114 * base[2]
@@ -100,7 +100,7 @@ def sample_look(rng: np.random.Generator, *, colour: str, texture: str, size_pix
         tone = rng.uniform(0.75, 1.0) if bright < 0.35 else rng.uniform(0.0, 0.2)
         outline = (tone, tone, tone)
     angle = rng.choice([0.0, np.pi / 2, np.pi / 4, rng.uniform(0, np.pi)])
-    return Look(
+    return Material(
         texture=texture,
         base=base,
         second=_second_shade(rng, colour, base, texture=texture),
@@ -118,7 +118,7 @@ def _soft_step(values: Array, *, pixels_per_unit: Array) -> Array:
     return np.clip(values * pixels_per_unit + np.float32(0.5), 0, 1)
 
 
-def pattern(look: Look, x: Array, y: Array, *, extent_pixels: Array) -> Array:
+def pattern(look: Material, x: Array, y: Array, *, extent_pixels: Array) -> Array:
     """Weight of the second colour at points of an object.
 
     Args:

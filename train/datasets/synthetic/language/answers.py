@@ -75,22 +75,22 @@ def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
     return row, topic.names[row]
 
 
-def place_word(facts: SceneLabels, row: int, index: int) -> str | None:
+def place_word(labels: SceneLabels, row: int, index: int) -> str | None:
     """Name the third of the frame an object lies in: "upper left", "centre", "right" and so on.
 
     Args:
-        facts: The clip.
+        labels: The clip.
         row: The object.
         index: Position in the list of frames.
 
     Returns:
         The words, or None where it is partly hidden or lies near a border of the thirds.
     """
-    if not facts.whole[row, index]:
+    if not labels.is_fully_visible[row, index]:
         return None
     words = []
     for axis, names in ((1, ("upper", "", "lower")), (0, ("left", "", "right"))):
-        share = facts.centres[row, index, axis] / facts.frame[axis]
+        share = labels.centres[row, index, axis] / labels.frame_size[axis]
         if min(abs(share - 1 / 3), abs(share - 2 / 3)) < 0.05:
             return None
         words.append(names[int(share * 3)] if 0 <= share < 1 else "")
@@ -105,13 +105,13 @@ def place_word(facts: SceneLabels, row: int, index: int) -> str | None:
 PLACES = ("upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right")
 
 
-def motion_summary(facts: SceneLabels, row: int) -> str | None:
+def motion_summary(labels: SceneLabels, row: int) -> str | None:
     """Say in a clause all that an object does: "moves left and then stops while growing"."""
-    truth = {word: values[row] for word, values in facts.motion.items()}
-    if truth["moves"] == UNKNOWN and facts.objects[row].plan.path != "still":
+    truth = {word: values[row] for word, values in labels.motion.items()}
+    if truth["moves"] == UNKNOWN and labels.objects[row].plan.path != "still":
         return None
     main = next((PLAIN_MOTION[word] for word in (*DIRECTIONS, "diagonal") if truth[word] == TRUE), "")
-    plan = facts.objects[row].plan
+    plan = labels.objects[row].plan
     special = {
         "still": "stays in place",
         "circle": "moves in a circle",
@@ -129,9 +129,9 @@ def motion_summary(facts: SceneLabels, row: int) -> str | None:
             "stops": f"{main} and then stops",
             "starts_late": f"rests and then {main}",
         }.get(plan.profile, main)
-    if plan.appears > 0:
+    if plan.appear_time > 0:
         text = f"appears late and {text}"
-    extra = "spinning" if plan.spins else "growing" if plan.growth > 1 else "shrinking" if plan.growth < 1 else ""
+    extra = "spinning" if plan.is_spinning else "growing" if plan.growth > 1 else "shrinking" if plan.growth < 1 else ""
     if plan.path == "still":
         if extra:
             verb = {"spinning": "spins", "growing": "grows", "shrinking": "shrinks"}[extra]
@@ -140,20 +140,20 @@ def motion_summary(facts: SceneLabels, row: int) -> str | None:
     return f"{text} while {extra}" if extra else text
 
 
-def describe(rng: np.random.Generator, facts: SceneLabels, row: int) -> str:
+def describe(rng: np.random.Generator, labels: SceneLabels, row: int) -> str:
     """Describe an object's looks: "a striped red star"."""
-    traits = full_traits(facts, row)
+    traits = full_traits(labels, row)
     named = Traits(traits.shape, traits.colour, traits.texture, traits.size if rng.random() < 0.3 else None)
     if named.texture == "plain" and rng.random() < 0.6:
         named = Traits(named.shape, named.colour, None, named.size)
     return with_article(noun_phrase(rng, named))
 
 
-def attribute(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Shape, colour, texture or size of the first object."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("shape", "colour", "texture", "size"))
-    value = getattr(full_traits(facts, row), name)
+    value = getattr(full_traits(labels, row), name)
     if value is None:
         return None
     words = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "size": SIZES}[name]
@@ -168,26 +168,26 @@ def attribute(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Ask
     return Asked(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
 
 
-def motion(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """How the first object moves: one true word against surely false ones."""
     row, called = _one_of(rng, topic)
-    truth = {word: values[row] for word, values in facts.motion.items() if word not in ("moves", "returns")}
+    truth = {word: values[row] for word, values in labels.motion.items() if word not in ("moves", "returns")}
     right = [word for word, value in truth.items() if value == TRUE]
-    shape = facts.objects[row].shape
+    shape = labels.objects[row].shape
     wrong = [word for word, value in truth.items() if value == FALSE and (word, shape) not in topic.forbidden]
     if not right or len(wrong) < 3:
         return None
     text = pick(rng, ("How does {} move?", "What does {} do?", "Which motion does {} make?")).format(called)
     verb = PLAIN_MOTION[pick(rng, right)]
-    summary = motion_summary(facts, row)
+    summary = motion_summary(labels, row)
     others = tuple(PLAIN_MOTION[word] for word in wrong)
     return Asked("motion", text, verb, others, f"It {summary}." if summary else "", (row,))
 
 
-def direction(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def direction(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Which way the first object moves."""
     row, called = _one_of(rng, topic)
-    words = [word for word in DIRECTIONS if facts.motion[word][row] == TRUE]
+    words = [word for word in DIRECTIONS if labels.motion[word][row] == TRUE]
     if len(words) != 1:
         return None
     text = pick(rng, ("Which way does {} move?", "In which direction does {} go?", "Where is {} heading?"))
@@ -195,11 +195,11 @@ def direction(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Ask
     return Asked("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
 
 
-def place(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def place(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Where the first object is at the start or at the end."""
     row, called = _one_of(rng, topic)
     when, index = (("start", 0), ("end", -1))[int(rng.integers(2))]
-    word = place_word(facts, row, index)
+    word = place_word(labels, row, index)
     if word is None:
         return None
     text = pick(rng, ("Where is {} at the {}?", "In which part of the frame is {} at the {}?"))
@@ -210,18 +210,18 @@ def place(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked |
     return Asked("place", text.format(called, when), word, others, sentence, (row,))
 
 
-def hider(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def hider(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """What hides the first object, described by its looks."""
     row, called = _one_of(rng, topic)
-    truth = facts.relations["behind"][row]
+    truth = labels.relations["behind"][row]
     if (truth == TRUE).sum() != 1 or (truth == UNKNOWN).any():
         return None
     other = int(np.flatnonzero(truth == TRUE)[0])
-    traits = unique_traits(rng, facts, other)
+    traits = unique_traits(rng, labels, other)
     wrong = []
-    for index in range(facts.num_objects):
+    for index in range(labels.num_objects):
         if index not in (other, row):
-            found = unique_traits(rng, facts, index)
+            found = unique_traits(rng, labels, index)
             if found is not None:
                 wrong.append(f"the {noun_phrase(rng, found)}")
     if traits is None:
@@ -231,11 +231,11 @@ def hider(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked |
     return Asked("hider", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,))
 
 
-def count_larger(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def count_larger(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """How many objects are larger or smaller than the first."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("larger", "smaller"))
-    truth = compare_all(facts, row, name)
+    truth = compare_all(labels, row, name)
     if (truth == UNKNOWN).any():
         return None
     number = int((truth == TRUE).sum())
@@ -246,11 +246,11 @@ def count_larger(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> 
     return Asked("count", text, NUMBERS[number], wrong, "", (row,))
 
 
-def description(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def description(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Which option describes the first object; the wrong ones describe its neighbours, or change one word."""
     row, called = _one_of(rng, topic)
-    clause = motion_summary(facts, row) if rng.random() < 0.4 else None
-    traits = full_traits(facts, row)
+    clause = motion_summary(labels, row) if rng.random() < 0.4 else None
+    traits = full_traits(labels, row)
     own = (traits.shape, traits.colour, traits.texture)
 
     def text(look: tuple[str | None, str | None, str | None], does: str | None) -> str:
@@ -259,11 +259,11 @@ def description(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> A
 
     answer = text(own, clause)
     wrong: list[str] = []
-    for index in rng.permutation(facts.num_objects):
-        other = full_traits(facts, int(index))
+    for index in rng.permutation(labels.num_objects):
+        other = full_traits(labels, int(index))
         look = (other.shape, other.colour, other.texture if own[2] else None)
         if look != own and (look[2] or not own[2]):
-            wrong.append(text(look, motion_summary(facts, int(index)) if clause else None))
+            wrong.append(text(look, motion_summary(labels, int(index)) if clause else None))
     while len(wrong) < 3:
         change = int(rng.integers(2 if own[2] is None else 3))
         words = (SHAPES, COLOURS, TEXTURES)[change]
@@ -277,16 +277,16 @@ def description(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> A
     return Asked("description", question, answer, others, "", (row,), needs_options=not question.startswith("What"))
 
 
-def does(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def does(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Whether an object makes a given motion."""
     pool = np.array(topic.pool)
-    word = pick(rng, [word for word in facts.motion if word != "returns"])
-    truth = facts.motion[word]
+    word = pick(rng, [word for word in labels.motion if word != "returns"])
+    truth = labels.motion[word]
     # Of a single object only what it does, or what another of the clip does, is asked.
     if not (truth == TRUE).any() or (truth[pool] == (TRUE if topic.wanted else FALSE)).sum() == 0:
         return None
     row = int(rng.choice(pool[truth[pool] == (TRUE if topic.wanted else FALSE)]))
-    if (word, facts.objects[row].shape) in topic.forbidden:
+    if (word, labels.objects[row].shape) in topic.forbidden:
         return None
     base = motion_verb(rng, word).base
     for many, one in (("they move", "it moves"), ("their", "its"), ("themselves", "itself")):

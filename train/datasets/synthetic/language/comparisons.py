@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, logical_and
 from unipixel.train.datasets.synthetic.language.phrases import Traits, Verb, pick, sample_traits, traits_truth
 from unipixel.train.datasets.synthetic.language.predicates import Predicate, anchor, copula
 
@@ -42,42 +42,42 @@ def ranking(values: NDArray[np.float64], members: NDArray[np.bool_], *, ratio: f
     return sure[:-1]
 
 
-def _only(facts: SceneLabels, index: int) -> Truth:
-    truth = np.zeros(facts.num_objects, np.int8)
+def _only(labels: SceneLabels, index: int) -> Truth:
+    truth = np.zeros(labels.num_objects, np.int8)
     truth[index] = TRUE
     return truth
 
 
-def size_values(facts: SceneLabels) -> NDArray[np.float64]:
+def size_values(labels: SceneLabels) -> NDArray[np.float64]:
     """Measures (O, 4) that must agree before one object is called larger: areas and scaled extents."""
     # Extents need a smaller margin than areas: raise them so that one ratio serves both.
     power = np.log(AREA_RATIO) / np.log(EXTENT_RATIO)
-    return np.concatenate([facts.areas, facts.extents**power], axis=1)
+    return np.concatenate([labels.areas, labels.extents**power], axis=1)
 
 
-def speed_values(facts: SceneLabels) -> NDArray[np.float64]:
+def speed_values(labels: SceneLabels) -> NDArray[np.float64]:
     """Measures (O, 2): mean and peak speed, with rest counted as slow rather than as zero."""
-    return np.maximum(facts.speeds, 1e-3)
+    return np.maximum(labels.speeds, 1e-3)
 
 
-def superlative(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def superlative(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """The largest, the second fastest, the leftmost."""
     traits = Traits()
     if rng.random() < 0.3:
-        index = int(rng.integers(facts.num_objects))
-        traits = sample_traits(rng, facts, index, least=1, most=1)
-    among = traits_truth(facts, traits)
+        index = int(rng.integers(labels.num_objects))
+        traits = sample_traits(rng, labels, index, least=1, most=1)
+    among = traits_truth(labels, traits)
     if (among == UNKNOWN).any():
         return None
     members = among == TRUE
     kind = pick(rng, ("size", "speed", "side", "size", "speed"))
     if kind == "side":
-        return _outermost(rng, facts, traits, members)
+        return _outermost(rng, labels, traits, members)
     if kind == "size":
-        values, ratio, most, least = size_values(facts), AREA_RATIO, ("largest", "biggest"), "smallest"
+        values, ratio, most, least = size_values(labels), AREA_RATIO, ("largest", "biggest"), "smallest"
     else:
-        values, ratio, most, least = speed_values(facts), SPEED_RATIO, ("fastest", "fastest"), "slowest"
-        members = members & (facts.motion["moves"] == TRUE)
+        values, ratio, most, least = speed_values(labels), SPEED_RATIO, ("fastest", "fastest"), "slowest"
+        members = members & (labels.motion["moves"] == TRUE)
     # Things at rest would be the slowest of all to some viewers.
     has_least = kind == "size" or int((among == TRUE).sum()) == int(members.sum())
     if not has_least or rng.random() < 0.6:
@@ -88,40 +88,40 @@ def superlative(rng: np.random.Generator, facts: SceneLabels) -> Predicate | Non
         return None
     place = int(rng.integers(min(len(order), 3))) if rng.random() < 0.4 else 0
     name = _ORDINALS[place] + pick(rng, names)
-    truth = _only(facts, order[place])
+    truth = _only(labels, order[place])
     if rng.random() < 0.5:
         return Predicate(truth, traits, prefix=name, reason=f"it is the {name} one")
     return Predicate(truth, traits, copula(f"the {name}"), is_phrase=False, reason=f"it is the {name} one")
 
 
 def _outermost(
-    rng: np.random.Generator, facts: SceneLabels, traits: Traits, members: NDArray[np.bool_]
+    rng: np.random.Generator, labels: SceneLabels, traits: Traits, members: NDArray[np.bool_]
 ) -> Predicate | None:
     name, axis, sign = (("leftmost", 0, -1), ("rightmost", 0, 1), ("topmost", 1, -1), ("lowest", 1, 1))[
         int(rng.integers(4))
     ]
     when, index = (("at the start", 0), ("at the end", -1))[int(rng.integers(2))]
     chosen = np.flatnonzero(members)
-    if len(chosen) < 2 or not facts.seen[chosen, index].all():
+    if len(chosen) < 2 or not labels.is_visible[chosen, index].all():
         return None
-    places = sign * facts.centres[chosen, index, axis]
+    places = sign * labels.centres[chosen, index, axis]
     order = np.argsort(-places)
     if places[order[0]] - places[order[1]] < 0.09:
         return None
-    truth = _only(facts, int(chosen[order[0]]))
+    truth = _only(labels, int(chosen[order[0]]))
     return Predicate(
         truth, traits, copula(f"the {name} {when}"), is_phrase=False, reason=f"it is the {name} one {when}"
     )
 
 
-def compared(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def compared(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """Larger, smaller, faster, slower than another object."""
-    found = anchor(rng, facts)
+    found = anchor(rng, labels)
     if found is None:
         return None
     other, phrase = found
     name = pick(rng, ("larger", "smaller", "faster", "slower"))
-    truth = compare_all(facts, other, name)
+    truth = compare_all(labels, other, name)
     if name == "faster" or name == "slower":
         verb = Verb(f"moves {name} than {phrase}", f"move {name} than {phrase}", f"moving {name} than {phrase}")
         verb = verb if rng.random() < 0.7 else copula(f"{name} than {phrase}")
@@ -130,27 +130,27 @@ def compared(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
         verb = copula(f"{pick(rng, word)} than {phrase}")
     traits = Traits()
     if rng.random() < 0.3:
-        index = int(rng.integers(facts.num_objects))
-        traits = sample_traits(rng, facts, index, least=1, most=1)
-    return Predicate(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it {verb.third}")
+        index = int(rng.integers(labels.num_objects))
+        traits = sample_traits(rng, labels, index, least=1, most=1)
+    return Predicate(logical_and(truth, traits_truth(labels, traits)), traits, verb, reason=f"it {verb.third}")
 
 
-def compare_all(facts: SceneLabels, other: int, name: str) -> Truth:
+def compare_all(labels: SceneLabels, other: int, name: str) -> Truth:
     """Which objects are larger, smaller, faster or slower than one object.
 
     Args:
-        facts: The clip.
+        labels: The clip.
         other: The object compared with.
         name: "larger", "smaller", "faster" or "slower".
 
     Returns:
         Truth (O,); FALSE for the object itself.
     """
-    truth = np.full(facts.num_objects, UNKNOWN, np.int8)
+    truth = np.full(labels.num_objects, UNKNOWN, np.int8)
     if name in ("larger", "smaller"):
-        values, ratio = size_values(facts), AREA_RATIO
+        values, ratio = size_values(labels), AREA_RATIO
     else:
-        values, ratio = speed_values(facts), SPEED_RATIO
+        values, ratio = speed_values(labels), SPEED_RATIO
     more = (values > ratio * values[other]).all(axis=1)
     less = (ratio * values < values[other]).all(axis=1)
     if name in ("smaller", "slower"):
@@ -158,8 +158,8 @@ def compare_all(facts: SceneLabels, other: int, name: str) -> Truth:
     truth[more], truth[less] = TRUE, FALSE
     if name in ("faster", "slower"):
         # "Slower than" presumes that something moves.
-        truth[facts.motion["moves"] != TRUE] = UNKNOWN if name == "slower" else FALSE
-        if facts.motion["moves"][other] != TRUE:
+        truth[labels.motion["moves"] != TRUE] = UNKNOWN if name == "slower" else FALSE
+        if labels.motion["moves"][other] != TRUE:
             truth[:] = UNKNOWN
     truth[other] = FALSE
     return truth
@@ -174,29 +174,29 @@ _ORDER_VERBS = {
 }
 
 
-def ordered(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def ordered(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """The first to stop, the last to leave."""
-    found = event_order(rng, facts)
+    found = event_order(rng, labels)
     if found is None:
         return None
     index, text = found
-    return Predicate(_only(facts, index), Traits(), copula(f"the {text}"), is_phrase=False, reason=f"it is the {text}")
+    return Predicate(_only(labels, index), Traits(), copula(f"the {text}"), is_phrase=False, reason=f"it is the {text}")
 
 
-def event_order(rng: np.random.Generator, facts: SceneLabels) -> tuple[int, str] | None:
+def event_order(rng: np.random.Generator, labels: SceneLabels) -> tuple[int, str] | None:
     """Draw an event that at least two objects have at clearly different moments.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
 
     Returns:
         The first or last object to have it, and words such as "first to stop"; None where there is none.
     """
     for word in rng.permutation(sorted(_ORDER_VERBS)):
-        if (facts.motion[str(word)] == UNKNOWN).any():
+        if (labels.motion[str(word)] == UNKNOWN).any():
             continue
-        moments = facts.moments[str(word)]
+        moments = labels.event_times[str(word)]
         order = np.argsort(np.where(np.isnan(moments), np.inf, moments))[: int((~np.isnan(moments)).sum())]
         if len(order) < 2:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unipixel.train.datasets.samples import Turn, mark
+from unipixel.train.datasets.samples import QuestionAnswer, placeholder
 from unipixel.train.datasets.synthetic.labels import TRUE, SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.phrases import (
@@ -19,24 +19,24 @@ from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, in_reading_order, segmentation_turn
 
 
-def _another(rng: np.random.Generator, facts: SceneLabels, known: list[int]) -> Turn | None:
+def _another(rng: np.random.Generator, labels: SceneLabels, known: list[int]) -> QuestionAnswer | None:
     """Ask for an object not named so far: "And the other star?", "And the blue one?"."""
-    rest = [row for row in range(facts.num_objects) if row not in known]
+    rest = [row for row in range(labels.num_objects) if row not in known]
     if not rest:
         return None
     row = rest[int(rng.integers(len(rest)))]
-    shape = facts.objects[row].shape
-    same_shape = [other for other in range(facts.num_objects) if facts.objects[other].shape == shape]
+    shape = labels.objects[row].shape
+    same_shape = [other for other in range(labels.num_objects) if labels.objects[other].shape == shape]
     fresh = tuple(other for other in same_shape if other not in known)
     if len(fresh) < len(same_shape) and rng.random() < 0.7:
         noun = shape if len(fresh) == 1 else plural_noun(shape)
         text = pick(rng, ("And the other {}?", "What about the other {}?", "Now segment the other {}."))
-        targets = in_reading_order(facts, fresh)
-        answer = templates.response(count=len(targets), num_frames=len(facts.seen[0]))
-        return Turn(text.format(noun), answer, targets, kind="another")
+        targets = in_reading_order(labels, fresh)
+        answer = templates.response(count=len(targets), num_frames=len(labels.is_visible[0]))
+        return QuestionAnswer(text.format(noun), answer, targets, kind="another")
     for _ in range(6):
-        traits = sample_traits(rng, facts, row, least=1, most=2)
-        truth = traits_truth(facts, traits)
+        traits = sample_traits(rng, labels, row, least=1, most=2)
+        truth = traits_truth(labels, traits)
         if (truth == TRUE).sum() == 1 and set(np.unique(truth)) <= {0, 1}:
             break
     else:
@@ -45,41 +45,41 @@ def _another(rng: np.random.Generator, facts: SceneLabels, known: list[int]) -> 
     if traits == Traits(colour=traits.colour):
         phrase = f"{traits.colour} one"
     text = pick(rng, ("And the {}?", "What about the {}?", "Now segment the {}.", "Please also mark the {}."))
-    answer = templates.response(count=1, num_frames=len(facts.seen[0]))
-    return Turn(text.format(phrase), answer, (row,), kind="another")
+    answer = templates.response(count=1, num_frames=len(labels.is_visible[0]))
+    return QuestionAnswer(text.format(phrase), answer, (row,), kind="another")
 
 
 def _follow_up(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     known: list[int],
     last: tuple[int, ...],
     forbidden: frozenset[tuple[str, str]],
-) -> Turn | None:
+) -> QuestionAnswer | None:
     """Ask about objects that the conversation has named."""
     is_choice = bool(rng.random() < 0.35)
     if len(known) >= 2 and rng.random() < 0.5:
-        found = pixelqa_turn(rng, facts, pool=tuple(known), count=2, is_choice=is_choice, forbidden=forbidden)
+        found = pixelqa_turn(rng, labels, pool=tuple(known), count=2, is_choice=is_choice, forbidden=forbidden)
     elif len(last) == 1 and rng.random() < 0.5:
-        found = pixelqa_turn(rng, facts, pool=last, count=1, is_choice=is_choice, forbidden=forbidden, name="it")
+        found = pixelqa_turn(rng, labels, pool=last, count=1, is_choice=is_choice, forbidden=forbidden, name="it")
     else:
-        found = pixelqa_turn(rng, facts, pool=tuple(known), count=1, is_choice=is_choice, forbidden=forbidden)
+        found = pixelqa_turn(rng, labels, pool=tuple(known), count=1, is_choice=is_choice, forbidden=forbidden)
     return None if found is None else found[0]
 
 
 def conversation(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     *,
     forbidden: frozenset[tuple[str, str]],
     num_frames: int,
     is_fixed: bool,
-) -> tuple[list[Turn], list[int]] | None:
+) -> tuple[list[QuestionAnswer], list[int]] | None:
     """Draft a conversation of two to five turns.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         forbidden: Held-out combinations, not to be named.
         num_frames: Frames shown.
         is_fixed: Whether the first turn uses the fixed evaluation questions.
@@ -89,20 +89,20 @@ def conversation(
     """
     kind = pick(rng, KINDS)
     first = segmentation_turn(
-        rng, facts, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=is_fixed, counts=(0.0, 0.78, 0.22)
+        rng, labels, kind=kind, forbidden=forbidden, num_frames=num_frames, is_fixed=is_fixed, counts=(0.0, 0.78, 0.22)
     )
     if first is None or len(first.target_ids) > 3:
         return None
     turns, known, last = [first], list(first.target_ids), first.target_ids
     for _ in range(int(rng.integers(1, 5))):
-        turn = _another(rng, facts, known) if rng.random() < 0.3 else _follow_up(rng, facts, known, last, forbidden)
+        turn = _another(rng, labels, known) if rng.random() < 0.3 else _follow_up(rng, labels, known, last, forbidden)
         if turn is None or turn.question in (other.question for other in turns):
             continue
         turns.append(turn)
         if turn.target_ids:
             known += [row for row in turn.target_ids if row not in known]
             last = turn.target_ids
-        elif any(mark(row) in turn.question for row in known):
-            named = tuple(row for row in known if mark(row) in turn.question)
+        elif any(placeholder(row) in turn.question for row in known):
+            named = tuple(row for row in known if placeholder(row) in turn.question)
             last = named
     return (turns, known) if len(turns) > 1 else None

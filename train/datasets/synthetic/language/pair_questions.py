@@ -19,28 +19,28 @@ _CONTACTS = {
 _SIDE_WORDS = {"left_of": "left of", "right_of": "right of", "above": "above", "below": "below"}
 
 
-def _pair_table(rng: np.random.Generator, facts: SceneLabels) -> tuple[str, tuple[str, ...], Truth]:
+def _pair_table(rng: np.random.Generator, labels: SceneLabels) -> tuple[str, tuple[str, ...], Truth]:
     """Draw a relation of two objects: its word, its wordings, its truth (O, O)."""
     kind = rng.random()
     if kind < 0.52:
         word = pick(rng, ("touches", "overtakes", "behind", "follows", "front", "behind", "overtakes"))
-        return word, _CONTACTS[word], facts.relations[word]
+        return word, _CONTACTS[word], labels.relations[word]
     if kind < 0.78:
         word, when = pick(rng, tuple(_SIDE_WORDS)), pick(rng, ("start", "end"))
-        return word, (f"Is {{}} {_SIDE_WORDS[word]} {{}} at the {when}?",), facts.sides_at[when][word]
+        return word, (f"Is {{}} {_SIDE_WORDS[word]} {{}} at the {when}?",), labels.directions_at[when][word]
     if kind < 0.9:
         word = pick(rng, ("larger", "faster", "smaller", "slower"))
         verb = "Does {} move" if word in ("faster", "slower") else "Is {}"
-        table = np.stack([compare_all(facts, other, word) for other in range(facts.num_objects)], axis=1)
+        table = np.stack([compare_all(labels, other, word) for other in range(labels.num_objects)], axis=1)
         return word, (f"{verb} {word} than {{}}?",), table
     word = pick(rng, ("shape", "colour"))
-    values = np.array([getattr(obj, word) for obj in facts.objects])
+    values = np.array([getattr(obj, word) for obj in labels.objects])
     return f"same_{word}", (f"Do {{}} and {{}} have the same {word}?",), (values[:, None] == values).astype(np.int8)
 
 
-def relation(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def relation(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Whether a relation holds between two objects."""
-    word, wordings, table = _pair_table(rng, facts)
+    word, wordings, table = _pair_table(rng, labels)
     pool = np.array(topic.pool)
     among = table[np.ix_(pool, pool)].copy()
     np.fill_diagonal(among, UNKNOWN)
@@ -55,21 +55,21 @@ def relation(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Aske
     return Asked(word, text, right, (wrong,), "", (a, b), exchanged)
 
 
-def which(rng: np.random.Generator, facts: SceneLabels, topic: Topic) -> Asked | None:
+def which(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
     """Which of two objects is larger, faster, red, moves left."""
     a, b = (int(row) for row in rng.permutation(topic.pool)[:2])
     kind = rng.random()
     if kind < 0.35:
         word = pick(rng, ("larger", "smaller", "faster", "slower"))
-        truth = int(compare_all(facts, b, word)[a]), int(compare_all(facts, a, word)[b])
+        truth = int(compare_all(labels, b, word)[a]), int(compare_all(labels, a, word)[b])
         clause = f"moves {word}" if word in ("faster", "slower") else f"is {word}"
     elif kind < 0.7:
-        word = pick(rng, list(facts.motion))
-        truth = int(facts.motion[word][a]), int(facts.motion[word][b])
+        word = pick(rng, list(labels.motion))
+        truth = int(labels.motion[word][a]), int(labels.motion[word][b])
         clause = motion_verb(rng, word).third
     else:
         word = pick(rng, ("shape", "colour", "texture"))
-        values = [getattr(full_traits(facts, row), word) for row in (a, b)]
+        values = [getattr(full_traits(labels, row), word) for row in (a, b)]
         if None in values or values[0] == values[1]:
             return None
         wanted = pick(rng, values)

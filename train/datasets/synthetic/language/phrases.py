@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, logical_and
 
 GENERIC_NOUNS = (
     ("object", "objects"),
@@ -56,28 +56,28 @@ def with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def traits_truth(facts: SceneLabels, traits: Traits) -> Truth:
+def traits_truth(labels: SceneLabels, traits: Traits) -> Truth:
     """Which objects have all the named attributes.
 
     Args:
-        facts: The clip.
+        labels: The clip.
         traits: Attributes; an object of unclear size, or too small for its texture to show, is UNKNOWN.
 
     Returns:
         Truth (O,).
     """
-    parts = [np.full(facts.num_objects, TRUE, np.int8)]
+    parts = [np.full(labels.num_objects, TRUE, np.int8)]
     for name in ("shape", "colour"):
         wanted = getattr(traits, name)
         if wanted is not None:
-            parts.append(np.array([getattr(obj, name) == wanted for obj in facts.objects], np.int8))
+            parts.append(np.array([getattr(obj, name) == wanted for obj in labels.objects], np.int8))
     if traits.texture is not None:
-        same = np.array([obj.texture == traits.texture for obj in facts.objects], np.int8)
-        parts.append(np.where(facts.legible, same, UNKNOWN).astype(np.int8))
+        same = np.array([obj.texture == traits.texture for obj in labels.objects], np.int8)
+        parts.append(np.where(labels.has_legible_texture, same, UNKNOWN).astype(np.int8))
     if traits.size is not None:
-        words = [UNKNOWN if word is None else int(word == traits.size) for word in facts.size_words]
+        words = [UNKNOWN if word is None else int(word == traits.size) for word in labels.size_names]
         parts.append(np.array(words, np.int8))
-    return both(*parts)
+    return logical_and(*parts)
 
 
 def noun_phrase(rng: np.random.Generator, traits: Traits, *, plural: bool = False, prefix: str = "") -> str:
@@ -121,19 +121,21 @@ def noun_phrase(rng: np.random.Generator, traits: Traits, *, plural: bool = Fals
     return " ".join(([prefix] if prefix else []) + before + [noun]) + after
 
 
-def full_traits(facts: SceneLabels, index: int) -> Traits:
+def full_traits(labels: SceneLabels, index: int) -> Traits:
     """All attributes of one object that can be seen."""
-    obj = facts.objects[index]
-    texture = obj.texture if facts.legible[index] else None
-    return Traits(obj.shape, obj.colour, texture, facts.size_words[index])
+    obj = labels.objects[index]
+    texture = obj.texture if labels.has_legible_texture[index] else None
+    return Traits(obj.shape, obj.colour, texture, labels.size_names[index])
 
 
-def sample_traits(rng: np.random.Generator, facts: SceneLabels, index: int, *, least: int = 0, most: int = 3) -> Traits:
+def sample_traits(
+    rng: np.random.Generator, labels: SceneLabels, index: int, *, least: int = 0, most: int = 3
+) -> Traits:
     """Draw some attributes of an object.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         index: The object.
         least: Fewest attributes.
         most: Most attributes.
@@ -141,7 +143,7 @@ def sample_traits(rng: np.random.Generator, facts: SceneLabels, index: int, *, l
     Returns:
         The attributes; size and texture are left out where they cannot be told.
     """
-    known = full_traits(facts, index)
+    known = full_traits(labels, index)
     names = [name for name in ("shape", "colour", "texture", "size") if getattr(known, name) is not None]
     weights = {"shape": 0.36, "colour": 0.36, "texture": 0.15, "size": 0.13}
     share = np.array([weights[name] for name in names])
@@ -150,20 +152,20 @@ def sample_traits(rng: np.random.Generator, facts: SceneLabels, index: int, *, l
     return Traits(**{str(name): getattr(known, str(name)) for name in chosen})
 
 
-def unique_traits(rng: np.random.Generator, facts: SceneLabels, index: int) -> Traits | None:
+def unique_traits(rng: np.random.Generator, labels: SceneLabels, index: int) -> Traits | None:
     """Draw attributes that single out one object.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         index: The object.
 
     Returns:
         Few attributes that are true of this object and clearly false of all others, or None.
     """
     for most in (2, 2, 2, 3, 3, 4, 4):
-        traits = sample_traits(rng, facts, index, least=1, most=most)
-        truth = traits_truth(facts, traits)
+        traits = sample_traits(rng, labels, index, least=1, most=most)
+        truth = traits_truth(labels, traits)
         if truth[index] == TRUE and (np.delete(truth, index) == FALSE).all():
             return traits
     return None
@@ -290,7 +292,7 @@ def motion_verb(rng: np.random.Generator, word: str) -> Verb:
 
     Args:
         rng: Source of randomness.
-        word: A word of `facts.MOTION_WORDS`.
+        word: A word of `labels.MOTION_WORDS`.
 
     Returns:
         One of its wordings; the plain wording of the vocabulary is the likeliest.

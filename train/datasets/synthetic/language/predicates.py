@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, both
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, logical_and
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
     Verb,
@@ -114,32 +114,32 @@ def copula(rest: str) -> Verb:
 
 
 def attribute_claim(
-    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+    rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
 ) -> Predicate | None:
     """A claim about shape, colour, texture and size.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         is_absent: Whether nothing shall fit it.
         forbidden: Held-out combinations, which are not named either.
 
     Returns:
         The claim, or None where this draw did not work.
     """
-    index = int(rng.integers(facts.num_objects))
-    traits = sample_traits(rng, facts, index, least=2 if is_absent else 1, most=3 if rng.random() < 0.8 else 4)
+    index = int(rng.integers(labels.num_objects))
+    traits = sample_traits(rng, labels, index, least=2 if is_absent else 1, most=3 if rng.random() < 0.8 else 4)
     if is_absent:
         values = {name: getattr(traits, name) for name in ("shape", "colour", "texture", "size")}
         name = pick(rng, [name for name, value in values.items() if value is not None])
         words = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "size": SIZES}[name]
         # Half of the wrong words belong to another object, so that seeing the word's referent is not enough.
-        present = [getattr(obj, name) for obj in facts.objects if name != "size"]
+        present = [getattr(obj, name) for obj in labels.objects if name != "size"]
         values[name] = pick(rng, present) if present and rng.random() < 0.5 else pick(rng, words)
         traits = Traits(**values)
     if (traits.shape, traits.colour) in forbidden:
         return None
-    truth = traits_truth(facts, traits)
+    truth = traits_truth(labels, traits)
     if rng.random() < 0.12 and traits.shape is not None:
         rest = [word for word in (traits.size, traits.texture, traits.colour) if word is not None]
         if rest:
@@ -148,22 +148,22 @@ def attribute_claim(
 
 
 def motion_claim(
-    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
+    rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
 ) -> Predicate | None:
     """A claim about how objects move, at times of objects with given attributes.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         is_absent: Whether nothing shall fit it.
         forbidden: Held-out combinations, which are not named either: training would learn that none exists.
 
     Returns:
         The claim, or None where this draw did not work.
     """
-    index = int(rng.integers(facts.num_objects))
-    true_words = [word for word, truth in facts.motion.items() if truth[index] == TRUE]
-    false_words = [word for word, truth in facts.motion.items() if truth[index] == FALSE]
+    index = int(rng.integers(labels.num_objects))
+    true_words = [word for word, truth in labels.motion.items() if truth[index] == TRUE]
+    false_words = [word for word, truth in labels.motion.items() if truth[index] == FALSE]
     words = false_words if is_absent else true_words
     if "moves" in words and (len(words) > 1 or is_absent) and rng.random() < 0.85:
         words.remove("moves")
@@ -172,18 +172,18 @@ def motion_claim(
     word = pick(rng, words)
     traits = Traits()
     if rng.random() < 0.5:
-        traits = sample_traits(rng, facts, index, least=1, most=2)
+        traits = sample_traits(rng, labels, index, least=1, most=2)
     if (word, traits.shape) in forbidden:
         return None
-    parts = [traits_truth(facts, traits), facts.motion[word]]
+    parts = [traits_truth(labels, traits), labels.motion[word]]
     verb = motion_verb(rng, word)
     others = [other for other in true_words if other not in (word, "moves")]
     if others and word != "moves" and rng.random() < 0.2:
         second = pick(rng, others)
-        parts.append(facts.motion[second])
+        parts.append(labels.motion[second])
         more = motion_verb(rng, second)
         verb = Verb(*(f"{a} and {b}" for a, b in zip(_forms(verb), _forms(more), strict=True)))
-    return Predicate(both(*parts), traits, verb, reason=f"it {verb.third}")
+    return Predicate(logical_and(*parts), traits, verb, reason=f"it {verb.third}")
 
 
 def _forms(verb: Verb) -> tuple[str, str, str]:
@@ -191,13 +191,13 @@ def _forms(verb: Verb) -> tuple[str, str, str]:
 
 
 def anchor(
-    rng: np.random.Generator, facts: SceneLabels, *, names: dict[int, str] | None = None
+    rng: np.random.Generator, labels: SceneLabels, *, names: dict[int, str] | None = None
 ) -> tuple[int, str] | None:
     """Draw an object and words that single it out.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         names: Marks of objects that the conversation may call by id, or None.
 
     Returns:
@@ -206,8 +206,8 @@ def anchor(
     if names:
         index = int(rng.choice(sorted(names)))
         return index, names[index]
-    index = int(rng.integers(facts.num_objects))
-    traits = unique_traits(rng, facts, index)
+    index = int(rng.integers(labels.num_objects))
+    traits = unique_traits(rng, labels, index)
     return None if traits is None else (index, f"the {noun_phrase(rng, traits)}")
 
 
@@ -263,54 +263,54 @@ def side_verb(rng: np.random.Generator, word: str, other: str, *, when: str) -> 
 
 
 def relation_claim(
-    rng: np.random.Generator, facts: SceneLabels, *, is_absent: bool, names: dict[int, str] | None = None
+    rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, names: dict[int, str] | None = None
 ) -> Predicate | None:
     """A claim about where objects are, or what they do, relative to another object.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         is_absent: Whether nothing shall fit it.
         names: Marks of objects that may be called by id, or None.
 
     Returns:
         The claim, or None where this draw did not work.
     """
-    found = anchor(rng, facts, names=names)
-    if found is None or facts.num_objects < 2:
+    found = anchor(rng, labels, names=names)
+    if found is None or labels.num_objects < 2:
         return None
     other, phrase = found
     kind = rng.random()
     if kind < 0.42:
         word, when = pick(rng, list(_SIDES)), pick(rng, ("", "start", "end"))
-        table = facts.sides_at[when][word] if when else facts.relations[word]
+        table = labels.directions_at[when][word] if when else labels.relations[word]
         verb = side_verb(rng, word, phrase, when=when)
     elif kind < 0.62:
-        return _nearest_claim(rng, facts, other=other, phrase=phrase)
+        return _nearest_claim(rng, labels, other=other, phrase=phrase)
     else:
         words = list(_MEETINGS)
         if not is_absent:
-            words = [word for word in words if (facts.relations[word][:, other] == TRUE).any()]
+            words = [word for word in words if (labels.relations[word][:, other] == TRUE).any()]
         if not words:
             return None
         word = pick(rng, words)
-        table, verb = facts.relations[word], meeting_verb(rng, word, phrase)
+        table, verb = labels.relations[word], meeting_verb(rng, word, phrase)
     truth = table[:, other].copy()
     truth[other] = FALSE
     traits = Traits()
     if rng.random() < 0.5:
-        index = int(rng.integers(facts.num_objects))
-        traits = sample_traits(rng, facts, index, least=1, most=2)
-        truth = both(truth, traits_truth(facts, traits))
+        index = int(rng.integers(labels.num_objects))
+        traits = sample_traits(rng, labels, index, least=1, most=2)
+        truth = logical_and(truth, traits_truth(labels, traits))
     return Predicate(truth, traits, verb, reason=f"it {verb.third}")
 
 
-def _nearest_claim(rng: np.random.Generator, facts: SceneLabels, *, other: int, phrase: str) -> Predicate | None:
+def _nearest_claim(rng: np.random.Generator, labels: SceneLabels, *, other: int, phrase: str) -> Predicate | None:
     """The object nearest to, or farthest from, another at the start or the end."""
     when = pick(rng, ("start", "end"))
-    gaps = facts.gaps_at[when][other].copy()
+    gaps = labels.distances_at[when][other].copy()
     gaps[other] = np.nan
-    if facts.num_objects < 3 or np.isnan(np.delete(gaps, other)).any():
+    if labels.num_objects < 3 or np.isnan(np.delete(gaps, other)).any():
         return None
     order = np.argsort(np.where(np.isnan(gaps), np.inf, gaps))[:-1]
     is_near = rng.random() < 0.6
@@ -318,7 +318,7 @@ def _nearest_claim(rng: np.random.Generator, facts: SceneLabels, *, other: int, 
     low, high = sorted((gaps[best], gaps[next_best]))
     if high < 1.25 * low or high - low < 0.06:
         return None
-    truth = np.zeros(facts.num_objects, np.int8)
+    truth = np.zeros(labels.num_objects, np.int8)
     truth[best] = TRUE
     word = pick(rng, ("nearest to", "closest to")) if is_near else "farthest from"
     verb = copula(f"{word} {phrase}{pick(rng, _TIMES[when])}")

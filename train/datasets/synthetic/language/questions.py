@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unipixel.train.datasets.samples import Turn, mark
+from unipixel.train.datasets.samples import QuestionAnswer, placeholder
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES
 from unipixel.train.datasets.synthetic.labels import TRUE, UNKNOWN, SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
@@ -32,7 +32,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def with_options(rng: np.random.Generator, asked: Asked) -> Turn:
+def with_options(rng: np.random.Generator, asked: Asked) -> QuestionAnswer:
     """Lay a question out as multiple choice, the right letter being uniform.
 
     Args:
@@ -47,7 +47,7 @@ def with_options(rng: np.random.Generator, asked: Asked) -> Turn:
     place = int(rng.integers(count + 1))
     options = tuple(capital(option) for option in (*wrong[:place], asked.answer, *wrong[place:]))
     lines = "\n".join(f"({LETTERS[number]}) {option}" for number, option in enumerate(options))
-    return Turn(
+    return QuestionAnswer(
         f"{asked.question}\nOptions:\n{lines}\nPlease only give the best option.",
         # A small model knows what it saw; which letter stands before that is then a question about the text.
         f"Answer: {options[place]}, so the best option is ({LETTERS[place]}).",
@@ -57,11 +57,11 @@ def with_options(rng: np.random.Generator, asked: Asked) -> Turn:
     )
 
 
-def with_words(rng: np.random.Generator, asked: Asked) -> Turn:
+def with_words(rng: np.random.Generator, asked: Asked) -> QuestionAnswer:
     """Lay a question out for a free answer: a word, a phrase, or a sentence."""
     if asked.sentence and rng.random() < 0.5:
-        return Turn(asked.question, asked.sentence, kind=asked.kind)
-    return Turn(f"{asked.question} {SHORT}", f"{capital(asked.answer)}.", kind=asked.kind)
+        return QuestionAnswer(asked.question, asked.sentence, kind=asked.kind)
+    return QuestionAnswer(f"{asked.question} {SHORT}", f"{capital(asked.answer)}.", kind=asked.kind)
 
 
 def _draw_asker(rng: np.random.Generator, table: tuple[tuple[Asker, float], ...]) -> Asker:
@@ -69,12 +69,14 @@ def _draw_asker(rng: np.random.Generator, table: tuple[tuple[Asker, float], ...]
     return table[int(rng.choice(len(table), p=shares / shares.sum()))][0]
 
 
-def ask(rng: np.random.Generator, facts: SceneLabels, *, topic: Topic, count: int, num_tries: int = 24) -> Asked | None:
+def ask(
+    rng: np.random.Generator, labels: SceneLabels, *, topic: Topic, count: int, num_tries: int = 24
+) -> Asked | None:
     """Find a question about one or two objects that has a clear answer.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         topic: Objects to choose from.
         count: 1 or 2 objects.
         num_tries: Draws before giving up.
@@ -87,7 +89,7 @@ def ask(rng: np.random.Generator, facts: SceneLabels, *, topic: Topic, count: in
     for attempt in range(num_tries):
         if attempt % 6 == 5:
             asker = _draw_asker(rng, table)
-        asked = asker(rng, facts, topic)
+        asked = asker(rng, labels, topic)
         if asked is not None:
             return asked
     return None
@@ -95,19 +97,19 @@ def ask(rng: np.random.Generator, facts: SceneLabels, *, topic: Topic, count: in
 
 def pixelqa_turn(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     *,
     pool: tuple[int, ...],
     count: int,
     is_choice: bool,
     forbidden: frozenset[tuple[str, str]],
     name: str | None = None,
-) -> tuple[Turn, tuple[int, ...]] | None:
+) -> tuple[QuestionAnswer, tuple[int, ...]] | None:
     """Draft a question about pointed-at objects.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         pool: Objects to choose from.
         count: 1 or 2 objects.
         is_choice: Whether to give options.
@@ -117,9 +119,9 @@ def pixelqa_turn(
     Returns:
         A drafted turn and the objects it asks about, or None where nothing clear could be asked.
     """
-    names = {row: name or mark(row) for row in pool}
+    names = {row: name or placeholder(row) for row in pool}
     topic = Topic(pool, names, wanted=bool(rng.random() < 0.5), forbidden=forbidden)
-    asked = ask(rng, facts, topic=topic, count=count)
+    asked = ask(rng, labels, topic=topic, count=count)
     if asked is None:
         return None
     turn = with_options(rng, asked) if is_choice or asked.needs_options else with_words(rng, asked)
@@ -128,13 +130,13 @@ def pixelqa_turn(
 
 
 def caption_turn(
-    rng: np.random.Generator, facts: SceneLabels, *, row: int, is_fixed: bool, others: tuple[int, ...] = ()
-) -> Turn | None:
+    rng: np.random.Generator, labels: SceneLabels, *, row: int, is_fixed: bool, others: tuple[int, ...] = ()
+) -> QuestionAnswer | None:
     """Draft a request for a description and its answer in one sentence.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         row: The object.
         is_fixed: Whether to use the fixed evaluation question.
         others: Further objects that are marked and may be named in the answer.
@@ -142,9 +144,9 @@ def caption_turn(
     Returns:
         A drafted turn, or None where the object's motion is unclear.
     """
-    clause = motion_summary(facts, row)
-    text = f"{mark(row)} is {describe(rng, facts, row)}"
-    if clause is not None and facts.motion["moves"][row] != UNKNOWN:
+    clause = motion_summary(labels, row)
+    text = f"{placeholder(row)} is {describe(rng, labels, row)}"
+    if clause is not None and labels.motion["moves"][row] != UNKNOWN:
         text += f" that {clause}"
     for other in others:
         for word, verb in (
@@ -153,23 +155,23 @@ def caption_turn(
             ("follows", "follows"),
             ("touches", "touches"),
         ):
-            if facts.relations[word][row, other] == TRUE:
-                text += f" and {verb} {mark(other)}"
+            if labels.relations[word][row, other] == TRUE:
+                text += f" and {verb} {placeholder(other)}"
                 break
-    question = templates.draw(rng, templates.CAPTION, is_fixed=is_fixed).format(mark(row))
-    return Turn(question, f"{text}.", kind="caption")
+    question = templates.draw(rng, templates.CAPTION, is_fixed=is_fixed).format(placeholder(row))
+    return QuestionAnswer(question, f"{text}.", kind="caption")
 
 
 def _yes_no(value: bool) -> tuple[str, tuple[str, ...]]:
     return ("yes", ("no",)) if value else ("no", ("yes",))
 
 
-def plain_turn(rng: np.random.Generator, facts: SceneLabels, *, num_frames: int) -> Turn | None:
+def plain_turn(rng: np.random.Generator, labels: SceneLabels, *, num_frames: int) -> QuestionAnswer | None:
     """Draft a question about the whole clip, without any mask.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         num_frames: Frames shown.
 
     Returns:
@@ -179,14 +181,14 @@ def plain_turn(rng: np.random.Generator, facts: SceneLabels, *, num_frames: int)
         rng, ("count", "count_shape", "count_colour", "colours", "shapes", "exists", "exists", "motion", "motion")
     )
     where = templates.visual(num_frames)
-    shapes = Counter(obj.shape for obj in facts.objects)
-    colours = Counter(obj.colour for obj in facts.objects)
+    shapes = Counter(obj.shape for obj in labels.objects)
+    colours = Counter(obj.colour for obj in labels.objects)
     if kind in ("colours", "shapes"):
         words = [word for word in (COLOURS if kind == "colours" else SHAPES) if word in (colours | shapes)]
         what = "colours do the objects have" if kind == "colours" else "shapes are there"
-        return Turn(f"Which {what}?", f"{capital(joined(words))}.", kind=kind)
+        return QuestionAnswer(f"Which {what}?", f"{capital(joined(words))}.", kind=kind)
     if kind == "motion":
-        return _plain_motion(rng, facts)
+        return _plain_motion(rng, labels)
     if kind == "exists":
         is_there = rng.random() < 0.5
         if rng.random() < 0.5:
@@ -198,7 +200,7 @@ def plain_turn(rng: np.random.Generator, facts: SceneLabels, *, num_frames: int)
         right, wrong = _yes_no(answer)
         asked = Asked(kind, text, right, wrong)
     else:
-        number, noun = len(facts.objects), "objects"
+        number, noun = len(labels.objects), "objects"
         if kind == "count_shape":
             word = pick(rng, sorted(shapes)) if rng.random() < 0.85 else pick(rng, SHAPES)
             number, noun = shapes[word], plural_noun(word)
@@ -211,7 +213,7 @@ def plain_turn(rng: np.random.Generator, facts: SceneLabels, *, num_frames: int)
     return with_options(rng, asked) if rng.random() < 0.4 else with_words(rng, asked)
 
 
-def _plain_motion(rng: np.random.Generator, facts: SceneLabels) -> Turn | None:
+def _plain_motion(rng: np.random.Generator, labels: SceneLabels) -> QuestionAnswer | None:
     """Does anything leave, stop, spin, and so on."""
     texts = {
         "leaves": "leave the frame",
@@ -226,7 +228,7 @@ def _plain_motion(rng: np.random.Generator, facts: SceneLabels) -> Turn | None:
         "speeds_up": "speed up",
     }
     word = pick(rng, list(texts))
-    truth = facts.motion[word]
+    truth = labels.motion[word]
     is_true = bool((truth == TRUE).any())
     # A given motion is absent from most clips; without this, "no" would be the better guess.
     if not is_true and (truth.any() or rng.random() < 0.6):

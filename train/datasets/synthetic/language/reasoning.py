@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from unipixel.train.datasets.synthetic.attributes import SHAPES
-from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, both, negation
+from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, logical_and, logical_not
 from unipixel.train.datasets.synthetic.language.comparisons import compared, ordered, superlative
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
@@ -69,22 +69,22 @@ _SHAPE_LORE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
-def counted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def counted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """The only ring; the ones whose colour appears twice; the odd one out."""
     name = pick(rng, ("shape", "colour", "colour", "shape", "texture"))
-    if name == "texture" and not facts.legible.all():
+    if name == "texture" and not labels.has_legible_texture.all():
         return None
-    words = [getattr(obj, name) for obj in facts.objects]
+    words = [getattr(obj, name) for obj in labels.objects]
     counts = Counter(words)
     kind = rng.random()
     if kind < 0.4:
         singles = [word for word, number in counts.items() if number == 1]
-        if not singles or facts.num_objects < 2:
+        if not singles or labels.num_objects < 2:
             return None
         word = pick(rng, singles)
         truth = np.array([other == word for other in words], np.int8)
         return Predicate(truth, Traits(**{name: word}), prefix="only", reason=f"there is no other {word} one")
-    if kind < 0.65 and facts.num_objects >= 3:
+    if kind < 0.65 and labels.num_objects >= 3:
         number = 2 if rng.random() < 0.75 else 3
         fitting = [word for word, times in counts.items() if times == number]
         if len(fitting) != 1:
@@ -95,7 +95,7 @@ def counted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
         verb = Verb(*(f"{have} {how} that appears exactly {times}" for have in ("has", "have", "having")))
         return Predicate(truth, Traits(), verb, reason=f"{fitting[0]} appears {times}")
     odd = [word for word, times in counts.items() if times == 1]
-    if len(counts) != 2 or len(odd) != 1 or facts.num_objects < 3:
+    if len(counts) != 2 or len(odd) != 1 or labels.num_objects < 3:
         return None
     truth = np.array([word == odd[0] for word in words], np.int8)
     how = {"shape": "shape", "colour": "colour", "texture": "pattern"}[name]
@@ -103,63 +103,63 @@ def counted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     return Predicate(truth, Traits(), verb, reason=f"it alone is {odd[0] if name != 'shape' else with_article(odd[0])}")
 
 
-def same(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def same(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """Same colour, shape or pattern as another object."""
-    found = anchor(rng, facts)
+    found = anchor(rng, labels)
     if found is None:
         return None
     other, phrase = found
     name = pick(rng, ("shape", "colour", "colour", "texture"))
-    if name == "texture" and not facts.legible.all():
+    if name == "texture" and not labels.has_legible_texture.all():
         return None
     noun = {"shape": "shape", "colour": "colour", "texture": "pattern"}[name]
-    word = getattr(facts.objects[other], name)
-    truth = np.array([getattr(obj, name) == word for obj in facts.objects], np.int8)
+    word = getattr(labels.objects[other], name)
+    truth = np.array([getattr(obj, name) == word for obj in labels.objects], np.int8)
     truth[other] = FALSE
     verb = Verb(*(f"{have} the same {noun} as {phrase}" for have in ("has", "have", "with")))
     return Predicate(truth, Traits(), verb, reason=f"it is also {word if name != 'shape' else with_article(word)}")
 
 
-def excepted(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def excepted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """Not red, not a star, does not move, everything but the stars."""
-    index = int(rng.integers(facts.num_objects))
-    obj = facts.objects[index]
+    index = int(rng.integers(labels.num_objects))
+    obj = labels.objects[index]
     kind = rng.random()
     if kind < 0.4:
-        truth = (negation(facts.motion["moves"])).astype(np.int8)
+        truth = (logical_not(labels.motion["moves"])).astype(np.int8)
         verb = motion_verb(rng, "still")
         return Predicate(truth, Traits(), verb, reason="it keeps its place")
     traits = Traits()
     if kind < 0.7:
-        truth = np.array([other.colour != obj.colour for other in facts.objects], np.int8)
+        truth = np.array([other.colour != obj.colour for other in labels.objects], np.int8)
         verb = Verb(f"is not {obj.colour}", f"are not {obj.colour}", f"other than {obj.colour}")
         if rng.random() < 0.4:
-            traits = Traits(shape=pick(rng, [other.shape for other in facts.objects]))
-            truth = both(truth, traits_truth(facts, traits))
+            traits = Traits(shape=pick(rng, [other.shape for other in labels.objects]))
+            truth = logical_and(truth, traits_truth(labels, traits))
         return Predicate(truth, traits, verb, is_phrase=False, reason=f"it is not {obj.colour}")
-    truth = np.array([other.shape != obj.shape for other in facts.objects], np.int8)
+    truth = np.array([other.shape != obj.shape for other in labels.objects], np.int8)
     verb = Verb(f"is not {with_article(obj.shape)}", f"are not {plural_noun(obj.shape)}", "")
     return Predicate(truth, Traits(), verb, is_phrase=False, reason=f"it is not {with_article(obj.shape)}")
 
 
-def known(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def known(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """Simple knowledge about shapes, colours and patterns."""
     kind = rng.random()
-    obj = facts.objects[int(rng.integers(facts.num_objects))]
+    obj = labels.objects[int(rng.integers(labels.num_objects))]
     if kind < 0.42:
         things = _COLOUR_LORE[obj.colour if rng.random() < 0.9 else pick(rng, sorted(_COLOUR_LORE))]
         thing = things[0] if rng.random() < 0.55 else pick(rng, things)
         colour = next(word for word, things in _COLOUR_LORE.items() if thing in things)
-        truth = np.array([other.colour == colour for other in facts.objects], np.int8)
+        truth = np.array([other.colour == colour for other in labels.objects], np.int8)
         verb = Verb(*(f"{have} the colour of {thing}" for have in ("has", "have", "with")))
         if rng.random() < 0.3:
             verb = copula(f"coloured like {thing}")
         traits = Traits(shape=obj.shape) if rng.random() < 0.25 else Traits()
-        return Predicate(both(truth, traits_truth(facts, traits)), traits, verb, reason=f"it is {colour}")
-    if kind < 0.52 and facts.legible.all():
+        return Predicate(logical_and(truth, traits_truth(labels, traits)), traits, verb, reason=f"it is {colour}")
+    if kind < 0.52 and labels.has_legible_texture.all():
         texture = pick(rng, sorted(_TEXTURE_LORE))
         third, base = (part.strip() for part in pick(rng, _TEXTURE_LORE[texture]).split("/"))
-        truth = np.array([other.texture == texture for other in facts.objects], np.int8)
+        truth = np.array([other.texture == texture for other in labels.objects], np.int8)
         return Predicate(truth, Traits(), Verb(third, base, ""), is_phrase=False, reason=f"it is {texture}")
     fitting = [line for line in _SHAPE_LORE if obj.shape in line[1]]
     clause, shapes, doubtful = (
@@ -168,18 +168,18 @@ def known(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
         else _SHAPE_LORE[int(rng.integers(len(_SHAPE_LORE)))]
     )
     third, base = (part.strip() for part in clause.split("/"))
-    truth = np.array([TRUE if other.shape in shapes else FALSE for other in facts.objects], np.int8)
-    truth[[other.shape in doubtful for other in facts.objects]] = UNKNOWN
-    present = sorted({other.shape for other in facts.objects if other.shape in shapes}, key=SHAPES.index)
+    truth = np.array([TRUE if other.shape in shapes else FALSE for other in labels.objects], np.int8)
+    truth[[other.shape in doubtful for other in labels.objects]] = UNKNOWN
+    present = sorted({other.shape for other in labels.objects if other.shape in shapes}, key=SHAPES.index)
     traits = Traits(colour=obj.colour) if rng.random() < 0.25 else Traits()
-    truth = both(truth, traits_truth(facts, traits))
+    truth = logical_and(truth, traits_truth(labels, traits))
     reason = f"it is {with_article(present[0])}" if len(present) == 1 else "it is round all over"
     return Predicate(truth, traits, Verb(third, base, ""), is_phrase=False, reason=reason)
 
 
-def two_hop(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def two_hop(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """A relation to an object that is itself described by a rule."""
-    inner = known(rng, facts) if rng.random() < 0.5 else superlative(rng, facts)
+    inner = known(rng, labels) if rng.random() < 0.5 else superlative(rng, labels)
     if inner is None or not inner.is_decided or len(inner.targets) != 1:
         return None
     other = inner.targets[0]
@@ -188,12 +188,12 @@ def two_hop(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
     else:
         phrase = f"the object that {inner.verb.third}" if inner.verb and inner.traits.is_empty else ""
     words = [
-        word for word in ("behind", "front", "touches", "overtakes") if (facts.relations[word][:, other] == TRUE).any()
+        word for word in ("behind", "front", "touches", "overtakes") if (labels.relations[word][:, other] == TRUE).any()
     ]
     if not phrase or not words:
         return None
     word = pick(rng, words)
-    truth = facts.relations[word][:, other].copy()
+    truth = labels.relations[word][:, other].copy()
     truth[other] = FALSE
     verb = meeting_verb(rng, word, phrase)
     return Predicate(truth, Traits(), verb, reason=f"it {verb.third}")
@@ -218,12 +218,12 @@ _KINDS = (
 )
 
 
-def reasoning_claim(rng: np.random.Generator, facts: SceneLabels) -> Predicate | None:
+def reasoning_claim(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     """Draw one claim that needs a rule, or None where this draw did not work."""
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
     # Some rules fit few clips; a few tries keep them from dying out.
     for _ in range(6):
-        claim = kind(rng, facts)
+        claim = kind(rng, labels)
         if claim is not None and claim.is_decided:
             return claim
     return None

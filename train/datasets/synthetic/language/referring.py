@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unipixel.train.datasets.samples import Turn
+from unipixel.train.datasets.samples import QuestionAnswer
 from unipixel.train.datasets.synthetic.labels import SceneLabels
 from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.phrases import joined, noun_phrase, unique_traits
@@ -21,11 +21,11 @@ from unipixel.train.datasets.synthetic.language.reasoning import reasoning_claim
 KINDS = ("attribute", "relation", "motion", "reasoning")
 
 
-def in_reading_order(facts: SceneLabels, targets: tuple[int, ...]) -> tuple[int, ...]:
+def in_reading_order(labels: SceneLabels, targets: tuple[int, ...]) -> tuple[int, ...]:
     """Order several targets: who is seen first, then from left to right, then from top to bottom.
 
     Args:
-        facts: The clip.
+        labels: The clip.
         targets: Objects.
 
     Returns:
@@ -33,8 +33,8 @@ def in_reading_order(facts: SceneLabels, targets: tuple[int, ...]) -> tuple[int,
     """
 
     def key(index: int) -> tuple[int, float, float]:
-        first = int(facts.seen[index].argmax())
-        x, y = facts.centres[index, first]
+        first = int(labels.is_visible[index].argmax())
+        x, y = labels.centres[index, first]
         return first, float(x), float(y)
 
     return tuple(sorted(targets, key=key))
@@ -42,7 +42,7 @@ def in_reading_order(facts: SceneLabels, targets: tuple[int, ...]) -> tuple[int,
 
 def propose(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     *,
     kind: str,
     count: int,
@@ -53,7 +53,7 @@ def propose(
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         kind: A word of `KINDS`.
         count: 0, 1, or 2 for several.
         forbidden: Held-out combinations, not to be named.
@@ -69,23 +69,23 @@ def propose(
         raise ValueError(f"Unknown kind {kind!r}; allowed are {', '.join(KINDS)}.")
     for _ in range(num_tries):
         if kind == "attribute":
-            claim = attribute_claim(rng, facts, is_absent=count == 0, forbidden=forbidden)
+            claim = attribute_claim(rng, labels, is_absent=count == 0, forbidden=forbidden)
         elif kind == "motion":
-            claim = motion_claim(rng, facts, is_absent=count == 0, forbidden=forbidden)
+            claim = motion_claim(rng, labels, is_absent=count == 0, forbidden=forbidden)
         elif kind == "relation":
-            claim = relation_claim(rng, facts, is_absent=count == 0)
+            claim = relation_claim(rng, labels, is_absent=count == 0)
         else:
-            claim = reasoning_claim(rng, facts)
+            claim = reasoning_claim(rng, labels)
         if claim is not None and claim.is_decided and min(len(claim.targets), 2) == count:
             return claim
     return None
 
 
-def _name(rng: np.random.Generator, facts: SceneLabels, targets: tuple[int, ...]) -> str | None:
+def _name(rng: np.random.Generator, labels: SceneLabels, targets: tuple[int, ...]) -> str | None:
     """Names of the targets by their looks, or None where one cannot be told from the others."""
     names = []
     for index in targets:
-        traits = unique_traits(rng, facts, index)
+        traits = unique_traits(rng, labels, index)
         if traits is None:
             return None
         names.append(f"the {noun_phrase(rng, traits)}")
@@ -94,19 +94,19 @@ def _name(rng: np.random.Generator, facts: SceneLabels, targets: tuple[int, ...]
 
 def segmentation_turn(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     *,
     kind: str,
     forbidden: frozenset[tuple[str, str]],
     num_frames: int,
     is_fixed: bool,
     counts: tuple[float, float, float] = (0.14, 0.58, 0.28),
-) -> Turn | None:
+) -> QuestionAnswer | None:
     """Draft a segmentation question and its answer.
 
     Args:
         rng: Source of randomness.
-        facts: The clip.
+        labels: The clip.
         kind: A word of `KINDS`.
         forbidden: Held-out combinations, not to be named.
         num_frames: Frames shown.
@@ -117,17 +117,17 @@ def segmentation_turn(
         A drafted turn, or None where the clip does not lend itself to it.
     """
     count = int(rng.choice(3, p=counts))
-    claim = propose(rng, facts, kind=kind, count=count, forbidden=forbidden)
+    claim = propose(rng, labels, kind=kind, count=count, forbidden=forbidden)
     if claim is None:
         return None
-    targets = in_reading_order(facts, claim.targets)
-    text, answer = _worded(rng, facts, claim, targets, num_frames=num_frames, is_fixed=is_fixed)
-    return Turn(text, answer, targets, kind=kind)
+    targets = in_reading_order(labels, claim.targets)
+    text, answer = _worded(rng, labels, claim, targets, num_frames=num_frames, is_fixed=is_fixed)
+    return QuestionAnswer(text, answer, targets, kind=kind)
 
 
 def _worded(
     rng: np.random.Generator,
-    facts: SceneLabels,
+    labels: SceneLabels,
     claim: Predicate,
     targets: tuple[int, ...],
     *,
@@ -147,7 +147,7 @@ def _worded(
             question(rng, claim, count=count)
         ), f"{plain} This is because {claim.reason}."
     if form == "question" and count:
-        name = _name(rng, facts, targets)
+        name = _name(rng, labels, targets)
         if name is not None:
             named = f"{name[0].upper()}{name[1:]} {joined([templates.SEG] * count)}."
             return ask(templates.QUESTION).format(question(rng, claim, count=count)), named
