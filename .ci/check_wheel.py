@@ -1,6 +1,6 @@
-"""Uses the installed wheel, in the folder where it was unpacked and with nothing else on the path.
+"""Check a built wheel and the package installed from it, without the checkout on the path.
 
-Run: PYTHONPATH=FOLDER python .ci/check_wheel.py FILE.whl, in FOLDER.
+Run in the folder that the wheel was installed to: PYTHONPATH=FOLDER python .ci/check_wheel.py FILE.whl
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Check the archive, then the package that was installed from it."""
+    """Check the archive, then the installed package."""
     check_archive(Path(sys.argv[1]))
     check_imports(Path.cwd())
     check_use()
@@ -21,35 +21,35 @@ def main() -> None:
 
 
 def check_archive(wheel: Path) -> None:
-    """Check what lies in the wheel."""
+    """Check the file names in the wheel."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     expect(tops == {"unipixel"}, f"the wheel's top-level names are {sorted(tops)}")
     licences = {Path(name).name for name in names if ".dist-info/licenses/" in name}
     expect(licences == {"LICENSE", "THIRD_PARTY.md"}, f"the wheel's licence files are {sorted(licences)}")
     expect(any(name == "unipixel/py.typed" for name in names), "the wheel lacks unipixel/py.typed")
-    odd = [name for name in names if "__pycache__" in name or "/test_" in name]
-    expect(not odd, f"the wheel holds {odd[:5]}")
+    unexpected = [name for name in names if "__pycache__" in name or "/test_" in name]
+    expect(not unexpected, f"the wheel contains {unexpected[:5]}")
 
 
 def check_imports(folder: Path) -> None:
-    """Import every module, and the public names, from the folder and from nowhere else."""
+    """Import every module and public name, and check that all come from the folder."""
     import unipixel
 
     for module in pkgutil.walk_packages(unipixel.__path__, "unipixel."):
         importlib.import_module(module.name)
     for name in unipixel.__all__:
         getattr(unipixel, name)
-    strangers = [
+    misplaced = [
         name
         for name, module in sys.modules.items()
         if name.split(".")[0] == "unipixel" and folder.resolve() not in Path(str(module.__file__)).resolve().parents
     ]
-    expect(not strangers, f"not imported from {folder}: {strangers[:5]}")
+    expect(not misplaced, f"not imported from {folder}: {misplaced[:5]}")
 
 
 def check_use() -> None:
-    """Load the tokenizer, read the sample clip, follow an object in it, load the bundled models."""
+    """Load the tokenizer, decode the sample clip, track an object in it, load the bundled models."""
     from unipixel import SegmenterConfig, UniPixel
     from unipixel.assets import sample_path
     from unipixel.checkpoints.files import BUNDLED
@@ -60,7 +60,7 @@ def check_use() -> None:
 
     tokenizer = load_tokenizer()
     text = "What is [1] doing?<|seg|>"
-    expect(tokenizer.decode(tokenizer(text)["input_ids"]) == text, "the bundled tokenizer loses text")
+    expect(tokenizer.decode(tokenizer(text)["input_ids"]) == text, "the bundled tokenizer does not round-trip text")
     tracker = StreamingTracker(Segmenter(SegmenterConfig.preset("tiny", image_size=64)).eval())
     video = open_video(sample_path())
     for frame in video.read([0, 1]):
@@ -73,7 +73,7 @@ def check_use() -> None:
 
 
 def expect(is_met: bool, failure: str) -> None:
-    """Leave with a message unless a condition is met."""
+    """Exit with `failure` unless the condition is met."""
     if not is_met:
         sys.exit(f"check_wheel: {failure}")
 
