@@ -185,7 +185,7 @@ class ObjectMemoryBank:
         if object_id == other_id:
             raise ValueError(f"object {object_id} cannot be merged with itself: give two ids")
         record, other = self[object_id], self[other_id]
-        for frame_index, memory in list(self.frames(other_id)):
+        for frame_index, memory in list(self.mask_records(other_id)):
             held = self._timelines[object_id].get([frame_index]).get(frame_index)
             union = memory.mask(self.frame_size) | (held[0].mask(self.frame_size) if held else False)
             self.update(object_id, frame_index, union, score=max(memory.score, held[0].score if held else memory.score))
@@ -217,7 +217,7 @@ class ObjectMemoryBank:
         self._objects, self._timelines, self._forgotten = {}, {}, {}
         self.version, self.next_id = 0, 1
 
-    def frame(self, object_id: int, frame_index: int) -> MaskRecord | None:
+    def mask_record(self, object_id: int, frame_index: int) -> MaskRecord | None:
         """Return how an object looked in a frame, or None where nothing is remembered.
 
         Raises:
@@ -227,7 +227,7 @@ class ObjectMemoryBank:
         entry = self._timelines[object_id].get([frame_index]).get(frame_index)
         return None if entry is None else entry[0]
 
-    def frames(self, object_id: int) -> Iterator[tuple[int, MaskRecord]]:
+    def mask_records(self, object_id: int) -> Iterator[tuple[int, MaskRecord]]:
         """Yield index and look of every remembered frame of an object, in order.
 
         Raises:

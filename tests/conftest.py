@@ -111,3 +111,17 @@ def session(model: UniPixel, processor: Processor, frames: list[np.ndarray]) -> 
 
     settings = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
     return Session(model, processor, frames, settings=settings)
+
+
+@pytest.fixture
+def float32_memories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store the memories of the sam2 package's predictor in float32, so that rounding hides no difference."""
+    import torch
+
+    class Float32Torch:
+        bfloat16 = torch.float32
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(torch, name)
+
+    monkeypatch.setattr("sam2.sam2_video_predictor.torch", Float32Torch())

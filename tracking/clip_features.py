@@ -96,7 +96,7 @@ class EncodedClip:
         *,
         num_frames: int | None = None,
         size: tuple[int, int] | None = None,
-        max_kept_bytes: int = 0,
+        max_cache_bytes: int = 0,
     ) -> None:
         """Wrap a source of frames.
 
@@ -105,7 +105,7 @@ class EncodedClip:
             frames: Something with a length that is indexed by frame, or a function of the frame index.
             num_frames: Length of the clip; needed for a function.
             size: (H, W) of the video; by default that of the first frame that is read.
-            max_kept_bytes: Memory for the features of frames that were encoded, the newest of them; the
+            max_cache_bytes: Memory for the features of frames that were encoded, the newest of them; the
                 last one is always kept.
 
         Raises:
@@ -121,14 +121,14 @@ class EncodedClip:
         self._num_frames = length
         self._size = size
         self._kept: dict[int, FrameFeatures] = {}
-        self._max_kept_bytes = max_kept_bytes
+        self._max_kept_bytes = max_cache_bytes
         self.num_encoded = 0
 
     def __len__(self) -> int:
         return self._num_frames
 
     @property
-    def num_kept_bytes(self) -> int:
+    def num_cache_bytes(self) -> int:
         """Memory that the features of kept frames take."""
         return sum(features.num_bytes for features in self._kept.values())
 

@@ -37,7 +37,7 @@ def rotary_table(side: int, width: int, theta: float, device: torch.device) -> T
         return torch.polar(torch.ones_like(both), both)
 
 
-def enter(attention: Any, tokens: Tensor, positions: Tensor, rotations: Tensor) -> Tensor:
+def prepare_queries(attention: Any, tokens: Tensor, positions: Tensor, rotations: Tensor) -> Tensor:
     """Take a frame up to its first look at memory.
 
     Args:
@@ -46,17 +46,17 @@ def enter(attention: Any, tokens: Tensor, positions: Tensor, rotations: Tensor) 
         positions: (1, L, C) its position encoding.
         rotations: Table (L, C/2 per head) from `rotary_table`.
     """
-    return _look_around(attention.layers[0], tokens + 0.1 * positions, rotations)
+    return _self_attention(attention.layers[0], tokens + 0.1 * positions, rotations)
 
 
-def attend(
-    attention: Any, entered: Tensor, memory: tuple[Tensor, Tensor], rotations: Tensor, *, num_rotated: int
+def attend_memory(
+    attention: Any, queries: Tensor, memory: tuple[Tensor, Tensor], rotations: Tensor, *, num_rotated: int
 ) -> Tensor:
     """Read memories of B objects into a frame.
 
     Args:
         attention: The package's MemoryAttention.
-        entered: (1, L, C) from `enter`.
+        queries: (1, L, C) from `prepare_queries`.
         memory: Tokens (B, K, D) and their position encodings.
         rotations: Table (L, C/2 per head).
         num_rotated: How many of the K tokens, from the first, are places of a frame; the rest are pointers.
@@ -66,46 +66,46 @@ def attend(
     """
     tokens, positions = memory
     keys = tokens + positions
-    state = entered
+    state = queries
     for index, layer in enumerate(attention.layers):
         if index:
-            state = _look_around(layer, state, rotations)
-        seen = _look_back(layer.cross_attn_image, layer.norm2(state), keys, tokens, rotations, num_rotated)
+            state = _self_attention(layer, state, rotations)
+        seen = _cross_attention(layer.cross_attn_image, layer.norm2(state), keys, tokens, rotations, num_rotated)
         state = state + layer.dropout2(seen)
         inner = layer.dropout(layer.activation(layer.linear1(layer.norm3(state))))
         state = state + layer.dropout3(layer.linear2(inner))
     return attention.norm(state)
 
 
-def _look_around(layer: Any, state: Tensor, rotations: Tensor) -> Tensor:
+def _self_attention(layer: Any, state: Tensor, rotations: Tensor) -> Tensor:
     attention, normed = layer.self_attn, layer.norm1(state)
-    query = _rotate(_heads(attention.q_proj(normed), attention.num_heads), rotations)
-    key = _rotate(_heads(attention.k_proj(normed), attention.num_heads), rotations)
-    value = _heads(attention.v_proj(normed), attention.num_heads)
+    query = _apply_rotary(_split_heads(attention.q_proj(normed), attention.num_heads), rotations)
+    key = _apply_rotary(_split_heads(attention.k_proj(normed), attention.num_heads), rotations)
+    value = _split_heads(attention.v_proj(normed), attention.num_heads)
     seen = F.scaled_dot_product_attention(query, key, value, dropout_p=_dropout(attention))
     return state + layer.dropout1(attention.out_proj(seen.transpose(1, 2).flatten(2)))
 
 
-def _look_back(
+def _cross_attention(
     attention: Any, state: Tensor, keys: Tensor, values: Tensor, rotations: Tensor, num_rotated: int
 ) -> Tensor:
     num_heads = attention.num_heads
-    query = _rotate(_heads(attention.q_proj(state), num_heads), rotations)
-    key = _heads(attention.k_proj(keys), num_heads)
-    key = torch.cat([_rotate(key[:, :, :num_rotated], rotations), key[:, :, num_rotated:]], dim=2)
+    query = _apply_rotary(_split_heads(attention.q_proj(state), num_heads), rotations)
+    key = _split_heads(attention.k_proj(keys), num_heads)
+    key = torch.cat([_apply_rotary(key[:, :, :num_rotated], rotations), key[:, :, num_rotated:]], dim=2)
     is_narrow = values.shape[-1] < query.shape[-1] and values.shape[1] >= _MANY_TOKENS
     is_narrow = is_narrow and values.device.type == "cpu" and not torch.is_grad_enabled()
     if is_narrow and query.dtype == values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-        seen = _attend_narrow(query, key, values, _value_weights(attention), attention.v_proj.bias)
+        seen = _project_values_last(query, key, values, _value_weight_per_head(attention), attention.v_proj.bias)
     else:
-        value = _heads(attention.v_proj(values), num_heads)
+        value = _split_heads(attention.v_proj(values), num_heads)
         query = query.expand(len(key), -1, -1, -1)
         seen = F.scaled_dot_product_attention(query, key, value, dropout_p=_dropout(attention))
         seen = seen.transpose(1, 2).flatten(2)
     return attention.out_proj(seen)
 
 
-def _attend_narrow(query: Tensor, key: Tensor, values: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+def _project_values_last(query: Tensor, key: Tensor, values: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """Attend over values that are projected after they were weighed.
 
     A memory is D = C/4 wide, so weighing it before its projection costs a quarter; rows of weights sum to
@@ -124,18 +124,18 @@ def _attend_narrow(query: Tensor, key: Tensor, values: Tensor, weights: Tensor, 
     return seen.flatten(2) + bias
 
 
-def _value_weights(attention: Any) -> Tensor:
+def _value_weight_per_head(attention: Any) -> Tensor:
     """The value projection per head, (heads, D, C / heads)."""
     weight = attention.v_proj.weight
     return weight.view(attention.num_heads, -1, weight.shape[1]).transpose(1, 2)
 
 
-def _heads(tokens: Tensor, num_heads: int) -> Tensor:
+def _split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """(B, L, C) to (B, heads, L, C / heads)."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def _rotate(tokens: Tensor, rotations: Tensor) -> Tensor:
+def _apply_rotary(tokens: Tensor, rotations: Tensor) -> Tensor:
     """Rotate tokens (B, heads, M*L, c), frame after frame, by one table (L, c/2)."""
     pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)).contiguous())
     turned = pairs.unflatten(2, (-1, len(rotations))) * rotations

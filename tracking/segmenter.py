@@ -23,13 +23,13 @@ from unipixel.tracking.types import FrameFeatures, MemoryBatch, Segmentation, Se
 ABSENT_LOGIT = -1024.0
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 # Earlier logits are clamped to this before they are fed back with a correction (sam2_video_predictor.py).
-_FEEDBACK_LOGIT = 32.0
+_MAX_PROMPT_LOGIT = 32.0
 # A single mask whose area changes by more than this share when its threshold moves by the margin is
 # replaced by the best of the three candidates, where post-processing is on (build_sam.py).
-_STABLE_SHARE, _STABLE_MARGIN = 0.98, 0.05
+_STABILITY_THRESHOLD, _STABILITY_DELTA = 0.98, 0.05
 # Side of a map from which on folding two convolutions into one saves time. Below, results keep the very
 # bits of the package, whose last ones the bfloat16 memories of a small model magnify.
-_FOLDED_SIDE = 64
+_MIN_FUSED_SIDE = 64
 
 
 class Segmenter(Float32Module):
@@ -77,7 +77,7 @@ class Segmenter(Float32Module):
         side = self.config.image_size
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (3, side, side):
             raise ValueError(f"frames must be (N, 3, {side}, {side}), got {tuple(frames.shape)}")
-        return self._pyramid(self.image_encoder.trunk(frames))
+        return self._feature_pyramid(self.image_encoder.trunk(frames))
 
     def decode(
         self,
@@ -85,7 +85,7 @@ class Segmenter(Float32Module):
         embedding: Tensor,
         prompt: SegmentPrompt | None = None,
         *,
-        is_stabilised: bool = False,
+        is_dynamic_multimask: bool = False,
     ) -> Segmentation:
         """Decode the masks of B objects on one frame.
 
@@ -94,23 +94,23 @@ class Segmenter(Float32Module):
 
         Args:
             features: The frame (N = 1, shared by the objects), or one frame per object (N = B).
-            embedding: (B, C, h, w) from `start` or `condition`.
+            embedding: (B, C, h, w) from `embed_without_memory` or `attend_memory`.
             prompt: Prompts of the B objects, or None when the memory alone decides.
-            is_stabilised: Whether an unstable single mask gives way to the best of three candidates.
+            is_dynamic_multimask: Whether an unstable single mask gives way to the best of three candidates.
         """
         prompt = prompt or SegmentPrompt()
         if prompt.mask_logits is not None:
-            prompt = replace(prompt, mask_logits=prompt.mask_logits.clamp(-_FEEDBACK_LOGIT, _FEEDBACK_LOGIT))
+            prompt = replace(prompt, mask_logits=prompt.mask_logits.clamp(-_MAX_PROMPT_LOGIT, _MAX_PROMPT_LOGIT))
         sparse, dense = self._prompt_tokens(prompt, embedding.shape[0])
         candidates = self._candidates(features, embedding, sparse, dense)
         if prompt.num_points > 1:
-            candidates = _single(candidates, is_stabilised=is_stabilised)
+            candidates = _select_single_mask(candidates, is_dynamic_multimask=is_dynamic_multimask)
         else:
             logits, ious, tokens, score = candidates
             candidates = _Candidates(logits[:, 1:], ious[:, 1:], tokens[:, 1:], score)
-        return self._choose(candidates)
+        return self._select_best(candidates)
 
-    def adopt(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
+    def use_mask(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
         """Take given masks as the segmentation of one frame; the decoder only makes their pointers.
 
         Args:
@@ -124,7 +124,7 @@ class Segmenter(Float32Module):
         embedding = features.embedding.expand(len(masks), -1, -1, -1)
         prompt = SegmentPrompt(mask_logits=self.mask_downsample(masks[:, None])[:, 0])
         sparse, dense = self._prompt_tokens(prompt, len(masks))
-        decoded = self._choose(_single(self._candidates(features, embedding, sparse, dense), is_stabilised=False))
+        decoded = self._select_best(_select_single_mask(self._candidates(features, embedding, sparse, dense), is_dynamic_multimask=False))
         return Segmentation(
             mask_logits=low_res,
             pointer=torch.where(is_present, decoded.pointer, self.no_obj_ptr),
@@ -133,38 +133,43 @@ class Segmenter(Float32Module):
             candidate_ious=torch.ones_like(low_res[:, :1, 0]),
         )
 
-    def start(self, features: FrameFeatures, *, num_objects: int) -> Tensor:
+    def embed_without_memory(self, features: FrameFeatures, *, num_objects: int) -> Tensor:
         """Return the embedding (B, C, h, w) of a frame for objects that have no memory yet."""
         embedding = features.embedding + self.no_mem_embed.transpose(1, 2)[..., None]
         return embedding.expand(num_objects, -1, -1, -1)
 
-    def enter(self, features: FrameFeatures) -> Tensor:
+    def prepare_queries(self, features: FrameFeatures) -> Tensor:
         """Return the part (N, h*w, C) of `condition` that does not depend on what objects remember."""
         tokens = features.embedding.flatten(2).transpose(1, 2)
         position = self.image_encoder.neck.position_encoding(features.embedding).to(tokens.dtype)
-        return attention.enter(
+        return attention.prepare_queries(
             self.memory_attention, tokens, position.flatten(2).transpose(1, 2), self._rotations("self_attention")
         )
 
-    def condition(self, features: FrameFeatures, memory: MemoryBatch, *, entered: Tensor | None = None) -> Tensor:
+    def attend_memory(self, features: FrameFeatures, memory: MemoryBatch, *, queries: Tensor | None = None) -> Tensor:
         """Return the embedding (B, C, h, w) of a frame in the light of what B objects remember.
 
         Args:
             features: The frame, N = 1 or N = B.
             memory: What the objects remember.
-            entered: From `enter`, where several batches of objects look at the same frame.
+            queries: From `prepare_queries`, where several batches of objects share the frame.
         """
         side = self.config.feature_size
-        conditioned = attention.attend(
+        conditioned = attention.attend_memory(
             self.memory_attention,
-            self.enter(features) if entered is None else entered,
+            self.prepare_queries(features) if queries is None else queries,
             self._memory_tokens(memory, features.embedding.dtype),
             self._rotations("cross_attention"),
             num_rotated=memory.features.shape[1] * side * side,
         )
         return conditioned.transpose(1, 2).unflatten(2, (side, side))
 
-    def remember(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
+    def embed_boxes(self, boxes_xyxy: Tensor) -> Tensor:
+        """Return the prompt tokens (B, 2, C) of boxes (B, 4), given in pixels of the square SAM input."""
+        tokens, _ = self.sam_prompt_encoder(points=None, boxes=boxes_xyxy, masks=None)
+        return tokens
+
+    def encode_memory(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
         """Encode how B objects look in one frame.
 
         Args:
@@ -190,7 +195,7 @@ class Segmenter(Float32Module):
         is_absent = (segmentation.object_score <= 0).to(memories.dtype)[:, None, None]
         return memories + is_absent * self.no_obj_embed_spatial
 
-    def _pyramid(self, trunk_maps: list[Tensor]) -> FrameFeatures:
+    def _feature_pyramid(self, trunk_maps: list[Tensor]) -> FrameFeatures:
         """The neck, without the position encodings that its own call adds.
 
         The decoder reads the two finest maps through a 1x1 convolution each, which is folded into the
@@ -204,9 +209,9 @@ class Segmenter(Float32Module):
             lateral = neck.convs[last - level].conv
             is_sum = level in neck.fpn_top_down_levels and level < last
             is_summand = level - 1 in neck.fpn_top_down_levels
-            is_large = trunk_maps[level].shape[-1] >= _FOLDED_SIDE
+            is_large = trunk_maps[level].shape[-1] >= _MIN_FUSED_SIDE
             if level < len(narrow) and is_large and not is_sum and not is_summand:
-                maps[level] = _folded(trunk_maps[level], lateral, narrow[level])
+                maps[level] = _fused_conv(trunk_maps[level], lateral, narrow[level])
                 continue
             maps[level] = lateral(trunk_maps[level])
             if is_sum:
@@ -242,7 +247,7 @@ class Segmenter(Float32Module):
         )
         return _Candidates(logits.float(), ious, tokens, score)
 
-    def _choose(self, candidates: _Candidates) -> Segmentation:
+    def _select_best(self, candidates: _Candidates) -> Segmentation:
         logits, ious, tokens, score = candidates
         rows = torch.arange(len(logits), device=logits.device)
         best = ious.argmax(dim=-1)
@@ -291,21 +296,21 @@ class _Candidates(NamedTuple):
     score: Tensor
 
 
-def _single(candidates: _Candidates, *, is_stabilised: bool) -> _Candidates:
+def _select_single_mask(candidates: _Candidates, *, is_dynamic_multimask: bool) -> _Candidates:
     """The mask meant for unambiguous prompts, or the best of the other three where it is unstable."""
     logits, ious, tokens, score = candidates
     chosen = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-    if is_stabilised:
-        wide = (logits[:, 0] > -_STABLE_MARGIN).flatten(1).sum(dim=1)
-        narrow = (logits[:, 0] > _STABLE_MARGIN).flatten(1).sum(dim=1)
-        is_stable = narrow >= _STABLE_SHARE * wide
+    if is_dynamic_multimask:
+        wide = (logits[:, 0] > -_STABILITY_DELTA).flatten(1).sum(dim=1)
+        narrow = (logits[:, 0] > _STABILITY_DELTA).flatten(1).sum(dim=1)
+        is_stable = narrow >= _STABILITY_THRESHOLD * wide
         chosen = torch.where(is_stable, chosen, 1 + ious[:, 1:].argmax(dim=1))
     rows = torch.arange(len(logits), device=logits.device)
     # The pointer is that of the single mask in either case (mask_decoder.py).
     return _Candidates(logits[rows, chosen][:, None], ious[rows, chosen][:, None], tokens[:, :1], score)
 
 
-def _folded(maps: Tensor, first: Any, second: Any) -> Tensor:
+def _fused_conv(maps: Tensor, first: Any, second: Any) -> Tensor:
     """Apply a convolution and a 1x1 convolution behind it as one."""
     outer = second.weight.flatten(1)
     weight = (outer @ first.weight.flatten(1)).view(-1, *first.weight.shape[1:])

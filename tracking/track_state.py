@@ -59,7 +59,7 @@ class StagedPrompt:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything that takes memory."""
-        # The candidates are the chosen mask once more: see `Segmentation.chosen`.
+        # The candidates are the chosen mask once more: see `Segmentation.without_candidates`.
         chosen = self.segmentation
         return chosen.mask_logits, chosen.pointer, chosen.object_score, chosen.candidate_ious
 
@@ -72,7 +72,7 @@ class ObjectState:
         prompted: Frames on which the object was prompted; always attended to.
         tracked: Recent frames on which it was tracked.
         staged: Frames whose prompt becomes a memory before the next frame is tracked.
-        visited: Frames on which the object was followed, and whether backwards. A prompt on one of
+        tracked_in_reverse: Frames on which the object was followed, and whether backwards. A prompt on one of
             them is a correction.
         clicks: Points and labels, (1, P, 2) and (1, P), given so far on frames that may be clicked on again.
         num_absent: Frames in a row, up to the newest, in which the object was not seen.
@@ -81,7 +81,7 @@ class ObjectState:
     prompted: dict[int, FrameMemory] = field(default_factory=dict)
     tracked: dict[int, FrameMemory] = field(default_factory=dict)
     staged: dict[int, StagedPrompt] = field(default_factory=dict)
-    visited: dict[int, bool] = field(default_factory=dict)
+    tracked_in_reverse: dict[int, bool] = field(default_factory=dict)
     clicks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     num_absent: int = 0
 
@@ -96,7 +96,7 @@ class ObjectState:
     def copy(self) -> ObjectState:
         """Return a state that can be advanced without changing this one; tensors are shared."""
         return ObjectState(
-            dict(self.prompted), dict(self.tracked), dict(self.staged), dict(self.visited), dict(self.clicks),
+            dict(self.prompted), dict(self.tracked), dict(self.staged), dict(self.tracked_in_reverse), dict(self.clicks),
             self.num_absent,
         )  # fmt: skip
 
@@ -111,7 +111,7 @@ class ObjectState:
             "prompted": memories(self.prompted),
             "tracked": memories(self.tracked),
             "staged": staged,
-            "visited": dict(self.visited),
+            "tracked_in_reverse": dict(self.tracked_in_reverse),
             "clicks": dict(self.clicks),
             "num_absent": self.num_absent,
         }
@@ -126,7 +126,7 @@ class ObjectState:
                 index: StagedPrompt(Segmentation(*tensors), is_correction)
                 for index, (tensors, is_correction) in values["staged"].items()
             },
-            visited=dict(values["visited"]),
+            tracked_in_reverse=dict(values["tracked_in_reverse"]),
             clicks={index: (coords, labels) for index, (coords, labels) in values["clicks"].items()},
             num_absent=values["num_absent"],
         )
@@ -160,13 +160,13 @@ class ObjectState:
             elif distance >= num_maskmem - 1:
                 self.tracked[index] = FrameMemory(None, self.tracked[index].pointer)
 
-    def leave(self, frame_index: int) -> None:
+    def drop_correction_data(self, frame_index: int) -> None:
         """Let go of what only a correction of other frames than this one would need."""
         for memories in (self.prompted, self.tracked):
             for index, memory in memories.items():
                 if index != frame_index and memory.mask_logits is not None:
                     memories[index] = memory.without_mask()
-        for values in (self.visited, self.clicks):
+        for values in (self.tracked_in_reverse, self.clicks):
             for index in [index for index in values if index != frame_index]:
                 del values[index]
 

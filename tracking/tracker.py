@@ -18,7 +18,7 @@ from unipixel.tracking.prompts import click_prompt, mask_prompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.state_io import read_tree, write_tree
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import TrackerCore, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, collect_masks
 from unipixel.tracking.types import FrameFeatures, FrameMasks, SegmentPrompt
 
 
@@ -200,9 +200,9 @@ class StreamingTracker:
         states = list(state.objects.values())
         if state.features is not None:
             newest = state.features
-            self._core.commit(states, lambda _: newest)
+            self._core.encode_staged_prompts(states, lambda _: newest)
         frame_index = 0 if state.frame_index is None else state.frame_index + 1
-        masks = self._core.advance(features, states, frame_index)
+        masks = self._core.track_frame(features, states, frame_index)
         state.size = size or own_size or (state.size if state.features is not None else (side, side))
         state.frame_index, state.features = frame_index, features
         return TrackedFrame(frame_index, self.object_ids, masks, state.size)
@@ -297,7 +297,7 @@ class StreamingTracker:
 
     def _extended(self, object_id: int, prompt: SegmentPrompt) -> SegmentPrompt:
         known = self.state.objects.get(object_id, ObjectState()).clicks.get(self.state.frame_index or 0)
-        return prompt if known is None else prompt.behind(*known)
+        return prompt if known is None else prompt.with_earlier_points(*known)
 
     @torch.no_grad()
     def _prompt(self, object_id: int, prompt: SegmentPrompt | Tensor) -> TrackedFrame:
@@ -310,5 +310,5 @@ class StreamingTracker:
         target = state.objects.get(object_id, ObjectState())
         self._core.prompt(state.features, target, state.frame_index, prompt)
         state.objects[object_id] = target
-        masks = shown_masks(self._core.segmenter, list(state.objects.values()), state.frame_index)
+        masks = collect_masks(self._core.segmenter, list(state.objects.values()), state.frame_index)
         return TrackedFrame(state.frame_index, self.object_ids, masks, state.size)

@@ -96,44 +96,44 @@ class TrackerCore:
         Returns:
             The object on the frame, B = 1.
         """
-        is_correction = frame_index in state.visited
+        is_correction = frame_index in state.tracked_in_reverse
         device = features.embedding.device
         state.clicks.pop(frame_index, None)
         if isinstance(prompt, Tensor):
-            segmentation = self.segmenter.adopt(features, prompt.to(device))
+            segmentation = self.segmenter.use_mask(features, prompt.to(device))
         else:
             if is_correction:
-                embedding = self._embed([state], features, frame_index, is_reverse=state.visited[frame_index])
+                embedding = self._attend_memory([state], features, frame_index, is_reverse=state.tracked_in_reverse[frame_index])
             else:
-                embedding = self.segmenter.start(features, num_objects=1)
+                embedding = self.segmenter.embed_without_memory(features, num_objects=1)
             segmentation = self.segmenter.decode(
-                features, embedding, self._with_feedback(prompt, state.mask_logits_at(frame_index), device),
-                is_stabilised=self.is_postprocessed,
+                features, embedding, self._with_known_mask(prompt, state.mask_logits_at(frame_index), device),
+                is_dynamic_multimask=self.is_postprocessed,
             )  # fmt: skip
             if prompt.coords is not None and prompt.labels is not None:
                 state.clicks[frame_index] = (prompt.coords, prompt.labels)
-        staged = self._finished(segmentation).chosen()
+        staged = self._fill_holes(segmentation).without_candidates()
         state.staged[frame_index] = StagedPrompt(staged, is_correction)
         return staged
 
-    def commit(self, states: Sequence[ObjectState], features_of: Callable[[int], FrameFeatures]) -> None:
+    def encode_staged_prompts(self, states: Sequence[ObjectState], get_features: Callable[[int], FrameFeatures]) -> None:
         """Turn staged prompts into memories; all objects prompted on a frame in one batch.
 
         Args:
             states: The objects; written to.
-            features_of: Gives the features of a frame by its index.
+            get_features: Gives the features of a frame by its index.
         """
         for frame_index in sorted({index for state in states for index in state.staged}):
             members = [state for state in states if frame_index in state.staged]
             prompts = [state.staged.pop(frame_index) for state in members]
-            joined = Segmentation.join([prompt.segmentation for prompt in prompts])
-            stored = self._remember(features_of(frame_index), joined, is_binary=self.is_postprocessed)
+            joined = Segmentation.concatenate([prompt.segmentation for prompt in prompts])
+            stored = self._encode_memory(get_features(frame_index), joined, is_binary=self.is_postprocessed)
             for row, (state, prompt) in enumerate(zip(members, prompts, strict=True)):
                 # Kept for as long as the object, so not as a view of what others were encoded with.
                 features = stored[row].to(self.memory_dtype, copy=True)
                 self._write_prompt(state, frame_index, _memory(prompt.segmentation, 0, features), prompt.is_correction)
 
-    def advance(
+    def track_frame(
         self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool = False
     ) -> FrameMasks:
         """Track objects on one more frame, which their states then remember.
@@ -152,65 +152,65 @@ class TrackerCore:
         """
         if not states:
             return empty_masks(self.segmenter, frame_index)
-        entered = self.segmenter.enter(features)
-        segmentation = Segmentation.join(
+        queries = self.segmenter.prepare_queries(features)
+        segmentation = Segmentation.concatenate(
             [
-                self._track(features, states[rows], frame_index, is_reverse=is_reverse, entered=entered)
+                self._segment(features, states[rows], frame_index, is_reverse=is_reverse, queries=queries)
                 for rows in self._batches(features, len(states))
             ]
         )
         if self.redetect_after is not None:
             segmentation = self._redetect(features, states, frame_index, segmentation)
-        stored = self._remember(features, segmentation).to(self.memory_dtype)
-        shown = self._finished(segmentation)
+        stored = self._encode_memory(features, segmentation).to(self.memory_dtype)
+        shown = self._fill_holes(segmentation)
         for row, state in enumerate(states):
             self._write_tracked(state, frame_index, _memory(shown, row, stored[row]))
-            state.visited[frame_index] = is_reverse
+            state.tracked_in_reverse[frame_index] = is_reverse
         return FrameMasks(frame_index, shown.mask_logits, shown.object_score, shown.iou)
 
-    def visit(
-        self, features_of: Callable[[int], FrameFeatures], states: Sequence[ObjectState], frame_index: int, *,
+    def process_frame(
+        self, get_features: Callable[[int], FrameFeatures], states: Sequence[ObjectState], frame_index: int, *,
         is_reverse: bool = False,
     ) -> FrameMasks:  # fmt: skip
         """Pass over a frame of a clip on which some of the objects may have been prompted.
 
         Args:
-            features_of: Gives the features of a frame by its index; not called where nothing is tracked.
+            get_features: Gives the features of a frame by its index; not called where nothing is tracked.
             states: One per object, with nothing staged and with history; written to.
             frame_index: Index of the frame.
             is_reverse: Whether the clip is tracked backwards.
         """
-        moving = [state for state in states if frame_index not in state.prompted]
-        if moving:
-            self.advance(features_of(frame_index), moving, frame_index, is_reverse=is_reverse)
+        tracked = [state for state in states if frame_index not in state.prompted]
+        if tracked:
+            self.track_frame(get_features(frame_index), tracked, frame_index, is_reverse=is_reverse)
         for state in states:
-            state.visited[frame_index] = is_reverse
-        return shown_masks(self.segmenter, states, frame_index)
+            state.tracked_in_reverse[frame_index] = is_reverse
+        return collect_masks(self.segmenter, states, frame_index)
 
     def _batches(self, features: FrameFeatures, num_objects: int) -> list[slice]:
         is_cpu = features.embedding.device.type == "cpu"
         size = self.batch_size or (1 if is_cpu else num_objects)
         return [slice(start, start + size) for start in range(0, num_objects, size)]
 
-    def _remember(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
+    def _encode_memory(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
         rows = range(len(segmentation.object_score))
         batches = [segmentation.select(rows[part]) for part in self._batches(features, len(rows))]
-        return torch.cat([self.segmenter.remember(features, part, is_binary=is_binary) for part in batches])
+        return torch.cat([self.segmenter.encode_memory(features, part, is_binary=is_binary) for part in batches])
 
-    def _track(
+    def _segment(
         self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool,
-        entered: Tensor | None = None,
+        queries: Tensor | None = None,
     ) -> Segmentation:  # fmt: skip
         parts: list[Segmentation] = []
         order: list[int] = []
         for indices, memory in self._gather(states, frame_index, is_reverse=is_reverse):
-            embedding = self.segmenter.condition(features, memory, entered=entered)
+            embedding = self.segmenter.attend_memory(features, memory, queries=queries)
             parts.append(self.segmenter.decode(features, embedding))
             order += indices
         if len(parts) == 1:
             return parts[0]
         # Groups come in their own order; rows go back to that of the states.
-        return Segmentation.join(parts).select([order.index(row) for row in range(len(order))])
+        return Segmentation.concatenate(parts).select([order.index(row) for row in range(len(order))])
 
     def _gather(
         self, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool
@@ -225,11 +225,11 @@ class TrackerCore:
             is_reverse=is_reverse,
         )
 
-    def _embed(
+    def _attend_memory(
         self, states: Sequence[ObjectState], features: FrameFeatures, frame_index: int, *, is_reverse: bool
     ) -> Tensor:
         ((_, memory),) = self._gather(states, frame_index, is_reverse=is_reverse)
-        return self.segmenter.condition(features, memory)
+        return self.segmenter.attend_memory(features, memory)
 
     def _redetect(
         self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, segmentation: Segmentation
@@ -242,20 +242,20 @@ class TrackerCore:
             state.num_absent = 0 if is_found else state.num_absent + 1
             if self.redetect_after is None or state.num_absent < self.redetect_after:
                 continue
-            search = self._track(features, [ObjectState(dict(state.prompted))], frame_index, is_reverse=False)
+            search = self._segment(features, [ObjectState(dict(state.prompted))], frame_index, is_reverse=False)
             if bool(search.object_score > 0):
                 state.num_absent = 0
                 state.tracked.clear()
                 parts[index] = len(states) + len(rows) - 1
                 rows.append(search)
-        return segmentation if len(rows) == 1 else Segmentation.join(rows).select(parts)
+        return segmentation if len(rows) == 1 else Segmentation.concatenate(rows).select(parts)
 
-    def _with_feedback(self, prompt: SegmentPrompt, known: Tensor | None, device: torch.device) -> SegmentPrompt:
+    def _with_known_mask(self, prompt: SegmentPrompt, known: Tensor | None, device: torch.device) -> SegmentPrompt:
         moved = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
-        fed_back = {} if known is None else {"mask_logits": known[None]}
-        return replace(prompt, **(moved | fed_back))
+        known_mask = {} if known is None else {"mask_logits": known[None]}
+        return replace(prompt, **(moved | known_mask))
 
-    def _finished(self, segmentation: Segmentation) -> Segmentation:
+    def _fill_holes(self, segmentation: Segmentation) -> Segmentation:
         if not self.are_holes_filled:
             return segmentation
         return replace(segmentation, mask_logits=fill_holes(segmentation.mask_logits, max_area=_HOLE_AREA))
@@ -275,10 +275,10 @@ class TrackerCore:
             return
         config = self.segmenter.config
         state.write_tracked(frame_index, memory, num_maskmem=config.num_maskmem, max_pointers=config.max_pointers)
-        state.leave(frame_index)
+        state.drop_correction_data(frame_index)
 
 
-def shown_masks(segmenter: Segmenter, states: Sequence[ObjectState], frame_index: int) -> FrameMasks:
+def collect_masks(segmenter: Segmenter, states: Sequence[ObjectState], frame_index: int) -> FrameMasks:
     """Return what is known of a frame: newest prompt first, else what was tracked.
 
     An object that nothing is known of shows as absent.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unipixel.tracking.propagation import encode_memories
 from unipixel.tracking.segmenter import Segmenter
-from unipixel.tracking.track_state import ObjectState, gather_memories
+from unipixel.tracking.track_state import FrameMemory, ObjectState, gather_memories
 from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
 
 
@@ -88,7 +87,7 @@ def memory_rollout(
         yield TrackStep(anchor.rows, 0, segmentation, is_given=anchor.masks is not None)
         if length > 1:
             with _gradients(from_step=first_step, step=0):
-                memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
+                memories = _encode_memories(segmenter, current, segmentation)
             for row, memory in zip(anchor.rows.tolist(), memories, strict=True):
                 states[row].write_prompted(0, memory)
     everyone = torch.arange(num_objects, device=tracks.device)
@@ -100,11 +99,11 @@ def memory_rollout(
             states, step, num_maskmem=num_maskmem, max_pointers=max_pointers, num_frames=num_frames
         )
         with _gradients(from_step=first_step, step=step):
-            segmentation = segmenter.decode(current, segmenter.condition(current, gathered))
+            segmentation = segmenter.decode(current, segmenter.attend_memory(current, gathered))
         yield TrackStep(everyone, step, segmentation)
         if step + 1 < length:
             with _gradients(from_step=first_step, step=step):
-                memories = encode_memories(segmenter, current, segmentation, memory_dtype=torch.float32)
+                memories = _encode_memories(segmenter, current, segmentation)
             for state, written in zip(states, memories, strict=True):
                 state.write_tracked(step, written, num_maskmem=num_maskmem, max_pointers=max_pointers)
 
@@ -112,6 +111,12 @@ def memory_rollout(
 def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:
     """Keep what gradients need from a step on; never more than the caller keeps."""
     return torch.set_grad_enabled(torch.is_grad_enabled() and step >= from_step)
+
+
+def _encode_memories(segmenter: Segmenter, features: FrameFeatures, segmentation: Segmentation) -> list[FrameMemory]:
+    """Encode the memory of each object on one frame, in float32."""
+    memories = segmenter.encode_memory(features, segmentation).float()
+    return [FrameMemory(row, pointer) for row, pointer in zip(memories, segmentation.pointer, strict=True)]
 
 
 def select_frames(features: FrameFeatures, indices: Tensor) -> FrameFeatures:
@@ -129,5 +134,5 @@ def segment_anchors(segmenter: Segmenter, features: FrameFeatures, anchor: First
         anchor: Their prompts.
     """
     if anchor.masks is not None:
-        return segmenter.adopt(features, anchor.masks)
-    return segmenter.decode(features, segmenter.start(features, num_objects=len(anchor.rows)), anchor.prompt)
+        return segmenter.use_mask(features, anchor.masks)
+    return segmenter.decode(features, segmenter.embed_without_memory(features, num_objects=len(anchor.rows)), anchor.prompt)

@@ -81,9 +81,7 @@ def object_tokens(segmenter: Segmenter, boxes: Tensor, looks: Tensor) -> Tensor:
         boxes: (b, K, 2, 2) boxes the object may have: left top and right bottom, x, y in pixels of SAM's input.
         looks: (b, A) numbers of the words for its looks, 0 or less where nothing is said.
     """
-    encoder = segmenter.sam_prompt_encoder
-    labels = torch.tensor([[2, 3]], device=boxes.device).expand(boxes.shape[0] * boxes.shape[1], -1)
-    places = encoder._embed_points(boxes.flatten(0, 1), labels, pad=False).unflatten(0, boxes.shape[:2]).mean(dim=1)
+    places = segmenter.embed_boxes(boxes.reshape(-1, 4)).unflatten(0, boxes.shape[:2]).mean(dim=1)
     codes = _look_codes(places.shape[-1]).to(places)
     attributes = torch.arange(len(codes), device=looks.device)
     return places + codes[attributes, looks.clamp(min=0)].sum(dim=1)

@@ -1,4 +1,4 @@
-"""What a visitor sees of his objects: readable at any moment, also while the model works."""
+"""A thread-safe copy of a session's objects and masks, readable while the model works."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from unipixel.session.video_objects import VideoObjects
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object of a visitor.
+    """One object of a user session.
 
     Attributes:
-        id: Its number, as in `[1]`.
-        name: What the visitor calls it; else the words that named it, else `object 1`.
-        color: As in every picture, `#rrggbb`.
-        source: What named it first: `point`, `box`, `mask` or `language`.
-        is_waiting: Whether a prompt of it was not followed yet.
-        num_prompts: Clicks, boxes and masks that were given for it.
-        num_known_frames: Frames on which it is known whether it is seen.
-        visible_frames: Frames on which it is seen, rising.
+        id: Object id, as in `[1]`.
+        name: The name that the user gave; else the expression that found it, else `object 1`.
+        color: Color of its masks, `#rrggbb`.
+        source: Kind of its first prompt: `point`, `box`, `mask` or `language`.
+        is_waiting: Whether it has prompts that were not tracked yet.
+        num_prompts: Number of its clicks, boxes and masks.
+        num_known_frames: Frames for which a mask or its absence is known.
+        visible_frames: Frames on which it is visible, ascending.
     """
 
     id: int
@@ -42,7 +42,7 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _ObjectRecord:
     source: str
     expression: str | None
     anchor_frame: int
@@ -51,79 +51,83 @@ class _Facts:
 
 
 class SessionSnapshot:
-    """A copy of what a scene knows, written by the thread that works and read by any other."""
+    """A copy of the objects of a session, written by the working thread and read by any other."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create an empty snapshot."""
         self._lock = threading.Lock()
-        self._size = (0, 0)
-        self._facts: dict[int, _Facts] = {}
-        self._looks: dict[int, dict[int, MaskRecord]] = {}
+        self._frame_size = (0, 0)
+        self._objects: dict[int, _ObjectRecord] = {}
+        self._masks: dict[int, dict[int, MaskRecord]] = {}
 
-    def show(self, scene: VideoObjects) -> None:
-        """Show all that a scene knows."""
-        facts, looks = _facts(scene), {key: dict(scene.bank.frames(key)) for key in scene.bank.ids}
+    def update(self, scene: VideoObjects) -> None:
+        """Copy all objects and masks."""
+        objects, masks = _object_records(scene), {key: dict(scene.bank.frames(key)) for key in scene.bank.ids}
         with self._lock:
-            self._size, self._facts, self._looks = scene.bank.frame_size, facts, looks
+            self._frame_size, self._objects, self._masks = scene.bank.frame_size, objects, masks
 
-    def show_frame(self, scene: VideoObjects, frame_index: int) -> None:
-        """Show one frame that was just followed."""
-        found = {key: scene.bank.frame(key, frame_index) for key in scene.bank.ids}
-        facts = _facts(scene) if set(found) - set(self._facts) else None
+    def update_frame(self, scene: VideoObjects, frame_index: int) -> None:
+        """Copy the masks of one frame, and the objects where there are new ones."""
+        masks = {key: scene.bank.frame(key, frame_index) for key in scene.bank.ids}
+        objects = _object_records(scene) if set(masks) - set(self._objects) else None
         with self._lock:
-            self._facts = self._facts if facts is None else facts
-            for key, look in found.items():
-                if look is not None:
-                    self._looks.setdefault(key, {})[frame_index] = look
+            self._objects = self._objects if objects is None else objects
+            for key, mask in masks.items():
+                if mask is not None:
+                    self._masks.setdefault(key, {})[frame_index] = mask
 
     @property
-    def ids(self) -> tuple[int, ...]:
-        """Ids of all objects, rising."""
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids of all objects, ascending."""
         with self._lock:
-            return tuple(sorted(self._facts))
+            return tuple(sorted(self._objects))
 
     @property
     def num_bytes(self) -> int:
-        """About how much memory the masks take."""
+        """Approximate memory of the masks."""
         with self._lock:
-            return sum(len(look.counts or "") + 100 for own in self._looks.values() for look in own.values())
+            return sum(len(mask.counts or "") + 100 for masks in self._masks.values() for mask in masks.values())
 
     def objects(self, names: Mapping[int, str]) -> list[ObjectInfo]:
-        """Return the objects, in the order of their ids."""
+        """Return the objects, ordered by id.
+
+        Args:
+            names: Names that the user gave, by object id.
+        """
         with self._lock:
             return [
                 ObjectInfo(
                     id=key,
-                    name=names.get(key) or facts.expression or f"object {key}",
+                    name=names.get(key) or record.expression or f"object {key}",
                     color="#{:02x}{:02x}{:02x}".format(*object_color(key)),
-                    source=facts.source,
-                    is_waiting=facts.is_waiting,
-                    num_prompts=len(facts.prompts),
-                    num_known_frames=len(self._looks.get(key, ())),
-                    visible_frames=self._visible(key),
+                    source=record.source,
+                    is_waiting=record.is_waiting,
+                    num_prompts=len(record.prompts),
+                    num_known_frames=len(self._masks.get(key, ())),
+                    visible_frames=self._visible_frames(key),
                 )
-                for key, facts in sorted(self._facts.items())
+                for key, record in sorted(self._objects.items())
             ]
 
-    def looks_at(self, frame_index: int) -> dict[int, MaskRecord]:
-        """Return how each object looks on a frame, where that is known."""
+    def records_at(self, frame_index: int) -> dict[int, MaskRecord]:
+        """Return the known mask records of a frame, by object id."""
         with self._lock:
-            return {key: own[frame_index] for key, own in sorted(self._looks.items()) if frame_index in own}
+            return {key: masks[frame_index] for key, masks in sorted(self._masks.items()) if frame_index in masks}
 
     def masks_at(self, frame_index: int) -> dict[int, NDArray[np.bool_]]:
-        """Return the masks (H, W) of the objects that are seen on a frame."""
-        looks = self.looks_at(frame_index)
-        return {key: look.mask(self._size) for key, look in looks.items() if look.is_visible}
+        """Return the masks (H, W) of the objects that are visible on a frame, by object id."""
+        records = self.records_at(frame_index)
+        return {key: record.mask(self._frame_size) for key, record in records.items() if record.is_visible}
 
     def prompts_at(self, frame_index: int | None = None) -> list[PromptMark]:
-        """Return the clicks and boxes on a frame, or on all of them, to be drawn; masks are not."""
+        """Return the clicks and boxes on a frame, or on all frames, for drawing; mask prompts are left out."""
         marks = []
         with self._lock:
-            given = [(key, prompt) for key, facts in self._facts.items() for prompt in facts.prompts]
-        for key, record in given:
+            prompts = [(key, prompt) for key, record in self._objects.items() for prompt in record.prompts]
+        for key, record in prompts:
             if record.kind == "mask" or (frame_index is not None and record.frame_index != frame_index):
                 continue
-            prompt = recall_prompt(record, frame_size=self._size)
+            prompt = recall_prompt(record, frame_size=self._frame_size)
             if isinstance(prompt, PointPrompt):
                 point = (prompt.x, prompt.y)
                 marks.append(PromptMark(key, prompt.frame_index, point_xy=point, is_positive=prompt.is_positive))
@@ -132,39 +136,40 @@ class SessionSnapshot:
         return marks
 
     def num_prompts(self, object_id: int) -> int:
-        """Return how many prompts an object has; 0 where it is unknown."""
+        """Return the number of prompts of an object; 0 for an unknown one."""
         with self._lock:
-            return len(self._facts[object_id].prompts) if object_id in self._facts else 0
+            return len(self._objects[object_id].prompts) if object_id in self._objects else 0
 
-    def timeline(self) -> dict[int, list[int]]:
-        """Return the frames on which each object is seen."""
-        with self._lock:
-            return {key: list(self._visible(key)) for key in sorted(self._facts)}
+    def thumbnail_mask(self, object_id: int) -> tuple[int, NDArray[np.bool_]] | None:
+        """Return a frame index with the object's mask (H, W) on that frame.
 
-    def best_look(self, object_id: int) -> tuple[int, NDArray[np.bool_]] | None:
-        """Return the frame that shows an object as it was given, else the first that shows it, with its mask."""
+        The frame is that of the first prompt, where the object is visible there, else the first on which it is
+        visible.
+
+        Returns:
+            None if the object is visible on no known frame.
+        """
         with self._lock:
-            frames = self._visible(object_id)
+            frames = self._visible_frames(object_id)
             if not frames:
                 return None
-            anchor = self._facts[object_id].anchor_frame
+            anchor = self._objects[object_id].anchor_frame
             chosen = anchor if anchor in frames else frames[0]
-            look = self._looks[object_id][chosen]
-        return chosen, look.mask(self._size)
+            return chosen, self._masks[object_id][chosen].mask(self._frame_size)
 
-    def _visible(self, object_id: int) -> tuple[int, ...]:
-        own = self._looks.get(object_id, {})
-        return tuple(sorted(index for index, look in own.items() if look.is_visible))
+    def _visible_frames(self, object_id: int) -> tuple[int, ...]:
+        masks = self._masks.get(object_id, {})
+        return tuple(sorted(index for index, mask in masks.items() if mask.is_visible))
 
 
-def _facts(scene: VideoObjects) -> dict[int, _Facts]:
-    facts: dict[int, _Facts] = {}
+def _object_records(scene: VideoObjects) -> dict[int, _ObjectRecord]:
+    records: dict[int, _ObjectRecord] = {}
     for key in sorted(scene.known_ids):
         waiting = tuple(record_prompt(prompt) for prompt in scene.waiting.get(key, ()))
         if key in scene.bank:
-            record = scene.bank[key]
-            prompts = (*record.prompts, *waiting)
-            facts[key] = _Facts(record.source, record.expression, record.anchor_frame, bool(waiting), prompts)
+            known = scene.bank[key]
+            prompts = (*known.prompts, *waiting)
+            records[key] = _ObjectRecord(known.source, known.expression, known.anchor_frame, bool(waiting), prompts)
         else:
-            facts[key] = _Facts(waiting[0].kind, None, waiting[0].frame_index, True, waiting)
-    return facts
+            records[key] = _ObjectRecord(waiting[0].kind, None, waiting[0].frame_index, True, waiting)
+    return records

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers.tracker_reference import Official, drawn_video
+from helpers.tracker_reference import OfficialPredictor, synthetic_video
 from torch import Tensor
 
 from unipixel.tracking.clip_features import normalise_frame
@@ -47,7 +47,7 @@ def ours(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
 
 def official(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
     """Track with the package's predictor; frames are normalised as they come, as ours are."""
-    session = Official(segmenter, video[:1])
+    session = OfficialPredictor(segmenter, video[:1])
     state, size = session.state, segmenter.config.image_size
     images = _Lazy(video, size)
     state["images"], state["num_frames"] = images, len(video)
@@ -139,7 +139,7 @@ def _bytes(value: object) -> int:
 
 def compare(config: SegmenterConfig, *, num_objects: int, num_frames: int) -> dict[str, dict[str, float]]:
     """Measure all three with so many objects, frame by frame in turn, so that all meet the same load."""
-    video = drawn_video(num_frames + _WARM_UP, height=HEIGHT, width=WIDTH)
+    video = synthetic_video(num_frames + _WARM_UP, height=HEIGHT, width=WIDTH)
     points = np.random.default_rng(0).uniform(0.2, 0.8, (num_objects, 2)) * [WIDTH, HEIGHT]
     segmenter = Segmenter(config).eval()
     runs = {way.__name__: way(segmenter, video, points) for way in (ours, official, transformers)}

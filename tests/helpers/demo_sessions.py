@@ -33,7 +33,7 @@ def make_store(folder: Path | None = None, **limits: Any) -> SessionStore:
     return SessionStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
 
 
-def visitor_with_clip(
+def session_with_clip(
     store: SessionStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True
 ) -> UserSession:
     """A visitor who loaded the moving square; trusted, it needs no process of its own."""

@@ -56,7 +56,7 @@ def tiny_segmenter(*, score_shift: float = 0.0, config: SegmenterConfig | None =
     return segmenter.eval()
 
 
-def drawn_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def synthetic_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Draw discs that wander over a shaded ground: (T, H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -73,7 +73,7 @@ def drawn_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT, wi
     return video
 
 
-class Official:
+class OfficialPredictor:
     """The package's predictor with our weights, on frames that are handed over as tensors."""
 
     def __init__(self, segmenter: Segmenter, video: np.ndarray, **flags: Any) -> None:

@@ -48,14 +48,14 @@ def test_masks_on_frames_are_those_remembered(bank: ObjectMemoryBank) -> None:
 
 
 def test_frames_keep_score_and_visibility(bank: ObjectMemoryBank) -> None:
-    memory = bank.frame(1, 2)
+    memory = bank.mask_record(1, 2)
     assert memory is not None
     assert (memory.is_visible, memory.score) == (True, 0.7)
-    absent = bank.frame(4, 0)
+    absent = bank.mask_record(4, 0)
     assert absent is not None
     assert (absent.is_visible, absent.rle(SIZE)) == (False, None)
-    assert bank.frame(4, 99) is None
-    assert [index for index, _ in bank.frames(4)] == list(range(6))
+    assert bank.mask_record(4, 99) is None
+    assert [index for index, _ in bank.mask_records(4)] == list(range(6))
 
 
 def test_ids_are_given_or_the_next_that_was_never_used() -> None:
@@ -89,7 +89,7 @@ def test_changes_on_other_frames_are_left_out(bank: ObjectMemoryBank) -> None:
 def test_the_same_mask_again_is_no_change_but_for_its_score(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.update(1, 0, square(0), score=0.25)
-    memory = bank.frame(1, 0)
+    memory = bank.mask_record(1, 0)
     assert memory is not None
     assert memory.score == 0.25
     assert bank.version == then
@@ -98,11 +98,11 @@ def test_the_same_mask_again_is_no_change_but_for_its_score(bank: ObjectMemoryBa
 def test_correct_forgets_from_its_frame_on_and_keeps_the_prompt(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.correct(1, PromptRecord("point", 4, (1.0, 1.0), is_positive=False))
-    assert [index for index, _ in bank.frames(1)] == [0, 1, 2, 3]
+    assert [index for index, _ in bank.mask_records(1)] == [0, 1, 2, 3]
     assert [prompt.frame_index for prompt in bank[1].prompts] == [3, 4]
     assert bank.changes_since(then, frame_indices=[0]).changed == (1,)
     bank.correct(1, POINT, is_whole=True)
-    assert list(bank.frames(1)) == []
+    assert list(bank.mask_records(1)) == []
 
 
 def test_merge_keeps_the_union_and_forgets_the_other(bank: ObjectMemoryBank) -> None:
@@ -110,7 +110,7 @@ def test_merge_keeps_the_union_and_forgets_the_other(bank: ObjectMemoryBank) -> 
     assert bank.ids == (1,)
     assert (bank.masks_on([2])[0, 0] == (square(2) | square(0))).all()
     assert (bank.masks_on([4])[0, 0] == square(4)).all()
-    memory = bank.frame(1, 2)
+    memory = bank.mask_record(1, 2)
     assert memory is not None
     assert memory.score == 0.7
     assert bank[1].expression == "the red cup"
@@ -151,7 +151,7 @@ def test_saved_bank_keeps_spilled_masks(tmp_path: Path) -> None:
 def test_window_without_a_folder_drops_and_says_so(tmp_path: Path) -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=3)
     fill(bank, 7)
-    assert [index for index, _ in bank.frames(1)] == [4, 5, 6]
+    assert [index for index, _ in bank.mask_records(1)] == [4, 5, 6]
     with pytest.raises(KeyError, match="mask of object 1 on frame 2 was dropped: keep more frames"):
         bank.masks_on([2, 6])
     assert not bank.masks_on([8]).any()
@@ -167,7 +167,7 @@ def test_window_with_a_folder_reads_old_masks_back(tmp_path: Path) -> None:
     bank.update(1, 0, square(6))
     assert (bank.masks_on([0])[0, 0] == square(6)).all()
     bank.correct(1, PromptRecord("point", 2, (1, 1)))
-    assert [index for index, _ in bank.frames(1)] == [0, 1]
+    assert [index for index, _ in bank.mask_records(1)] == [0, 1]
     bank.forget(1)
     assert list(tmp_path.iterdir()) == []
 
@@ -178,13 +178,13 @@ def test_keep_only_moves_other_frames_out(tmp_path: Path) -> None:
         fill(bank, 6)
         bank.keep_only([0, 3, 5])
     assert spilling.masks_on(range(6)).any(axis=(2, 3)).all()
-    assert [index for index, _ in dropping.frames(1)] == [0, 3, 5]
+    assert [index for index, _ in dropping.mask_records(1)] == [0, 3, 5]
 
 
 def test_a_window_bounds_what_is_in_memory() -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=4)
     fill(bank, 50)
-    assert len(list(bank.frames(1))) == 4
+    assert len(list(bank.mask_records(1))) == 4
 
 
 def test_a_folder_with_masks_is_refused(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_unknown_and_duplicate_ids_are_refused(bank: ObjectMemoryBank) -> None:
         lambda: bank.forget(2),
         lambda: bank.merge(1, 2),
         lambda: bank.correct(2, POINT),
-        lambda: bank.frame(2, 0),
+        lambda: bank.mask_record(2, 0),
         lambda: bank.masks_on([0], object_ids=[2]),
     ]
     for call in calls:

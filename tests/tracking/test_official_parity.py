@@ -7,33 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, Official, drawn_video, foreground, min_iou, tiny_segmenter
+from helpers.tracker_reference import HEIGHT, WIDTH, OfficialPredictor, synthetic_video, foreground, min_iou, tiny_segmenter
 from torch import Tensor
 
 from unipixel.tracking.clip_features import EncodedClip
-from unipixel.tracking.compat.sam2 import VideoPredictor
+from unipixel.tracking.compat.sam2 import SAM2VideoPredictor
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, Direction, propagate_clip
+from unipixel.tracking.propagation import ClipPrompt, Direction, propagate_in_video
 from unipixel.tracking.tracker import StreamingTracker
 from unipixel.tracking.tracker_core import TrackerCore
 
 CLICK, BOX = [80.0, 60.0], [20.0, 40.0, 150.0, 160.0]
 SECOND = [60, 120]
-
-
-class _Float32Torch:
-    """The torch module, but for bfloat16."""
-
-    bfloat16 = torch.float32
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(torch, name)
-
-
-@pytest.fixture
-def float32_memories(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the package keep memories in float32: rounding hides nothing where many passes are compared."""
-    monkeypatch.setattr("sam2.sam2_video_predictor.torch", _Float32Torch())
 
 
 def _largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
@@ -46,7 +31,7 @@ def _mask() -> np.ndarray:
     return mask
 
 
-def _prompt_official(official: Official, kinds: list[str]) -> None:
+def _prompt_official(official: OfficialPredictor, kinds: list[str]) -> None:
     for object_id, kind in enumerate(kinds, start=1):
         if kind == "point":
             official.click(0, object_id, [CLICK], [1])
@@ -74,8 +59,8 @@ def _stream(tracker: StreamingTracker, video: np.ndarray, kinds: list[str]) -> T
 
 @pytest.mark.parametrize("kinds", [["point"], ["box"], ["mask"], ["point", "box", "mask"]], ids="-".join)
 def test_stream_of_30_frames_agrees_with_the_official_predictor(kinds: list[str]) -> None:
-    segmenter, video = tiny_segmenter(), drawn_video(30)
-    official = Official(segmenter, video)
+    segmenter, video = tiny_segmenter(), synthetic_video(30)
+    official = OfficialPredictor(segmenter, video)
     _prompt_official(official, kinds)
     theirs = torch.stack(list(official.propagate().values()))
     share = foreground(theirs)
@@ -85,8 +70,8 @@ def test_stream_of_30_frames_agrees_with_the_official_predictor(kinds: list[str]
 
 
 def test_stream_agrees_where_objects_come_and_go() -> None:
-    segmenter, video = tiny_segmenter(score_shift=-0.65), drawn_video(30)
-    official = Official(segmenter, video)
+    segmenter, video = tiny_segmenter(score_shift=-0.65), synthetic_video(30)
+    official = OfficialPredictor(segmenter, video)
     _prompt_official(official, ["point", "box", "mask"])
     theirs = torch.stack(list(official.propagate().values()))
     is_absent = foreground(theirs) == 0
@@ -98,8 +83,8 @@ def test_stream_agrees_where_objects_come_and_go() -> None:
 
 @pytest.mark.usefixtures("float32_memories")
 def test_corrections_on_tracked_frames_agree() -> None:
-    segmenter, video = tiny_segmenter(), drawn_video(16, seed=1)
-    official = Official(segmenter, video, add_all_frames_to_correct_as_cond=True)
+    segmenter, video = tiny_segmenter(), synthetic_video(16, seed=1)
+    official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=True)
     tracker = StreamingTracker(segmenter, num_frames=16, memory_dtype=torch.float32)
     official.click(0, 1, [CLICK], [1])
     theirs = official.propagate(max_frame_num_to_track=6)
@@ -120,9 +105,9 @@ def test_corrections_on_tracked_frames_agree() -> None:
 @pytest.mark.usefixtures("float32_memories")
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None:
-    segmenter, video = tiny_segmenter(), drawn_video(12, seed=2)
-    official = Official(segmenter, video, add_all_frames_to_correct_as_cond=is_kept)
-    predictor = VideoPredictor(segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_kept)
+    segmenter, video = tiny_segmenter(), synthetic_video(12, seed=2)
+    official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=is_kept)
+    predictor = SAM2VideoPredictor(segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_kept)
     state = predictor.init_state(video)
     theirs: list[Tensor] = []
     ours: list[Tensor] = []
@@ -149,8 +134,8 @@ def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None
 
 @pytest.mark.parametrize("direction", ["both", "backward"])
 def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
-    segmenter, video = tiny_segmenter(), drawn_video(24, seed=3)
-    official = Official(segmenter, video)
+    segmenter, video = tiny_segmenter(), synthetic_video(24, seed=3)
+    official = OfficialPredictor(segmenter, video)
     official.click(17, 1, [CLICK], [1])
     theirs = official.propagate() if direction == "both" else {}
     theirs |= official.propagate(reverse=True)
@@ -159,7 +144,7 @@ def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
     prompts = [ClipPrompt(1, 17, prompt)]
     follower = TrackerCore(segmenter, num_frames=24)
     ours = {
-        frame.frame_index: frame.mask_logits() for frame in propagate_clip(follower, clip, prompts, direction=direction)
+        frame.frame_index: frame.mask_logits() for frame in propagate_in_video(follower, clip, prompts, direction=direction)
     }
     del theirs[17]  # in both of their passes
     ours.pop(17, None)
@@ -178,13 +163,13 @@ def test_post_processing_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # The package's own runs on CUDA only.
     monkeypatch.setattr("sam2.utils.misc.get_connected_components", components)
-    segmenter, video = tiny_segmenter(), drawn_video(8)
+    segmenter, video = tiny_segmenter(), synthetic_video(8)
     stability = {
         "dynamic_multimask_via_stability": True,
         "dynamic_multimask_stability_delta": 0.05,
         "dynamic_multimask_stability_thresh": 0.98,
     }
-    official = Official(
+    official = OfficialPredictor(
         segmenter, video, binarize_mask_from_pts_for_mem_enc=True, fill_hole_area=8,
         sam_mask_decoder_extra_args=stability,
     )  # fmt: skip

@@ -7,12 +7,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, drawn_video, min_iou, tiny_segmenter
+from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, min_iou, tiny_segmenter
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, best_anchors, propagate_clip, spread_candidates
+from unipixel.tracking.propagation import ClipPrompt, select_anchor_frames, propagate_in_video, sample_candidate_frames
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import StreamingTracker, TrackerState
@@ -35,20 +35,20 @@ def _tracker(segmenter: Segmenter, video: np.ndarray, **options: Any) -> Streami
 
 
 def test_stream_and_whole_clip_are_identical(segmenter: Segmenter) -> None:
-    video = drawn_video(17)
+    video = synthetic_video(17)
     tracker = _tracker(segmenter, video)
     streamed = [tracker.step(frame).masks.mask_logits for frame in video[1:]]
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
     follower = TrackerCore(segmenter, num_frames=len(video))
     whole = [
         frame.masks.mask_logits
-        for frame in propagate_clip(follower, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
+        for frame in propagate_in_video(follower, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
     ]
     assert torch.equal(torch.stack(streamed), torch.stack(whole[1:]))
 
 
 def test_coming_and_going_objects_leave_the_others_alone(segmenter: Segmenter) -> None:
-    video = drawn_video(12)
+    video = synthetic_video(12)
     alone, crowd = _tracker(segmenter, video), _tracker(segmenter, video)
     for index, frame in enumerate(video[1:], start=1):
         expected, result = alone.step(frame), crowd.step(frame)
@@ -62,7 +62,7 @@ def test_coming_and_going_objects_leave_the_others_alone(segmenter: Segmenter) -
 
 
 def test_state_does_not_grow_after_the_window_is_full(segmenter: Segmenter) -> None:
-    video = drawn_video(4)
+    video = synthetic_video(4)
     tracker = _tracker(segmenter, video)
     sizes = [(tracker.step(video[index % 4]), tracker.state.num_bytes)[1] for index in range(40)]
     assert len(set(sizes[30:])) == 1
@@ -70,7 +70,7 @@ def test_state_does_not_grow_after_the_window_is_full(segmenter: Segmenter) -> N
 
 @pytest.mark.slow
 def test_nothing_grows_over_10000_frames(segmenter: Segmenter) -> None:
-    features = [EncodedClip(segmenter, drawn_video(4))[index] for index in range(4)]
+    features = [EncodedClip(segmenter, synthetic_video(4))[index] for index in range(4)]
     tracker, process = StreamingTracker(segmenter), psutil.Process()
     tracker.step(features[0])
     tracker.add_points(1, [[40, 40]])
@@ -85,7 +85,7 @@ def test_nothing_grows_over_10000_frames(segmenter: Segmenter) -> None:
 
 
 def test_corrections_are_bounded_and_the_first_prompt_stays(segmenter: Segmenter) -> None:
-    video = drawn_video(14)
+    video = synthetic_video(14)
     tracker = _tracker(segmenter, video)
     for frame in video[1:]:
         tracker.step(frame)
@@ -107,12 +107,12 @@ def test_state_of_the_base_plus_model_at_1024_is_below_5_megabytes() -> None:
     state.write_prompted(0, memory())
     for index in range(1, 60):
         state.write_tracked(index, memory(), num_maskmem=config.num_maskmem, max_pointers=config.max_pointers)
-        state.leave(index)
+        state.drop_correction_data(index)
     assert 3.5e6 < state.num_bytes < 5e6
 
 
 def test_copied_and_saved_states_go_on_alike(segmenter: Segmenter, tmp_path: Path) -> None:
-    video = drawn_video(6)
+    video = synthetic_video(6)
     tracker = _tracker(segmenter, video)
     tracker.step(video[1])
     tracker.add_points(1, [[100, 90]], [0])
@@ -128,13 +128,13 @@ def test_copied_and_saved_states_go_on_alike(segmenter: Segmenter, tmp_path: Pat
 
 def test_language_tokens_and_best_anchor_find_an_object(segmenter: Segmenter) -> None:
     tokens = torch.randn(2, 2, segmenter.config.embed_dim, generator=torch.Generator().manual_seed(0))
-    clip = EncodedClip(segmenter, drawn_video(9))
-    anchors = best_anchors(segmenter, clip, SegmentPrompt(tokens=tokens), candidates=spread_candidates(9, count=3))
+    clip = EncodedClip(segmenter, synthetic_video(9))
+    anchors = select_anchor_frames(segmenter, clip, SegmentPrompt(tokens=tokens), candidates=sample_candidate_frames(9, count=3))
     assert all(anchor in (0, 4, 8) for anchor in anchors)
     prompts = [
         ClipPrompt(row, anchor, SegmentPrompt(tokens=tokens[row : row + 1])) for row, anchor in enumerate(anchors)
     ]
-    frames = list(propagate_clip(TrackerCore(segmenter, num_frames=9), clip, prompts))
+    frames = list(propagate_in_video(TrackerCore(segmenter, num_frames=9), clip, prompts))
     assert {(frame.frame_index, object_id) for frame in frames for object_id in frame.object_ids} == {
         (index, row) for index in range(9) for row in range(2)
     }
@@ -142,17 +142,17 @@ def test_language_tokens_and_best_anchor_find_an_object(segmenter: Segmenter) ->
 
 def test_best_anchor_is_the_frame_of_the_highest_score(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, segmenter.config.embed_dim, generator=torch.Generator().manual_seed(0))
-    clip, scores = EncodedClip(segmenter, drawn_video(3)), []
+    clip, scores = EncodedClip(segmenter, synthetic_video(3)), []
     for index in range(3):
         tracker = StreamingTracker(segmenter)
         tracker.step(clip[index])
         scores.append(float(tracker.add_tokens(1, tokens[0]).confidence[0]))
-    (anchor,) = best_anchors(segmenter, clip, SegmentPrompt(tokens=tokens), candidates=[0, 1, 2])
+    (anchor,) = select_anchor_frames(segmenter, clip, SegmentPrompt(tokens=tokens), candidates=[0, 1, 2])
     assert anchor == int(np.argmax(scores))
 
 
 def test_absent_objects_have_empty_masks_and_no_presence() -> None:
-    video = drawn_video(3)
+    video = synthetic_video(3)
     tracker = _tracker(tiny_segmenter(score_shift=-100.0), video)
     result = tracker.step(video[1])
     assert not bool(result.is_present[0])
@@ -161,7 +161,7 @@ def test_absent_objects_have_empty_masks_and_no_presence() -> None:
 
 
 def test_redetection_looks_with_the_prompted_frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    video, lost = drawn_video(6), tiny_segmenter(score_shift=-100.0)
+    video, lost = synthetic_video(6), tiny_segmenter(score_shift=-100.0)
     tracker = _tracker(lost, video, redetect_after=2)
     tracker.step(video[1])
     assert list(tracker.state.objects[1].tracked) == [1]
@@ -172,12 +172,12 @@ def test_redetection_looks_with_the_prompted_frames_alone(monkeypatch: pytest.Mo
 
 
 def test_stepping_without_objects_gives_an_empty_result(segmenter: Segmenter) -> None:
-    result = StreamingTracker(segmenter).step(drawn_video(1)[0])
+    result = StreamingTracker(segmenter).step(synthetic_video(1)[0])
     assert result.mask_logits().shape == (0, HEIGHT, WIDTH)
 
 
 def test_batched_mixed_prompts_equal_single_ones(segmenter: Segmenter) -> None:
-    video = drawn_video(4)
+    video = synthetic_video(4)
     both, single = _tracker(segmenter, video), StreamingTracker(segmenter)
     both.add_box(2, BOX)
     single.step(video[0])
@@ -206,7 +206,7 @@ def test_bad_prompts_are_refused_and_add_nothing(
     segmenter: Segmenter, verb: str, arguments: tuple, message: str
 ) -> None:
     tracker = StreamingTracker(segmenter)
-    tracker.step(drawn_video(1)[0])
+    tracker.step(synthetic_video(1)[0])
     with pytest.raises(ValueError, match=message):
         getattr(tracker, verb)(7, *arguments)
     assert tracker.object_ids == ()
@@ -216,7 +216,7 @@ def test_wrong_order_and_unknown_ids_are_refused(segmenter: Segmenter) -> None:
     tracker = StreamingTracker(segmenter, max_objects=1)
     with pytest.raises(RuntimeError, match="call step"):
         tracker.add_points(1, POINT)
-    tracker.step(drawn_video(1)[0])
+    tracker.step(synthetic_video(1)[0])
     with pytest.raises(KeyError, match="object 4 is not tracked"):
         tracker.remove(4)
     tracker.add_points(1, POINT)
@@ -238,10 +238,10 @@ def test_frames_of_another_type_are_refused(segmenter: Segmenter) -> None:
 
 
 def test_prompts_beyond_the_clip_are_refused(segmenter: Segmenter) -> None:
-    clip = EncodedClip(segmenter, drawn_video(2))
+    clip = EncodedClip(segmenter, synthetic_video(2))
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=128)
     with pytest.raises(IndexError, match="frame 9 is outside the clip: allowed are 0 to 1"):
-        list(propagate_clip(TrackerCore(segmenter), clip, [ClipPrompt(1, 9, prompt)]))
+        list(propagate_in_video(TrackerCore(segmenter), clip, [ClipPrompt(1, 9, prompt)]))
 
 
 class TestSavedState:
@@ -258,9 +258,9 @@ class TestSavedState:
 class TestEncodedClip:
     def test_only_as_many_frames_are_kept_as_memory_allows(self) -> None:
         segmenter = tiny_segmenter()
-        frames = drawn_video(6)
+        frames = synthetic_video(6)
         one = EncodedClip(segmenter, frames)[0].num_bytes
-        clip = EncodedClip(segmenter, frames, max_kept_bytes=2 * one)
+        clip = EncodedClip(segmenter, frames, max_cache_bytes=2 * one)
         with torch.no_grad():
             for index in (0, 1, 0, 1, 2, 1, 0):
                 clip[index]

@@ -1,13 +1,15 @@
-"""Roll-outs train what inference runs, with gradients through the memory."""
+"""Training roll-outs compute the masks of inference, with gradients through the memory."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from helpers.byte_model import byte_config
+from helpers.tracker_reference import HEIGHT, WIDTH, OfficialPredictor, synthetic_video, tiny_segmenter
 
-from unipixel.tracking.propagation import propagate
+from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.segmenter import Segmenter
+from unipixel.tracking.tracker import StreamingTracker
 from unipixel.tracking.types import SegmentPrompt
 from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout
 
@@ -21,22 +23,40 @@ def segmenter() -> Segmenter:
     return segmenter
 
 
-def test_roll_out_masks_equal_those_of_propagation(segmenter: Segmenter) -> None:
+@torch.no_grad()
+def test_rollout_masks_equal_those_of_the_streaming_tracker(segmenter: Segmenter) -> None:
     frames, tokens = torch.randn(4, 3, 64, 64), torch.randn(1, 2, 32)
-    features = segmenter.encode(frames)
-    tracks = torch.arange(4)[None]
     anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
-    with torch.no_grad():
-        steps = list(memory_rollout(segmenter, features, tracks, anchors, num_frames=4))
-        start = segmenter.start(features[0], num_objects=1)
-        anchor = segmenter.decode(features[0], start, SegmentPrompt(tokens=tokens))
-        each = (features[index] for index in range(4))
-        masks = list(propagate(segmenter, each, anchor, memory_dtype=torch.float32, num_frames=4))
-    for step, mask in zip(steps, masks, strict=True):
-        torch.testing.assert_close(step.segmentation.mask_logits, mask.mask_logits, rtol=1e-4, atol=1e-3)
+    steps = memory_rollout(segmenter, segmenter.encode(frames), torch.arange(4)[None], anchors, num_frames=4)
+    tracker = StreamingTracker(segmenter, memory_dtype=torch.float32, num_frames=4)
+    for step, frame in zip(steps, frames, strict=True):
+        tracked = tracker.step(frame)
+        if step.step == 0:
+            tracked = tracker.add_tokens(1, tokens[0])
+        torch.testing.assert_close(step.segmentation.mask_logits, tracked.masks.mask_logits, rtol=1e-4, atol=1e-3)
 
 
-def test_roll_out_objects_of_different_clips_do_not_see_each_other(segmenter: Segmenter) -> None:
+@torch.no_grad()
+@pytest.mark.usefixtures("float32_memories")
+def test_rollout_masks_agree_with_the_official_predictor() -> None:
+    segmenter, video = tiny_segmenter(), synthetic_video(6)
+    side, points = segmenter.config.image_size, [[80.0, 60.0], [60.0, 120.0]]
+    official = OfficialPredictor(segmenter, video)
+    for object_id, point in enumerate(points):
+        official.click(0, object_id, [point], [1])
+    expected = torch.stack(list(official.propagate().values()))
+    features = segmenter.encode(torch.stack([normalise_frame(frame, image_size=side) for frame in video]))
+    coords = torch.tensor(points)[:, None] / torch.tensor([WIDTH, HEIGHT]) * side
+    prompt = SegmentPrompt(coords=coords, labels=torch.ones(2, 1, dtype=torch.int))
+    anchors = [FirstFramePrompts(torch.arange(2), prompt)]
+    steps = list(memory_rollout(segmenter, features, torch.arange(6).expand(2, -1), anchors, num_frames=6))
+    logits = torch.stack([step.segmentation.mask_logits for step in steps])
+    resized = torch.nn.functional.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear")
+    assert bool((expected > 0).any())
+    torch.testing.assert_close(resized, expected, rtol=0, atol=1e-2)
+
+
+def test_rollout_objects_of_different_clips_are_independent(segmenter: Segmenter) -> None:
     frames, tokens = torch.randn(4, 3, 64, 64), torch.randn(2, 2, 32)
     with torch.no_grad():
         features = segmenter.encode(frames)
@@ -58,7 +78,7 @@ def test_roll_out_objects_of_different_clips_do_not_see_each_other(segmenter: Se
         )
 
 
-def test_roll_out_last_frame_sends_gradients_to_the_prompt_of_the_first(segmenter: Segmenter) -> None:
+def test_rollout_gradients_of_the_last_frame_reach_the_prompt_of_the_first(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, 32, requires_grad=True)
     features = segmenter.encode(torch.randn(3, 3, 64, 64))
     anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
@@ -68,7 +88,7 @@ def test_roll_out_last_frame_sends_gradients_to_the_prompt_of_the_first(segmente
     assert float(tokens.grad.abs().sum()) > 0
 
 
-def test_roll_out_given_masks_are_taken_as_they_are(segmenter: Segmenter) -> None:
+def test_rollout_given_masks_are_not_decoded(segmenter: Segmenter) -> None:
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[0, 8:40, 8:40] = True
     features = segmenter.encode(torch.randn(2, 3, 64, 64))
@@ -80,21 +100,21 @@ def test_roll_out_given_masks_are_taken_as_they_are(segmenter: Segmenter) -> Non
     assert int((first.segmentation.mask_logits > 0).sum()) == 8 * 8
 
 
-def test_anchor_prompts_prompt_and_masks_exclude_each_other() -> None:
+def test_first_frame_prompts_without_prompt_and_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="one of the two"):
         FirstFramePrompts(torch.tensor([0]))
 
 
-def test_steps_before_the_first_are_followed_and_not_learned_from(segmenter: Segmenter) -> None:
+def test_rollout_steps_before_first_step_have_no_gradients(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, 32, requires_grad=True)
     frames, tracks = torch.randn(4, 3, 64, 64), torch.arange(4)[None]
     anchors = [FirstFramePrompts(torch.tensor([0]), SegmentPrompt(tokens=tokens))]
     whole = list(memory_rollout(segmenter, segmenter.encode(frames), tracks, anchors))
-    parted = list(memory_rollout(segmenter, segmenter.encode(frames), tracks, anchors, first_step=2))
-    for one, other in zip(whole, parted, strict=True):
+    partial = list(memory_rollout(segmenter, segmenter.encode(frames), tracks, anchors, first_step=2))
+    for one, other in zip(whole, partial, strict=True):
         torch.testing.assert_close(one.segmentation.mask_logits, other.segmentation.mask_logits)
-    assert [step.segmentation.mask_logits.requires_grad for step in parted] == [False, False, True, True]
-    parted[-1].segmentation.candidate_logits.square().mean().backward()
+    assert [step.segmentation.mask_logits.requires_grad for step in partial] == [False, False, True, True]
+    partial[-1].segmentation.candidate_logits.square().mean().backward()
     assert tokens.grad is None
-    # The last memory that was learned from is written on the step before.
+    # The last memory with gradients is written one step earlier.
     assert float(segmenter.memory_encoder.out_proj.weight.grad.abs().sum()) > 0

@@ -18,7 +18,7 @@ from unipixel.tracking.clip_features import EncodedClip, Frame, FrameSequence
 from unipixel.tracking.prompts import resize_mask
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import TrackerCore, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, collect_masks
 from unipixel.tracking.types import SegmentPrompt
 
 # What the verbs return: frame index, object ids, and logits (B, 1, H, W).
@@ -27,7 +27,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass
-class ClipState:
+class InferenceState:
     """A clip and what its objects remember.
 
     Unlike a stream's, it keeps a memory and a mask of every tracked frame, so that any frame can be
@@ -49,7 +49,7 @@ class ClipState:
         return sum(state.num_bytes for state in self.objects.values())
 
 
-class VideoPredictor:
+class SAM2VideoPredictor:
     """`init_state`, `add_new_points_or_box`, `propagate_in_video` and so on, as SAM 2 users know them."""
 
     def __init__(
@@ -80,7 +80,7 @@ class VideoPredictor:
         *,
         num_frames: int | None = None,
         size: tuple[int, int] | None = None,
-    ) -> ClipState:
+    ) -> InferenceState:
         """Open a clip; frames are read one at a time, when they are needed.
 
         Args:
@@ -103,12 +103,12 @@ class VideoPredictor:
             are_corrections_kept=self._are_corrections_kept,
             is_postprocessed=self._is_postprocessed,
         )
-        return ClipState(clip, core)
+        return InferenceState(clip, core)
 
     @torch.no_grad()
     def add_new_points_or_box(
         self,
-        state: ClipState,
+        state: InferenceState,
         frame_idx: int,
         obj_id: int,
         *,
@@ -147,11 +147,11 @@ class VideoPredictor:
         target = state.objects.get(obj_id, ObjectState())
         prompt = self._clicks(state, points, labels, box, is_pixels=normalize_coords)
         if not clear_old_points and frame_idx in target.clicks:
-            prompt = prompt.behind(*target.clicks[frame_idx])
+            prompt = prompt.with_earlier_points(*target.clicks[frame_idx])
         return self._prompt(state, target, frame_idx, obj_id, prompt)
 
     @torch.no_grad()
-    def add_new_mask(self, state: ClipState, frame_idx: int, obj_id: int, mask: ArrayLike | Tensor) -> FrameLogits:
+    def add_new_mask(self, state: InferenceState, frame_idx: int, obj_id: int, mask: ArrayLike | Tensor) -> FrameLogits:
         """Give an object's mask (h, w) on a frame; any size, stretched to the frame. Empty means absent.
 
         Raises:
@@ -168,7 +168,7 @@ class VideoPredictor:
     @torch.no_grad()
     def propagate_in_video(
         self,
-        state: ClipState,
+        state: InferenceState,
         *,
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
@@ -192,17 +192,17 @@ class VideoPredictor:
         states = list(state.objects.values())
         if not states:
             raise RuntimeError("no object was prompted: call add_new_points_or_box or add_new_mask first")
-        state.core.commit(states, state.clip.__getitem__)
+        state.core.encode_staged_prompts(states, state.clip.__getitem__)
         start = start_frame_idx
         if start is None:
             start = min(index for member in states for index in member.prompted)
         state.clip.check_index(start)
-        order = visiting_order(start, len(state.clip), limit=max_frame_num_to_track, is_reverse=reverse)
+        order = processing_order(start, len(state.clip), limit=max_frame_num_to_track, is_reverse=reverse)
         for frame_idx in order:
-            masks = state.core.visit(state.clip.__getitem__, states, frame_idx, is_reverse=reverse)
+            masks = state.core.process_frame(state.clip.__getitem__, states, frame_idx, is_reverse=reverse)
             yield frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]
 
-    def remove_object(self, state: ClipState, obj_id: int, *, strict: bool = False) -> list[int]:
+    def remove_object(self, state: InferenceState, obj_id: int, *, strict: bool = False) -> list[int]:
         """Stop tracking an object.
 
         Returns:
@@ -216,12 +216,12 @@ class VideoPredictor:
         state.objects.pop(obj_id, None)
         return list(state.objects)
 
-    def reset_state(self, state: ClipState) -> None:
+    def reset_state(self, state: InferenceState) -> None:
         """Forget all objects; the clip stays open."""
         state.objects.clear()
 
     def _clicks(
-        self, state: ClipState, points: ArrayLike | None, labels: ArrayLike | None, box: ArrayLike | None, *,
+        self, state: InferenceState, points: ArrayLike | None, labels: ArrayLike | None, box: ArrayLike | None, *,
         is_pixels: bool,
     ) -> SegmentPrompt:  # fmt: skip
         coords = torch.as_tensor(np.zeros((0, 2)) if points is None else points, dtype=torch.float32).reshape(-1, 2)
@@ -237,15 +237,15 @@ class VideoPredictor:
         return SegmentPrompt(coords=coords[None] * self._segmenter.config.image_size, labels=kinds[None])
 
     def _prompt(
-        self, state: ClipState, target: ObjectState, frame_idx: int, obj_id: int, prompt: SegmentPrompt | Tensor
+        self, state: InferenceState, target: ObjectState, frame_idx: int, obj_id: int, prompt: SegmentPrompt | Tensor
     ) -> FrameLogits:
         state.core.prompt(state.clip[frame_idx], target, frame_idx, prompt)
         state.objects[obj_id] = target
-        masks = shown_masks(self._segmenter, list(state.objects.values()), frame_idx)
+        masks = collect_masks(self._segmenter, list(state.objects.values()), frame_idx)
         return frame_idx, list(state.objects), masks.resized(*state.clip.size)[:, None]
 
 
-def visiting_order(start: int, length: int, *, limit: int | None = None, is_reverse: bool = False) -> range:
+def processing_order(start: int, length: int, *, limit: int | None = None, is_reverse: bool = False) -> range:
     """Return the frames of a clip that tracking passes over, as the package's predictor does.
 
     Args:

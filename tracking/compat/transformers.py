@@ -31,16 +31,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from unipixel.tracking.clip_features import EncodedClip, Frame, FrameSequence, encode_frame
-from unipixel.tracking.compat.sam2 import visiting_order
+from unipixel.tracking.compat.sam2 import processing_order
 from unipixel.tracking.compat.transformers_inputs import object_prompts
-from unipixel.tracking.compat.transformers_session import InferenceSession, SessionOutput
+from unipixel.tracking.compat.transformers_session import Sam2VideoInferenceSession, Sam2VideoSegmentationOutput
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import ObjectState
-from unipixel.tracking.tracker_core import TrackerCore, shown_masks
+from unipixel.tracking.tracker_core import TrackerCore, collect_masks
 from unipixel.tracking.types import FrameMasks, SegmentPrompt
 
 
-class SessionPredictor:
+class Sam2VideoModel:
     """`init_video_session`, `add_inputs_to_inference_session`, `propagate_in_video_iterator`, and calls."""
 
     def __init__(
@@ -64,7 +64,7 @@ class SessionPredictor:
         *,
         num_frames: int | None = None,
         original_size: tuple[int, int] | None = None,
-    ) -> InferenceSession:
+    ) -> Sam2VideoInferenceSession:
         """Open a clip, or a stream.
 
         Args:
@@ -87,12 +87,12 @@ class SessionPredictor:
             is_postprocessed=self._is_postprocessed,
             are_holes_filled=False,
         )
-        return InferenceSession(core, clip, original_size)
+        return Sam2VideoInferenceSession(core, clip, original_size)
 
     @torch.no_grad()
     def add_inputs_to_inference_session(
         self,
-        inference_session: InferenceSession,
+        inference_session: Sam2VideoInferenceSession,
         frame_idx: int,
         obj_ids: int | Sequence[int],
         input_points: Any = None,
@@ -101,7 +101,7 @@ class SessionPredictor:
         input_masks: Any = None,
         original_size: tuple[int, int] | None = None,
         clear_old_inputs: bool = True,
-    ) -> InferenceSession:
+    ) -> Sam2VideoInferenceSession:
         """Prompt objects by clicks, boxes or masks.
 
         Args:
@@ -147,11 +147,11 @@ class SessionPredictor:
     @torch.no_grad()
     def __call__(
         self,
-        inference_session: InferenceSession,
+        inference_session: Sam2VideoInferenceSession,
         frame_idx: int | None = None,
         frame: Frame | None = None,
         reverse: bool = False,
-    ) -> SessionOutput:
+    ) -> Sam2VideoSegmentationOutput:
         """Segment the objects on one frame: the next one of a stream, or any of a clip.
 
         Args:
@@ -176,19 +176,19 @@ class SessionPredictor:
         states = list(session.objects.values())
         if all(frame_idx in state.staged for state in states):
             # A look at what the prompts give: more clicks on the frame may follow.
-            masks = shown_masks(self._segmenter, states, frame_idx)
+            masks = collect_masks(self._segmenter, states, frame_idx)
         else:
-            session.core.commit(states, session.clip.__getitem__)
-            masks = session.core.visit(session.clip.__getitem__, states, frame_idx, is_reverse=reverse)
+            session.core.encode_staged_prompts(states, session.clip.__getitem__)
+            masks = session.core.process_frame(session.clip.__getitem__, states, frame_idx, is_reverse=reverse)
         return _output(session, masks)
 
     def propagate_in_video_iterator(
         self,
-        inference_session: InferenceSession,
+        inference_session: Sam2VideoInferenceSession,
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
-    ) -> Iterator[SessionOutput]:
+    ) -> Iterator[Sam2VideoSegmentationOutput]:
         """Follow all objects through a clip.
 
         Args:
@@ -208,12 +208,12 @@ class SessionPredictor:
             raise RuntimeError("no object was prompted: call add_inputs_to_inference_session first")
         states = list(session.objects.values())
         with torch.no_grad():
-            session.core.commit(states, session.clip.__getitem__)
+            session.core.encode_staged_prompts(states, session.clip.__getitem__)
         start = start_frame_idx
         if start is None:
             start = min(index for state in states for index in state.prompted)
         session.clip.check_index(start)
-        for index in visiting_order(start, len(session.clip), limit=max_frame_num_to_track, is_reverse=reverse):
+        for index in processing_order(start, len(session.clip), limit=max_frame_num_to_track, is_reverse=reverse):
             yield self(session, frame_idx=index, reverse=reverse)
 
     def post_process_masks(
@@ -240,7 +240,7 @@ class SessionPredictor:
         ]
         return [logits > mask_threshold for logits in resized] if binarize else resized
 
-    def _stream(self, session: InferenceSession, frame: Frame | None, frame_idx: int | None) -> SessionOutput:
+    def _stream(self, session: Sam2VideoInferenceSession, frame: Frame | None, frame_idx: int | None) -> Sam2VideoSegmentationOutput:
         index = 0 if session.newest is None else session.newest[0] + 1
         if frame is None or frame_idx not in (None, index):
             raise ValueError(f"the session is a stream: give frame {index} as frame=, got frame_idx {frame_idx}")
@@ -251,19 +251,19 @@ class SessionPredictor:
             session.size = size
         if session.newest is not None:
             newest = session.newest[1]
-            session.core.commit(list(session.objects.values()), lambda _: newest)
+            session.core.encode_staged_prompts(list(session.objects.values()), lambda _: newest)
         inputs = session.pending.pop(index, {})
         moving = [state for object_id, state in session.objects.items() if object_id not in inputs]
-        session.core.advance(features, moving, index)
+        session.core.track_frame(features, moving, index)
         for object_id, prompt in inputs.items():
             state = session.objects.setdefault(object_id, ObjectState())
             session.core.prompt(features, state, index, prompt)
-            state.leave(index)
+            state.drop_correction_data(index)
         session.newest = (index, features)
-        return _output(session, shown_masks(self._segmenter, list(session.objects.values()), index))
+        return _output(session, collect_masks(self._segmenter, list(session.objects.values()), index))
 
     def _add(
-        self, session: InferenceSession, frame_idx: int, object_id: int, prompt: SegmentPrompt | Tensor, *,
+        self, session: Sam2VideoInferenceSession, frame_idx: int, object_id: int, prompt: SegmentPrompt | Tensor, *,
         is_clearing: bool,
     ) -> None:  # fmt: skip
         if session.clip is None:
@@ -281,10 +281,10 @@ class SessionPredictor:
 
 
 def _extended(prompt: SegmentPrompt, coords: Tensor | None, labels: Tensor | None) -> SegmentPrompt:
-    return prompt if coords is None or labels is None else prompt.behind(coords, labels)
+    return prompt if coords is None or labels is None else prompt.with_earlier_points(coords, labels)
 
 
-def _output(session: InferenceSession, masks: FrameMasks) -> SessionOutput:
-    return SessionOutput(
+def _output(session: Sam2VideoInferenceSession, masks: FrameMasks) -> Sam2VideoSegmentationOutput:
+    return Sam2VideoSegmentationOutput(
         list(session.objects), masks.mask_logits[:, None], masks.object_score[:, None], masks.frame_index
     )

@@ -16,7 +16,7 @@ from unipixel.tracking.types import FrameFeatures, SegmentPrompt
 
 
 @dataclass
-class InferenceSession:
+class Sam2VideoInferenceSession:
     """A clip or a stream, and what its objects remember.
 
     Attributes:
@@ -74,12 +74,12 @@ class InferenceSession:
 
 
 @dataclass(frozen=True)
-class SessionOutput:
+class Sam2VideoSegmentationOutput:
     """Objects on one frame, as the model returns them.
 
     Attributes:
         object_ids: B ids, in the order of the masks.
-        pred_masks: (B, 1, h, w) logits at the model's resolution; see `SessionPredictor.post_process_masks`.
+        pred_masks: (B, 1, h, w) logits at the model's resolution; see `Sam2VideoModel.post_process_masks`.
         object_score_logits: (B, 1), positive where the object is in the frame.
         frame_idx: Index of the frame.
     """

@@ -139,7 +139,7 @@ class Chat:
                 print(f"[{object_id}] waits for the next question")
                 continue
             record = scene.bank[object_id]
-            looks = [look.is_visible for _, look in scene.bank.frames(object_id)]
+            looks = [look.is_visible for _, look in scene.bank.mask_records(object_id)]
             name = f' "{record.expression}"' if record.expression else ""
             waits = ", corrected at the next question" if object_id in scene.waiting else ""
             print(f"[{object_id}] {record.source}{name}: visible in {sum(looks)} of {len(looks)} frames{waits}")

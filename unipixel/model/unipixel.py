@@ -197,14 +197,14 @@ class UniPixel(nn.Module):
         self,
         inputs: ModelInputs,
         *,
-        prefix: PromptCache | None = None,
+        prompt_cache: PromptCache | None = None,
         settings: GenerationSettings | None = None,
         decode: Decoder | None = None,
     ) -> list[Generation]:
         """Write one answer per sample. To see tokens as they come, use `unipixel.model.generation.AnswerStream`."""
         from unipixel.model.generation import AnswerStream
 
-        return AnswerStream(self, inputs, prefix=prefix, settings=settings, decode=decode).finish()
+        return AnswerStream(self, inputs, prompt_cache=prompt_cache, settings=settings, decode=decode).finish()
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Score the vocabulary (..., V) from states (..., D) before the final norm."""

@@ -125,7 +125,7 @@ class Session:
     @property
     def num_bytes(self) -> int:
         """Memory that encoded frames and the conversation hold, the model left out."""
-        return self.scene.follower.clip.num_kept_bytes + (self._dialogue.num_bytes if self._dialogue else 0)
+        return self.scene.follower.clip.num_cache_bytes + (self._dialogue.num_bytes if self._dialogue else 0)
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> None:
         """Point at an object, or correct one that is remembered; it is followed when it is next needed.
@@ -279,14 +279,14 @@ class Session:
         if choice == "first":
             return dict.fromkeys(tokens, 0)
         if choice == "best" and tokens:
-            return self.scene.follower.best_anchors(tokens)
+            return self.scene.follower.select_anchor_frames(tokens)
         anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
         found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
         if choice == "auto" and found:
             first = self.scene.follower.segment_frame(found, 0)
             is_seen = (first.is_present & (first.confidence >= _DOUBTED_BELOW)).tolist()
             missed = {key: own for (key, own), seen in zip(found.items(), is_seen, strict=True) if not seen}
-            anchors |= self.scene.follower.best_anchors(missed) if missed else {}
+            anchors |= self.scene.follower.select_anchor_frames(missed) if missed else {}
         return anchors
 
     def _injection(self) -> MemoryInjection | None:

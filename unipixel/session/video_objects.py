@@ -244,7 +244,7 @@ class VideoObjects:
             ValueError: It is of another video, or holds too many objects.
         """
         num_frames = self.video.info.num_frames or 0
-        last = max((index for key in bank.ids for index, _ in bank.frames(key)), default=0)
+        last = max((index for key in bank.ids for index, _ in bank.mask_records(key)), default=0)
         if bank.frame_size != self.bank.frame_size or last >= num_frames:
             raise ValueError(
                 f"the memory is of {last + 1} or more frames with (H, W) = {bank.frame_size}, "
@@ -255,7 +255,7 @@ class VideoObjects:
         for object_id in bank.ids:
             record = bank[object_id]
             prompted = {record.anchor_frame, *(prompt.frame_index for prompt in record.prompts)}
-            looks = {index: bank.frame(object_id, index) for index in sorted(prompted)}
+            looks = {index: bank.mask_record(object_id, index) for index in sorted(prompted)}
             masks = [
                 MaskPrompt(look.mask(bank.frame_size), index)
                 for index, look in looks.items()
@@ -322,5 +322,5 @@ class VideoObjects:
         """The object's masks on the frames of some prompts, as far as it is remembered there."""
         if object_id not in self.bank:
             return {}
-        held = {prompt.frame_index: self.bank.frame(object_id, prompt.frame_index) for prompt in prompts}
+        held = {prompt.frame_index: self.bank.mask_record(object_id, prompt.frame_index) for prompt in prompts}
         return {index: look.mask(self.bank.frame_size) for index, look in held.items() if look is not None}

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
-from helpers.demo_sessions import make_store, track, visitor_with_clip
+from helpers.demo_sessions import make_store, track, session_with_clip
 from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, decode
 from PIL import Image
 from pycocotools.coco import COCO
 
 from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
 from unipixel.demos.sessions.downloads import FILE_NAMES, KINDS
-from unipixel.demos.sessions.errors import DownloadError, UnknownSessionError
+from unipixel.demos.errors import DownloadError, UnknownSessionError
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.sessions.user_session import UserSession
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
 
 @pytest.fixture
 def user_session(store: SessionStore, tmp_path: Path) -> UserSession:
-    user_session = visitor_with_clip(store, tmp_path)
+    user_session = session_with_clip(store, tmp_path)
     user_session.mask(1, MASK)
     list(user_session.ask("What is [1]?"))
     user_session.rename(1, "cup")
@@ -91,14 +91,14 @@ class TestContent:
         assert upload == (tmp_path / "clip-6.mp4").read_bytes()
 
     def test_whole_session_may_be_taken_before_anything_was_followed(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         with zipfile.ZipFile(user_session.download("session")) as archive:
             assert "upload/clip-6.mp4" in archive.namelist()
         with pytest.raises(DownloadError, match="nothing was followed yet"):
             user_session.download("masks")
 
     def test_clip_named_like_a_file_of_ours_replaces_none(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.load(tmp_path / "clip-6.mp4", name="../../bank.json", is_trusted=True)
         with zipfile.ZipFile(user_session.download("session")) as archive:
             assert not any(name.startswith(("/", "..")) or ".." in name.split("/") for name in archive.namelist())
@@ -141,7 +141,7 @@ class TestServing:
         self, store: SessionStore, user_session: UserSession, tmp_path: Path
     ) -> None:
         user_session.download("coco")
-        other = visitor_with_clip(store, tmp_path)
+        other = session_with_clip(store, tmp_path)
         with pytest.raises(DownloadError, match="was not made yet"):
             open_download(store, other.key, "coco.json")
         with pytest.raises(UnknownSessionError):
@@ -195,7 +195,7 @@ class TestServing:
         if target == "file":
             (results / "coco.json").symlink_to(tmp_path / "secret")
         elif target == "other":
-            other = visitor_with_clip(store, tmp_path)
+            other = session_with_clip(store, tmp_path)
             other.mask(1, MASK)
             track(other)
             (results / "coco.json").symlink_to(other.download("coco"))
@@ -226,7 +226,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionSto
     """Two visitors with a download each."""
     folder = tmp_path_factory.mktemp("shelf")
     store = make_store(folder / "store")
-    user_sessions = [visitor_with_clip(store, folder) for _ in range(2)]
+    user_sessions = [session_with_clip(store, folder) for _ in range(2)]
     for user_session in user_sessions:
         user_session.mask(1, MASK)
         track(user_session)

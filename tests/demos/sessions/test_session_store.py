@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.demo_sessions import make_store, track, visitor_with_clip
+from helpers.demo_sessions import make_store, track, session_with_clip
 from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.sessions.errors import BusyError, UnknownSessionError
+from unipixel.demos.errors import BusyError, UnknownSessionError
 from unipixel.demos.sessions.events import Answered
 from unipixel.demos.sessions.saved_session import SESSION_FILE
 from unipixel.demos.sessions.session_store import SessionStore
@@ -36,7 +36,7 @@ class TestApart:
 
     def test_two_visitors_share_nothing(self, tmp_path: Path) -> None:
         store = make_store()
-        one, other = (visitor_with_clip(store, tmp_path) for _ in range(2))
+        one, other = (session_with_clip(store, tmp_path) for _ in range(2))
         one.mask(1, MASK)
         one.rename(1, "mine")
         list(one.ask("What is [1]?"))
@@ -57,14 +57,14 @@ class TestApart:
     )
     def test_wrong_key_opens_nothing(self, tmp_path: Path, key: str) -> None:
         store = make_store()
-        visitor_with_clip(store, tmp_path)
+        session_with_clip(store, tmp_path)
         with pytest.raises(UnknownSessionError, match="is not known here"):
             store.get(key)
         store.close_all()
 
     def test_folders_tell_no_key(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         track_and_put_away(store, user_session)
         written = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "store").rglob("*")]
         texts = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
@@ -76,7 +76,7 @@ class TestApart:
 
     def test_folders_are_readable_by_the_server_alone(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.mask(1, MASK)
         track(user_session)
         user_session.download("coco")
@@ -85,7 +85,7 @@ class TestApart:
 
     def test_visitors_at_once_are_answered_as_if_alone(self, tmp_path: Path) -> None:
         store = make_store(max_workers=2, max_waiting=8)
-        alone = visitor_with_clip(store, tmp_path)
+        alone = session_with_clip(store, tmp_path)
         outcomes: dict[int, tuple[str, bytes]] = {}
 
         def visit(number: int, user_session: UserSession) -> None:
@@ -95,9 +95,9 @@ class TestApart:
             outcomes[number] = (last.text, b"".join(_masks(user_session)))
 
         visit(0, alone)
-        visit(1, visitor_with_clip(store, tmp_path))
+        visit(1, session_with_clip(store, tmp_path))
         expected = dict(outcomes)
-        user_sessions = {number: visitor_with_clip(store, tmp_path) for number in range(2, 8)}
+        user_sessions = {number: session_with_clip(store, tmp_path) for number in range(2, 8)}
         threads = [threading.Thread(target=visit, args=pair) for pair in user_sessions.items()]
         for thread in threads:
             thread.start()
@@ -112,13 +112,13 @@ class TestApart:
 class TestPuttingAway:
     def test_least_recently_used_goes_to_disk_and_comes_back_whole(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = visitor_with_clip(store, tmp_path)
+        first = session_with_clip(store, tmp_path)
         first.mask(1, MASK)
         first.rename(1, "cup")
         list(first.ask("What is [1]?"))
         first.box(2, (4, 4, 20, 20))
         masks, objects, history = _masks(first), first.objects(), first.history
-        second = visitor_with_clip(store, tmp_path)
+        second = session_with_clip(store, tmp_path)
         assert (first.is_awake, second.is_awake, store.num_awake) == (False, True, 1)
         assert first.num_bytes == 0
         again = store.get(first.key)
@@ -129,16 +129,16 @@ class TestPuttingAway:
 
     def test_untrusted_clip_comes_back_through_its_own_process(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = visitor_with_clip(store, tmp_path, is_trusted=False)
+        first = session_with_clip(store, tmp_path, is_trusted=False)
         frame = first.frame(3)
-        visitor_with_clip(store, tmp_path, is_trusted=False)
+        session_with_clip(store, tmp_path, is_trusted=False)
         assert not first.is_awake
         assert np.array_equal(first.frame(3), frame)
         store.close_all()
 
     def test_sessions_outlive_the_server_where_their_folder_does(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.mask(1, MASK)
         track(user_session)
         masks = _masks(user_session)
@@ -148,7 +148,7 @@ class TestPuttingAway:
 
     def test_closed_tab_frees_memory_and_the_link_still_works(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.mask(1, MASK)
         track(user_session)
         masks = _masks(user_session)
@@ -159,7 +159,7 @@ class TestPuttingAway:
 
     def test_tab_closed_during_work_frees_memory_when_the_work_has_stopped(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.mask(1, MASK)
         with store._context.line.slot():
             events = user_session.track()
@@ -179,7 +179,7 @@ class TestPuttingAway:
     @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "unipixel-demo-session-1"}', "[" * 100_000])
     def test_damaged_session_is_refused_in_plain_words(self, tmp_path: Path, content: str) -> None:
         store = make_store(tmp_path / "store")
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         store.offload(user_session.key)
         (user_session.folder / SESSION_FILE).write_text(content, encoding="utf-8")
         with pytest.raises(UnknownSessionError, match="open a new one"):
@@ -188,7 +188,7 @@ class TestPuttingAway:
     @pytest.mark.parametrize("media", ["../../clip-6.mp4", "{folder}/clip-6.mp4", "..", "/etc/passwd"])
     def test_saved_session_names_no_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
         store = make_store(tmp_path / "store")
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         store.offload(user_session.key)
         file = user_session.folder / SESSION_FILE
         own = next(user_session.folder.glob("upload-*")).name
@@ -198,10 +198,10 @@ class TestPuttingAway:
 
     def test_full_disk_of_one_is_no_error_of_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store = make_store(max_sessions=2)
-        first = visitor_with_clip(store, tmp_path)
-        second = visitor_with_clip(store, tmp_path)
+        first = session_with_clip(store, tmp_path)
+        second = session_with_clip(store, tmp_path)
         monkeypatch.setattr(first, "offload", _fail)
-        third = visitor_with_clip(store, tmp_path)
+        third = session_with_clip(store, tmp_path)
         assert [user_session.is_awake for user_session in (first, second, third)] == [True, False, True]
         store.close_all()
 
@@ -209,28 +209,28 @@ class TestPuttingAway:
 class TestBounds:
     def test_all_in_memory_at_work_leave_no_room(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = visitor_with_clip(store, tmp_path)
+        first = session_with_clip(store, tmp_path)
         with store._context.line.slot():
             events = first.ask("What?")
             next(events)
             with pytest.raises(BusyError, match="the server is full: 1 visitors are at work"):
-                visitor_with_clip(store, tmp_path)
+                session_with_clip(store, tmp_path)
         list(events)
         store.close_all()
 
     def test_memory_ceiling_puts_visitors_away(self, tmp_path: Path) -> None:
         store = make_store(max_memory_megabytes=0.05)
-        first = visitor_with_clip(store, tmp_path)
+        first = session_with_clip(store, tmp_path)
         first.mask(1, MASK)
         list(first.ask("What is [1]?"))
         assert first.num_bytes > 0.05 * 2**20
-        visitor_with_clip(store, tmp_path)
+        session_with_clip(store, tmp_path)
         assert not first.is_awake
         store.close_all()
 
     def test_number_of_kept_sessions_is_bounded(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=2, max_saved_sessions=3)
-        user_sessions = [visitor_with_clip(store, tmp_path) for _ in range(5)]
+        user_sessions = [session_with_clip(store, tmp_path) for _ in range(5)]
         assert store.num_known == 3
         assert [user_session.is_closed for user_session in user_sessions] == [True, True, False, False, False]
         assert not user_sessions[0].folder.exists()
@@ -240,7 +240,7 @@ class TestBounds:
 
     def test_pages_without_a_clip_give_way_first(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=2, max_saved_sessions=3)
-        worker = visitor_with_clip(store, tmp_path)
+        worker = session_with_clip(store, tmp_path)
         for _ in range(10):
             store.open()
         assert not worker.is_closed
@@ -249,7 +249,7 @@ class TestBounds:
 
     def test_disk_ceiling_removes_the_oldest(self, tmp_path: Path) -> None:
         store = make_store(max_disk_megabytes=0.004)
-        first = visitor_with_clip(store, tmp_path)
+        first = session_with_clip(store, tmp_path)
         (first.folder / "ballast").write_bytes(bytes(5000))
         store.open()
         assert first.is_closed
@@ -257,7 +257,7 @@ class TestBounds:
 
     def test_session_ends_with_its_age(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         user_session.last_used -= 101
         with pytest.raises(UnknownSessionError):
             store.get(user_session.key)
@@ -266,7 +266,7 @@ class TestBounds:
 
     def test_session_of_an_earlier_run_ends_with_its_age(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         store.close_all()
         old = time.time() - 101
         for path in (user_session.folder / SESSION_FILE, user_session.folder):
@@ -280,7 +280,7 @@ class TestBounds:
 
     def test_temporary_folder_ends_with_the_store(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         assert user_session.folder.is_relative_to(store.folder)
         store.close_all()
         assert not store.folder.exists()
@@ -288,7 +288,7 @@ class TestBounds:
     def test_twenty_visitors_leave_no_more_than_two(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_sessions=1, max_saved_sessions=2)
         for _ in range(20):
-            user_session = visitor_with_clip(store, tmp_path)
+            user_session = session_with_clip(store, tmp_path)
             user_session.mask(1, MASK)
             track(user_session)
             assert store.num_awake <= 1

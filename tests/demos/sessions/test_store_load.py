@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.demo_sessions import make_store, visitor_with_clip
+from helpers.demo_sessions import make_store, session_with_clip
 from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 
 from unipixel.demos.sessions.events import Answered
@@ -38,7 +38,7 @@ def _serve(tmp_path: Path, *, num_requests: int) -> None:
     store = make_store(
         tmp_path / "store", max_sessions=NUM_VISITORS, max_saved_sessions=NUM_VISITORS, max_workers=2, max_waiting=8
     )
-    expected = [_visit(visitor_with_clip(store, tmp_path), kind) for kind in range(2)]
+    expected = [_visit(session_with_clip(store, tmp_path), kind) for kind in range(2)]
     for _ in range(_NUM_WARM_ROUNDS):
         _round(store, tmp_path, expected)
     before = _resident_bytes()
@@ -53,7 +53,7 @@ def _serve(tmp_path: Path, *, num_requests: int) -> None:
 
 
 def _round(store: SessionStore, tmp_path: Path, expected: list[tuple[str, bytes]]) -> None:
-    user_sessions = [visitor_with_clip(store, tmp_path) for _ in range(NUM_VISITORS)]
+    user_sessions = [session_with_clip(store, tmp_path) for _ in range(NUM_VISITORS)]
     outcomes: list[tuple[str, bytes] | None] = [None] * NUM_VISITORS
 
     def visit(number: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.demo_sessions import make_store, track, visitor_with_clip
+from helpers.demo_sessions import make_store, track, session_with_clip
 from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
 from PIL import Image
 
-from unipixel.demos.sessions.errors import (
+from unipixel.demos.errors import (
     BusyError,
     DemoError,
     NoVideoError,
@@ -43,7 +43,7 @@ def store() -> Iterator[SessionStore]:
 
 @pytest.fixture
 def user_session(store: SessionStore, tmp_path: Path) -> UserSession:
-    return visitor_with_clip(store, tmp_path)
+    return session_with_clip(store, tmp_path)
 
 
 class TestLoading:
@@ -55,7 +55,7 @@ class TestLoading:
         assert user_session.frame(5).shape == (HEIGHT, WIDTH, 3)
 
     def test_all_frames_in_order_are_those_read_one_by_one(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = visitor_with_clip(store, tmp_path, num_frames=37)
+        user_session = session_with_clip(store, tmp_path, num_frames=37)
         assert np.array_equal(list(user_session.frames()), [user_session.frame(index) for index in range(37)])
 
     def test_frame_that_was_just_followed_is_shown_without_decoding_it_again(
@@ -227,7 +227,7 @@ class TestCancelling:
         assert user_session.objects()[0].is_waiting
 
     def test_work_stops_at_the_next_frame_and_is_taken_back(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = visitor_with_clip(store, tmp_path, num_frames=40)
+        user_session = session_with_clip(store, tmp_path, num_frames=40)
         user_session.mask(1, MASK)
         told = []
         for event in user_session.track():
@@ -241,7 +241,7 @@ class TestCancelling:
         assert isinstance(track(user_session)[-1], Tracked)
 
     def test_closing_the_iterator_stops_the_work(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = visitor_with_clip(store, tmp_path, num_frames=40)
+        user_session = session_with_clip(store, tmp_path, num_frames=40)
         events = user_session.ask("What is there?")
         assert isinstance(next(events), Started)
         events.close()  # type: ignore[attr-defined]
@@ -250,7 +250,7 @@ class TestCancelling:
 
     def test_work_that_takes_too_long_ends(self, tmp_path: Path) -> None:
         store = make_store(max_work_seconds=1e-6)
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         last = list(user_session.ask("What?"))[-1]
         assert isinstance(last, WorkCancelled)
         assert "seconds that one visitor is given" in last.reason
@@ -354,7 +354,7 @@ class TestPointing:
 
     def test_objects_and_prompts_are_bounded(self, tmp_path: Path) -> None:
         store = make_store(max_objects=2, max_prompts=2)
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         for object_id in (1, 2):
             user_session.point(object_id, 3, 3)
         with pytest.raises(PromptError, match="at most 2 are kept"):
@@ -392,7 +392,7 @@ class TestQuestions:
 
     def test_conversation_is_bounded(self, tmp_path: Path) -> None:
         store = make_store(max_turns=2)
-        user_session = visitor_with_clip(store, tmp_path)
+        user_session = session_with_clip(store, tmp_path)
         sizes = []
         for number in range(6):
             list(user_session.ask(f"Number {number}?"))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, drawn_video, foreground, min_iou
+from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, foreground, min_iou
 from helpers.transformers_reference import transformers_model, transformers_processor, wider_segmenter
 from torch import Tensor
 
-from unipixel.tracking.compat.transformers import SessionPredictor
-from unipixel.tracking.compat.transformers_session import InferenceSession, SessionOutput
+from unipixel.tracking.compat.transformers import Sam2VideoModel
+from unipixel.tracking.compat.transformers_session import Sam2VideoInferenceSession, Sam2VideoSegmentationOutput
 from unipixel.tracking.segmenter import Segmenter
 
 NUM_FRAMES = 10
@@ -46,7 +46,7 @@ def processor(segmenter: Segmenter) -> Any:
 @pytest.fixture(scope="module")
 def frames(processor: Any) -> Tensor:
     """The clip as transformers' processor prepares it; it rounds where frames are resized, and ours does not."""
-    session = processor.init_video_session(video=list(drawn_video(NUM_FRAMES)))
+    session = processor.init_video_session(video=list(synthetic_video(NUM_FRAMES)))
     return torch.stack([session.processed_frames[index] for index in range(NUM_FRAMES)])
 
 
@@ -57,7 +57,7 @@ def _logits(predictor: Any, outputs: list[Any]) -> Tensor:
 
 
 def _theirs(model: Any, processor: Any, inputs: dict[str, Any], *, start: int, **options: Any) -> Tensor:
-    session = processor.init_video_session(video=list(drawn_video(NUM_FRAMES)))
+    session = processor.init_video_session(video=list(synthetic_video(NUM_FRAMES)))
     processor.add_inputs_to_inference_session(session, start, [1, 2], **inputs)
     model(session, frame_idx=start)
     outputs = list(model.propagate_in_video_iterator(session, **options))
@@ -74,7 +74,7 @@ def _check(ours: Tensor, theirs: Tensor, *, least: float = 0.999) -> None:
 def test_clip_agrees_with_transformers(
     segmenter: Segmenter, model: Any, processor: Any, frames: Tensor, inputs: dict[str, Any]
 ) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     session = predictor.init_video_session(frames, original_size=SIZE)
     predictor.add_inputs_to_inference_session(session, 0, [1, 2], **inputs)
     first = predictor(session, frame_idx=0)
@@ -92,7 +92,7 @@ def test_clip_agrees_with_transformers(
 def test_clip_agrees_backwards_and_in_part(
     segmenter: Segmenter, model: Any, processor: Any, frames: Tensor, options: dict[str, Any]
 ) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     session = predictor.init_video_session(frames, original_size=SIZE)
     predictor.add_inputs_to_inference_session(session, 5, [1, 2], **POINTS)
     outputs = list(predictor.propagate_in_video_iterator(session, **options))
@@ -102,10 +102,10 @@ def test_clip_agrees_backwards_and_in_part(
 
 @torch.no_grad()
 def test_stream_agrees_with_transformers(segmenter: Segmenter, model: Any, processor: Any, frames: Tensor) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     theirs, ours = processor.init_video_session(), predictor.init_video_session()
     verbs = ((processor, theirs), (predictor, ours))
-    outputs: list[tuple[Any, SessionOutput]] = []
+    outputs: list[tuple[Any, Sam2VideoSegmentationOutput]] = []
     for index, frame in enumerate(frames):
         for owner, session in verbs:
             if index == 0:
@@ -116,16 +116,16 @@ def test_stream_agrees_with_transformers(segmenter: Segmenter, model: Any, proce
 
 
 @pytest.fixture
-def stream(segmenter: Segmenter) -> tuple[SessionPredictor, InferenceSession]:
-    predictor = SessionPredictor(segmenter)
+def stream(segmenter: Segmenter) -> tuple[Sam2VideoModel, Sam2VideoInferenceSession]:
+    predictor = Sam2VideoModel(segmenter)
     return predictor, predictor.init_video_session()
 
 
 def test_stream_of_raw_frames_takes_objects_at_any_later_frame(
-    stream: tuple[SessionPredictor, InferenceSession],
+    stream: tuple[Sam2VideoModel, Sam2VideoInferenceSession],
 ) -> None:
     predictor, session = stream
-    video = drawn_video(6)
+    video = synthetic_video(6)
     sizes = []
     for index, frame in enumerate([*video, *video, *video, *video, *video]):
         if index == 2:
@@ -140,7 +140,7 @@ def test_stream_of_raw_frames_takes_objects_at_any_later_frame(
 
 
 def test_clicks_are_added_unless_old_ones_are_cleared(segmenter: Segmenter, frames: Tensor) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
 
     def masks(*clicks: tuple[float, float], is_clearing: bool) -> Tensor:
         session = predictor.init_video_session()
@@ -156,7 +156,7 @@ def test_clicks_are_added_unless_old_ones_are_cleared(segmenter: Segmenter, fram
 
 
 def test_padding_points_are_ignored(segmenter: Segmenter, frames: Tensor) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     results = []
     for points, labels in (([[[80.0, 60.0]]], [[1]]), ([[[80.0, 60.0], [-10.0, -10.0]]], [[1, -10]])):
         session = predictor.init_video_session(frames, original_size=SIZE)
@@ -188,7 +188,7 @@ def test_padding_points_are_ignored(segmenter: Segmenter, frames: Tensor) -> Non
 def test_bad_inputs_are_refused_and_add_nothing(
     segmenter: Segmenter, frames: Tensor, object_ids: Any, inputs: dict[str, Any], message: str
 ) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     session = predictor.init_video_session(frames, original_size=SIZE)
     with pytest.raises((ValueError, TypeError), match=message):
         predictor.add_inputs_to_inference_session(session, 0, object_ids, **inputs)
@@ -196,7 +196,7 @@ def test_bad_inputs_are_refused_and_add_nothing(
 
 
 def test_calls_that_do_not_fit_a_clip_are_refused(segmenter: Segmenter, frames: Tensor) -> None:
-    predictor = SessionPredictor(segmenter)
+    predictor = Sam2VideoModel(segmenter)
     session = predictor.init_video_session(frames, original_size=SIZE)
     with pytest.raises(RuntimeError, match="call add_inputs_to_inference_session"):
         predictor(session, frame_idx=0)
@@ -207,7 +207,7 @@ def test_calls_that_do_not_fit_a_clip_are_refused(segmenter: Segmenter, frames: 
 
 
 def test_calls_that_do_not_fit_a_stream_are_refused(
-    stream: tuple[SessionPredictor, InferenceSession], frames: Tensor
+    stream: tuple[Sam2VideoModel, Sam2VideoInferenceSession], frames: Tensor
 ) -> None:
     predictor, session = stream
     with pytest.raises(ValueError, match="original_size"):
@@ -219,6 +219,6 @@ def test_calls_that_do_not_fit_a_stream_are_refused(
     predictor(session, frame=frames[0])
     with pytest.raises(ValueError, match="frame 1 or later"):
         predictor.add_inputs_to_inference_session(session, 0, [1, 2], **BOXES, original_size=SIZE)
-    predictor(session, frame=drawn_video(1)[0])
+    predictor(session, frame=synthetic_video(1)[0])
     with pytest.raises(ValueError, match="the stream has"):
         predictor(session, frame=np.zeros((8, 8, 3), np.uint8))

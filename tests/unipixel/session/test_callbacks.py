@@ -50,7 +50,7 @@ class TestWatching:
 
         def note(followed: TrackedVideoFrame) -> None:
             told.append(followed.frame.index)
-            assert all(session.bank.frame(key, followed.frame.index) is not None for key in followed.objects)
+            assert all(session.bank.mask_record(key, followed.frame.index) is not None for key in followed.objects)
 
         session.prompt(1, BOX)
         session.ask("What is [1]?", on_frame=note)
@@ -158,7 +158,7 @@ class TestGoingOn:
         later.prompt(1, PointPrompt(3, 30, 0, is_positive=False))
         later.scene.track()
         assert len(later.bank[1].prompts) == 2
-        assert len(list(later.bank.frames(1))) == NUM_FRAMES
+        assert len(list(later.bank.mask_records(1))) == NUM_FRAMES
 
     def test_memory_of_another_video_is_refused(self, model: UniPixel, processor: Processor) -> None:
         long = Session(model, processor, _clip(), settings=SETTINGS)

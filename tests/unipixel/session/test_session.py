@@ -61,7 +61,7 @@ class TestAsking:
         assert [session.bank[key].source for key in (1, 2)] == ["point", "box"]
         assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
         for object_id in (1, 2):
-            assert [index for index, _ in session.bank.frames(object_id)] == list(range(NUM_FRAMES))
+            assert [index for index, _ in session.bank.mask_records(object_id)] == list(range(NUM_FRAMES))
 
     def test_frames_seen_are_what_the_budget_says_unless_told(self, model: UniPixel, processor: Processor) -> None:
         few = Processor(model.config, processor.tokenizer, budget=FrameBudget(3, 4, 4))
@@ -96,7 +96,7 @@ class TestAsking:
         session.prompt(1, POINT)
         session.ask("Where is [1]?")
         second = session.ask("Why?")
-        prefix = session._dialogue._prefix
+        prompt_cache = session._dialogue._prompt_cache
         # The text that a training sample would have, without the answers' tokens.
         layout = session._dialogue.layout
         masks = session.bank.masks_on(layout.frame_indices, object_ids=[1])
@@ -105,7 +105,7 @@ class TestAsking:
         later = processor.encode_later_turn(Turn("Why?"), layout=layout, has_ended=False)
         num_answer_tokens = 5
         expected = first_turn.inputs.input_ids.shape[1] + num_answer_tokens + later.inputs.input_ids.shape[1]
-        assert prefix.num_tokens + len(prefix.pending_ids) == expected + num_answer_tokens
+        assert prompt_cache.num_tokens + len(prompt_cache.pending_ids) == expected + num_answer_tokens
         assert second.num_read_tokens == later.inputs.input_ids.shape[1] + 1
 
     def test_forward_tracking_encodes_each_frame_once(self, session: Session) -> None:
@@ -142,7 +142,7 @@ class TestAsking:
         assert answer.prefilled_ids == ()
         assert session.bank[3].source == "mask"
         # SAM's resolution is 16 pixels for 56: the mask comes back as it was, but for its edge.
-        returned = session.bank.frame(3, 1).mask((HEIGHT, WIDTH))
+        returned = session.bank.mask_record(3, 1).mask((HEIGHT, WIDTH))
         assert (returned & mask).sum() / (returned | mask).sum() > 0.6
 
     def test_plain_question_needs_no_object(self, session: Session) -> None:
@@ -175,7 +175,7 @@ class TestAsking:
         session = Session(model, processor, _clip()[:1], settings=SETTINGS)
         session.prompt(1, BOX)
         session.ask("What is [1]?")
-        assert [index for index, _ in session.bank.frames(1)] == [0]
+        assert [index for index, _ in session.bank.mask_records(1)] == [0]
 
     def test_text_is_handed_on_as_it_is_written(self, session: Session) -> None:
         pieces: list[str] = []
@@ -318,7 +318,7 @@ class TestAnchors:
     ) -> None:
         first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
         monkeypatch.setattr(VideoTracker, "segment_frame", lambda *_: first)
-        monkeypatch.setattr(VideoTracker, "best_anchors", lambda _, tokens: dict.fromkeys(tokens, 4))
+        monkeypatch.setattr(VideoTracker, "select_anchor_frames", lambda _, tokens: dict.fromkeys(tokens, 4))
         reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         session.segment("the red cup")
