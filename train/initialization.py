@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from unipixel.checkpoints.lora import load_partial
 from unipixel.checkpoints.tensor_layout import PARTIAL_FILE
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.chat_template import Tokenizer, load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.checkpoints import SEGMENTER_WEIGHTS
 from unipixel.train.nano.model_config import configure, frame_budget
 from unipixel.train.nano.tokenizer import build_tokenizer, synthetic_texts
-from unipixel.train.recipe import Recipe
+from unipixel.train.recipe import Recipe, RunRecipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
 _SEGMENTER_PREFIX = "segmenter."
@@ -34,7 +34,7 @@ _NEARNESS = 4.0
 _SAMENESS, _NUM_TURNS = 1.0, 8
 
 
-def load_start(recipe: Recipe) -> tuple[UniPixel, Processor]:
+def load_start(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
     """Build or load a model with its processor, in float32.
 
     Raises:
@@ -82,20 +82,26 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
     return SegmenterObjective(segmenter, weights=recipe.losses)
 
 
-def _from_nothing(recipe: Recipe) -> tuple[UniPixel, Processor]:
+def _from_nothing(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
     sizes = recipe.sizes()
-    folder = Path(recipe.output) / "tokenizer"
-    if not (folder / "tokenizer.json").is_file():
-        vocabulary = sizes["vocabulary"]
-        texts = synthetic_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
-        build_tokenizer(texts, size=vocabulary["size"]).save_pretrained(str(folder))
-    tokenizer = load_tokenizer(folder)
+    tokenizer = _tokenizer(recipe, sizes["vocabulary"])
     config = configure(sizes, tokenizer, image_size=recipe.model.image_size)
     # Seeded again: whether the tokenizer was there already must not change the weights.
     torch.manual_seed(recipe.seed)
     model = UniPixel(config)
     init_transformers(model)
     return model, Processor(config, tokenizer, budget=frame_budget(sizes))
+
+
+def _tokenizer(recipe: RunRecipe, vocabulary: Mapping[str, int]) -> Tokenizer:
+    """Load the tokenizer that the recipe names, or the one of this run, which is made at its start."""
+    if recipe.model.tokenizer is not None:
+        return Processor.from_pretrained(recipe.model.tokenizer).tokenizer
+    folder = Path(recipe.output) / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        texts = synthetic_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
+        build_tokenizer(texts, size=vocabulary["size"]).save_pretrained(str(folder))
+    return load_tokenizer(folder)
 
 
 def init_transformers(model: UniPixel) -> None:

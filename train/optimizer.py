@@ -1,76 +1,106 @@
-"""Muon for the matrices of transformer blocks, AdamW for everything else, behind one optimiser's interface.
+"""Muon for the matrices of transformer blocks, all matrices of one shape in one step.
 
 AdamW moves every entry of a matrix by about the learning rate. Where gradients agree for a few hundred steps, that
-adds up along few directions: in a small language model from nothing the states between layers grew from 3 to 700,
-and what one attention head had found was lost in them. Muon (https://kellerjordan.github.io/posts/muon/) moves
-all directions of a matrix by the same small amount; with it, and with layers that add less at the start, they stayed
-below 120. The two were not tried apart.
+adds up along few directions. Muon (https://kellerjordan.github.io/posts/muon/) moves all directions of a matrix by
+the same small amount. `torch.optim.Muon` takes matrices one by one, about ten launches each on a GPU.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _BLOCKS = re.compile(r"\bmodel\.(language_model\.layers|visual\.blocks)\.\d+\.")
+# Coefficients of the Newton-Schulz iteration, its steps, and the scale that gives steps the size of AdamW's
+# (arXiv:2502.16982): the defaults of torch.optim.Muon with adjust_lr_fn="match_rms_adamw".
+_LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
+_NUM_ITERATIONS, _RMS_SCALE = 5, 0.2
+_EPSILON = 1e-7
 
 
-class MuonAdamW(torch.optim.Optimizer):
-    """Two optimisers that step together; schedulers see the groups of both."""
+class BatchedMuon:
+    """`torch.optim.Muon` with steps of AdamW's size, over stacks of matrices of one shape."""
 
     def __init__(
-        self, matrices: list[dict[str, Any]], others: list[dict[str, Any]], *, lr: float, **options: Any
+        self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.01, momentum: float = 0.95
     ) -> None:
-        """Build both.
+        """Prepare to step.
 
         Args:
-            matrices: Groups of parameters for Muon, with their options.
-            others: Groups for AdamW.
-            lr: Learning rate of groups that name none. One rate serves both: Muon's steps are scaled to the size
-                of AdamW's (arXiv:2502.16982).
-            **options: As for AdamW.
+            matrices: Parameters of two dimensions.
+            lr: Learning rate; `param_groups[0]["lr"]` changes it.
+            weight_decay: Decay of the weights, times the learning rate.
+            momentum: Weight of earlier gradients.
 
         Raises:
-            RuntimeError: This torch has no Muon.
+            ValueError: A parameter is no matrix.
         """
-        if not hasattr(torch.optim, "Muon"):
-            raise RuntimeError(f"the optimizer muon needs torch 2.9 or later, this is {torch.__version__}")
-        self._parts: list[torch.optim.Optimizer] = []
-        if matrices:
-            self._parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
-        if others:
-            self._parts.append(torch.optim.AdamW(others, lr=lr, **options))
-        super().__init__(self._groups(), {})
-        # The parts' own dictionaries: a scheduler's new rate must reach them.
-        self.param_groups = self._groups()
+        stacks: dict[torch.Size, list[Tensor]] = {}
+        for matrix in matrices:
+            if matrix.ndim != 2:
+                raise ValueError(f"Muon moves matrices, got a parameter of the shape {tuple(matrix.shape)}")
+            stacks.setdefault(matrix.shape, []).append(matrix)
+        self._stacks = list(stacks.values())
+        self._momenta = [torch.zeros(len(own), *own[0].shape, device=own[0].device) for own in self._stacks]
+        self._weight_decay, self._momentum = weight_decay, momentum
+        self.param_groups: list[dict[str, Any]] = [{"lr": lr}]
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for own in self._stacks:
+            for matrix in own:
+                matrix.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step with each."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self._parts:
-            part.step()
-        return loss
+    def step(self) -> None:
+        """Move every matrix; one without a gradient is moved by its momentum."""
+        rate = self.param_groups[0]["lr"]
+        for own, momenta in zip(self._stacks, self._momenta, strict=True):
+            gradients = torch.stack([torch.zeros_like(m) if m.grad is None else m.grad for m in own]).float()
+            momenta.lerp_(gradients, 1 - self._momentum)
+            updates = _orthogonalised(gradients.lerp(momenta, self._momentum))
+            scale = _RMS_SCALE * max(own[0].shape) ** 0.5
+            torch._foreach_mul_(own, 1 - rate * self._weight_decay)
+            torch._foreach_add_(own, list(updates.float().unbind(0)), alpha=-rate * scale)
+
+    def reset(self) -> None:
+        """Forget earlier gradients."""
+        for momenta in self._momenta:
+            momenta.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of both."""
-        return {"parts": [part.state_dict() for part in self._parts]}
+        """Return the momenta."""
+        return {"momenta": list(self._momenta)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the states of both."""
-        for part, state in zip(self._parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = self._groups()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over momenta.
 
-    def _groups(self) -> list[dict[str, Any]]:
-        return [group for part in self._parts for group in part.param_groups]
+        Raises:
+            ValueError: They belong to other matrices.
+        """
+        given = state["momenta"]
+        if [own.shape for own in given] != [own.shape for own in self._momenta]:
+            raise ValueError("the momenta belong to a model of other sizes")
+        for momenta, own in zip(self._momenta, given, strict=True):
+            momenta.copy_(own)
+
+
+def _orthogonalised(updates: Tensor) -> Tensor:
+    """Bring the singular values of matrices (n, rows, columns) near 1, in bfloat16 as `torch.optim.Muon` does."""
+    matrices = updates.bfloat16()
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    if is_tall:
+        matrices = matrices.mT
+    matrices = matrices / matrices.flatten(1).norm(dim=1).clamp(min=_EPSILON)[:, None, None]
+    for _ in range(_NUM_ITERATIONS):
+        gram = matrices @ matrices.mT
+        powers = torch.baddbmm(gram, gram, gram, beta=_CUBIC, alpha=_QUINTIC)
+        matrices = torch.baddbmm(matrices, powers, matrices, beta=_LINEAR)
+    return matrices.mT if is_tall else matrices
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:

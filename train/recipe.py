@@ -13,7 +13,6 @@ Stage = Literal["segmenter", "stage1", "stage2", "stage3", "tune"]
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["cosine", "linear", "constant"]
 Anchor = Literal["first", "visible"]
-OptimizerName = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,19 @@ class ModelRecipe:
 
     Attributes:
         sizes: TOML file of sizes to build from nothing, relative to the recipe.
+        tokenizer: Checkpoint whose tokenizer a model from nothing takes; None makes one from synthetic texts.
         start: Folder, bundled name or hub id of a UniPixel checkpoint.
         qwen: Qwen2.5-VL to start from.
         sam2: SAM 2.1 checkpoint to start from.
         partial: Checkpoints of earlier stages that are laid over the start.
         segmenter: Folder of a trained segmenter that replaces the start's, or a whole model whose segmenter is taken.
         image_size: Side of the segmenter's input in pixels; None is that of the start.
-        freeze_prompt_encoder: Whether a segmenter's prompt encoder stays as it is: language models were taught to write as it
-            does.
+        freeze_prompt_encoder: Whether a segmenter's prompt encoder stays as it is: a language model that was trained
+            with it writes its embeddings.
     """
 
     sizes: str | None = None
+    tokenizer: str | None = None
     start: str | None = None
     qwen: str | None = None
     sam2: str | None = None
@@ -109,8 +110,6 @@ class LoopRecipe:
         accumulation: Micro batches per optimiser step.
         learning_rate: Peak rate of everything that has no rate of its own.
         sam2_learning_rate: Peak rate of SAM 2.1; None is `learning_rate`.
-        optimizer: `muon` moves the matrices of hidden layers by Muon, which needs torch 2.9, see
-            `unipixel.train.optimizer`.
         schedule: Course of the rate after the warm-up.
         warmup_share: Share of the steps over which the rate rises.
         weight_decay: Decay of matrices; vectors have none.
@@ -133,7 +132,6 @@ class LoopRecipe:
     accumulation: int = 1
     learning_rate: float = 2e-5
     sam2_learning_rate: float | None = None
-    optimizer: OptimizerName = "adamw"
     schedule: Schedule = "cosine"
     warmup_share: float = 0.03
     weight_decay: float = 0.0
@@ -178,35 +176,21 @@ class LoraRecipe:
             raise ValueError(f"[lora] rank and alpha must be at least 1, got {self.rank} and {self.alpha}")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One training run.
+@dataclass(frozen=True, kw_only=True)
+class RunRecipe:
+    """What every training run is given.
 
     Attributes:
-        stage: What is trained and how; see `unipixel.train.build`.
         output: Folder of checkpoints, logs and the result.
         model: Where the weights come from.
-        data: What is learned from.
-        loop: How the steps are taken.
-        losses: Weights of the mask loss.
-        lora: Low-rank updates; None trains none.
         seed: Seed of everything random.
         folder: Folder of the recipe; relative paths of sizes start there.
     """
 
-    stage: Stage
     output: str
     model: ModelRecipe
-    data: DataRecipe
-    loop: LoopRecipe
-    losses: LossWeights = field(default_factory=LossWeights)
-    lora: LoraRecipe | None = None
     seed: int = 42
     folder: str = "."
-
-    def __post_init__(self) -> None:
-        if self.stage not in get_args(Stage):
-            raise ValueError(f"stage must be one of {get_args(Stage)}, got {self.stage!r}")
 
     def sizes(self) -> dict[str, Any]:
         """Read the file of sizes.
@@ -220,3 +204,26 @@ class Recipe:
         from unipixel.train.recipe_files import read_toml
 
         return read_toml(Path(self.folder) / self.model.sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(RunRecipe):
+    """One run of the paper's training, of low-rank tuning or of the segmenter's.
+
+    Attributes:
+        stage: What is trained and how; see `unipixel.train.build`.
+        data: What is learned from.
+        loop: How the steps are taken.
+        losses: Weights of the mask loss.
+        lora: Low-rank updates; None trains none.
+    """
+
+    stage: Stage
+    data: DataRecipe
+    loop: LoopRecipe
+    losses: LossWeights = field(default_factory=LossWeights)
+    lora: LoraRecipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.stage not in get_args(Stage):
+            raise ValueError(f"stage must be one of {get_args(Stage)}, got {self.stage!r}")

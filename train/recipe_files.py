@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 import types
 import typing
@@ -11,7 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from unipixel.train.recipe import Recipe
+import torch
+
+from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+from unipixel.train.recipe import Recipe, Stage
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,10 +23,11 @@ else:
     import tomli as tomllib
 
 _Section = TypeVar("_Section")
+_PRETRAINING = "pretrain"
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read a recipe of the paper's stages, of low-rank tuning or of the segmenter's training.
 
     Args:
         source: Path of a TOML file, or the name of one that ships with the package, such as `nano/stage1`.
@@ -31,13 +36,32 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         FileNotFoundError: There is no such file or bundled recipe.
-        ValueError: A key is unknown, or a value out of range.
+        ValueError: A key is unknown, or a value out of range, or the recipe is one of the dense pre-training.
+    """
+    recipe = load_any_recipe(source, overrides)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{str(source)!r} is a recipe of the stage {recipe.stage}, which has other settings")
+    return recipe
+
+
+def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainingRecipe:
+    """Read a recipe of any stage; arguments and errors as for `load_recipe`.
+
+    A table `cpu` of a recipe replaces its settings where there is no GPU.
     """
     path = find_recipe(source)
     tree = read_toml(path)
+    without_gpu = tree.pop("cpu", {})
+    if not torch.cuda.is_available():
+        _merge(tree, without_gpu)
     for override in overrides:
         _override(tree, override)
     tree["folder"] = str(path.parent)
+    stages = (*get_args(Stage), _PRETRAINING)
+    if tree.get("stage", _PRETRAINING) not in stages:
+        raise ValueError(f"stage must be one of {stages}, got {tree['stage']!r}")
+    if tree.get("stage") == _PRETRAINING:
+        return _build(PretrainingRecipe, tree, "")
     return _build(Recipe, tree, "")
 
 
@@ -86,12 +110,23 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree[name] = text
 
 
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Replace values of a tree by those of another, table by table."""
+    for name, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        else:
+            tree[name] = value
+
+
 def _build(kind: type[_Section], tree: Mapping[str, Any], where: str) -> _Section:
     """Make a dataclass of a TOML table, with its tables made into dataclasses in turn."""
     hints = typing.get_type_hints(kind)
     known = {entry.name: entry for entry in dataclasses.fields(typing.cast(Any, kind))}
     if unknown := sorted(set(tree) - set(known)):
-        raise ValueError(f"unknown settings {[where + key for key in unknown]}: allowed are {sorted(known)}")
+        nearest = [difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0] for key in unknown]
+        meant = ", ".join(f"{where}{key} (nearest: {where}{name})" for key, name in zip(unknown, nearest, strict=True))
+        raise ValueError(f"unknown settings {meant}: allowed are {sorted(known)}")
     required = [
         name
         for name, entry in known.items()

@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from unipixel.train.optimizer import MuonAdamW, is_matrix
 from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe import LoopRecipe, Recipe
 
@@ -74,7 +73,6 @@ class ObjectiveTrainer(Trainer):
         *args: Any,
         rate_of: Callable[[str], float | None] | None = None,
         broken: InvalidExampleCounter | None = None,
-        has_muon: bool = False,
         **options: Any,
     ) -> None:
         """Prepare a run.
@@ -83,14 +81,12 @@ class ObjectiveTrainer(Trainer):
             *args: As for `Trainer`.
             rate_of: Peak learning rate of a parameter by name; None is the run's.
             broken: Counts samples that could not be used.
-            has_muon: Whether Muon moves the matrices, see `unipixel.train.optimizer`.
             **options: As for `Trainer`.
         """
         super().__init__(*args, **options)
         self.optimizer: torch.optim.Optimizer | None
         self._rate_of = rate_of or (lambda _name: None)
         self._broken = broken or InvalidExampleCounter()
-        self._has_muon = has_muon
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
 
     def training_step(self, *given: Any, **options: Any) -> Tensor:
@@ -125,22 +121,17 @@ class ObjectiveTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser with a group per learning rate; vectors are not decayed."""
         if self.optimizer is None:
-            groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
+            groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
             for name, parameter in (model or self.model).named_parameters():
                 if parameter.requires_grad:
                     decay = self.args.weight_decay if parameter.ndim > 1 else 0.0
                     rate = self._rate_of(name) or self.args.learning_rate
-                    groups[self._has_muon and is_matrix(name, parameter), rate, decay].append(parameter)
+                    groups[rate, decay].append(parameter)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
-            matrices, others = (
-                [
-                    {"params": group, "lr": rate, "weight_decay": decay}
-                    for (is_muon, rate, decay), group in groups.items()
-                    if is_muon == wanted
-                ]
-                for wanted in (True, False)
-            )
-            self.optimizer = MuonAdamW(matrices, others, **options) if self._has_muon else kind(others, **options)
+            parameters = [
+                {"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()
+            ]
+            self.optimizer = kind(parameters, **options)
         return self.optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -257,7 +248,6 @@ def build(
         callbacks=[RunLog(Path(recipe.output), validate=validate, every=loop.validate_every)],
         broken=InvalidExampleCounter(max_share=recipe.data.max_broken_share),
         rate_of=lambda name: loop.sam2_learning_rate if name.startswith("model.sam2.") else None,
-        has_muon=loop.optimizer == "muon",
     )
 
 

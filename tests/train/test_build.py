@@ -128,7 +128,7 @@ def test_long_tracks_are_learned_from_their_last_frames() -> None:
     objective = prepare(load_recipe("nano/segmenter", ["output=unused", "model.image_size=64"])).objective
     assert isinstance(objective, SegmenterObjective)
     settings = SyntheticVosSettings(image_size=64, num_frames=2, render_size=64)
-    batch = collate_tracks([draw_track("follow", number, settings) for number in range(2)])["batch"]
+    batch = collate_tracks([draw_track("long_clip", number, settings) for number in range(2)])["batch"]
     assert batch.tracks.shape[1] == 8
     assert batch.first_step == 6
     loss = objective(batch)["loss"]
@@ -213,7 +213,7 @@ def test_places_are_told_surely_or_vaguely_around_the_object() -> None:
 
 def test_a_segmenter_can_be_taken_from_a_whole_model() -> None:
     recipe = load_recipe(
-        "nano/segmenter", ["model.segmenter=unipixel-nano", "model.image_size=320", "model.keeps_prompts=true"]
+        "nano/segmenter", ["model.segmenter=unipixel-nano", "model.image_size=320", "model.freeze_prompt_encoder=true"]
     )
     objective = prepare(recipe).objective
     assert isinstance(objective, SegmenterObjective)

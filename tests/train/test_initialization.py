@@ -22,7 +22,7 @@ from unipixel.train.recipe_files import load_recipe
 
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:
-    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"])
+    recipe = load_recipe("nano/segmenter", ["model={sizes='sizes.toml', tokenizer='unipixel-nano'}"])
     visual = load_start(recipe)[0].model.visual
     side, place = 18, (9, 7)
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

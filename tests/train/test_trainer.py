@@ -32,9 +32,8 @@ def take_steps(recipe: Recipe, *, stop_after: int | None = None) -> nn.Module:
     return job.objective
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_path: Path, optimizer: str) -> None:
-    steps = ("loop.max_steps=4", "loop.save_every=100", "lora.dropout=0.1", f"loop.optimizer={optimizer}")
+def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_path: Path) -> None:
+    steps = ("loop.max_steps=4", "loop.save_every=100", "lora.dropout=0.1")
     whole = tiny_recipe("stage3", checkpoint, tmp_path / "whole", *steps)
     broken = tiny_recipe("stage3", checkpoint, tmp_path / "broken", *steps)
     expected = take_steps(whole)

@@ -27,14 +27,14 @@ from unipixel.train.segmenter_objective import TrackBatch
 # Clips take long to draw, blobs longest: each clip of a pool is used this often, cut and coloured differently
 # each time.
 _POOL_SIZE = 48
-_POOL_USES = {"image": 2, "clip": 4, "follow": 4, "transfer": 6, "vos_long_clip": 6, "vos_image": 6}
+_POOL_USES = {"image": 2, "clip": 4, "long_clip": 4, "vos_clip": 6, "vos_long_clip": 6, "vos_image": 6}
 _CLIP_FRAMES = 12
 _LONGEST_STRIDE = 3
 _PROMPTS = {
     "image": {"point": 0.4, "box": 0.2, "place": 0.4},
     "clip": {"mask": 0.4, "point": 0.25, "box": 0.15, "place": 0.2},
-    "follow": {"mask": 0.6, "point": 0.2, "box": 0.2},
-    "transfer": {"mask": 0.6, "point": 0.25, "box": 0.15},
+    "long_clip": {"mask": 0.6, "point": 0.2, "box": 0.2},
+    "vos_clip": {"mask": 0.6, "point": 0.25, "box": 0.15},
     "vos_long_clip": {"mask": 1.0},
     "vos_image": {"point": 0.6, "box": 0.4},
     # A box has one reading: from nothing, a segmenter comes to read prompts by boxes alone within some
@@ -43,7 +43,7 @@ _PROMPTS = {
 }
 # Most is learned about memory from one frame to the next. On longer tracks a segmenter meets its own mistakes and as
 # many memories as it has in use; only the last frames are learned from, or they would cost too much.
-_FOLLOW_TIMES = 4
+_LONG_FACTOR = 4
 _ZOOM_SHARE = 0.3
 # Share of the images that also get a box around nothing, so that the object score means something.
 _NOTHING_SHARE = 0.3
@@ -123,22 +123,23 @@ def draw_track(group: str, number: int, settings: SyntheticVosSettings) -> Track
     """Draw one clip with prompts.
 
     Args:
-        group: `image`, `clip`, `transfer`, `follow` and `vos_long_clip` (longer tracks), `vos_image` or `boxes`.
+        group: `image`, `boxes` (single frames with boxes alone), `clip`, `long_clip`, or the same in the style of
+            video object segmentation data: `vos_image`, `vos_clip`, `vos_long_clip`.
         number: Number within the group; with the seed of the settings it decides everything.
         settings: How clips are cut.
     """
     groups = sorted(_PROMPTS)
     rng = np.random.default_rng([settings.seed, groups.index(group), number])
     length = 1 if group.endswith("image") or group == "boxes" else settings.num_frames
-    length *= _FOLLOW_TIMES if group.endswith("follow") else 1
+    length *= _LONG_FACTOR if group.endswith("long_clip") else 1
     turn, place = divmod(number, _POOL_SIZE * _POOL_USES.get(group, 1))
     pooled = settings.seed + turn * _POOL_SIZE + place % _POOL_SIZE
-    if group.startswith("transfer"):
+    if group.startswith("vos_"):
         # Single frames come from the pool of clips.
-        sample = _draw(pooled, settings.render_size, _CLIP_FRAMES, "transfer")
+        sample = _draw(pooled, settings.render_size, _CLIP_FRAMES, "vos")
     else:
         drawn = 1 if length == 1 else max(length, _CLIP_FRAMES)
-        sample = _draw(pooled + 4_000_000 * groups.index(group), settings.render_size, drawn, "world")
+        sample = _draw(pooled + 4_000_000 * groups.index(group), settings.render_size, drawn, "shapes")
     return _cut(sample, group, length, rng, settings)
 
 
@@ -160,7 +161,7 @@ def _cut(sample: Sample, group: str, length: int, rng: np.random.Generator, sett
         chosen = chosen[::-1]
     frames, masks = clip.frames[chosen], clip.masks[:, chosen]
     if group != "boxes":
-        frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("transfer"))
+        frames, masks = _vary(frames, masks, rng, is_recoloured=group.startswith("vos_"))
     side = settings.image_size
     labels = label_masks(torch.from_numpy(masks.reshape(-1, *masks.shape[2:])).float(), (side, side))
     labels = labels.unflatten(0, masks.shape[:2])

@@ -25,9 +25,14 @@ def run(args: argparse.Namespace) -> int:
 
     from unipixel.train import trainer
     from unipixel.train.build import prepare
-    from unipixel.train.recipe_files import load_recipe
+    from unipixel.train.nano.pretraining import pretrain
+    from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+    from unipixel.train.recipe_files import load_any_recipe
 
-    recipe = load_recipe(args.recipe, args.overrides)
+    recipe = load_any_recipe(args.recipe, args.overrides)
+    if isinstance(recipe, PretrainingRecipe):
+        print(f"wrote {pretrain(recipe)}")
+        return 0
     job = prepare(recipe)
     finished = trainer.run(recipe, job.objective, job.dataset, job.collate, validate=job.validate)
     if finished.is_world_process_zero():

@@ -149,10 +149,7 @@ def to_patches(frames: Sequence[NDArray[np.uint8]], sizes: PatchSizes) -> tuple[
     Returns:
         (t*h*w, 6 * patch * patch) float32 patches, and the grid (t, h, w).
     """
-    pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
-    # Scaling folded into the statistics: equal to the published figures to the last bit.
-    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (_CLIP_MEAN, _CLIP_STD))
-    pixels = (pixels - mean) / std
+    pixels = normalise_pixels(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
     if missing := -len(pixels) % FRAMES_PER_PAIR:
         pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
     t, h, w = len(pixels) // FRAMES_PER_PAIR, pixels.shape[2] // sizes.patch, pixels.shape[3] // sizes.patch
@@ -161,6 +158,13 @@ def to_patches(frames: Sequence[NDArray[np.uint8]], sizes: PatchSizes) -> tuple[
     )
     patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return patches.reshape(t * h * w, 3 * FRAMES_PER_PAIR * sizes.patch**2), (t, h, w)
+
+
+def normalise_pixels(pixels: Tensor) -> Tensor:
+    """Normalise frames (n, 3, H, W) uint8 for the vision transformer, as float32 on their device."""
+    # Scaling folded into the statistics: equal to the published figures to the last bit.
+    mean, std = (255 * torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (_CLIP_MEAN, _CLIP_STD))
+    return (pixels.float() - mean) / std
 
 
 def check_frames(frames: Sequence[Any]) -> tuple[int, int]:

@@ -95,7 +95,7 @@ def test_a_still_frame_shows_its_own_masks_alone() -> None:
     processor = Processor(byte_config(), load_tokenizer(), budget=FrameBudget(6, 64, 64, is_still=True))
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
-    named = [(name, layout.place(3)) for name in sample.clip.object_ids if sample.clip.masks_of(name)[3].any()]
+    named = [(name, layout.frame_position(3)) for name in sample.clip.object_ids if sample.clip.masks_of(name)[3].any()]
     targets = conversation_targets(clip_targets(sample, layout), sample.clip.object_ids, named=named)
     there = targets.anchor_coverage.view(len(named), 6, -1)
     assert len(named) > 1

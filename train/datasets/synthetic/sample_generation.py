@@ -253,7 +253,7 @@ def generate(
         render_size: (height, width) in pixels, or the shorter side with a random aspect, or None for a
             random size of 128 to 640 pixels.
         num_frames: Frames to draw, evenly spaced over the clip; None for all.
-        style: "world" for the vocabulary's shapes, "transfer" for deforming textured blobs, which have
+        style: "shapes" for the vocabulary's shapes, "vos" for deforming textured blobs, which have
             masks and visual prompts but no language.
         is_part: Draw frames of a random part of the clip, as near to each other as a tracker meets them, instead
             of frames over all of it. For the task `track` alone: language is about whole clips.
@@ -277,7 +277,7 @@ def generate(
     rng = np.random.Generator(np.random.PCG64(root))
     if style == "vos":
         if task not in (None, "track"):
-            raise ValueError(f"The transfer style has no language: the task must be 'track', not {task!r}.")
+            raise ValueError(f"The vos style has no language: the task must be 'track', not {task!r}.")
         height, width = frame_sizes(rng, render_size)
         clip = sample_vos_clip(rng, split=split, height=height, width=width, num_frames=num_frames)
         kind = PROMPT_KINDS[int(rng.integers(3))]
