@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unipixel.processing.processor import Processor
-from unipixel.processing.processor import Sample as EncodedSample
+from unipixel.processing.processor import EncodedSample, Processor
 from unipixel.train.datasets.preprocessing import Example
 from unipixel.train.recipe import Anchor
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from unipixel.processing import chat_template as tokens
 from unipixel.processing import prompt_templates as templates
 from unipixel.processing.clip_layout import ClipInput, ClipLayout
-from unipixel.processing.processor import Processor
-from unipixel.processing.processor import Sample as EncodedSample
+from unipixel.processing.processor import EncodedSample, Processor
 from unipixel.processing.special_tokens import SEG
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.train.datasets.samples import PromptAnnotation
@@ -128,8 +127,10 @@ class ExampleBuilder:
         memories = [turn.memory for turn in script.turns if turn.memory is not None]
         targets = None
         if own_targets is not None:
-            places = [clip.layout.place(prompt.frame_index) for prompt in script.prompts]
-            named = [(name, clip.layout.place(frame)) for name, frame in zip(script.seg_ids, anchors, strict=True)]
+            places = [clip.layout.frame_position(prompt.frame_index) for prompt in script.prompts]
+            named = [
+                (name, clip.layout.frame_position(frame)) for name, frame in zip(script.seg_ids, anchors, strict=True)
+            ]
             referred = list(zip(script.referred_ids, places, strict=True))
             targets = conversation_targets(
                 own_targets,

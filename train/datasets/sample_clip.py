@@ -23,7 +23,7 @@ from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibili
 from unipixel.train.datasets.synthetic.drawing.rendering import composite_layer
 from unipixel.train.datasets.synthetic.drawing.textures import Material
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, Scene, SceneObject
+from unipixel.train.datasets.synthetic.scene import NUM_TIMES, Scene, SceneObject
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
 CRF = 20
@@ -50,8 +50,8 @@ def sample_scene() -> Scene:
 def sample_clip() -> Clip:
     """Draw the clip; objects 1 to 4 are star, circle, square and heart."""
     scene = sample_scene()
-    moments = np.linspace(0, 1, scene.num_frames)
-    layers = [rasterize_object(obj, moments, pixels_per_unit=HEIGHT) for obj in scene.objects]
+    times = np.linspace(0, 1, scene.num_frames)
+    layers = [rasterize_object(obj, times, pixels_per_unit=HEIGHT) for obj in scene.objects]
     view = compute_visibility(layers, num_frames=scene.num_frames, height=HEIGHT, width=WIDTH)
     frames = np.repeat(_background()[None], scene.num_frames, axis=0)
     for layer, obj in zip(layers, scene.objects, strict=True):
@@ -95,10 +95,10 @@ def _object(
     words: str, extent: float, plan: MotionPlan, *, start: tuple[float, float], end: tuple[float, float]
 ) -> SceneObject:
     shape, colour, texture = words.split()
-    steps = np.linspace(0, 1, NUM_MOMENTS)[:, None]
+    steps = np.linspace(0, 1, NUM_TIMES)[:, None]
     centres = np.array(start) * (1 - steps) + np.array(end) * steps
-    is_there = np.ones(NUM_MOMENTS, bool)
-    path = Trajectory(centres, np.full(NUM_MOMENTS, extent), np.zeros(NUM_MOMENTS), is_there, None)
+    is_there = np.ones(NUM_TIMES, bool)
+    path = Trajectory(centres, np.full(NUM_TIMES, extent), np.zeros(NUM_TIMES), is_there, None)
     return SceneObject(shape, colour, texture, extent, plan, path)
 
 

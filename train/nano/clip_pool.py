@@ -130,7 +130,7 @@ class ClipPool:
         # All clips of a group share its grid; where the larger one would be seen on another, it is drawn as it is.
         size = size if self._seen_size(size, own.num_frames) == seen_size else own.size
         seed = int(rng.integers(2**62))
-        scene = SyntheticScene.draw(seed, split="train", render_size=size, num_frames=own.num_frames)
+        scene = SyntheticScene.generate(seed, split="train", render_size=size, num_frames=own.num_frames)
         sample = scene.ask(rng, task="track")
         if sample is None:
             raise RuntimeError(f"clip {seed} cannot be tracked, which every clip can")

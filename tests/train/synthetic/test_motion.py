@@ -10,7 +10,7 @@ import pytest
 from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
 from unipixel.train.datasets.synthetic.motion import MotionPlan, progress, trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SceneObject
+from unipixel.train.datasets.synthetic.scene import NUM_TIMES, SceneObject
 from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, motion_truth
 
 MOMENTS = np.linspace(0, 1, 17)
@@ -23,7 +23,7 @@ def tracked(
     """Centroids (N, 2) in shorter sides (NaN where hidden) and areas (N,) of the drawn mask."""
     rng = np.random.default_rng(seed)
     frame = (1.25, 1.0)
-    path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
+    path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_TIMES)
     obj = SceneObject(shape, "red", "plain", extent, plan, path)
     layer = rasterize_object(obj, MOMENTS, pixels_per_unit=SIDE)
     masks = compute_visibility([layer], num_frames=len(MOMENTS), height=SIDE, width=round(1.25 * SIDE)).masks[0]

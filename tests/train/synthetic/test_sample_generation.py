@@ -26,7 +26,7 @@ from unipixel.train.datasets.synthetic.attributes import (
     held_out_pairs,
 )
 from unipixel.train.datasets.synthetic.gallery import gallery_page
-from unipixel.train.datasets.synthetic.sample_generation import sample_frame_indices
+from unipixel.train.datasets.synthetic.rasterization import sample_frame_indices
 from unipixel.train.datasets.synthetic.scene import sample_scene
 from unipixel.train.datasets.synthetic.trajectories import motion_truth
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
@@ -144,7 +144,7 @@ def test_indices_are_even_and_hold_both_ends() -> None:
 
 def test_parts_of_clips_are_even_and_lie_anywhere_at_any_pace() -> None:
     rng = np.random.default_rng(0)
-    parts = [sample_frame_indices(31, 7, part_by=rng) for _ in range(200)]
+    parts = [sample_frame_indices(31, 7, part_rng=rng) for _ in range(200)]
     assert all(part[0] >= 0 and part[-1] <= 30 and len(part) == 7 for part in parts)
     strides = [set(np.diff(part).tolist()) for part in parts]
     assert all(len(stride) == 1 for stride in strides)
@@ -206,12 +206,12 @@ def test_vos_clips_show_every_object_at_the_start() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "eval"}, "Unknown split 'eval'"),
-        ({"split": "train", "task": "segment"}, "Unknown task 'segment'"),
-        ({"split": "train", "style": "photo"}, "Unknown style 'photo'"),
+        ({"split": "eval"}, "got 'eval'"),
+        ({"split": "train", "task": "segment"}, "got 'segment'"),
+        ({"split": "train", "style": "photo"}, "got 'photo'"),
         ({"split": "train", "style": "vos", "task": "plain"}, "has no language"),
         ({"split": "train", "task": "plain", "is_part": True}, "the task must be 'track'"),
-        ({"split": "train", "render_size": (16, 16)}, "too small"),
+        ({"split": "train", "render_size": (16, 16)}, "at least 32 x 32"),
     ],
 )
 def test_wrong_argument_is_refused(arguments: dict[str, object], message: str) -> None:

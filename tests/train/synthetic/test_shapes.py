@@ -11,9 +11,9 @@ from unipixel.train.datasets.synthetic.attributes import COLOUR_RANGES, COLOURS,
 from unipixel.train.datasets.synthetic.drawing.backgrounds import smooth_noise
 from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibility, rasterize_object
 from unipixel.train.datasets.synthetic.drawing.shapes import AREAS, REACH, blob_distance, signed_distance
-from unipixel.train.datasets.synthetic.drawing.textures import pattern, sample_colour, sample_material
+from unipixel.train.datasets.synthetic.drawing.textures import pattern_weights, sample_colour, sample_material
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory
-from unipixel.train.datasets.synthetic.scene import NUM_MOMENTS, SceneObject
+from unipixel.train.datasets.synthetic.scene import NUM_TIMES, SceneObject
 
 SIDE = 600
 
@@ -27,10 +27,10 @@ def raster(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def still_object(shape: str, *, extent: float, centre: tuple[float, float], angle: float = 0.0) -> SceneObject:
     trajectory = Trajectory(
-        np.tile(centre, (NUM_MOMENTS, 1)),
-        np.full(NUM_MOMENTS, extent),
-        np.full(NUM_MOMENTS, angle),
-        np.ones(NUM_MOMENTS, bool),
+        np.tile(centre, (NUM_TIMES, 1)),
+        np.full(NUM_TIMES, extent),
+        np.full(NUM_TIMES, angle),
+        np.ones(NUM_TIMES, bool),
         None,
     )
     return SceneObject(shape, "red", "plain", extent, MotionPlan("still"), trajectory)
@@ -114,7 +114,7 @@ def test_whole_area_counts_the_part_outside_the_frame() -> None:
 
 
 def test_unknown_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown shape 'blob'"):
+    with pytest.raises(ValueError, match="got 'blob'"):
         signed_distance("blob", np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32))
 
 
@@ -153,8 +153,8 @@ def test_pattern_covers_its_share_with_both_colours(texture: str) -> None:
     steps = np.linspace(-0.5, 0.5, 200, dtype=np.float32)
     x, y = np.meshgrid(steps, steps)
     for _ in range(20):
-        look = sample_material(rng, colour="red", texture=texture, size_pixels=60)
-        weight = pattern(look, x[None], y[None], extent_pixels=np.full((1, 1, 1), 200.0, np.float32))
+        material = sample_material(rng, colour="red", texture=texture, size_pixels=60)
+        weight = pattern_weights(material, x[None], y[None], extent_pixels=np.full((1, 1, 1), 200.0, np.float32))
         low, high = {"plain": (0, 0), "striped": (0.25, 0.6), "spotted": (0.15, 0.45), "checkered": (0.38, 0.62)}[
             texture
         ]

@@ -1,7 +1,7 @@
-"""The words of the drawn world, and which of their combinations each split may show.
+"""Attribute vocabulary of the synthetic clips, and the combinations that each split holds out.
 
-The lists follow the published vocabulary; the hue ranges leave gaps between neighbouring colour names, so
-that no shade could be called by two of them.
+The lists follow the published vocabulary; the hue ranges leave gaps between neighbouring colour names, so that every
+colour has exactly one name.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ RELATIONS = ("left_of", "right_of", "above", "below", "behind", "front", "touche
 
 @dataclass(frozen=True)
 class ColourRange:
-    """Range of one colour name in hue, saturation and value.
+    """Range of hue, saturation and value of one colour name.
 
     Attributes:
-        hue: Lowest and highest hue in degrees; the lowest may be negative (red wraps around).
+        hue: Lowest and highest hue in degrees; negative values wrap around (red).
         saturation: Lowest and highest saturation, 0 to 1.
         value: Lowest and highest value, 0 to 1.
     """
@@ -66,8 +66,8 @@ COLOUR_RANGES: dict[str, ColourRange] = {
     "black": ColourRange((0.0, 360.0), (0.0, 0.3), (0.0, 0.12)),
 }
 
-# Sizes as shares of the frame's shorter side. The published limits are 0.12 and 0.22; an object whose size
-# falls between two of these ranges is never called by a size word.
+# Extents as fractions of the frame's shorter side. The published limits are 0.12 and 0.22; an object between two of
+# these ranges has no size name.
 SIZE_RANGES: dict[str, tuple[float, float]] = {
     "small": (0.065, 0.105),
     "medium": (0.135, 0.2),
@@ -75,7 +75,7 @@ SIZE_RANGES: dict[str, tuple[float, float]] = {
 }
 SMALLEST, LARGEST = 0.06, 0.4
 
-# Combinations that training never shows. Validation adds the first tuples, testing adds both.
+# Combinations held out of the training split. The validation split adds the first tuples, the test split all.
 VAL_SHAPE_COLOURS = (("circle", "purple"), ("square", "pink"), ("heart", "cyan"), ("ring", "orange"))
 TEST_SHAPE_COLOURS = (
     ("star", "green"),
@@ -101,7 +101,7 @@ TEST_MOTION_SHAPES = (
 
 
 def held_out_pairs(split: Split) -> frozenset[tuple[str, str]]:
-    """Combinations that a split must not show.
+    """Return the combinations that a split must not show.
 
     Args:
         split: Name of the split.
@@ -123,13 +123,13 @@ def held_out_pairs(split: Split) -> frozenset[tuple[str, str]]:
 
 
 def size_class(size: float) -> str | None:
-    """Name a size, unless it lies too close to a limit.
+    """Return the name of a size, or None near a limit.
 
     Args:
-        size: Extent as a share of the frame's shorter side.
+        size: Extent as a fraction of the frame's shorter side.
 
     Returns:
-        A word of `SIZES`, or None where two words could be defended.
+        One of `SIZES`, or None where two names could apply.
     """
     for name, (low, high) in SIZE_RANGES.items():
         if low - 0.006 <= size <= high + 0.006:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that shows samples: moving pictures, mask outlines, questions, answers."""
+"""A self-contained HTML page of samples: animated frames, mask outlines, questions and answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from unipixel.train.datasets.samples import Clip, PromptAnnotation, Sample
 
-# Bright, and far apart in hue; objects take them in turn.
+# Bright and far apart in hue; objects use them in turn.
 OUTLINES = (
     (255, 64, 64),
     (64, 255, 64),
@@ -39,11 +39,11 @@ p { margin: 6px 0; white-space: pre-line; }
 
 
 def draw_outlines(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
-    """Draw the outline of every mask over the frames.
+    """Return the frames with the outline of every mask.
 
     Args:
         clip: The clip.
-        scale: Whole number by which frames are enlarged, so that outlines stay thin.
+        scale: Integer factor by which frames are enlarged, so that outlines stay thin.
 
     Returns:
         Frames (N, H * scale, W * scale, 3), uint8.
@@ -52,7 +52,7 @@ def draw_outlines(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
         ValueError: The scale is below 1.
     """
     if scale < 1:
-        raise ValueError(f"The scale must be at least 1, not {scale}.")
+        raise ValueError(f"scale must be at least 1, got {scale}")
     frames = clip.frames.repeat(scale, axis=1).repeat(scale, axis=2)
     for row, masks in enumerate(clip.masks):
         large = masks.repeat(scale, axis=1).repeat(scale, axis=2)
@@ -65,37 +65,37 @@ def draw_outlines(clip: Clip, *, scale: int = 1) -> NDArray[np.uint8]:
     return frames
 
 
-def _draw_prompt(picture: Image.Image, prompt: PromptAnnotation, colour: tuple[int, int, int], *, scale: int) -> None:
-    pen = ImageDraw.Draw(picture)
+def _draw_prompt(image: Image.Image, prompt: PromptAnnotation, colour: tuple[int, int, int], *, scale: int) -> None:
+    drawing = ImageDraw.Draw(image)
     if prompt.point is not None:
         x, y = (value * scale for value in prompt.point)
-        pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour, outline=(0, 0, 0), width=2)
+        drawing.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour, outline=(0, 0, 0), width=2)
     if prompt.box_xyxy is not None:
         left, top, right, bottom = (value * scale for value in prompt.box_xyxy)
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
+        drawing.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
 
 
 def animated_image(sample: Sample) -> str:
-    """Encode a sample's frames, outlines and prompts as an animated picture.
+    """Encode a sample's frames, outlines and prompts as an animated WebP image.
 
     Args:
         sample: The sample.
 
     Returns:
-        A `data:` address for an `img` element.
+        A `data:` URL for an `img` element.
     """
     clip = sample.clip
     scale = max(1, round(320 / max(clip.frames.shape[1:3])))
-    pictures = [Image.fromarray(frame) for frame in draw_outlines(clip, scale=scale)]
+    images = [Image.fromarray(frame) for frame in draw_outlines(clip, scale=scale)]
     for object_id, prompt in sample.prompts.items():
         colour = OUTLINES[clip.object_ids.index(object_id) % len(OUTLINES)]
-        _draw_prompt(pictures[prompt.frame], prompt, colour, scale=scale)
-    # Sparse frames of a long clip are shown slower than they were filmed, so that the eye can follow.
+        _draw_prompt(images[prompt.frame], prompt, colour, scale=scale)
+    # Sparse frames of a long clip would be too fast at their true rate.
     span = clip.timestamps_seconds[-1] - clip.timestamps_seconds[0]
-    duration = int(np.clip(1000 * span / max(len(pictures) - 1, 1), 60, 350))
+    duration = int(np.clip(1000 * span / max(len(images) - 1, 1), 60, 350))
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, format="WEBP", save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=82
+    images[0].save(
+        buffer, format="WEBP", save_all=True, append_images=images[1:], duration=duration, loop=0, quality=82
     )
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
@@ -133,15 +133,12 @@ def _article(sample: Sample) -> str:
     )
 
 
-def gallery_page(samples: Sequence[Sample], *, title: str = "The drawn world") -> str:
-    """Lay samples out on a page that needs no other file.
+def gallery_page(samples: Sequence[Sample], *, title: str = "Synthetic samples") -> str:
+    """Return an HTML page of samples that needs no other file.
 
     Args:
         samples: The samples.
         title: Heading of the page.
-
-    Returns:
-        HTML.
     """
     articles = "\n".join(_article(sample) for sample in samples)
     heading = html.escape(title)

@@ -1,6 +1,6 @@
-"""Planned meetings of two objects: hiding, touching, following, overtaking.
+"""Planned interactions of two objects: hiding, touching, following, overtaking.
 
-Chance alone makes them too rare to learn from. Lengths are shares of the frame's shorter side.
+Independent trajectories produce too few of them. Lengths are fractions of the frame's shorter side.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class InteractingObject:
-    """One of two objects that meet.
+    """One of two interacting objects.
 
     Attributes:
         extent: Extent, constant over the clip.
-        plan: What it does, in words.
-        trajectory: How.
+        plan: Its motion in words of the vocabulary.
+        trajectory: Its trajectory.
     """
 
     extent: float
@@ -32,7 +32,7 @@ class InteractingObject:
     trajectory: Trajectory
 
 
-def _actor(
+def _interacting_object(
     rng: np.random.Generator, centres: Array, *, extent: float, plan: MotionPlan, event_time: float | None = None
 ) -> InteractingObject:
     count = len(centres)
@@ -50,24 +50,24 @@ def sample_interaction(
     frame: tuple[float, float],
     num_times: int,
 ) -> tuple[InteractingObject, InteractingObject] | None:
-    """Draw two objects that meet.
+    """Sample two interacting objects.
 
     Args:
         rng: Source of randomness.
-        kind: A word of `INTERACTIONS`.
+        kind: One of `INTERACTIONS`.
         reaches: Farthest points of the two shapes, in units of their extents.
         frame: Width and height of the frame.
-        num_times: Number of moments.
+        num_times: Number of times at which trajectories are sampled.
 
     Returns:
-        The one that acts (hides, arrives, follows, overtakes) and the other; the first lies behind. None
-        where the drawn extents do not fit the frame.
+        The active object (that hides, arrives, follows, overtakes) and the other one; the first is farther away. None
+        where the sampled paths do not fit into the frame.
 
     Raises:
         ValueError: The kind is unknown.
     """
     if kind not in INTERACTIONS:
-        raise ValueError(f"Unknown encounter {kind!r}; allowed are {', '.join(INTERACTIONS)}.")
+        raise ValueError(f"kind must be one of {INTERACTIONS}, got {kind!r}")
     direction = str(rng.choice(DIRECTIONS)) if rng.random() < 0.8 else "diagonal"
     angle = direction_angle(rng, direction)
     heading = np.array([np.cos(angle), np.sin(angle)])
@@ -78,16 +78,16 @@ def sample_interaction(
             rng, kind=kind, heading=heading, times=times, direction=direction
         )
         margins = extents[0] * reaches[0], extents[1] * reaches[1]
-        placed = _place(rng, first, second, margins=margins, frame=frame)
-        if placed is not None:
+        shifted = _shift_into_frame(rng, first, second, margins=margins, frame=frame)
+        if shifted is not None:
             return (
-                _actor(rng, placed[0], extent=extents[0], plan=plans[0], event_time=event_time),
-                _actor(rng, placed[1], extent=extents[1], plan=plans[1]),
+                _interacting_object(rng, shifted[0], extent=extents[0], plan=plans[0], event_time=event_time),
+                _interacting_object(rng, shifted[1], extent=extents[1], plan=plans[1]),
             )
     return None
 
 
-def _place(
+def _shift_into_frame(
     rng: np.random.Generator,
     first: Array,
     second: Array,
@@ -95,21 +95,21 @@ def _place(
     margins: tuple[float, float],
     frame: tuple[float, float],
 ) -> tuple[Array, Array] | None:
-    """Shift two paths together to a random place in the frame; None where they do not fit."""
+    """Shift two paths by one random offset into the frame; None where they do not fit."""
     low = np.minimum(first.min(axis=0) - margins[0], second.min(axis=0) - margins[1])
     high = np.maximum(first.max(axis=0) + margins[0], second.max(axis=0) + margins[1])
-    room = np.array(frame) - (high - low)
-    if room.min() < 0:
+    margin = np.array(frame) - (high - low)
+    if margin.min() < 0:
         return None
-    shift = rng.uniform(0, 1, 2) * room - low
+    shift = rng.uniform(0, 1, 2) * margin - low
     return first + shift, second + shift
 
 
-_Drawn = tuple[Array, Array, tuple[float, float], tuple[MotionPlan, MotionPlan], float | None]
+_Paths = tuple[Array, Array, tuple[float, float], tuple[MotionPlan, MotionPlan], float | None]
 
 
-def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
-    """The first moves to the second, which rests: passes behind it, stops behind it, or stops at its side."""
+def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Paths:
+    """The first moves towards the second, which is still: it passes behind it, stops behind it, or stops beside it."""
     second_extent = float(rng.uniform(0.2, 0.34))
     first_extent = float(rng.uniform(0.1, 0.2)) if kind != "touch" else float(rng.uniform(0.1, 0.26))
     across = np.array([-heading[1], heading[0]])
@@ -133,8 +133,8 @@ def _approach(rng: np.random.Generator, *, kind: str, heading: Array, times: Arr
     return first, second, (first_extent, second_extent), plans, event_time
 
 
-def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
-    """The first keeps behind the second along the same line."""
+def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Paths:
+    """The first follows the second along the same line."""
     extents = float(rng.uniform(0.09, 0.18)), float(rng.uniform(0.09, 0.18))
     gap = (extents[0] + extents[1]) / 2 * rng.uniform(1.25, 1.6)
     length = rng.uniform(0.35, 0.6)
@@ -143,13 +143,13 @@ def _follow(rng: np.random.Generator, *, kind: str, heading: Array, times: Array
     return first, second, extents, (MotionPlan("line", direction), MotionPlan("line", direction)), None
 
 
-def _overtake(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Drawn:
-    """The first starts behind the second, in a lane beside it, and ends ahead of it."""
+def _overtake(rng: np.random.Generator, *, kind: str, heading: Array, times: Array, direction: str) -> _Paths:
+    """The first starts behind the second on a parallel line and ends ahead of it."""
     extents = float(rng.uniform(0.09, 0.18)), float(rng.uniform(0.09, 0.18))
-    lane = (extents[0] + extents[1]) / 2 * rng.uniform(0.9, 1.3) * rng.choice([-1.0, 1.0])
+    offset = (extents[0] + extents[1]) / 2 * rng.uniform(0.9, 1.3) * rng.choice([-1.0, 1.0])
     across = np.array([-heading[1], heading[0]])
     behind, ahead = rng.uniform(0.14, 0.24, 2)
     length = rng.uniform(0.28, 0.4)
     second = times[:, None] * length * heading
-    first = times[:, None] * (length + behind + ahead) * heading - behind * heading + lane * across
+    first = times[:, None] * (length + behind + ahead) * heading - behind * heading + offset * across
     return first, second, extents, (MotionPlan("line", direction), MotionPlan("line", direction)), None

@@ -1,8 +1,7 @@
-"""What is true of a clip, in three values: true, false, or too close to call.
+"""Three-valued ground truth of a clip: attributes, motion and relations of its objects.
 
-Truth is stored as int8 arrays of TRUE, FALSE and UNKNOWN. A fact is TRUE only where it can be seen in the
-chosen frames, and FALSE only where it fails with a margin over the whole clip; a question may be built on
-TRUE and FALSE alone.
+Truth values are int8 arrays of TRUE, FALSE and UNKNOWN. A statement is TRUE only where it is visible in the sampled
+frames, and FALSE only where it fails by a margin over the whole clip; questions are built on TRUE and FALSE alone.
 """
 
 from __future__ import annotations
@@ -31,26 +30,26 @@ MIN_FRAMES_FOR_MOTION = 4
 
 @dataclass(frozen=True)
 class SceneLabels:
-    """True state of a clip of O objects as seen in N frames.
+    """Ground truth of a clip of O objects, of which N frames are shown.
 
     Attributes:
         objects: The objects, in the order of the masks.
-        size_words: Size class of each object, None where too close to call or changing.
+        size_names: Size class of each object, None where it is ambiguous or changes.
         motion: For each word of `MOTION_WORDS`, truth per object (O,).
-        relations: For each word of `vocabulary.RELATIONS`, truth (O, O): row relates to column. The four
-            sides hold over the whole clip.
-        sides_at: For "start" and "end", truth (O, O) of the four sides.
-        gaps_at: For "start" and "end", distances of the centres (O, O), NaN where one is not seen.
+        relations: For each word of `attributes.RELATIONS`, truth (O, O) that the row's object has the relation to the
+            column's. The four relative positions are TRUE or FALSE where they are so in every frame.
+        directions_at: For "start" and "end", truth (O, O) of the four relative positions.
+        distances_at: For "start" and "end", distances of the centres (O, O), NaN where one is not visible.
         centres: Centres of the whole objects (O, N, 2) in units of the shorter side.
-        seen: Whether enough of an object is visible to recognise it (O, N).
-        whole: Whether nearly all of it is visible, so that its middle shows (O, N).
-        speeds: Mean and peak speed (O, 2), shorter sides per clip; NaN where it cannot be ranked.
+        is_visible: Whether enough of an object is visible to recognise it (O, N).
+        is_fully_visible: Whether nearly all of an object is visible (O, N).
+        speeds: Mean and peak speed (O, 2), shorter sides per clip; NaN where it is unknown.
         areas: Nominal area at the start and at the end (O, 2), squared shorter sides.
         extents: Extent at the start and at the end (O, 2).
-        moments: Moment of each object's event by name ("stops", "starts_late", "appears_late", "leaves",
+        event_times: Time of each object's event by name ("stops", "starts_late", "appears_late", "leaves",
             "turns_back", "bounces"): arrays (O,), NaN where the object has no such event.
-        legible: Whether an object is drawn large enough to read its texture (O,).
-        frame: Width and height in units of the shorter side.
+        has_legible_texture: Whether an object is rendered large enough to recognise its texture (O,).
+        frame_size: Width and height in units of the shorter side.
     """
 
     objects: tuple[SceneObject, ...]
@@ -76,7 +75,7 @@ class SceneLabels:
 
 
 def logical_and(*truths: Truth) -> Truth:
-    """Three-valued "and", element by element.
+    """Return the element-wise three-valued conjunction.
 
     Args:
         truths: Arrays of one shape.
@@ -90,40 +89,40 @@ def logical_and(*truths: Truth) -> Truth:
 
 
 def logical_not(truth: Truth) -> Truth:
-    """Three-valued "not", element by element."""
+    """Return the element-wise three-valued negation."""
     return np.where(truth == UNKNOWN, UNKNOWN, 1 - truth).astype(np.int8)
 
 
 def relative_position_truth(
     first: NDArray[np.float64], second: NDArray[np.float64], known: NDArray[np.bool_]
 ) -> dict[str, Truth]:
-    """Truth of the four sides between centres.
+    """Return the truth of the four relative positions.
 
-    "Left of" needs a clear step to the left that is not dwarfed by the vertical step, so that both the
-    reading by x alone and the reading by the dominant direction agree.
+    "Left of" requires a large horizontal offset that is not much smaller than the vertical one, so that a comparison of
+    x alone and one of the dominant direction agree.
 
     Args:
-        first: Centres (..., 2) of the objects that are placed.
-        second: Centres (..., 2) of the objects they are placed by.
-        known: Whether both are seen (...).
+        first: Centres (..., 2) of the subjects.
+        second: Centres (..., 2) of the objects that they are compared with.
+        known: Whether both are visible (...).
 
     Returns:
-        Truth (...) for left_of, right_of, above and below.
+        Truth (...) of left_of, right_of, above and below.
     """
     delta = second - first
     result: dict[str, Truth] = {}
     for word, axis, sign in (("left_of", 0, 1), ("right_of", 0, -1), ("above", 1, 1), ("below", 1, -1)):
-        step, other = sign * delta[..., axis], np.abs(delta[..., 1 - axis])
-        truth = np.full(step.shape, UNKNOWN, np.int8)
-        truth[(step > 0.09) & (step > 0.75 * other)] = TRUE
-        truth[step < -0.09] = FALSE
+        offset, other = sign * delta[..., axis], np.abs(delta[..., 1 - axis])
+        truth = np.full(offset.shape, UNKNOWN, np.int8)
+        truth[(offset > 0.09) & (offset > 0.75 * other)] = TRUE
+        truth[offset < -0.09] = FALSE
         truth[~known] = UNKNOWN
         result[word] = truth
     return result
 
 
 def _always(truth: Truth) -> Truth:
-    """Collapse the last axis: TRUE or FALSE only where it holds in every frame."""
+    """Reduce the last axis: TRUE or FALSE only where all frames agree."""
     result = np.full(truth.shape[:-1], UNKNOWN, np.int8)
     result[(truth == TRUE).all(axis=-1)] = TRUE
     result[(truth == FALSE).all(axis=-1)] = FALSE
@@ -131,27 +130,27 @@ def _always(truth: Truth) -> Truth:
 
 
 def _contact(scene: Scene, view: Visibility) -> tuple[Truth, Truth, Truth]:
-    """Truth of behind, front and touches (O, O)."""
+    """Return the truth of behind, front and touches (O, O)."""
     objects = scene.objects
     count = len(objects)
     centres = np.stack([obj.trajectory.centres for obj in objects])
     reaches = np.stack([obj.trajectory.extents * REACH[obj.shape] for obj in objects])
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) - reaches[:, None] - reaches[None]
-    never_near = (gaps > 0.02).all(axis=-1)
+    is_always_apart = (gaps > 0.02).all(axis=-1)
     behind = np.full((count, count), UNKNOWN, np.int8)
-    share = view.hidden_by / np.maximum(view.frame_area, 1)[:, None]
-    behind[(share >= 0.2).any(axis=-1)] = TRUE
-    # An object can only be hidden by one that lies nearer, that is, one with a larger index.
+    hidden_fraction = view.hidden_by / np.maximum(view.frame_area, 1)[:, None]
+    behind[(hidden_fraction >= 0.2).any(axis=-1)] = TRUE
+    # Only a nearer object, which has a larger index, can occlude another.
     depth = np.arange(count)
-    behind[never_near | (depth[:, None] >= depth[None])] = FALSE
+    behind[is_always_apart | (depth[:, None] >= depth[None])] = FALSE
     touches = np.full((count, count), UNKNOWN, np.int8)
     touches[view.touching.any(axis=-1)] = TRUE
-    touches[never_near] = FALSE
+    touches[is_always_apart] = FALSE
     return behind, behind.T.copy(), touches
 
 
 def _speeds(objects: tuple[SceneObject, ...]) -> NDArray[np.float64]:
-    """Mean and peak speed (O, 2) of the centres, shorter sides per clip."""
+    """Return the mean and peak speed (O, 2) of the centres, shorter sides per clip."""
     result = np.full((len(objects), 2), np.nan)
     for number, obj in enumerate(objects):
         path = obj.trajectory
@@ -163,7 +162,7 @@ def _speeds(objects: tuple[SceneObject, ...]) -> NDArray[np.float64]:
 
 
 def _event_times(objects: tuple[SceneObject, ...]) -> dict[str, NDArray[np.float64]]:
-    """Moments of the events of each object."""
+    """Return the event times of all objects by event."""
     result: dict[str, NDArray[np.float64]] = {}
     for word in ("stops", "starts_late", "appears_late", "leaves", "turns_back", "bounces"):
         values = [
@@ -174,28 +173,28 @@ def _event_times(objects: tuple[SceneObject, ...]) -> dict[str, NDArray[np.float
     return result
 
 
-def label_scene(scene: Scene, view: Visibility, moments: NDArray[np.float64], *, shorter: int) -> SceneLabels:
-    """Derive all labels of a clip.
+def label_scene(scene: Scene, view: Visibility, times: NDArray[np.float64], *, shorter: int) -> SceneLabels:
+    """Derive the ground truth of a clip.
 
     Args:
         scene: Its contents.
-        view: What is seen in the chosen frames.
-        moments: Moments (N,) of these frames, 0 to 1.
-        shorter: Pixels on the drawn frame's shorter side.
+        view: Visibility in the sampled frames.
+        times: Times (N,) of these frames, 0 to 1.
+        shorter: Pixels on the rendered frame's shorter side.
 
     Returns:
-        The labels. With fewer than four frames motion and events are UNKNOWN, because they cannot be seen.
+        The labels. With fewer than four frames motion and events are UNKNOWN.
     """
     objects = scene.objects
     count = len(objects)
     known = np.linspace(0, 1, len(objects[0].trajectory.extents))
-    centres = np.empty((count, len(moments), 2))
+    centres = np.empty((count, len(times), 2))
     for number, obj in enumerate(objects):
         for axis in range(2):
-            centres[number, :, axis] = np.interp(moments, known, obj.trajectory.centres[:, axis])
+            centres[number, :, axis] = np.interp(times, known, obj.trajectory.centres[:, axis])
     visible = view.visible_area / np.maximum(view.whole_area, 1)
-    seen = (visible > 0.5) & (view.visible_area >= 12)
-    has_motion = len(moments) >= MIN_FRAMES_FOR_MOTION
+    is_visible = (visible > 0.5) & (view.visible_area >= 12)
+    has_motion = len(times) >= MIN_FRAMES_FOR_MOTION
     truths = [motion_truth(obj.plan) for obj in objects]
     motion = {
         word: np.array([truth[word] if has_motion else UNKNOWN for truth in truths], np.int8) for word in MOTION_WORDS
@@ -204,18 +203,18 @@ def label_scene(scene: Scene, view: Visibility, moments: NDArray[np.float64], *,
     follows, overtakes = following_truth(objects)
     if not has_motion:
         follows, overtakes = np.full((2, count, count), UNKNOWN, np.int8)
-    pairs_seen = seen[:, None] & seen[None]
-    sides = relative_position_truth(centres[:, None], centres[None], pairs_seen)
+    both_visible = is_visible[:, None] & is_visible[None]
+    positions = relative_position_truth(centres[:, None], centres[None], both_visible)
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    gaps[~pairs_seen] = np.nan
-    ends = np.array([obj.trajectory.extents[[0, -1]] for obj in objects])
-    words = [size_class(low) if size_class(low) == size_class(high) else None for low, high in ends]
+    gaps[~both_visible] = np.nan
+    end_extents = np.array([obj.trajectory.extents[[0, -1]] for obj in objects])
+    size_names = [size_class(low) if size_class(low) == size_class(high) else None for low, high in end_extents]
     return SceneLabels(
         objects=objects,
-        size_names=tuple(words),
+        size_names=tuple(size_names),
         motion=motion,
         relations={
-            **{word: _always(truth) for word, truth in sides.items()},
+            **{word: _always(truth) for word, truth in positions.items()},
             "behind": behind,
             "front": front,
             "touches": touches,
@@ -223,16 +222,16 @@ def label_scene(scene: Scene, view: Visibility, moments: NDArray[np.float64], *,
             "overtakes": overtakes,
         },
         directions_at={
-            name: {word: truth[..., index] for word, truth in sides.items()}
+            name: {word: truth[..., index] for word, truth in positions.items()}
             for name, index in (("start", 0), ("end", -1))
         },
         distances_at={"start": gaps[..., 0], "end": gaps[..., -1]},
         centres=centres,
-        is_visible=seen,
-        is_fully_visible=seen & (visible > 0.85),
+        is_visible=is_visible,
+        is_fully_visible=is_visible & (visible > 0.85),
         speeds=_speeds(objects) if has_motion else np.full((count, 2), np.nan),
-        areas=np.array([AREAS[obj.shape] for obj in objects])[:, None] * ends**2,
-        extents=ends,
+        areas=np.array([AREAS[obj.shape] for obj in objects])[:, None] * end_extents**2,
+        extents=end_extents,
         event_times=_event_times(objects),
         has_legible_texture=np.array([obj.extent * shorter >= 13 for obj in objects]),
         frame_size=scene.frame,

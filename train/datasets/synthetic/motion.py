@@ -1,6 +1,6 @@
-"""How one object moves: a plan in the words of the vocabulary, and the trajectory that carries it out.
+"""Motion of one object: a plan in words of the vocabulary, and a trajectory that follows it.
 
-Lengths are shares of the frame's shorter side, time runs from 0 to 1 over the clip, y points down.
+Lengths are fractions of the frame's shorter side, time runs from 0 to 1 over the clip, y points down.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _DIAGONALS = (np.pi / 4, 3 * np.pi / 4, -np.pi / 4, -3 * np.pi / 4)
 
 @dataclass(frozen=True)
 class MotionPlan:
-    """What an object does over the clip.
+    """Motion of an object over the clip.
 
     Attributes:
-        path: A word of `PATHS`.
+        path: One of `PATHS`.
         direction: "left", "right", "up", "down", "diagonal", or None where the path has no single direction.
-        profile: A word of `PROFILES`; only lines have another than "steady".
-        spins: Whether it turns around its own centre.
+        profile: Speed profile, one of `PROFILES`; only lines have another than "steady".
+        is_spinning: Whether it rotates around its centre.
         growth: Extent at the end divided by the extent at the start.
-        appears: Moment at which it pops into the picture, 0 for one that is there from the start.
+        appear_time: Time at which it appears, 0 for an object that is present from the start.
     """
 
     path: str
@@ -41,14 +41,14 @@ class MotionPlan:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """State of one object at chosen moments.
+    """State of one object at T times.
 
     Attributes:
         centres: Positions (T, 2) as (x, y), from the frame's top left corner.
         extents: Extents (T,).
-        angles: Rotations (T,) in radians, clockwise on the screen.
-        exists: Whether it is in the world at all (T,); outside the frame it still exists.
-        event_time: Moment of the path's event (turn, stop, start, edge, entry, exit), or None.
+        angles: Rotations (T,) in radians, clockwise in the image.
+        is_present: Whether it is in the scene (T,); it may be outside the frame.
+        event_time: Time of the path's event (turn, stop, start, edge, entry, exit), or None.
     """
 
     centres: Array
@@ -59,23 +59,23 @@ class Trajectory:
 
 
 def direction_angle(rng: np.random.Generator, direction: str) -> float:
-    """Draw a heading that deserves the name of its direction, in radians (0 is right, pi/2 is down)."""
+    """Sample a heading for a named direction, in radians (0 is right, pi/2 is down)."""
     if direction == "diagonal":
         return float(rng.choice(_DIAGONALS) + rng.uniform(-0.16, 0.16))
     return _ANGLES[direction] + rng.uniform(-0.12, 0.12)
 
 
 def progress(times: Array, *, profile: str, event_time: float, ratio: float) -> Array:
-    """Share of a line that is covered at each moment.
+    """Return the fraction of a line that is covered at each time.
 
     Args:
-        times: Moments (T,), 0 to 1.
-        profile: A word of `PROFILES`.
-        event_time: Moment of stopping or starting, 0 to 1; unused by the other profiles.
+        times: Times (T,), 0 to 1.
+        profile: One of `PROFILES`.
+        event_time: Time of stopping or starting, 0 to 1; unused by the other profiles.
         ratio: Lowest speed divided by highest speed, for the profiles that change speed.
 
     Returns:
-        Shares (T,), 0 to 1, never decreasing.
+        Fractions (T,), 0 to 1, not decreasing.
 
     Raises:
         ValueError: The profile is unknown.
@@ -92,18 +92,18 @@ def progress(times: Array, *, profile: str, event_time: float, ratio: float) -> 
         return (ratio * t + (1 - ratio) * t * t / 2) / ((1 + ratio) / 2)
     if profile == "slows_down":
         return (t - (1 - ratio) * t * t / 2) / ((1 + ratio) / 2)
-    raise ValueError(f"Unknown profile {profile!r}; allowed are {', '.join(PROFILES)}.")
+    raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
 
 
 def _reach_in_frame(start: Array, heading: Array, *, margin: float, frame: tuple[float, float]) -> float:
-    """Distance from a point along a unit heading until the frame's border, `margin` inside it."""
-    room = np.inf
+    """Return the distance from a point along a unit heading to `margin` before the frame's border."""
+    distance = np.inf
     for axis in range(2):
         if heading[axis] > 1e-6:
-            room = min(room, (frame[axis] - margin - start[axis]) / heading[axis])
+            distance = min(distance, (frame[axis] - margin - start[axis]) / heading[axis])
         elif heading[axis] < -1e-6:
-            room = min(room, (margin - start[axis]) / heading[axis])
-    return float(room)
+            distance = min(distance, (margin - start[axis]) / heading[axis])
+    return float(distance)
 
 
 def _inside(rng: np.random.Generator, *, margin: float, frame: tuple[float, float]) -> Array:
@@ -113,21 +113,17 @@ def _inside(rng: np.random.Generator, *, margin: float, frame: tuple[float, floa
 def _line(
     rng: np.random.Generator, *, heading: Array, margin: float, frame: tuple[float, float]
 ) -> tuple[Array, float]:
-    """Start and length of a long enough line inside the frame."""
-    best, best_room = _inside(rng, margin=margin, frame=frame), 0.0
+    """Return the start and length of a line inside the frame, long where possible."""
+    best, longest = _inside(rng, margin=margin, frame=frame), 0.0
     for _ in range(8):
         start = _inside(rng, margin=margin, frame=frame)
-        room = _reach_in_frame(start, heading, margin=margin, frame=frame)
-        if room > best_room:
-            best, best_room = start, room
-        if best_room > 0.45:
+        length = _reach_in_frame(start, heading, margin=margin, frame=frame)
+        if length > longest:
+            best, longest = start, length
+        if longest > 0.45:
             break
-    low = min(0.3, best_room)
-    return best, float(rng.uniform(low, max(best_room, low)))
-
-
-def _moments(num_times: int) -> Array:
-    return np.linspace(0.0, 1.0, num_times)
+    low = min(0.3, longest)
+    return best, float(rng.uniform(low, max(longest, low)))
 
 
 def _circle(rng: np.random.Generator, *, times: Array, margin: float, frame: tuple[float, float]) -> Array:
@@ -146,12 +142,12 @@ def _bounce(
     axis, far = int(rng.integers(2)), bool(rng.integers(2))
     touch = np.empty(2)
     touch[axis] = frame[axis] - margin if far else margin
-    # The other edges stay at a distance: it shall be clear which one it bounces off.
+    # A distance from the other edges keeps it unambiguous which edge is touched.
     inset = min(margin + 0.06, frame[1 - axis] / 2 - 0.02)
     touch[1 - axis] = rng.uniform(inset, frame[1 - axis] - inset)
-    room = max(frame[axis] - 2 * margin, 0.1)
-    speed = rng.uniform(0.6, 1.0) * room / max(event_time, 1 - event_time)
-    speed = max(speed, min(0.5, room / max(event_time, 1 - event_time)))
+    extent = max(frame[axis] - 2 * margin, 0.1)
+    speed = rng.uniform(0.6, 1.0) * extent / max(event_time, 1 - event_time)
+    speed = max(speed, min(0.5, extent / max(event_time, 1 - event_time)))
     slant = 0.0 if rng.random() < 0.3 else rng.uniform(0.3, 0.9) * rng.choice([-1.0, 1.0])
     offset = np.abs(times - event_time) * speed * (-1 if far else 1)
     path = np.tile(touch, (len(times), 1))
@@ -170,14 +166,14 @@ def _bounce(
 def _crossing(
     rng: np.random.Generator, *, heading: Array, margin: float, reach: float, frame: tuple[float, float]
 ) -> tuple[Array, float]:
-    """A point inside and the distance along `heading` after which the object is out of the frame."""
+    """Return a point inside and the distance along `heading` after which the object is outside the frame."""
     start, _ = _line(rng, heading=heading, margin=margin, frame=frame)
-    gone = np.inf
+    exit_distance = np.inf
     for axis in range(2):
         if abs(heading[axis]) > 0.3:
             edge = frame[axis] + reach if heading[axis] > 0 else -reach
-            gone = min(gone, (edge - start[axis]) / heading[axis])
-    return start, float(gone)
+            exit_distance = min(exit_distance, (edge - start[axis]) / heading[axis])
+    return start, float(exit_distance)
 
 
 def trajectory(
@@ -189,23 +185,20 @@ def trajectory(
     frame: tuple[float, float],
     num_times: int,
 ) -> Trajectory:
-    """Draw a trajectory that carries out a plan.
+    """Sample a trajectory for a plan.
 
     Args:
         rng: Source of randomness.
-        plan: What the object does.
+        plan: Motion of the object.
         extent: Mean extent of the object.
         reach: Farthest point of its shape from its centre, in units of the extent.
         frame: Width and height of the frame.
-        num_times: Number T of evenly spaced moments, first and last included.
-
-    Returns:
-        The trajectory.
+        num_times: Number T of evenly spaced times, first and last included.
 
     Raises:
         ValueError: The plan's path is unknown.
     """
-    times = _moments(num_times)
+    times = np.linspace(0.0, 1.0, num_times)
     root = np.sqrt(plan.growth)
     extents = extent / root * plan.growth**times
     margin = min(float(extents.max()) * reach, min(frame) / 2 - 0.02)
@@ -215,8 +208,8 @@ def trajectory(
     is_present = times >= plan.appear_time
     event_time: float | None = plan.appear_time or None
 
-    def along(heading: Array, start: Array, shares: Array, length: float) -> Array:
-        return start + shares[:, None] * length * heading
+    def along(heading: Array, start: Array, fractions: Array, length: float) -> Array:
+        return start + fractions[:, None] * length * heading
 
     angle = direction_angle(rng, plan.direction or "right")
     heading = np.array([np.cos(angle), np.sin(angle)])
@@ -226,32 +219,32 @@ def trajectory(
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
         event = float(rng.uniform(0.3, 0.66))
         event = 1 - event if plan.profile == "starts_late" else event
-        own = np.clip((times - plan.appear_time) / (1 - plan.appear_time), 0, 1)
-        shares = progress(own, profile=plan.profile, event_time=event, ratio=float(rng.uniform(0.1, 0.22)))
-        centres = along(heading, start, shares, length)
+        local_times = np.clip((times - plan.appear_time) / (1 - plan.appear_time), 0, 1)
+        fractions = progress(local_times, profile=plan.profile, event_time=event, ratio=float(rng.uniform(0.1, 0.22)))
+        centres = along(heading, start, fractions, length)
         if plan.profile in ("stops", "starts_late"):
             event_time = plan.appear_time + event * (1 - plan.appear_time)
     elif plan.path == "turn":
         event_time = float(rng.uniform(0.35, 0.65))
         start, length = _line(rng, heading=heading, margin=margin, frame=frame)
-        # The longer of the two ways spans the line, so that neither leaves the frame.
-        shares = 1 - np.abs(times - event_time) / max(event_time, 1 - event_time)
-        centres = along(heading, start, shares, length)
+        # The longer of the two segments spans the line, so that neither leaves the frame.
+        fractions = 1 - np.abs(times - event_time) / max(event_time, 1 - event_time)
+        centres = along(heading, start, fractions, length)
     elif plan.path == "circle":
         centres = _circle(rng, times=times, margin=margin, frame=frame)
     elif plan.path == "bounce":
         event_time = float(rng.uniform(0.38, 0.62))
         centres = _bounce(rng, times=times, margin=margin, frame=frame, event_time=event_time)
     elif plan.path in ("enter", "leave", "return"):
-        centres, event_time = _through_the_edge(
+        centres, event_time = _edge_crossing(
             rng, plan=plan, times=times, angle=angle, margin=margin, frame=frame, reach=extent * reach * 1.5
         )
     else:
-        raise ValueError(f"Unknown path {plan.path!r}; allowed are {', '.join(PATHS)}.")
+        raise ValueError(f"path must be one of {PATHS}, got {plan.path!r}")
     return Trajectory(centres, extents, angles, is_present, event_time)
 
 
-def _through_the_edge(
+def _edge_crossing(
     rng: np.random.Generator,
     *,
     plan: MotionPlan,
@@ -261,18 +254,18 @@ def _through_the_edge(
     frame: tuple[float, float],
     reach: float,
 ) -> tuple[Array, float]:
-    """Centres (T, 2) of an object that crosses the frame's edge, and the moment it is out or comes in."""
+    """Return the centres (T, 2) of an object that crosses the frame's edge, and the time of leaving or entering."""
     if plan.path == "return":
-        out, back = float(rng.uniform(0.28, 0.38)), float(rng.uniform(0.6, 0.7))
+        exit_time, return_time = float(rng.uniform(0.28, 0.38)), float(rng.uniform(0.6, 0.7))
         heading = np.array([np.cos(angle), np.sin(angle)])
-        start, gone = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
-        shares = np.where(times < 0.5, times / out, (1 - times) / (1 - back))
-        return start + shares[:, None] * gone * heading, out
+        start, exit_distance = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
+        fractions = np.where(times < 0.5, times / exit_time, (1 - times) / (1 - return_time))
+        return start + fractions[:, None] * exit_distance * heading, exit_time
     event_time = float(rng.uniform(0.42, 0.78))
-    entering = plan.path == "enter"
-    # An entry is an exit played backwards: its heading points outwards, against the way it moves.
-    angle = angle + np.pi if entering else angle
+    is_entering = plan.path == "enter"
+    # An entry is an exit reversed in time: its heading points outwards, against the motion.
+    angle = angle + np.pi if is_entering else angle
     heading = np.array([np.cos(angle), np.sin(angle)])
-    start, gone = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
-    shares = (1 - times if entering else times) / event_time
-    return start + shares[:, None] * gone * heading, 1 - event_time if entering else event_time
+    start, exit_distance = _crossing(rng, heading=heading, margin=margin, reach=reach, frame=frame)
+    fractions = (1 - times if is_entering else times) / event_time
+    return start + fractions[:, None] * exit_distance * heading, 1 - event_time if is_entering else event_time

@@ -1,4 +1,4 @@
-"""The true state of a clip before anything is drawn: objects, looks, trajectories, depth order."""
+"""Contents of a synthetic clip before rendering: objects, attributes, trajectories and depth order."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from unipixel.train.datasets.synthetic.drawing.shapes import REACH
 from unipixel.train.datasets.synthetic.interactions import INTERACTIONS, sample_interaction
 from unipixel.train.datasets.synthetic.motion import MotionPlan, Trajectory, trajectory
 
-NUM_MOMENTS = 49
-# Events that several objects of one scene may share, so that "the first to stop" has something to choose from.
+NUM_TIMES = 49
+# Events that several objects of one scene may share, so that questions about their order have candidates.
 _SHARED_EVENTS = ("stops", "starts_late", "leaves", "appears_late", "turns_back")
 
 
@@ -33,12 +33,12 @@ class SceneObject:
     """One object of a scene.
 
     Attributes:
-        shape: A word of `SHAPES`.
-        colour: A word of `COLOURS`.
-        texture: A word of `TEXTURES`.
-        extent: Mean extent, as a share of the frame's shorter side.
-        plan: What it does.
-        trajectory: Its state at `NUM_MOMENTS` moments.
+        shape: One of `SHAPES`.
+        colour: One of `COLOURS`.
+        texture: One of `TEXTURES`.
+        extent: Mean extent, as a fraction of the frame's shorter side.
+        plan: Its motion.
+        trajectory: Its state at `NUM_TIMES` times.
     """
 
     shape: str
@@ -51,11 +51,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip's contents.
+    """Contents of a clip.
 
     Attributes:
         frame: Width and height, in units of the shorter side.
-        objects: Objects, the farthest first: a later one hides an earlier one.
+        objects: Objects, the farthest first: later ones occlude earlier ones.
         num_frames: Frames of the full clip.
         fps: Frames per second of the full clip.
     """
@@ -67,7 +67,7 @@ class Scene:
 
 
 def _motion_words(plan: MotionPlan) -> set[str]:
-    """Words a plan deserves, for the held-out combinations."""
+    """Return the motion words of a plan, for the held-out combinations."""
     words = {plan.path, plan.profile} | ({plan.direction} if plan.direction else set())
     words |= {"spins"} if plan.is_spinning else set()
     words |= {"grows"} if plan.growth > 1 else {"shrinks"} if plan.growth < 1 else set()
@@ -77,55 +77,55 @@ def _motion_words(plan: MotionPlan) -> set[str]:
 
 
 def is_allowed(shape: str, colour: str, plan: MotionPlan, *, forbidden: frozenset[tuple[str, str]]) -> bool:
-    """Whether no held-out combination is shown by an object.
+    """Whether an object shows no held-out combination.
 
     Args:
-        shape: A word of `SHAPES`.
-        colour: A word of `COLOURS`.
-        plan: What the object does.
-        forbidden: Result of `vocabulary.held_out_pairs`.
+        shape: One of `SHAPES`.
+        colour: One of `COLOURS`.
+        plan: Motion of the object.
+        forbidden: Result of `attributes.held_out_pairs`.
     """
     if (shape, colour) in forbidden:
         return False
     return not any((word, shape) in forbidden for word in _motion_words(plan))
 
 
-# Shares of the paths and of the profiles of a line.
+# Weights of the paths and of the speed profiles of a line.
 _PATHS = {"still": 17, "line": 44, "turn": 9, "circle": 8, "bounce": 8, "enter": 5, "leave": 7, "return": 2}
 _PROFILES = {"steady": 36, "speeds_up": 14, "slows_down": 14, "stops": 20, "starts_late": 16}
 
 
-def _draw(rng: np.random.Generator, shares: dict[str, int]) -> str:
-    """Draw a key by its share; many times faster than `Generator.choice` with probabilities."""
-    left = rng.random() * sum(shares.values())
-    for word, share in shares.items():
-        left -= share
-        if left < 0:
+def _weighted_choice(rng: np.random.Generator, weights: dict[str, int]) -> str:
+    """Sample a key by its weight; many times faster than `Generator.choice` with probabilities."""
+    remaining = rng.random() * sum(weights.values())
+    for word, weight in weights.items():
+        remaining -= weight
+        if remaining < 0:
             return word
     return word
 
 
 def _sample_plan(rng: np.random.Generator, *, shape: str, texture: str) -> MotionPlan:
-    path = _draw(rng, _PATHS)
+    path = _weighted_choice(rng, _PATHS)
     direction = None
     if path not in ("still", "circle", "bounce"):
         direction = DIRECTIONS[int(rng.integers(4))] if rng.random() < 0.78 else "diagonal"
-    profile, appears = "steady", 0.0
+    profile, appear_time = "steady", 0.0
     if path == "line":
-        profile = _draw(rng, _PROFILES)
+        profile = _weighted_choice(rng, _PROFILES)
     if path == "still" or (path == "line" and profile == "steady"):
-        appears = float(rng.uniform(0.22, 0.55)) if rng.random() < 0.12 else 0.0
-    # A round outline shows its rotation only through its texture.
+        appear_time = float(rng.uniform(0.22, 0.55)) if rng.random() < 0.12 else 0.0
+    # The rotation of a round shape is visible only in its texture.
     can_spin = shape not in ("circle", "ring") or texture in ("striped", "checkered")
-    spins = can_spin and rng.random() < (0.4 if path == "still" else 0.15)
+    is_spinning = can_spin and rng.random() < (0.4 if path == "still" else 0.15)
     growth = 1.0
-    if not spins and rng.random() < (0.4 if path == "still" else 0.13):
+    if not is_spinning and rng.random() < (0.4 if path == "still" else 0.13):
         growth = float(rng.uniform(1.7, 2.3)) ** (1 if rng.random() < 0.5 else -1)
-    return MotionPlan(path, direction, profile, bool(spins), growth, appears)
+    return MotionPlan(path, direction, profile, bool(is_spinning), growth, appear_time)
 
 
-def _sample_extent(rng: np.random.Generator, *, growth: float, crowded: bool) -> float:
-    weights = [0.3, 0.5, 0.2] if crowded else [0.18, 0.44, 0.38]
+def _sample_extent(rng: np.random.Generator, *, growth: float, is_crowded: bool) -> float:
+    weights = [0.3, 0.5, 0.2] if is_crowded else [0.18, 0.44, 0.38]
     low, high = SIZE_RANGES[str(rng.choice(["small", "medium", "large"], p=weights))]
     extent = float(rng.uniform(low, high))
     if growth == 1.0:
@@ -136,7 +136,7 @@ def _sample_extent(rng: np.random.Generator, *, growth: float, crowded: bool) ->
 
 @dataclass(frozen=True)
 class _Palette:
-    """Words a scene draws its objects from; few words make objects alike."""
+    """Words from which the attributes of a scene's objects are sampled; few words make objects similar."""
 
     shapes: tuple[str, ...]
     colours: tuple[str, ...]
@@ -161,8 +161,8 @@ def _sample_words(
     return _sample_words(rng, _Palette(SHAPES, COLOURS, TEXTURES), forbidden=forbidden)
 
 
-def _crowding(candidate: SceneObject, others: list[SceneObject]) -> float:
-    """Largest share of moments during which the candidate's middle lies in another object, or the reverse."""
+def _overlap_fraction(candidate: SceneObject, others: list[SceneObject]) -> float:
+    """Return the largest fraction of time during which the centre of one of two objects lies within the other."""
     worst = 0.0
     for other in others:
         gap = np.linalg.norm(candidate.trajectory.centres - other.trajectory.centres, axis=1)
@@ -178,26 +178,28 @@ def _sample_object(
     plan: MotionPlan,
     frame: tuple[float, float],
     others: list[SceneObject],
-    crowded: bool,
+    is_crowded: bool,
 ) -> SceneObject:
     shape, colour, texture = words
-    extent = _sample_extent(rng, growth=plan.growth, crowded=crowded)
+    extent = _sample_extent(rng, growth=plan.growth, is_crowded=is_crowded)
     best: tuple[float, SceneObject] | None = None
     for _ in range(6):
-        path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_MOMENTS)
+        path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_TIMES)
         candidate = SceneObject(shape, colour, texture, extent, plan, path)
-        crowding = _crowding(candidate, others)
-        if best is None or crowding < best[0]:
-            best = crowding, candidate
-        if crowding < 0.12:
+        overlap = _overlap_fraction(candidate, others)
+        if best is None or overlap < best[0]:
+            best = overlap, candidate
+        if overlap < 0.12:
             break
     if best is None:
-        raise RuntimeError("No trajectory was drawn; the loop above must run at least once.")
+        raise RuntimeError("no trajectory was sampled: the loop must run at least once")
     return best[1]
 
 
-def _held_out_member(rng: np.random.Generator, split: Split) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
-    """A held-out (shape, colour) or (motion, shape) to show, at most one of them."""
+def _choose_held_out_pair(
+    rng: np.random.Generator, split: Split
+) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+    """Choose a held-out (shape, colour) or (motion, shape) to show, at most one of them."""
     if split == "train" or rng.random() < 0.45:
         return None, None
     colours: tuple[tuple[str, str], ...] = TEST_SHAPE_COLOURS if split == "test" else VAL_SHAPE_COLOURS
@@ -208,10 +210,10 @@ def _held_out_member(rng: np.random.Generator, split: Split) -> tuple[tuple[str,
 
 
 def _plan_with(rng: np.random.Generator, word: str, *, shape: str, texture: str) -> MotionPlan:
-    """A plan that deserves a motion word."""
+    """Sample a plan for which a motion word is true."""
     for _ in range(400):
         plan = _sample_plan(rng, shape=shape, texture=texture)
-        if word in _motion_words(plan):  # the rarest word comes up once in twenty draws
+        if word in _motion_words(plan):  # the rarest word is sampled once in twenty times
             return plan
     return replace(MotionPlan("line", "right"), growth=1.9 if word == "grows" else 1.0)
 
@@ -224,16 +226,16 @@ def sample_scene(
     interaction_rate: float = 0.4,
     event_rate: float = 0.15,
 ) -> Scene:
-    """Draw the contents of a clip.
+    """Sample the contents of a clip.
 
     Args:
         rng: Source of randomness.
         split: Decides which combinations may be shown.
         frame: Width and height in units of the shorter side.
-        interaction_rate: Probability of a planned encounter of two objects (hiding, touching, following,
-            overtaking); others arise by chance.
-        event_rate: Probability that several objects have one event in common (stopping, leaving, ...), so
-            that their order can be asked for.
+        interaction_rate: Probability of a planned interaction of two objects (hiding, touching, following,
+            overtaking); others occur by chance.
+        event_rate: Probability that several objects share an event (stopping, leaving, ...), so that questions about
+            their order are possible.
 
     Returns:
         The scene, 1 to 8 objects.
@@ -244,7 +246,7 @@ def sample_scene(
     objects: list[SceneObject] = []
     if count >= 2 and rng.random() < interaction_rate:
         objects += _sample_interaction(rng, palette=palette, forbidden=forbidden, frame=frame)
-    colour_pair, motion_pair = _held_out_member(rng, split)
+    colour_pair, motion_pair = _choose_held_out_pair(rng, split)
     shared = str(rng.choice(_SHARED_EVENTS)) if rng.random() < event_rate else None
     while len(objects) < count:
         words = _sample_words(rng, palette, forbidden=forbidden)
@@ -262,13 +264,13 @@ def sample_scene(
             plan = _sample_plan(rng, shape=words[0], texture=words[2])
         else:
             continue
-        objects.append(_sample_object(rng, words=words, plan=plan, frame=frame, others=objects, crowded=count > 5))
+        objects.append(_sample_object(rng, words=words, plan=plan, frame=frame, others=objects, is_crowded=count > 5))
     fps = float(rng.integers(8, 31))
     return Scene(frame, _in_depth_order(rng, objects), int(rng.integers(8, 121)), fps)
 
 
 def _in_depth_order(rng: np.random.Generator, objects: list[SceneObject]) -> tuple[SceneObject, ...]:
-    """Shuffle depths, keeping the two actors of an encounter (marked by order) in theirs."""
+    """Shuffle the depth order, except that the first object stays behind the second (see `_sample_interaction`)."""
     order = rng.permutation(len(objects))
     first, second = int(np.flatnonzero(order == 0)[0]), None
     if len(objects) > 1:
@@ -285,20 +287,20 @@ def _sample_interaction(
     forbidden: frozenset[tuple[str, str]],
     frame: tuple[float, float],
 ) -> list[SceneObject]:
-    """Two objects that meet, the one behind first; empty where the combinations do not allow it."""
+    """Sample two interacting objects, the farther one first; empty where held-out combinations prevent it."""
     for _ in range(12):
         kind = str(rng.choice(INTERACTIONS))
         words = [_sample_words(rng, palette, forbidden=forbidden) for _ in range(2)]
         reaches = REACH[words[0][0]], REACH[words[1][0]]
-        actors = sample_interaction(rng, kind=kind, reaches=reaches, frame=frame, num_times=NUM_MOMENTS)
-        if actors is None:
+        pair = sample_interaction(rng, kind=kind, reaches=reaches, frame=frame, num_times=NUM_TIMES)
+        if pair is None:
             continue
         if all(
-            is_allowed(word[0], word[1], actor.plan, forbidden=forbidden)
-            for word, actor in zip(words, actors, strict=True)
+            is_allowed(word[0], word[1], member.plan, forbidden=forbidden)
+            for word, member in zip(words, pair, strict=True)
         ):
             return [
-                SceneObject(*word, actor.extent, actor.plan, actor.trajectory)
-                for word, actor in zip(words, actors, strict=True)
+                SceneObject(*word, member.extent, member.plan, member.trajectory)
+                for word, member in zip(words, pair, strict=True)
             ]
     return []

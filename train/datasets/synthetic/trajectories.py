@@ -1,4 +1,4 @@
-"""Truth of motion words and of the relations of two courses, read from plans and trajectories."""
+"""Ground truth of motion words and of following and overtaking, derived from plans and trajectories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOTION_WORDS = (*MOTIONS, "moves", "returns")
 
 
 def _direction_truth(plan: MotionPlan) -> dict[str, int]:
-    """Truth of the five directions for a plan."""
+    """Return the truth of the five directions for a plan."""
     truth = dict.fromkeys((*DIRECTIONS, "diagonal"), FALSE)
     if plan.path == "still":
         return truth
@@ -27,13 +27,12 @@ def _direction_truth(plan: MotionPlan) -> dict[str, int]:
 
 
 def motion_truth(plan: MotionPlan) -> dict[str, int]:
-    """Truth of every motion word for a plan.
+    """Return the truth of every motion word for a plan.
 
-    Words that a fair viewer might or might not grant (does an object that bounces straight back turn back?)
-    are UNKNOWN.
+    Ambiguous words are UNKNOWN, such as "turns back" for an object that bounces straight back.
 
     Args:
-        plan: What an object does.
+        plan: Motion of an object.
 
     Returns:
         TRUE, FALSE or UNKNOWN for each of `MOTION_WORDS`.
@@ -63,7 +62,7 @@ def motion_truth(plan: MotionPlan) -> dict[str, int]:
     paths = {"turn": "turns_back", "circle": "circle", "bounce": "bounces", "leave": "leaves", "return": "returns"}
     if plan.path in paths:
         truth[paths[plan.path]] = TRUE
-    doubtful = {
+    ambiguous = {
         "turn": ("speeds_up", "slows_down"),
         "bounce": ("turns_back", "speeds_up", "slows_down"),
         "leave": ("stops",),
@@ -71,19 +70,19 @@ def motion_truth(plan: MotionPlan) -> dict[str, int]:
         "circle": ("turns_back",),
         "enter": ("speeds_up",),
     }
-    for word in doubtful.get(plan.path, ()):
+    for word in ambiguous.get(plan.path, ()):
         truth[word] = UNKNOWN
     return truth
 
 
 def following_truth(objects: tuple[SceneObject, ...]) -> tuple[Truth, Truth]:
-    """Truth of "follows" and "overtakes", read from the whole trajectories.
+    """Return the truth of "follows" and "overtakes", derived from the whole trajectories.
 
     Args:
         objects: O objects.
 
     Returns:
-        Two arrays (O, O); row relates to column.
+        Two arrays (O, O); the row's object has the relation to the column's.
     """
     count = len(objects)
     follows, overtakes = np.zeros((2, count, count), np.int8)
@@ -96,16 +95,16 @@ def following_truth(objects: tuple[SceneObject, ...]) -> tuple[Truth, Truth]:
 
 
 def _pair_following_truth(first: SceneObject, second: SceneObject) -> tuple[int, int]:
-    """Truth of "the first follows the second" and "the first overtakes the second"."""
-    moving = motion_truth(first.plan)["moves"], motion_truth(second.plan)["moves"]
-    if moving[0] != TRUE:
+    """Return the truth of "the first follows the second" and "the first overtakes the second"."""
+    moves = motion_truth(first.plan)["moves"], motion_truth(second.plan)["moves"]
+    if moves[0] != TRUE:
         return FALSE, FALSE
     a, b = first.trajectory.centres, second.trajectory.centres
-    simple = {"line", "enter", "leave"}
-    if first.plan.path not in simple or second.plan.path not in simple:
-        # Chasing along curves, and passing something at rest, are for the eye of the beholder.
-        near = np.linalg.norm(a - b, axis=1).min() < 0.3
-        return (UNKNOWN if near and moving[1] == TRUE else FALSE), (UNKNOWN if near else FALSE)
+    straight_paths = {"line", "enter", "leave"}
+    if first.plan.path not in straight_paths or second.plan.path not in straight_paths:
+        # Following along curves and passing a still object are ambiguous.
+        is_near = np.linalg.norm(a - b, axis=1).min() < 0.3
+        return (UNKNOWN if is_near and moves[1] == TRUE else FALSE), (UNKNOWN if is_near else FALSE)
     step_a, step_b = a[-1] - a[0], b[-1] - b[0]
     heading = step_b / max(float(np.linalg.norm(step_b)), 1e-9)
     cosine = float(step_a @ heading) / max(float(np.linalg.norm(step_a)), 1e-9)
@@ -116,15 +115,15 @@ def _pair_following_truth(first: SceneObject, second: SceneObject) -> tuple[int,
     width = first.extent + second.extent
     if cosine < 0.94:
         return UNKNOWN, UNKNOWN
-    steady = first.plan.profile == second.plan.profile == "steady"
-    late = first.plan.appear_time > 0 or second.plan.appear_time > 0
+    is_steady = first.plan.profile == second.plan.profile == "steady"
+    is_late = first.plan.appear_time > 0 or second.plan.appear_time > 0
     follows = overtakes = UNKNOWN
-    if behind.min() > 0.05 and aside.max() < 0.35 * width and steady and not late:
+    if behind.min() > 0.05 and aside.max() < 0.35 * width and is_steady and not is_late:
         follows = TRUE if behind.max() < 1.6 * width and np.ptp(behind) < 0.08 else UNKNOWN
     elif behind.max() < -0.02 or aside.min() > 1.5 * width:
         follows = FALSE
     if behind[0] > 0.1 and behind[-1] < -0.1:
-        overtakes = TRUE if not late and aside.max() < 2.5 * width else UNKNOWN
+        overtakes = TRUE if not is_late and aside.max() < 2.5 * width else UNKNOWN
         follows = FALSE
     elif (behind > 0.03).all() or (behind < -0.03).all():
         overtakes = FALSE

@@ -1,4 +1,4 @@
-"""Visual prompts drawn from exact masks: points, boxes, masks."""
+"""Sampling of visual prompts (points, boxes, masks) from exact masks."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ PROMPT_KINDS = ("point", "box", "mask")
 def sample_prompt(
     rng: np.random.Generator, masks: NDArray[np.bool_], *, kind: str, is_fixed: bool, frame: int | None = None
 ) -> PromptAnnotation:
-    """Point at an object.
+    """Sample a visual prompt for an object.
 
     Args:
         rng: Source of randomness.
         masks: Visible part of the object (N, H, W).
         kind: "point", "box" or "mask".
-        is_fixed: In evaluation a point is the deepest pixel and a box is tight; in training a point is often
-            any pixel inside and a box is moved by up to a tenth of its sides, at most 20 pixels.
-        frame: Frame to point on; None for a random one where at least half as much is visible as at best.
-
-    Returns:
-        The prompt.
+        is_fixed: True for evaluation: the point is the pixel farthest from the outline and the box is tight. False
+            for training: the point is often any pixel inside and the edges of the box are jittered by up to a tenth
+            of its sides, at most 20 pixels.
+        frame: Frame of the prompt; None for a random one of those with at least half of the largest visible area.
 
     Raises:
         ValueError: The kind is unknown, or the object is not visible.
     """
     if kind not in PROMPT_KINDS:
-        raise ValueError(f"Unknown prompt {kind!r}; allowed are {', '.join(PROMPT_KINDS)}.")
+        raise ValueError(f"kind must be one of {PROMPT_KINDS}, got {kind!r}")
     areas = masks.sum(axis=(1, 2))
     if not areas.any():
-        raise ValueError("An object that is visible in no frame cannot be pointed at.")
+        raise ValueError("the object is visible in no frame, so that no prompt can be sampled")
     if frame is None:
-        good = np.flatnonzero(areas >= 0.5 * areas.max())
-        frame = int(good[int(rng.integers(len(good)))])
+        candidates = np.flatnonzero(areas >= 0.5 * areas.max())
+        frame = int(candidates[int(rng.integers(len(candidates)))])
     mask = masks[frame]
     if not mask.any():
-        raise ValueError(f"The object is not visible in frame {frame}.")
+        raise ValueError(f"the object is not visible in frame {frame}")
     if kind == "mask":
         return PromptAnnotation("mask", frame, mask=mask)
     rows, columns = np.nonzero(mask)
@@ -55,10 +53,10 @@ def sample_prompt(
         edges = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         return PromptAnnotation("box", frame, box_xyxy=edges)
     if is_fixed or rng.random() < 0.4:
-        # One pixel of padding, so that the frame's border counts as the object's.
+        # Padding by one pixel makes the frame's border count as outline.
         depth = ndimage.distance_transform_edt(np.pad(mask[top:bottom, left:right], 1))[1:-1, 1:-1]
-        deepest = int(depth.argmax())
-        y, x = deepest // depth.shape[1] + int(top), deepest % depth.shape[1] + int(left)
+        farthest = int(depth.argmax())
+        y, x = farthest // depth.shape[1] + int(top), farthest % depth.shape[1] + int(left)
     else:
         chosen = int(rng.integers(len(rows)))
         y, x = int(rows[chosen]), int(columns[chosen])

@@ -1,4 +1,4 @@
-"""Backgrounds: plain, gradient, smooth noise, photographs; still or slowly drifting."""
+"""Backgrounds: plain, gradient, smooth noise, photographs; still or slowly moving."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
 BACKGROUNDS = ("plain", "gradient", "noise", "photograph")
-# Pictures that ship inside scikit-image's wheel, so that nothing is downloaded. The last two are shown by
-# validation and testing alone.
+# Images that ship with scikit-image, so that nothing is downloaded. Those of the second tuple are shown only in
+# validation and testing.
 TRAIN_PHOTOGRAPHS = (
     "astronaut.png",
     "chelsea.png",
@@ -35,32 +35,32 @@ EXTRA_PHOTOGRAPHS = ("coffee.png", "gravel.png")
 
 @lru_cache(maxsize=16)
 def photograph(name: str) -> Image.Image:
-    """Load a picture from scikit-image.
+    """Load an image from scikit-image.
 
     Args:
         name: File name in the package's data folder.
 
     Returns:
-        RGB picture, at most 640 pixels on its shorter side.
+        RGB image, at most 640 pixels on its shorter side.
 
     Raises:
         ImportError: scikit-image is not installed.
-        OSError: The installed version does not carry the picture.
+        OSError: The installed version does not contain the image.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("The drawn world needs scikit-image: install the extra `unipixel-agent[train]`.")
+        raise ImportError("synthetic clips need scikit-image: install the extra `unipixel-agent[train]`")
     with Image.open(Path(spec.submodule_search_locations[0]) / "data" / name) as file:
-        picture = file.convert("RGB")
-        shorter = min(picture.size)
+        image = file.convert("RGB")
+        shorter = min(image.size)
         if shorter > 640:
-            width, height = (round(side * 640 / shorter) for side in picture.size)
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        return picture
+            width, height = (round(side * 640 / shorter) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        return image
 
 
 def colour_gap(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Perceived difference of RGB colours: brightness and two opponent channels.
+    """Return the perceived difference of RGB colours: brightness and two opponent channels.
 
     Args:
         first: Colours (..., 3), 0 to 1.
@@ -70,31 +70,31 @@ def colour_gap(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDA
         Differences (...), 0 for equal colours, about 1 between black and white.
     """
     delta = first - second
-    bright = delta @ np.array([0.299, 0.587, 0.114])
+    brightness = delta @ np.array([0.299, 0.587, 0.114])
     red_green = delta[..., 0] - delta[..., 1]
     yellow_blue = (delta[..., 0] + delta[..., 1]) / 2 - delta[..., 2]
-    return np.sqrt(bright**2 + 0.25 * red_green**2 + 0.2 * yellow_blue**2)
+    return np.sqrt(brightness**2 + 0.25 * red_green**2 + 0.2 * yellow_blue**2)
 
 
-def _quiet_colour(rng: np.random.Generator, avoid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A colour that stands apart from all of `avoid` (K, 3) as far as a dozen draws allow."""
+def _contrasting_colour(rng: np.random.Generator, avoid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sample a muted colour that differs from all of `avoid` (K, 3) as far as twelve attempts allow."""
     grey = rng.uniform(0.05, 0.95, (12, 1))
     tints = np.clip(grey + rng.normal(0, 1, (12, 3)) * rng.choice([0.03, 0.1, 0.2], (12, 1)), 0, 1)
     if not len(avoid):
         return tints[0]
     gaps = colour_gap(tints[:, None], avoid[None]).min(axis=1)
-    good = np.flatnonzero(gaps > 0.27)
-    return tints[good[0]] if len(good) else tints[int(gaps.argmax())]
+    candidates = np.flatnonzero(gaps > 0.27)
+    return tints[candidates[0]] if len(candidates) else tints[int(gaps.argmax())]
 
 
 def smooth_noise(rng: np.random.Generator, *, height: int, width: int, cells: int, channels: int = 1) -> Array:
-    """Cloud-like noise.
+    """Sample smooth noise.
 
     Args:
         rng: Source of randomness.
         height: Height in pixels.
         width: Width in pixels.
-        cells: Bumps along the shorter side in the coarsest layer.
+        cells: Cells along the shorter side in the coarsest octave.
         channels: Independent channels C.
 
     Returns:
@@ -115,31 +115,31 @@ def smooth_noise(rng: np.random.Generator, *, height: int, width: int, cells: in
 
 
 def _crop(rng: np.random.Generator, name: str, *, height: int, width: int) -> Array:
-    """A random part of a picture at the wanted size, mirrored at random."""
-    picture = photograph(name)
-    scale = min(picture.width / width, picture.height / height) * rng.uniform(0.45, 1.0)
+    """Return a random part of a photograph at the given size, mirrored at random."""
+    image = photograph(name)
+    scale = min(image.width / width, image.height / height) * rng.uniform(0.45, 1.0)
     crop_width, crop_height = width * scale, height * scale
-    left, top = rng.uniform(0, picture.width - crop_width), rng.uniform(0, picture.height - crop_height)
+    left, top = rng.uniform(0, image.width - crop_width), rng.uniform(0, image.height - crop_height)
     box = (left, top, left + crop_width, top + crop_height)
-    part = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box), np.float32) / np.float32(255)
+    part = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box), np.float32) / np.float32(255)
     return np.flip(part, axis=1) if rng.random() < 0.5 else part
 
 
 def background_image(
     rng: np.random.Generator, *, kind: str, split: Split, height: int, width: int, avoid: NDArray[np.float64]
 ) -> Array:
-    """Paint one background picture.
+    """Sample one background image.
 
     Args:
         rng: Source of randomness.
-        kind: A word of `BACKGROUNDS`.
+        kind: One of `BACKGROUNDS`.
         split: Decides which photographs may be shown.
         height: Height in pixels.
         width: Width in pixels.
-        avoid: Colours (K, 3), 0 to 1, that a drawn background keeps away from.
+        avoid: Colours (K, 3), 0 to 1, that generated backgrounds avoid.
 
     Returns:
-        Picture (height, width, 3), 0 to 1.
+        Image (height, width, 3), 0 to 1.
 
     Raises:
         ValueError: The kind is unknown.
@@ -151,10 +151,10 @@ def background_image(
         tone = rng.uniform(0.0, 1.0, 3).astype(np.float32) * np.float32(0.5) + np.float32(part.mean()) * 0.5
         strength = np.float32(rng.uniform(0.0, 0.45))
         return part * (1 - strength) + tone * strength
-    first = _quiet_colour(rng, avoid).astype(np.float32)
+    first = _contrasting_colour(rng, avoid).astype(np.float32)
     if kind == "plain":
         return np.broadcast_to(first, (height, width, 3)).copy()
-    second = _quiet_colour(rng, avoid).astype(np.float32)
+    second = _contrasting_colour(rng, avoid).astype(np.float32)
     if kind == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -163,18 +163,18 @@ def background_image(
         weight = ramp[..., None]
     elif kind == "noise":
         weight = smooth_noise(rng, height=height, width=width, cells=int(rng.integers(2, 8)))
-        # Two tones that stand far apart would clutter the picture with shapes of their own.
+        # Two very different tones would look like further objects.
         second = first + (second - first) * np.float32(rng.uniform(0.25, 0.8))
     else:
-        raise ValueError(f"Unknown background {kind!r}; allowed are {', '.join(BACKGROUNDS)}.")
+        raise ValueError(f"kind must be one of {BACKGROUNDS}, got {kind!r}")
     return first + (second - first) * weight
 
 
-def pan_image(picture: Array, shifts: NDArray[np.float64], *, height: int, width: int) -> Array:
-    """Crop a picture with a moving window.
+def pan_image(image: Array, shifts: NDArray[np.float64], *, height: int, width: int) -> Array:
+    """Crop an image with a moving window.
 
     Args:
-        picture: Picture (H, W, 3), larger than the window by the largest shift and one pixel.
+        image: Image (H, W, 3), larger than the window by the largest shift and one pixel.
         shifts: Top left corners (N, 2) of the window as (x, y) in pixels, not negative.
         height: Height of the window.
         width: Width of the window.
@@ -186,7 +186,7 @@ def pan_image(picture: Array, shifts: NDArray[np.float64], *, height: int, width
     for index, (x, y) in enumerate(shifts):
         left, top = int(x), int(y)
         fx, fy = np.float32(x - left), np.float32(y - top)
-        window = picture[top : top + height + 1, left : left + width + 1]
+        window = image[top : top + height + 1, left : left + width + 1]
         if fx == 0 and fy == 0:
             frames[index] = window[:height, :width]
             continue

@@ -1,4 +1,4 @@
-"""Where every object lies in the chosen frames: coverage, visible masks, who hides whom."""
+"""Coverage, visible masks and occlusion of all objects in the sampled frames."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layer:
-    """One object in N frames, restricted to a patch that moves with it.
+    """One object in N frames, within a patch that moves with it.
 
     Attributes:
         origins: Top left pixel (N, 2) of the patch as (x, y); may lie outside the frame.
-        coverage: Share of each pixel that the object covers (N, h, w), 0 to 1.
-        x: Horizontal coordinates in the object's own axes (N, h, w), in units of its extent.
+        coverage: Fraction of each pixel that the object covers (N, h, w), 0 to 1.
+        x: Horizontal coordinates in the object's axes (N, h, w), in units of its extent.
         y: Vertical coordinates (N, h, w).
         extent_pixels: Extent in pixels (N,).
     """
@@ -35,15 +35,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Visibility:
-    """What is seen of O objects in N frames of H x W pixels.
+    """Visible and occluded parts of O objects in N frames of H x W pixels.
 
     Attributes:
         masks: Visible parts (O, N, H, W).
-        whole_area: Pixels each object covers including hidden parts and parts outside the frame (O, N).
-        frame_area: Pixels each object covers inside the frame, hidden or not (O, N).
+        whole_area: Pixels of each object including occluded parts and parts outside the frame (O, N).
+        frame_area: Pixels of each object inside the frame, occluded or not (O, N).
         visible_area: Pixels of the visible part (O, N).
-        hidden_by: Pixels of the first object that the second hides (O, O, N).
-        touching: Whether the areas of two objects meet or overlap inside the frame (O, O, N).
+        hidden_by: Pixels of the first object that the second occludes (O, O, N).
+        touching: Whether two objects touch or overlap inside the frame (O, O, N).
     """
 
     masks: NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Visibility:
 
 @dataclass(frozen=True)
 class Pose:
-    """State of an object at N moments: centres (N, 2), extents (N,), angles (N,), exists (N,)."""
+    """State of an object at N times: centres (N, 2), extents (N,), angles (N,), is_present (N,)."""
 
     centres: NDArray[np.float64]
     extents: NDArray[np.float64]
@@ -64,34 +64,34 @@ class Pose:
     is_present: NDArray[np.bool_]
 
 
-def pose(obj: SceneObject, moments: NDArray[np.float64]) -> Pose:
+def pose_at(obj: SceneObject, times: NDArray[np.float64]) -> Pose:
     """Interpolate an object's trajectory.
 
     Args:
         obj: Object of a scene.
-        moments: Moments (N,), 0 to 1.
+        times: Times (N,), 0 to 1.
 
     Returns:
-        Its state at these moments, lengths in units of the frame's shorter side.
+        Its state at these times, lengths in units of the frame's shorter side.
     """
     path = obj.trajectory
     known = np.linspace(0, 1, len(path.extents))
-    centres = np.stack([np.interp(moments, known, path.centres[:, axis]) for axis in range(2)], axis=1)
+    centres = np.stack([np.interp(times, known, path.centres[:, axis]) for axis in range(2)], axis=1)
     return Pose(
         centres,
-        np.interp(moments, known, path.extents),
-        np.interp(moments, known, path.angles),
-        moments >= obj.plan.appear_time,
+        np.interp(times, known, path.extents),
+        np.interp(times, known, path.angles),
+        times >= obj.plan.appear_time,
     )
 
 
 def object_grid(
     state: Pose, *, reach: float, pixels_per_unit: float
 ) -> tuple[NDArray[np.int64], Array, Array, NDArray[np.float64]]:
-    """Coordinates of a patch around an object, in the object's own axes.
+    """Compute the coordinates of a patch around an object, in the object's axes.
 
     Args:
-        state: Centres, extents and angles at N moments.
+        state: State of the object at N times.
         reach: Farthest point of the object in units of its extent.
         pixels_per_unit: Pixels on the frame's shorter side.
 
@@ -112,18 +112,18 @@ def object_grid(
     return origins, np.asarray(x, np.float32), np.asarray(y, np.float32), extents
 
 
-def rasterize_object(obj: SceneObject, moments: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
-    """Rasterise one object.
+def rasterize_object(obj: SceneObject, times: NDArray[np.float64], *, pixels_per_unit: float) -> Layer:
+    """Rasterize one object.
 
     Args:
         obj: Object of a scene.
-        moments: Moments (N,), 0 to 1.
+        times: Times (N,), 0 to 1.
         pixels_per_unit: Pixels on the frame's shorter side.
 
     Returns:
         Its anti-aliased coverage in N frames.
     """
-    state = pose(obj, moments)
+    state = pose_at(obj, times)
     origins, x, y, extents = object_grid(state, reach=REACH[obj.shape], pixels_per_unit=pixels_per_unit)
     scale = extents.astype(np.float32)[:, None, None]
     coverage = np.clip(np.float32(0.5) - signed_distance(obj.shape, x, y) * scale, 0, 1)
@@ -134,7 +134,7 @@ def rasterize_object(obj: SceneObject, moments: NDArray[np.float64], *, pixels_p
 def patch_overlap(
     origin: NDArray[np.int64], *, side: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
-    """Overlap of a square patch and the frame.
+    """Intersect a square patch with the frame.
 
     Args:
         origin: Top left pixel of the patch as (x, y).
@@ -143,7 +143,7 @@ def patch_overlap(
         width: Width of the frame.
 
     Returns:
-        Row and column slices in the frame and in the patch, or None where they do not meet.
+        Row and column slices in the frame and in the patch, or None where they are disjoint.
     """
     left, top = max(int(origin[0]), 0), max(int(origin[1]), 0)
     right, bottom = min(int(origin[0]) + side, width), min(int(origin[1]) + side, height)
@@ -157,7 +157,7 @@ def patch_overlap(
 
 
 def compute_visibility(layers: Sequence[Layer], *, num_frames: int, height: int, width: int) -> Visibility:
-    """Work out who is seen where.
+    """Compute visible masks, areas and occlusion.
 
     Args:
         layers: Layers of O objects, the farthest first.
@@ -166,25 +166,25 @@ def compute_visibility(layers: Sequence[Layer], *, num_frames: int, height: int,
         width: Width in pixels.
 
     Returns:
-        Masks and areas.
+        Masks, areas and contacts.
     """
     count = len(layers)
     top = np.zeros((num_frames, height, width), np.int8)
-    places = [
+    overlaps = [
         [patch_overlap(origin, side=layer.coverage.shape[1], height=height, width=width) for origin in layer.origins]
         for layer in layers
     ]
     solids = [layer.coverage >= 0.5 for layer in layers]
     for number, solid in enumerate(solids):
-        for index, place in enumerate(places[number]):
-            if place is not None:
-                top[index][place[0]][solid[index][place[1]]] = number + 1
+        for index, overlap in enumerate(overlaps[number]):
+            if overlap is not None:
+                top[index][overlap[0]][solid[index][overlap[1]]] = number + 1
     hidden_by = np.zeros((count, count, num_frames), np.int64)
     frame_area = np.zeros((count, num_frames), np.int64)
     for number, solid in enumerate(solids):
-        for index, place in enumerate(places[number]):
-            if place is not None:
-                owners = np.bincount(top[index][place[0]][solid[index][place[1]]], minlength=count + 1)
+        for index, overlap in enumerate(overlaps[number]):
+            if overlap is not None:
+                owners = np.bincount(top[index][overlap[0]][solid[index][overlap[1]]], minlength=count + 1)
                 hidden_by[number, :, index] = owners[1:]
                 frame_area[number, index] = owners.sum()
     visible_area = hidden_by[np.arange(count), np.arange(count)].copy()
@@ -207,7 +207,7 @@ def _contacts(
     height: int,
     width: int,
 ) -> NDArray[np.bool_]:
-    """Whether two objects meet or overlap inside the frame (O, O, N); a gap of one pixel reads as contact."""
+    """Return whether two objects touch or overlap inside the frame (O, O, N); a gap of one pixel counts as contact."""
     count = len(layers)
     touching = np.zeros((count, count, num_frames), bool)
     if count < 2:
@@ -221,9 +221,9 @@ def _contacts(
         for one, two in np.argwhere(np.triu(near, 1)):
             area = np.zeros((2, height + 2, width + 2), bool)
             for layer_area, number in zip(area, (one, two), strict=True):
-                place = patch_overlap(low[number], side=int(sides[number]), height=height, width=width)
-                if place is not None:
-                    layer_area[1:-1, 1:-1][place[0]] = solids[number][index][place[1]]
+                overlap = patch_overlap(low[number], side=int(sides[number]), height=height, width=width)
+                if overlap is not None:
+                    layer_area[1:-1, 1:-1][overlap[0]] = solids[number][index][overlap[1]]
             wide = area[0, 1:-1, 1:-1] | area[0, :-2, 1:-1] | area[0, 2:, 1:-1] | area[0, 1:-1, :-2]
             wide |= area[0, 1:-1, 2:]
             near_other = area[1, 1:-1, 1:-1] | area[1, :-2, 1:-1] | area[1, 2:, 1:-1] | area[1, 1:-1, :-2]

@@ -1,4 +1,4 @@
-"""Frames from layers: background, paint, light, blur and noise."""
+"""Rendering of frames from layers: background, materials, light, blur and noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from unipixel.train.datasets.synthetic.attributes import Split
 from unipixel.train.datasets.synthetic.drawing.backgrounds import background_image, colour_gap, pan_image
 from unipixel.train.datasets.synthetic.drawing.occlusion import Layer, patch_overlap
-from unipixel.train.datasets.synthetic.drawing.textures import Material, pattern, sample_material
+from unipixel.train.datasets.synthetic.drawing.textures import Material, pattern_weights, sample_material
 from unipixel.train.datasets.synthetic.scene import Scene
 
 Array = NDArray[np.float32]
@@ -21,22 +21,22 @@ def render_background(
     rng: np.random.Generator,
     *,
     split: Split,
-    moments: NDArray[np.float64],
+    times: NDArray[np.float64],
     height: int,
     width: int,
     avoid: NDArray[np.float64],
     kinds: tuple[float, float, float, float] = (0.2, 0.2, 0.25, 0.35),
 ) -> Array:
-    """Paint the background of every frame, drifting in half of the clips.
+    """Render the background of every frame; it moves in half of the clips.
 
     Args:
         rng: Source of randomness.
         split: Decides which photographs may be shown.
-        moments: Moments (N,), 0 to 1.
+        times: Times (N,), 0 to 1.
         height: Height in pixels.
         width: Width in pixels.
         avoid: Colours (K, 3) of the objects.
-        kinds: Shares of plain, gradient, noise and photograph.
+        kinds: Probabilities of plain, gradient, noise and photograph.
 
     Returns:
         Frames (N, height, width, 3), 0 to 1.
@@ -44,15 +44,15 @@ def render_background(
     kind = str(rng.choice(["plain", "gradient", "noise", "photograph"], p=kinds))
     reach = rng.uniform(0.04, 0.3) * min(height, width) if rng.random() < 0.5 else 0.0
     angle = rng.uniform(0, 2 * np.pi)
-    travel = np.outer(moments, [np.cos(angle), np.sin(angle)]) * reach
+    travel = np.outer(times, [np.cos(angle), np.sin(angle)]) * reach
     travel -= travel.min(axis=0)
-    room = int(np.ceil(travel.max())) + 2
-    picture = background_image(rng, kind=kind, split=split, height=height + room, width=width + room, avoid=avoid)
-    return pan_image(picture, travel, height=height, width=width)
+    border = int(np.ceil(travel.max())) + 2
+    image = background_image(rng, kind=kind, split=split, height=height + border, width=width + border, avoid=avoid)
+    return pan_image(image, travel, height=height, width=width)
 
 
 def sample_materials(rng: np.random.Generator, scene: Scene, layers: Sequence[Layer]) -> tuple[Material, ...]:
-    """Draw the paint of every object of a scene.
+    """Sample the material of every object of a scene.
 
     Args:
         rng: Source of randomness.
@@ -60,7 +60,7 @@ def sample_materials(rng: np.random.Generator, scene: Scene, layers: Sequence[La
         layers: Its layers, for the sizes in pixels.
 
     Returns:
-        Looks, in the order of the objects.
+        Materials, in the order of the objects.
     """
     return tuple(
         sample_material(rng, colour=obj.colour, texture=obj.texture, size_pixels=float(np.median(layer.extent_pixels)))
@@ -68,74 +68,75 @@ def sample_materials(rng: np.random.Generator, scene: Scene, layers: Sequence[La
     )
 
 
-def composite_layer(frames: Array, layer: Layer, look: Material) -> None:
-    """Lay one object over the frames, in place.
+def composite_layer(frames: Array, layer: Layer, material: Material) -> None:
+    """Composite one object over the frames, in place.
 
     Args:
         frames: Frames (N, H, W, 3), 0 to 1.
         layer: The object's layer.
-        look: Its paint.
+        material: Its material.
     """
     extent = layer.extent_pixels.astype(np.float32)[:, None, None]
-    weight = pattern(look, layer.x, layer.y, extent_pixels=extent)[..., None]
-    base, second = np.asarray(look.base, np.float32), np.asarray(look.second, np.float32)
+    weight = pattern_weights(material, layer.x, layer.y, extent_pixels=extent)[..., None]
+    base, second = np.asarray(material.base, np.float32), np.asarray(material.second, np.float32)
     colours = base + (second - base) * weight
-    if look.shading:
-        colours = colours * (1 - np.float32(look.shading) * (layer.y[..., None] + np.float32(0.5)))
+    if material.shading:
+        colours = colours * (1 - np.float32(material.shading) * (layer.y[..., None] + np.float32(0.5)))
     height, width = frames.shape[1:3]
     side = layer.coverage.shape[1]
-    backdrop = []
+    background_colours = []
     for index in range(len(frames)):
-        place = patch_overlap(layer.origins[index], side=side, height=height, width=width)
-        if place is None:
+        overlap = patch_overlap(layer.origins[index], side=side, height=height, width=width)
+        if overlap is None:
             continue
-        (rows, columns), (patch_rows, patch_columns) = place
+        (rows, columns), (patch_rows, patch_columns) = overlap
         cover = layer.coverage[index, patch_rows, patch_columns, None]
-        below = frames[index, rows, columns]
+        target = frames[index, rows, columns]
         if cover.any():
-            backdrop.append(below.reshape(-1, 3).mean(axis=0))
-        below += (colours[index, patch_rows, patch_columns] - below) * cover
-    outline = look.outline
-    if outline is None and backdrop and colour_gap(np.median(backdrop, axis=0), base) < 0.2:
-        # An object of the colour of its surroundings would be invisible, which no question should hang on.
+            background_colours.append(target.reshape(-1, 3).mean(axis=0))
+        target += (colours[index, patch_rows, patch_columns] - target) * cover
+    outline = material.outline
+    if outline is None and background_colours and colour_gap(np.median(background_colours, axis=0), base) < 0.2:
+        # Without an outline, an object of the colour of its surroundings would be invisible.
         tone = 0.95 if float(base.mean()) < 0.5 else 0.05
         outline = (tone, tone, tone)
     if outline is not None:
-        _paint_outline(frames, layer, np.asarray(outline, np.float32))
+        _composite_outline(frames, layer, np.asarray(outline, np.float32))
 
 
-def _paint_outline(frames: Array, layer: Layer, tone: Array) -> None:
-    """Draw the rim: pixels that the object covers and one of whose neighbours it does not."""
+def _composite_outline(frames: Array, layer: Layer, tone: Array) -> None:
+    """Composite the outline: covered pixels with a neighbour that is not covered."""
+    height, width = frames.shape[1:3]
     solid = layer.coverage
     inner = solid.copy()
     inner[:, 1:] = np.minimum(inner[:, 1:], solid[:, :-1])
     inner[:, :-1] = np.minimum(inner[:, :-1], solid[:, 1:])
     inner[:, :, 1:] = np.minimum(inner[:, :, 1:], solid[:, :, :-1])
     inner[:, :, :-1] = np.minimum(inner[:, :, :-1], solid[:, :, 1:])
-    rim = solid * (1 - inner)
+    outline_weight = solid * (1 - inner)
     for index in range(len(frames)):
-        place = patch_overlap(layer.origins[index], side=solid.shape[1], height=frames.shape[1], width=frames.shape[2])
-        if place is None:
+        overlap = patch_overlap(layer.origins[index], side=solid.shape[1], height=height, width=width)
+        if overlap is None:
             continue
-        (rows, columns), (patch_rows, patch_columns) = place
-        below = frames[index, rows, columns]
-        below += (tone - below) * rim[index, patch_rows, patch_columns, None] * np.float32(0.85)
+        (rows, columns), (patch_rows, patch_columns) = overlap
+        target = frames[index, rows, columns]
+        target += (tone - target) * outline_weight[index, patch_rows, patch_columns, None] * np.float32(0.85)
 
 
 def _blurred(frames: Array, radius: float) -> Array:
-    """Blur every frame; Pillow's filter on bytes is several times faster than slices of floats."""
+    """Blur every frame; Pillow's filter on bytes is several times faster than numpy on floats."""
     small = np.clip(frames * 255 + np.float32(0.5), 0, 255).astype(np.uint8)
     soft = [np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius))) for frame in small]
     return np.stack(soft).astype(np.float32) / np.float32(255)
 
 
 def apply_camera_effects(rng: np.random.Generator, frames: Array, *, strength: float = 1.0) -> NDArray[np.uint8]:
-    """Turn rendered frames into a recorded clip: light, blur, sensor noise, rounding.
+    """Add the effects of a camera to rendered frames: light, blur, sensor noise, rounding.
 
     Args:
         rng: Source of randomness.
         frames: Frames (N, H, W, 3), 0 to 1; overwritten.
-        strength: Scale of the changes of light and noise; colour names stay true up to 1.
+        strength: Scale of the changes of light and noise; colour names stay correct up to 1.
 
     Returns:
         Frames (N, H, W, 3), uint8.
@@ -152,7 +153,7 @@ def apply_camera_effects(rng: np.random.Generator, frames: Array, *, strength: f
     frames *= light
     if rng.random() < 0.45:
         spread = rng.uniform(1.0, 6.0) * strength
-        # One tile of noise, shifted from frame to frame: fresh noise would cost more than all the drawing.
+        # One tile of noise, shifted from frame to frame: new noise for each would cost more than all rendering.
         tile = rng.standard_normal((height + 32, width + 32), np.float32) * np.float32(spread)
         for index in range(count):
             row, column = rng.integers(0, 32, 2)

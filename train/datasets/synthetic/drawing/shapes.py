@@ -1,7 +1,7 @@
 """Signed distances of the eight shapes and of deforming blobs, in numpy.
 
-Every shape fits a box of side 1 around its centre of mass (y down), so that what is said of its place does
-not hang on how it is drawn; a distance is negative inside, in units of that box.
+Every shape fits a box of side 1 around its centre of mass (y down), so that its position does not depend on its shape;
+a distance is negative inside, in units of that box.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# Share of the unit box that a shape covers, used to compare areas before anything is drawn. Measured by
-# counting pixels of a 1000 x 1000 raster; tests/train/synthetic/test_shapes.py repeats the count.
+# Fraction of the unit box that a shape covers, to compare areas without rendering. Measured by counting pixels of a
+# 1000 x 1000 raster; tests/train/synthetic/test_shapes.py repeats the measurement.
 AREAS: dict[str, float] = {
     "circle": 0.785,
     "square": 1.0,
@@ -39,7 +39,7 @@ REACH: dict[str, float] = {
 
 
 def _polygon(x: Array, y: Array, corners: NDArray[np.float64]) -> Array:
-    """Distance to a simple polygon with corners (K, 2); even-odd inside test."""
+    """Return the signed distance to a simple polygon with corners (K, 2), by an even-odd inside test."""
     best = np.full(x.shape, 1e9, np.float32)
     inside = np.zeros(x.shape, bool)
     previous = np.roll(corners, 1, axis=0)
@@ -125,10 +125,10 @@ _DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def signed_distance(shape: str, x: Array, y: Array) -> Array:
-    """Distance from points to the outline of a shape.
+    """Return the signed distance from points to the outline of a shape.
 
     Args:
-        shape: A word of `vocabulary.SHAPES`.
+        shape: One of `attributes.SHAPES`.
         x: Horizontal coordinates, any shape, float32, in units of the shape's extent.
         y: Vertical coordinates (down), same shape as `x`.
 
@@ -139,12 +139,12 @@ def signed_distance(shape: str, x: Array, y: Array) -> Array:
         ValueError: The shape is unknown.
     """
     if shape not in _DISTANCES:
-        raise ValueError(f"Unknown shape {shape!r}; allowed are {', '.join(_DISTANCES)}.")
+        raise ValueError(f"shape must be one of {tuple(_DISTANCES)}, got {shape!r}")
     return _DISTANCES[shape](x, y)
 
 
 def blob_distance(x: Array, y: Array, harmonics: NDArray[np.float64]) -> Array:
-    """Distance from points to a wavy closed outline, one outline per frame.
+    """Return the signed distance from points to a wavy closed outline, one per frame.
 
     Args:
         x: Horizontal coordinates (N, H, W), float32, in units of the blob's extent.
@@ -175,7 +175,7 @@ def blob_distance(x: Array, y: Array, harmonics: NDArray[np.float64]) -> Array:
 
 
 def blob_reach(harmonics: NDArray[np.float64]) -> float:
-    """Farthest point of a blob from its centre in any frame, in units of its extent.
+    """Return the distance of the farthest point of a blob from its centre in any frame, in units of its extent.
 
     Args:
         harmonics: As for `blob_distance`.

@@ -1,4 +1,4 @@
-"""Colours and textures of objects: shades with margins between their names, and four patterns."""
+"""Colours and textures of objects: colour ranges that do not overlap, and four patterns."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Material:
-    """How the surface of one object is painted.
+    """Surface appearance of one object.
 
     Attributes:
-        texture: A word of `vocabulary.TEXTURES`.
-        base: Main colour, RGB from 0 to 1; it is the one the colour word names.
+        texture: One of `attributes.TEXTURES`.
+        base: Main colour, RGB from 0 to 1, which determines the colour name.
         second: Colour of stripes, spots or checks, RGB from 0 to 1.
         period: Length of one repetition, in units of the object's extent.
-        duty: Share of a repetition painted in the second colour.
+        duty: Fraction of a repetition in the second colour.
         phase: Offset of the pattern (x, y), in repetitions.
         pattern_angle: Direction of the pattern relative to the object, radians.
         outline: Colour of a thin outline, RGB from 0 to 1, or None.
-        shading: Strength of the darkening from top to bottom, 0 for flat paint.
+        shading: Strength of the darkening from top to bottom, 0 for none.
     """
 
     texture: str
@@ -41,11 +41,11 @@ class Material:
 
 
 def sample_colour(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """Draw an RGB shade that can only be called by the given name.
+    """Sample an RGB colour to which only the given name applies.
 
     Args:
         rng: Source of randomness.
-        colour: A word of `vocabulary.COLOURS`.
+        colour: One of `attributes.COLOURS`.
 
     Returns:
         RGB, each from 0 to 1.
@@ -54,16 +54,16 @@ def sample_colour(rng: np.random.Generator, colour: str) -> tuple[float, float, 
         ValueError: The colour is unknown.
     """
     if colour not in COLOUR_RANGES:
-        raise ValueError(f"Unknown colour {colour!r}; allowed are {', '.join(COLOUR_RANGES)}.")
-    shade = COLOUR_RANGES[colour]
-    hue = rng.uniform(*shade.hue) % 360.0
-    return colorsys.hsv_to_rgb(hue / 360.0, rng.uniform(*shade.saturation), rng.uniform(*shade.value))
+        raise ValueError(f"colour must be one of {tuple(COLOUR_RANGES)}, got {colour!r}")
+    limits = COLOUR_RANGES[colour]
+    hue = rng.uniform(*limits.hue) % 360.0
+    return colorsys.hsv_to_rgb(hue / 360.0, rng.uniform(*limits.saturation), rng.uniform(*limits.value))
 
 
-def _second_shade(
+def _second_colour(
     rng: np.random.Generator, colour: str, base: tuple[float, float, float], *, texture: str
 ) -> tuple[float, float, float]:
-    """A companion of the base that keeps the colour's name: darker or lighter, at times near black or white."""
+    """Sample a darker or lighter variant of the base with the same colour name, at times near black or white."""
     if colour == "black":
         target, strength = 1.0, rng.uniform(0.3, 0.45)
     elif colour in ("white", "yellow", "cyan", "pink"):
@@ -79,31 +79,28 @@ def _second_shade(
 
 
 def sample_material(rng: np.random.Generator, *, colour: str, texture: str, size_pixels: float) -> Material:
-    """Draw the paint of an object.
+    """Sample the material of an object.
 
     Args:
         rng: Source of randomness.
-        colour: A word of `vocabulary.COLOURS`.
-        texture: A word of `vocabulary.TEXTURES`.
-        size_pixels: Extent of the object in the drawn frame; patterns of small objects are coarser, because
-            a period under about four pixels is not visible.
-
-    Returns:
-        The look.
+        colour: One of `attributes.COLOURS`.
+        texture: One of `attributes.TEXTURES`.
+        size_pixels: Extent of the object in the rendered frame; patterns of small objects are coarser, because a
+            period below about four pixels is not visible.
     """
     base = sample_colour(rng, colour)
     finest = min(4.5 / max(size_pixels, 1.0), 0.5)
     period = max(rng.uniform(0.2, 0.42), finest)
-    bright = 0.299 * base[0] + 0.587 * base[1] + 0.114 * base[2]
+    brightness = 0.299 * base[0] + 0.587 * base[1] + 0.114 * base[2]
     outline = None
     if rng.random() < 0.25:
-        tone = rng.uniform(0.75, 1.0) if bright < 0.35 else rng.uniform(0.0, 0.2)
+        tone = rng.uniform(0.75, 1.0) if brightness < 0.35 else rng.uniform(0.0, 0.2)
         outline = (tone, tone, tone)
     angle = rng.choice([0.0, np.pi / 2, np.pi / 4, rng.uniform(0, np.pi)])
     return Material(
         texture=texture,
         base=base,
-        second=_second_shade(rng, colour, base, texture=texture),
+        second=_second_colour(rng, colour, base, texture=texture),
         period=period,
         duty=rng.uniform(0.36, 0.48),
         phase=(rng.uniform(0, 1), rng.uniform(0, 1)),
@@ -114,15 +111,15 @@ def sample_material(rng: np.random.Generator, *, colour: str, texture: str, size
 
 
 def _soft_step(values: Array, *, pixels_per_unit: Array) -> Array:
-    """Anti-aliased step at zero: 0 below, 1 above, over one pixel."""
+    """Return an anti-aliased step at zero: 0 below, 1 above, over one pixel."""
     return np.clip(values * pixels_per_unit + np.float32(0.5), 0, 1)
 
 
-def pattern(look: Material, x: Array, y: Array, *, extent_pixels: Array) -> Array:
-    """Weight of the second colour at points of an object.
+def pattern_weights(material: Material, x: Array, y: Array, *, extent_pixels: Array) -> Array:
+    """Return the weight of the second colour at points of an object.
 
     Args:
-        look: Paint of the object.
+        material: Material of the object.
         x: Horizontal coordinates (N, H, W), in units of the extent.
         y: Vertical coordinates (N, H, W).
         extent_pixels: Extent in pixels (N, 1, 1), for anti-aliasing.
@@ -130,19 +127,19 @@ def pattern(look: Material, x: Array, y: Array, *, extent_pixels: Array) -> Arra
     Returns:
         Weights (N, H, W) from 0 (base colour) to 1 (second colour).
     """
-    if look.texture == "plain":
+    if material.texture == "plain":
         return np.zeros(x.shape, np.float32)
-    cosine, sine = np.float32(np.cos(look.pattern_angle)), np.float32(np.sin(look.pattern_angle))
-    inverse = np.float32(1 / look.period)
-    u = (x * cosine + y * sine) * inverse + np.float32(look.phase[0])
-    scale = (extent_pixels * look.period).astype(np.float32)
-    if look.texture == "striped":
+    cosine, sine = np.float32(np.cos(material.pattern_angle)), np.float32(np.sin(material.pattern_angle))
+    inverse = np.float32(1 / material.period)
+    u = (x * cosine + y * sine) * inverse + np.float32(material.phase[0])
+    scale = (extent_pixels * material.period).astype(np.float32)
+    if material.texture == "striped":
         wave = np.abs(u - np.floor(u) - np.float32(0.5))
-        return _soft_step(np.float32(look.duty / 2) - wave, pixels_per_unit=scale)
-    v = (y * cosine - x * sine) * inverse + np.float32(look.phase[1])
-    if look.texture == "spotted":
+        return _soft_step(np.float32(material.duty / 2) - wave, pixels_per_unit=scale)
+    v = (y * cosine - x * sine) * inverse + np.float32(material.phase[1])
+    if material.texture == "spotted":
         du, dv = u - np.floor(u) - np.float32(0.5), v - np.floor(v) - np.float32(0.5)
-        radius = np.float32(np.sqrt(look.duty * 0.75 / np.pi))
+        radius = np.float32(np.sqrt(material.duty * 0.75 / np.pi))
         return _soft_step(radius - np.sqrt(du * du + dv * dv), pixels_per_unit=scale)
     # Triangle waves: their product changes sign exactly on the borders of the checks.
     du, dv = u - np.floor(u), v - np.floor(v)
