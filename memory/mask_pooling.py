@@ -1,4 +1,4 @@
-"""Object masks on the language model's token grid, as masked pooling reads them.
+"""Object masks on the token grid of the language model, for masked pooling.
 
 Shape letters: n frames, t frame pairs, O objects, N memory tokens, H, W frame size, gh, gw token grid.
 """
@@ -98,20 +98,20 @@ def to_token_grid(
 ) -> TokenMasks:
     """Compute how much of each of the language model's tokens an object covers (UniPixel, section 3.1).
 
-    Frames are joined in pairs, as the vision transformer does, the last of an odd number with itself.
-    A token counts as touched by the smallest share of a pixel, so thin objects are not lost.
+    Frames are merged in pairs, as in the vision transformer, the last of an odd number with itself.
+    The smallest overlap counts as touching a token, so that thin objects keep their tokens.
 
     Args:
-        masks: (n, O, H, W), non-zero where the object is, at any size.
+        masks: (n, O, H, W), non-zero on the object, at any size.
         grid_hw: Rows and columns of patches, before merging.
         patch_size: Side of a patch in pixels of the resized frame.
-        merge_size: Patches that make one token along each side.
+        merge_size: Patches merged into one token along each side.
 
     Returns:
         Token masks on the CPU.
 
     Raises:
-        ValueError: The masks are not four-dimensional or empty, or the grid is not whole tokens.
+        ValueError: The masks are not four-dimensional or empty, or the grid is not a multiple of `merge_size`.
     """
     if masks.ndim != 4 or 0 in (masks.shape[0], *masks.shape[2:]):
         raise ValueError(f"masks must be (frames, objects, H, W) with at least one frame, got {tuple(masks.shape)}")
@@ -124,7 +124,7 @@ def to_token_grid(
     pairs = inside.unflatten(0, (-1, _FRAMES_PER_PAIR)).any(dim=1)
     side = patch_size * merge_size
     coverage = torch.zeros(*pairs.shape[:2], rows // merge_size, columns // merge_size)
-    # Object by object: all at once in float would take a gigabyte for eight objects at 720p.
+    # Object by object: float masks of eight objects at 720p would take a gigabyte.
     for index in range(pairs.shape[1]):
         resized = functional.interpolate(
             pairs[:, index, None].float(),

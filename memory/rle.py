@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 MAX_MASK_PIXELS = 89_478_485
-"""Ceiling on height times width of a mask that is decoded; the size at which Pillow suspects a bomb."""
+"""Maximum of height times width of a decoded mask: the size above which Pillow warns of a decompression bomb."""
 
 
 def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
-    """Compress a mask into COCO run lengths.
+    """Encode a mask as COCO run lengths.
 
     Args:
-        mask: Array (H, W), non-zero where the object is.
+        mask: Array (H, W), non-zero on the object.
 
     Returns:
         `{"size": [H, W], "counts": str}`, ready for JSON.
 
     Raises:
-        ValueError: The mask is not two-dimensional, or has no pixels.
+        ValueError: The mask is not two-dimensional, or empty in a dimension.
     """
     _check_plane(mask)
     # pycocotools compares raw values, so 1 next to 255 would start a new run.
@@ -35,13 +35,13 @@ def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Restore a mask (H, W) from COCO run lengths, compressed or as a list of counts.
+    """Decode a mask (H, W) from COCO run lengths, compressed or as a list of counts.
 
-    The run lengths may come from anywhere: they are checked before pixels are written, because
-    pycocotools answers runs that do not fill the mask with unwritten memory.
+    The run lengths may be untrusted: they are checked first, because pycocotools returns uninitialised
+    memory for runs that do not fill the mask.
 
     Raises:
-        ValueError: The mapping is not of that form, too large, or its runs do not fill the mask.
+        ValueError: The mapping has another form, is too large, or its runs do not fill the mask.
     """
     (height, width), runs = _checked_runs(rle)
     values = np.arange(len(runs)) % 2 == 1
@@ -49,16 +49,16 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def check_rle(rle: Mapping[str, Any]) -> None:
-    """Check that `decode_rle` can read run lengths, without restoring the mask.
+    """Check run lengths without decoding the mask.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: `decode_rle` would refuse them.
     """
     _checked_runs(rle)
 
 
 def rle_area(rle: Mapping[str, Any]) -> int:
-    """Count the pixels of a mask that `encode_rle` made, without restoring it."""
+    """Count the pixels of a mask that `encode_rle` encoded, without decoding it."""
     return int(_unpack_counts(rle["counts"])[1::2].sum())
 
 
@@ -69,11 +69,10 @@ def mask_area(mask: NDArray[Any]) -> int:
 
 
 def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
-    """Return the tightest box around a mask (H, W), or None where the mask is empty.
+    """Return the tightest box around a mask (H, W), or None if the mask is empty.
 
     Returns:
-        Left, top, right, bottom: edges, so right and bottom are one past the last pixel and
-        `right - left` is the width, as in COCO.
+        Left, top, right, bottom; right and bottom are one past the last pixel.
     """
     _check_plane(mask)
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
@@ -83,7 +82,7 @@ def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
 
 
 def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Return the intersection over union of two masks of one shape; 1 where both are empty.
+    """Return the intersection over union of two masks of one shape; 1 if both are empty.
 
     Raises:
         ValueError: The shapes differ.
@@ -101,20 +100,22 @@ def _check_plane(mask: NDArray[Any]) -> None:
 
 
 def _checked_runs(rle: Mapping[str, Any]) -> tuple[tuple[int, int], NDArray[np.int64]]:
-    """Read size and runs, and check that the runs fill the mask."""
+    """Parse size and runs, and check that the runs fill the mask."""
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_count(side) for side in size):
-        raise ValueError(f"run lengths need `size` [H, W] of two integers, got {size!r}")
+        raise ValueError(f"run lengths require `size` [H, W] of two integers, got {size!r}")
     height, width = (int(side) for side in size)
     if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
-        raise ValueError(f"a mask has 1 to {MAX_MASK_PIXELS} pixels, `size` says {height} x {width}")
+        raise ValueError(f"a mask has 1 to {MAX_MASK_PIXELS} pixels, `size` is {height} x {width}")
     if isinstance(counts, str):
         runs = _unpack_counts(counts)
     elif isinstance(counts, (list, tuple)) and all(_is_count(count) for count in counts):
         runs = np.asarray(counts, dtype=np.int64)
     else:
-        raise ValueError(f"run lengths need `counts` as a compressed string or a list of integers, got {type(counts)}")
-    # Each run is bounded before they are summed: a sum of huge runs could wrap around to the right one.
+        raise ValueError(
+            f"run lengths require `counts` as a compressed string or a list of integers, got {type(counts)}"
+        )
+    # Each run is checked before the sum, which could overflow to the right value.
     if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
         raise ValueError(f"run lengths of {len(runs)} runs do not fill a mask of {height} x {width} pixels")
     return (height, width), runs
@@ -125,28 +126,28 @@ def _is_count(value: Any) -> bool:
 
 
 def _unpack_counts(text: str) -> NDArray[np.int64]:
-    """Read the runs of COCO's compressed counts.
+    """Decode COCO's compressed counts to runs.
 
-    Each character holds 5 bits, lowest first, a flag that more follow, and an offset of 48; from
-    the fourth run on, a run is stored as its difference from the one two places before.
+    Each character has 5 bits, lowest first, a continuation flag and an offset of 48; from the fourth run
+    on, the difference from the second to last run is stored.
 
     Raises:
-        ValueError: A character out of range, a run without end, or one that is too long.
+        ValueError: A character is out of range, or a run is incomplete or too long.
     """
     codes = np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
     if not len(codes):
         return np.zeros(0, dtype=np.int64)
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
         raise ValueError(
-            "`counts` is not a compressed run-length string: a character is out of range or the end missing"
+            "`counts` is not a compressed run-length string: a character is out of range or the end is missing"
         )
     ends = np.flatnonzero((codes & 0x20) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > 8:
-        raise ValueError(f"`counts` holds a run of {lengths.max()} characters, 8 are enough for any mask")
-    places = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
+        raise ValueError(f"`counts` has a run of {lengths.max()} characters, 8 are enough for any mask")
+    bit_positions = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * bit_positions), starts)
     runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])

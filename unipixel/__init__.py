@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from unipixel.memory.bank import ObjectMemoryBank
     from unipixel.memory.mask_pooling import TokenMasks
     from unipixel.model.config import UniPixelConfig
-    from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
+    from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, prefill
     from unipixel.model.inputs import ModelInputs, ModelOutput, ReferencePrompt, VideoFeatures, VideoInput
     from unipixel.model.qwen import PromptCache
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.chat_template import Turn
     from unipixel.processing.processor import Processor
     from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+    from unipixel.session.base_session import Answer
     from unipixel.session.live_session import LiveSession, LiveSettings
-    from unipixel.session.session import Answer, Session
+    from unipixel.session.session import Session
     from unipixel.session.settings import SessionSettings
     from unipixel.tracking.config import SegmenterConfig
     from unipixel.tracking.tracker import StreamingTracker
     from unipixel.video.open import open_video
 
 _MODULES = {
-    "Answer": "unipixel.session.session",
+    "Answer": "unipixel.session.base_session",
     "AnswerStream": "unipixel.model.generation",
     "BoxPrompt": "unipixel.processing.visual_prompts",
     "CheckpointError": "unipixel.checkpoints.tensor_layout",
@@ -58,7 +59,7 @@ _MODULES = {
     "VideoInput": "unipixel.model.inputs",
     "load_segmenter": "unipixel.checkpoints.loading",
     "open_video": "unipixel.video.open",
-    "read": "unipixel.model.generation",
+    "prefill": "unipixel.model.generation",
 }
 
 __all__ = [
@@ -90,7 +91,7 @@ __all__ = [
     "VideoInput",
     "load_segmenter",
     "open_video",
-    "read",
+    "prefill",
 ]
 
 

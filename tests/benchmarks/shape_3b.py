@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unipixel import GenerationSettings, UniPixel, UniPixelConfig, read
+from unipixel import GenerationSettings, UniPixel, UniPixelConfig, prefill
 from unipixel.model.generation import PrefillOutput
 from unipixel.processing.chat_template import Turn, load_tokenizer, special_ids
 from unipixel.processing.processor import Processor
@@ -59,17 +59,17 @@ def run(layers: int, frames: int, side: int, new_tokens: int) -> dict[str, float
     encoded = time.perf_counter()
     # With the clip's features passed in, so that the language model alone is compared.
     first = replace(first, videos=features)
-    reading, first_seconds = _least(lambda: read(model, first))
+    output, first_seconds = _least(lambda: prefill(model, first))
     started_answer = time.perf_counter()
     answer = model.generate(first, settings=GenerationSettings(max_new_tokens=new_tokens))[0]
     answer_seconds = time.perf_counter() - started_answer
     later = processor.encode_later_turn(Turn("And what else?"), layout=clip.layout).inputs
-    second, second_seconds = _least(lambda: read(model, later, prefix=answer.prefix))
+    second, second_seconds = _least(lambda: prefill(model, later, prompt_cache=answer.prompt_cache))
     return {
         "layers": layers,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "video_tokens": sum(len(video.tokens) for video in features),
-        "first_question_tokens": reading.lengths[0],
+        "first_question_tokens": output.lengths[0],
         "second_question_tokens": second.lengths[0],
         "prepare_seconds": prepared - started,
         "encode_video_seconds": encoded - prepared,

@@ -1,4 +1,4 @@
-"""Configuration of a UniPixel model, read from and written to the published config.json."""
+"""Configuration of a UniPixel model, in the published config.json format."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MODEL_TYPE = "pixel_qwen2_5_vl"
 ARCHITECTURE = "PixelQwen2_5_VLForConditionalGeneration"
 PoolOrder = Literal["window", "raster"]
 PoolWeighting = Literal["uniform", "coverage"]
-# Written beside config.json when the segmenter is none of the published sizes: config.json itself
-# stays readable by the published code, whose `sam2_config` can only name a file.
+# Written beside config.json if the segmenter is not one of the published sizes: in config.json itself, which the
+# published code can read, `sam2_config` can only name a file.
 SEGMENTER_FILE = "sam2_config.json"
 _PUBLISHED_MEMORY: dict[str, Any] = {
     "memory_pool_order": "window",
@@ -29,7 +29,7 @@ _REQUIRED = ("ref_token_id", "seg_token_id", "mem_token_id", "sam2_config", "sam
 
 @dataclass(frozen=True)
 class UniPixelConfig:
-    """What a UniPixel model is made of.
+    """Sizes, token ids and settings of a UniPixel model.
 
     Attributes:
         qwen: Sizes of Qwen2.5-VL.
@@ -38,13 +38,14 @@ class UniPixelConfig:
         seg_token_id: Id of `<|seg|>`.
         mem_token_id: Id of `<|mem|>`.
         num_mask_tokens: SAM prompt tokens per `<|seg|>`.
-        memory_pool_order: `window`, as the published weights were trained, or `raster`, the correct one.
+        memory_pool_order: Order of the features under a mask in raster order: `window`, in which the published
+            weights were trained by mistake, or `raster`, the correct one.
         memory_pool_weighting: `uniform`, the mean over all tokens that a mask touches, as published; `coverage`
             weights each token by the share of its cell that the mask covers.
         memory_position_embedding: Whether an embedding of the mask's box and of the frame's time is added to each
             `<|mem|>`; False as published.
         eos_token_ids: Ids that end an answer.
-        extra: Further fields of config.json, kept as they were.
+        extra: All fields of the config.json that it was read from, written back unchanged.
     """
 
     qwen: Qwen2_5_VLConfig
@@ -76,8 +77,8 @@ class UniPixelConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} is outside the vocabulary of {vocabulary} tokens")
         if self.qwen.vision_config.out_hidden_size != self.width:
             raise ValueError(
-                f"the vision transformer puts out {self.qwen.vision_config.out_hidden_size} channels, "
-                f"the language model reads {self.width}"
+                f"the vision transformer outputs {self.qwen.vision_config.out_hidden_size} channels, "
+                f"the language model takes {self.width}"
             )
 
     @property
@@ -87,7 +88,7 @@ class UniPixelConfig:
 
     @property
     def pooled_width(self) -> int:
-        """Width of a merger input: the vision width times the merged patches."""
+        """Width of a merger input: vision width times merged patches."""
         vision = self.qwen.vision_config
         return int(vision.hidden_size * vision.spatial_merge_size**2)
 
@@ -98,7 +99,7 @@ class UniPixelConfig:
 
     @property
     def rope_layout(self) -> RopeLayout:
-        """Values that decide position ids."""
+        """Values that determine position ids."""
         vision = self.qwen.vision_config
         return RopeLayout(
             visual_ids=(self.qwen.image_token_id, self.qwen.video_token_id),
@@ -119,15 +120,15 @@ class UniPixelConfig:
 
         Args:
             fields: The file's content.
-            segmenter: Sizes of SAM 2.1 where `sam2_config` names none of the published ones.
-            memory_pool_order: Overrides the file's; a file without one means `window`.
-            generation: Content of generation_config.json, whose `eos_token_id` goes before the file's.
+            segmenter: Sizes of SAM 2.1, if `sam2_config` does not name a published one.
+            memory_pool_order: Overrides that of the file; a file without one means `window`.
+            generation: Content of generation_config.json, whose `eos_token_id` takes precedence.
 
         Raises:
-            ValueError: A field is missing or out of range, or the checkpoint asks for remote code.
+            ValueError: A field is missing or out of range, or the checkpoint requires remote code.
         """
         if fields.get("auto_map"):
-            raise ValueError(f"config.json asks for remote code (auto_map = {fields['auto_map']}): it is refused")
+            raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
         if fields.get("model_type") != MODEL_TYPE:
             raise ValueError(
                 f"config.json has model_type {fields.get('model_type')!r}, a UniPixel checkpoint has {MODEL_TYPE!r}; "
@@ -139,8 +140,8 @@ class UniPixelConfig:
             segmenter = SegmenterConfig.preset(fields["sam2_config"], image_size=fields["sam2_image_size"])
         elif segmenter.image_size != fields["sam2_image_size"]:
             raise ValueError(
-                f"config.json says sam2_image_size {fields['sam2_image_size']}, "
-                f"the SAM 2.1 configuration {segmenter.image_size}"
+                f"sam2_image_size is {fields['sam2_image_size']} in config.json and {segmenter.image_size} in the "
+                "configuration of SAM 2.1"
             )
         return cls(
             qwen=read_qwen_config(fields),
@@ -156,7 +157,7 @@ class UniPixelConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields of a config.json; those it was read from stay as they were."""
+        """Return the fields of a config.json; unknown fields of the original are kept."""
         fields = copy.deepcopy(dict(self.extra))
         if "vision_config" not in fields:
             fields = self._qwen_fields() | fields
@@ -177,7 +178,7 @@ class UniPixelConfig:
         return fields
 
     def _qwen_fields(self) -> dict[str, Any]:
-        """Fields of a model that was made from sizes, as transformers 4 wrote them: nested, and flat once more."""
+        """Return the fields of Qwen2.5-VL as transformers 4 wrote them: nested, and repeated at the top level."""
         fields: dict[str, Any] = self.qwen.to_dict()
         text = fields["text_config"]
         rope = text.pop("rope_parameters")
@@ -190,7 +191,7 @@ class UniPixelConfig:
 
 
 def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
-    """Read Qwen2.5-VL's sizes from the fields of a config.json, nested or flat."""
+    """Read the sizes of Qwen2.5-VL from the fields of a config.json, nested or at the top level."""
     kept = copy.deepcopy(dict(fields))
     for name in ("model_type", "architectures", "auto_map", "transformers_version"):
         kept.pop(name, None)
@@ -204,13 +205,13 @@ def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
 
 
 def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
-    """Join what transformers 4 spread over `rope_theta` and `rope_scaling`, as transformers 5 expects it."""
+    """Convert `rope_theta` and `rope_scaling` of transformers 4 to the `rope_parameters` of transformers 5."""
     scaling = text.pop("rope_scaling", None) or {}
     theta = text.pop("rope_theta", None)
     if "rope_parameters" not in text:
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         text["rope_parameters"] = {key: value for key, value in scaling.items() if key != "type"} | {
-            # Qwen2.5-VL's own configuration calls its sections "mrope"; the frequencies are the default ones.
+            # Published configurations have the type "mrope"; the frequencies are the default ones.
             "rope_type": "default" if kind == "mrope" else kind,
             "rope_theta": 1_000_000.0 if theta is None else theta,
         }
@@ -218,10 +219,10 @@ def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the `eos_token_id` of the first mapping that has any; a number or a list there."""
+    """Return the `eos_token_id`, a number or a list, of the first mapping that has any."""
     for source in sources:
         ids = source.get("eos_token_id")
-        # An empty list says nothing: an answer that nothing ends would go on to its last allowed token.
+        # An empty list counts as absent: no token would end an answer.
         if ids is not None and ids != []:
             return tuple(int(token) for token in ids) if isinstance(ids, (list, tuple)) else (int(ids),)
     return ()

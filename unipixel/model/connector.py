@@ -1,6 +1,7 @@
-"""The heads between the language model and SAM: visual prompts in, mask tokens out, masks pooled.
+"""Layers between the language model and SAM: prompt encoder, mask token head, masked pooling and its projector.
 
-Shape letters: D language width, C SAM width (256), R references, n tokens per mask, O objects.
+Shape letters: D language width, C SAM width (256), R references, n tokens per mask, O objects, t frame pairs,
+h, w patch grid, N memory tokens.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _POINT_LABELS, _BOX_LABELS = (1,), (2, 3)
 
 
 class FourierTime(Float32Module):
-    """Random Fourier features of a time in [0, 1]; the matrix is part of every checkpoint."""
+    """Random Fourier features of a time in [0, 1]; the frequencies are part of every checkpoint."""
 
     positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, num_frequencies: int, *, seed: int = 0) -> None:
-        """Draw the frequencies from their own seed, so that every process and stage has the same."""
+        """Draw the frequencies from a fixed seed, so that they are the same in every process."""
         super().__init__()
         matrix = torch.randn(1, num_frequencies, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
@@ -39,10 +40,10 @@ class FourierTime(Float32Module):
 
 
 class VisualPromptEncoder(Float32Module):
-    """Turns points and boxes with their frame into one embedding each (UniPixel, section 3.1).
+    """Embeds points and boxes on a frame (UniPixel, section 3.1).
 
-    Runs in float32 whatever the language model's type: in bfloat16, coordinates move by up to 4 pixels.
-    Parameter names are those of published checkpoints.
+    Runs in float32 whatever the type of the language model: in bfloat16, coordinates shift by up to 4 pixels.
+    Parameter names are those of the published checkpoints.
     """
 
     def __init__(self, *, width: int, sam_width: int, image_size: int, has_memory_positions: bool = False) -> None:
@@ -77,16 +78,16 @@ class VisualPromptEncoder(Float32Module):
         self.mem_pos_proj = nn.Sequential(nn.GELU(), projection)
 
     def forward(self, references: Sequence[ReferencePrompt]) -> Tensor:
-        """Encode references as (R, D), in the given order."""
+        """Embed references as (R, D), in the given order."""
         device = self.tem_proj.weight.device
-        # Mixed precision must not reach coordinates either.
+        # Autocast would compute in a shorter type too.
         with torch.autocast(device.type, enabled=False):
             return self._encode(references, device)
 
     def memory_positions(self, boxes_xyxy: Tensor, times: Tensor) -> Tensor:
-        """Embed the boxes and times of memory tokens with the encoders of `<|ref|>` and a projection for `<|mem|>`.
+        """Embed the boxes and times of memory tokens, with the encoders of `<|ref|>` and a separate projection.
 
-        Not part of the published model: a pooled feature says neither where an object is nor when.
+        Not part of the published model, whose pooled features contain neither position nor time.
 
         Args:
             boxes_xyxy: (N, 4) in [0, 1], shares of the frame's width and height.
@@ -118,8 +119,8 @@ class VisualPromptEncoder(Float32Module):
             if not rows:
                 continue
             coords = torch.stack([references[row].coords for row in rows]).to(device)
-            given = torch.tensor([labels] * len(rows), device=device)
-            tokens, _ = self.ref_encoder(points=(coords, given), boxes=None, masks=None)
+            point_labels = torch.tensor([labels] * len(rows), device=device)
+            tokens, _ = self.ref_encoder(points=(coords, point_labels), boxes=None, masks=None)
             spatial = spatial.index_put((torch.tensor(rows, device=device),), project(tokens.flatten(1)))
         times = [reference.frame / max(reference.num_frames - 1, 1) for reference in references]
         return self.ref_proj(torch.cat([spatial, self._temporal(torch.tensor(times, device=device))], dim=-1))
@@ -129,7 +130,7 @@ class VisualPromptEncoder(Float32Module):
 
 
 class MaskTokenHead(nn.Sequential):
-    """Reads the prompt tokens of a mask from the state that precedes its `<|seg|>` (section 3.3)."""
+    """Computes the SAM prompt tokens of a mask from the state that precedes its `<|seg|>` (section 3.3)."""
 
     def __init__(self, *, width: int, sam_width: int, num_tokens: int) -> None:
         super().__init__(
@@ -142,12 +143,12 @@ class MaskTokenHead(nn.Sequential):
         _init_linears(self)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Map (..., D) states to (..., n, C) tokens, in float32."""
+        """Map states (..., D) to tokens (..., n, C) in float32."""
         return super().forward(states).unflatten(-1, (self.num_tokens, -1)).float()
 
 
 class MemoryProjector(nn.Sequential):
-    """Projects pooled merger inputs to one `<|mem|>` embedding each (section 3.2)."""
+    """Projects pooled merger inputs to `<|mem|>` embeddings (section 3.2)."""
 
     def __init__(self, *, pooled_width: int, width: int) -> None:
         super().__init__(nn.Linear(pooled_width, pooled_width), nn.GELU(), nn.Linear(pooled_width, width))
@@ -158,8 +159,8 @@ def pool_memory(features: VideoFeatures, masks: TokenMasks, *, weighting: PoolWe
     """Average the clip's merger inputs under each object's mask, one frame pair at a time.
 
     Args:
-        features: The clip; its `pooling_rows` follow the configured order. In `window` order, as the
-            published weights were trained, rows under a raster mask are not those of the object.
+        features: The clip. If its `pooling_rows` are in `window` order, in which the published weights were
+            trained, the rows under a mask are not those of the object.
         masks: On the clip's grid.
         weighting: `uniform` over the tokens that a mask touches, or by their `coverage`.
 

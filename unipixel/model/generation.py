@@ -1,4 +1,4 @@
-"""Writing an answer: greedy or sampled, streamed, batched, over a reusable prefix.
+"""Text generation: greedy or sampled, streamed, batched, continuing a reusable prompt cache.
 
 Shape letters: B samples, L tokens, D language width, C SAM width, n tokens per mask, K masks.
 """
@@ -23,15 +23,15 @@ Decoder = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How an answer is written.
+    """Settings of one generation.
 
     Attributes:
-        max_new_tokens: Ceiling on generated tokens.
-        temperature: 0 takes the likeliest token; above 0 samples.
-        top_p: Share of probability that sampling keeps, in (0, 1].
+        max_new_tokens: Maximum number of generated tokens.
+        temperature: 0 selects the most likely token; above 0 samples.
+        top_p: Probability mass that sampling keeps, in (0, 1].
         top_k: Number of tokens that sampling keeps; None keeps all.
-        seed: Seed of the sampling; None draws one.
-        stop_strings: Texts that end the answer once it contains one of them.
+        seed: Seed of the sampling; None uses a random one.
+        stop_strings: Strings that end the answer as soon as it contains one of them.
     """
 
     max_new_tokens: int = 512
@@ -54,12 +54,12 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token of one answer.
+    """One generated token.
 
     Attributes:
-        sample: Row of the batch.
+        sample: Row in the batch.
         token_id: The token.
-        mask_tokens: (n, C) SAM prompt of the mask that this token triggers; None unless it is `<|seg|>`.
+        mask_tokens: (n, C) SAM prompt tokens of the mask that this token stands for; None unless it is `<|seg|>`.
     """
 
     sample: int
@@ -69,34 +69,34 @@ class GeneratedToken:
 
 @dataclass(frozen=True)
 class Generation:
-    """One finished answer.
+    """A finished answer.
 
     Attributes:
-        token_ids: All generated tokens, the ending one included.
-        mask_tokens: (K, n, C) SAM prompts, one per `<|seg|>` in order.
-        stop_reason: `end` of turn, `stop_string`, or `length` at the ceiling.
-        num_read_tokens: Tokens of the prompt that the language model had to process.
-        prefix: The conversation up to here, to go on from; None for batches.
+        token_ids: All generated tokens, including the one that ends the answer.
+        mask_tokens: (K, n, C) SAM prompt tokens, one set per `<|seg|>` in order.
+        stop_reason: `end` of turn, `stop_string`, or `length` at the maximum.
+        num_read_tokens: Prompt tokens that were processed, without those in the prompt cache.
+        prompt_cache: The conversation up to the end of this answer, to be continued; None for batches.
     """
 
     token_ids: tuple[int, ...]
     mask_tokens: Tensor
     stop_reason: StopReason
     num_read_tokens: int
-    prefix: PromptCache | None
+    prompt_cache: PromptCache | None
 
 
 @dataclass(frozen=True)
 class PrefillOutput:
-    """What the language model made of a text.
+    """Result of a prefill.
 
     Attributes:
-        hidden_states: (B, L, D) before the final norm, of the tokens read now.
-        cache: Keys and values, those of the prefix included.
+        hidden_states: (B, L, D) before the final norm, of the new tokens.
+        cache: Keys and values, including those of the continued prompt cache.
         attention_mask: (B, cached) bool, or None where nothing is padded.
-        next_positions: (B,).
-        lengths: Tokens read of each sample.
-        prefix: The conversation up to here; None for batches.
+        next_positions: (B,) position of the token that follows each sample.
+        lengths: New tokens of each sample.
+        prompt_cache: The conversation up to the end of these tokens; None for batches.
     """
 
     hidden_states: Tensor
@@ -104,37 +104,37 @@ class PrefillOutput:
     attention_mask: Tensor | None
     next_positions: Tensor
     lengths: list[int]
-    prefix: PromptCache | None
+    prompt_cache: PromptCache | None
 
 
 @torch.no_grad()
-def read(model: UniPixel, inputs: ModelInputs, *, prefix: PromptCache | None = None) -> PrefillOutput:
-    """Read a text, or the continuation of one; tokens of the prefix are not processed again.
+def prefill(model: UniPixel, inputs: ModelInputs, *, prompt_cache: PromptCache | None = None) -> PrefillOutput:
+    """Process a prompt, or the continuation of one; cached tokens are not processed again.
 
     Args:
         model: The model.
-        inputs: New tokens. Several samples share the prefix. Without a prefix, clips are encoded.
-        prefix: What they continue; it is not changed.
+        inputs: New tokens. Several samples share the prompt cache. Clips that are not encoded yet are encoded.
+        prompt_cache: The text that they continue; it is not changed.
 
     Raises:
-        ValueError: Placeholders do not match their values, or a clip is given after a prefix that holds one.
+        ValueError: Placeholders do not match their values, or a clip is given although the prompt cache contains one.
     """
     batch_size = inputs.input_ids.shape[0]
-    if prefix is not None and prefix.video is not None and inputs.videos:
-        raise ValueError("the prefix holds a clip already: a conversation has one, start a new one for another clip")
-    pending = prefix.pending_ids if prefix else ()
+    if prompt_cache is not None and prompt_cache.video is not None and inputs.videos:
+        raise ValueError("the prompt cache already contains a clip: start a new conversation for another")
+    pending = prompt_cache.pending_ids if prompt_cache else ()
     inputs = _with_pending(inputs, pending)
     features = model.encode_videos(inputs.videos)
-    memory_of = [prefix.video] * len(inputs.memory_masks) if prefix and prefix.video else None
-    start = prefix.next_position if prefix else 0
+    memory_of = [prompt_cache.video] * len(inputs.memory_masks) if prompt_cache and prompt_cache.video else None
+    start = prompt_cache.next_position if prompt_cache else 0
     embedded = model.embed(inputs, features, start=start, memory_of=memory_of)
-    cache = prefix.fork(batch_size) if prefix else DynamicCache(config=model.config.qwen.text_config)
+    cache = prompt_cache.fork(batch_size) if prompt_cache else DynamicCache(config=model.config.qwen.text_config)
     mask = inputs.attention_mask
     if mask is not None and bool(mask.all()):
         mask = None
     if mask is not None:
         mask = mask.to(model.device)
-        num_cached = prefix.num_tokens if prefix else 0
+        num_cached = prompt_cache.num_tokens if prompt_cache else 0
         mask = torch.cat([mask.new_ones(batch_size, num_cached), mask], dim=1)
     hidden = model.model(embedded.embeds, embedded.position_ids, attention_mask=mask, cache=cache)
     extended = None
@@ -143,15 +143,15 @@ def read(model: UniPixel, inputs: ModelInputs, *, prefix: PromptCache | None = N
             cache=_frozen(cache),
             num_tokens=cache.get_seq_length(),
             next_position=int(embedded.next_positions[0]),
-            video=features[0] if features else (prefix.video if prefix else None),
+            video=features[0] if features else (prompt_cache.video if prompt_cache else None),
         )
     return PrefillOutput(hidden, cache, mask, embedded.next_positions, inputs.lengths, extended)
 
 
 class AnswerStream(Iterator[GeneratedToken]):
-    """Answers in the making: iterate for tokens as they come, then take the finished answers.
+    """A running generation: iterate over its tokens, then call `finish` for the answers.
 
-    The one object that holds the state of a generation; the model holds none.
+    All state of a generation is in this object; the model is stateless.
     """
 
     def __init__(
@@ -159,37 +159,37 @@ class AnswerStream(Iterator[GeneratedToken]):
         model: UniPixel,
         inputs: ModelInputs,
         *,
-        prefix: PromptCache | None = None,
+        prompt_cache: PromptCache | None = None,
         settings: GenerationSettings | None = None,
         decode: Decoder | None = None,
     ) -> None:
-        """Read the prompt; the first token is chosen when it is asked for.
+        """Process the prompt; tokens are generated on iteration.
 
         Args:
             model: The model.
-            inputs: The prompt, or its continuation of `prefix`; one or several samples.
-            prefix: Start that all samples share.
-            settings: How to write.
-            decode: Turns token ids into text; needed for stop strings.
+            inputs: The prompt, or its continuation of `prompt_cache`; one or several samples.
+            prompt_cache: Cached text that all samples continue.
+            settings: Defaults to greedy decoding.
+            decode: Converts token ids to text; required for stop strings.
 
         Raises:
             ValueError: Stop strings without `decode`, or placeholders that do not match their values.
         """
         self.settings = settings or GenerationSettings()
         if self.settings.stop_strings and decode is None:
-            raise ValueError("stop_strings need `decode`, a function from token ids to text")
+            raise ValueError("stop_strings require `decode`, a function from token ids to text")
         self._model, self._decode = model, decode
-        reading = read(model, inputs, prefix=prefix)
-        rows = torch.arange(len(reading.lengths), device=reading.hidden_states.device)
-        last = torch.tensor(reading.lengths, device=rows.device) - 1
-        self._states = reading.hidden_states[rows, last]
-        self._cache, self._mask = reading.cache, reading.attention_mask
-        self._positions = reading.next_positions
-        self._video = reading.prefix.video if reading.prefix else None
-        self._num_read = reading.lengths
-        self._answers = [_Answer() for _ in reading.lengths]
+        output = prefill(model, inputs, prompt_cache=prompt_cache)
+        rows = torch.arange(len(output.lengths), device=output.hidden_states.device)
+        last = torch.tensor(output.lengths, device=rows.device) - 1
+        self._states = output.hidden_states[rows, last]
+        self._cache, self._mask = output.cache, output.attention_mask
+        self._positions = output.next_positions
+        self._video = output.prompt_cache.video if output.prompt_cache else None
+        self._num_read_tokens = output.lengths
+        self._answers = [_Answer() for _ in output.lengths]
         self._queue: list[GeneratedToken] = []
-        self._chosen: Tensor | None = None
+        self._selected: Tensor | None = None
         self._random = torch.Generator(device=rows.device)
         if self.settings.seed is None:
             self._random.seed()
@@ -197,7 +197,7 @@ class AnswerStream(Iterator[GeneratedToken]):
             self._random.manual_seed(self.settings.seed)
 
     def __next__(self) -> GeneratedToken:
-        """Return the next token of any of the answers.
+        """Return the next token of any answer.
 
         Raises:
             StopIteration: All answers are finished.
@@ -209,21 +209,21 @@ class AnswerStream(Iterator[GeneratedToken]):
         return self._queue.pop(0)
 
     def finish(self) -> list[Generation]:
-        """Write to the end and return the answers, one per sample."""
+        """Generate until all answers end, and return them, one per sample."""
         for _ in self:
             pass
         return [self._generation(sample) for sample in range(len(self._answers))]
 
     @torch.no_grad()
     def _advance(self) -> None:
-        """Choose one token for every unfinished answer."""
-        if self._chosen is not None:
-            self._read_chosen(self._chosen)
-        self._chosen = self._choose(self._model.logits(self._states).float())
+        """Select one token for every unfinished answer."""
+        if self._selected is not None:
+            self._process(self._selected)
+        self._selected = self._select(self._model.logits(self._states).float())
         for sample, answer in enumerate(self._answers):
             if answer.stop_reason:
                 continue
-            token_id = int(self._chosen[sample])
+            token_id = int(self._selected[sample])
             mask_tokens = None
             if token_id == self._model.config.seg_token_id:
                 mask_tokens = self._model.mask_tokens(self._states[sample])
@@ -232,16 +232,16 @@ class AnswerStream(Iterator[GeneratedToken]):
             answer.stop_reason = self._stop_reason(answer)
             self._queue.append(GeneratedToken(sample, token_id, mask_tokens))
 
-    def _read_chosen(self, chosen: Tensor) -> None:
-        embeds = self._model.model.language_model.embed_tokens(chosen[:, None])
+    def _process(self, selected: Tensor) -> None:
+        embeds = self._model.model.language_model.embed_tokens(selected[:, None])
         positions = self._positions[None, :, None].expand(3, -1, -1)
         if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(chosen), 1)], dim=1)
+            self._mask = torch.cat([self._mask, self._mask.new_ones(len(selected), 1)], dim=1)
         states = self._model.model(embeds, positions, attention_mask=self._mask, cache=self._cache)
         self._states = states[:, -1]
         self._positions = self._positions + 1
 
-    def _choose(self, logits: Tensor) -> Tensor:
+    def _select(self, logits: Tensor) -> Tensor:
         settings = self.settings
         if settings.temperature == 0:
             return logits.argmax(dim=-1)
@@ -269,10 +269,10 @@ class AnswerStream(Iterator[GeneratedToken]):
         answer = self._answers[sample]
         config = self._model.config
         empty = self._states.new_zeros(0, config.num_mask_tokens, config.segmenter.embed_dim, dtype=torch.float32)
-        prefix = None
+        prompt_cache = None
         if len(self._answers) == 1 and self._mask is None:
-            # The last token was chosen but not read: what comes next reads it first.
-            prefix = PromptCache(
+            # The last token was selected but not processed: the next continuation processes it first.
+            prompt_cache = PromptCache(
                 cache=_frozen(self._cache),
                 num_tokens=self._cache.get_seq_length(),
                 next_position=int(self._positions[0]),
@@ -283,8 +283,8 @@ class AnswerStream(Iterator[GeneratedToken]):
             token_ids=tuple(answer.token_ids),
             mask_tokens=torch.stack(answer.mask_tokens) if answer.mask_tokens else empty,
             stop_reason=answer.stop_reason or "length",
-            num_read_tokens=self._num_read[sample],
-            prefix=prefix,
+            num_read_tokens=self._num_read_tokens[sample],
+            prompt_cache=prompt_cache,
         )
 
 
@@ -310,5 +310,5 @@ def _with_pending(inputs: ModelInputs, pending: Sequence[int]) -> ModelInputs:
 
 
 def _frozen(cache: DynamicCache) -> DynamicCache:
-    """A view of the cache as it is now: updates of the original replace its tensors and do not reach the view."""
+    """Return a snapshot of the cache: later updates replace tensors of the original only."""
     return PromptCache(cache, 0, 0).fork()

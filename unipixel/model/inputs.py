@@ -1,4 +1,4 @@
-"""What the model reads and returns.
+"""Inputs and outputs of the model.
 
 Shape letters: B samples, L tokens, D language width, t/h/w patch grid of a clip.
 """
@@ -15,12 +15,12 @@ from unipixel.memory.mask_pooling import TokenMasks
 
 @dataclass(frozen=True)
 class VideoInput:
-    """A clip as the vision transformer reads it.
+    """Patches of a clip, the input of the vision transformer.
 
     Attributes:
         pixel_values: (t*h*w, 3 * temporal_patch * patch * patch) float patches.
         grid_thw: Patch grid (t, h, w): frame pairs, rows, columns, before merging.
-        seconds_per_grid: Time between frame pairs; 1.0 for lists of frames in the published model.
+        seconds_per_grid: Seconds between frame pairs; 1.0 for lists of frames, as in the published model.
     """
 
     pixel_values: Tensor
@@ -30,13 +30,13 @@ class VideoInput:
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """A clip after the vision transformer; compute once, pass in again.
+    """Features of a clip, the output of the vision transformer; accepted in place of a `VideoInput`.
 
     Attributes:
-        tokens: (t*h*w/4, D) in raster order, as they enter the language model.
-        pooling_rows: (t*h*w/4, 4 * vision width) merger inputs in the order in which memory is pooled.
+        tokens: (t*h*w/4, D) visual tokens in raster order, the input of the language model.
+        pooling_rows: (t*h*w/4, 4 * vision width) merger inputs, from which memory is pooled, in the configured order.
         grid_thw: Patch grid (t, h, w) before merging.
-        seconds_per_grid: Time between frame pairs.
+        seconds_per_grid: Seconds between frame pairs.
     """
 
     tokens: Tensor
@@ -47,13 +47,13 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class ReferencePrompt:
-    """A point or box as the language model's prompt encoder reads it: one `<|ref|>`.
+    """A point or box on a frame, the value of one `<|ref|>`.
 
     Attributes:
-        coords: (1, 2) point or (2, 2) top-left and bottom-right corner, float32 x, y in pixels of the
+        coords: (1, 2) point, or (2, 2) top-left and bottom-right corner; float32 x, y in pixels of the
             square SAM input.
         frame: Index into the sampled frames, from 0.
-        num_frames: Sampled frames, the repeated last frame of an odd clip included.
+        num_frames: Number of sampled frames, including the repeated last frame of an odd number.
     """
 
     coords: Tensor
@@ -64,25 +64,25 @@ class ReferencePrompt:
         if self.coords.ndim != 2 or self.coords.shape[0] not in (1, 2) or self.coords.shape[1] != 2:
             raise ValueError(f"coords must be (1, 2) for a point or (2, 2) for a box, got {tuple(self.coords.shape)}")
         if self.coords.dtype != torch.float32:
-            raise TypeError(f"coords must be float32, shorter types move points by pixels; got {self.coords.dtype}")
+            raise TypeError(f"coords must be float32, as shorter types shift points by pixels; got {self.coords.dtype}")
         if not 0 <= self.frame < self.num_frames:
             raise ValueError(f"frame must be in [0, {self.num_frames - 1}], got {self.frame}")
 
     @property
     def is_box(self) -> bool:
-        """Whether two corners are given."""
+        """Whether this is a box."""
         return self.coords.shape[0] == 2
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """A batch of prompts with what their placeholders stand for.
+    """A batch of prompts with the values of their placeholders.
 
     Attributes:
         input_ids: (B, L), padded on the right.
-        attention_mask: (B, L) bool, False on padding; None where nothing is padded.
-        videos: Clips in the order of their tokens over the batch.
-        references: One per `<|ref|>`, in the order of the text over the batch.
+        attention_mask: (B, L) bool, False on padding; None without padding.
+        videos: Clips in the order of their tokens in the batch.
+        references: One per `<|ref|>`, in the order of the text in the batch.
         memory_masks: Per clip the masks of its objects on a grid (h/2, w/2), in the order of their `<|mem|>`, or
             None. Where the text continues a prompt cache: per sample, on the clip of the cache.
     """
@@ -98,8 +98,8 @@ class ModelInputs:
             raise ValueError(f"input_ids must be (B, L), got {tuple(self.input_ids.shape)}")
         if self.videos and len(self.memory_masks) not in (0, len(self.videos)):
             raise ValueError(
-                f"memory_masks holds {len(self.memory_masks)} entries for {len(self.videos)} videos: "
-                "give one per video, None where a video has no memory"
+                f"memory_masks has {len(self.memory_masks)} entries for {len(self.videos)} videos: "
+                "give one per video, None for a video without memory"
             )
 
     @property
@@ -110,9 +110,9 @@ class ModelInputs:
         return [int(length) for length in self.attention_mask.sum(dim=1)]
 
     def to(self, device: torch.device | str) -> ModelInputs:
-        """Return the same inputs with ids, patches and masks on a device."""
+        """Return the same inputs with all tensors but the references on a device."""
 
-        def moved(video: VideoInput | VideoFeatures) -> VideoInput | VideoFeatures:
+        def move(video: VideoInput | VideoFeatures) -> VideoInput | VideoFeatures:
             if isinstance(video, VideoInput):
                 return VideoInput(video.pixel_values.to(device), video.grid_thw, video.seconds_per_grid)
             return VideoFeatures(
@@ -122,7 +122,7 @@ class ModelInputs:
         return ModelInputs(
             self.input_ids.to(device),
             None if self.attention_mask is None else self.attention_mask.to(device),
-            tuple(moved(video) for video in self.videos),
+            tuple(move(video) for video in self.videos),
             self.references,
             tuple(None if mask is None else mask.to(device) for mask in self.memory_masks),
         )
@@ -130,11 +130,11 @@ class ModelInputs:
 
 @dataclass(frozen=True)
 class EmbeddedInputs:
-    """A batch with every placeholder filled.
+    """A batch of token embeddings, with the values of all placeholders.
 
     Attributes:
         embeds: (B, L, D).
-        position_ids: (3, B, L) time, row and column of each token.
+        position_ids: (3, B, L) time, row and column position of each token.
         next_positions: (B,) position of the token that follows each sample.
         attention_mask: (B, L) bool or None.
     """
@@ -151,11 +151,10 @@ class ModelOutput:
 
     Attributes:
         logits: (B, L, vocabulary).
-        hidden_states: (B, L, D) before the final norm: the state at a position describes the mask of a
-            `<|seg|>` that comes next.
+        hidden_states: (B, L, D) before the final norm; the state before a `<|seg|>` describes its mask.
         inputs_embeds: (B, L, D).
         position_ids: (3, B, L).
-        video_features: The clips' features, to pass in again.
+        video_features: The clips' features, accepted by later calls in `ModelInputs.videos`.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: the vision transformer and the language model, run without hooks and without side effects.
+"""Qwen2.5-VL: vision transformer, language model, position ids and prompt cache.
 
 Shape letters: B samples, L tokens, D language width.
 """
@@ -23,19 +23,16 @@ from unipixel.model.inputs import VideoFeatures, VideoInput
 
 
 class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
-    """transformers' embedding of patches as the matrix product that it is.
-
-    A convolution over patches of its own size has nothing to slide over.
-    """
+    """Patch embedding as a matrix product: the convolution's kernel and stride are the patch size."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Embed patches (N, 3 * temporal_patch * patch * patch) as (N, vision width)."""
+        """Embed (N, 3 * temporal_patch * patch * patch) patches as (N, vision width)."""
         weight = self.proj.weight
         return nn.functional.linear(hidden_states.to(weight.dtype), weight.flatten(1))
 
 
 class QwenVL(nn.Module):
-    """The two transformers of Qwen2.5-VL, under the parameter names that transformers gives them."""
+    """The two transformers of Qwen2.5-VL, with the parameter names of the transformers library."""
 
     def __init__(self, config: Qwen2_5_VLConfig, *, pooling_order: str, attention: str = "sdpa") -> None:
         """Build both transformers.
@@ -43,7 +40,7 @@ class QwenVL(nn.Module):
         Args:
             config: Sizes.
             pooling_order: `window` or `raster`, see `VideoFeatures.pooling_rows`.
-            attention: Implementation that transformers offers: `sdpa`, `eager`, `flash_attention_2`.
+            attention: Attention implementation of transformers: `sdpa`, `eager` or `flash_attention_2`.
         """
         super().__init__()
         self.config = config
@@ -55,7 +52,7 @@ class QwenVL(nn.Module):
         self.language_model = Qwen2_5_VLTextModel._from_config(config.text_config, attn_implementation=attention)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QwenVL:
-        # The rotary tables stay in float32 when the weights are cast: in bfloat16 distant positions coincide.
+        # Rotary frequencies stay in float32 when the weights are cast: in bfloat16 distant positions coincide.
         rotaries = (self.visual.rotary_pos_emb, self.language_model.rotary_emb)
         tables = [dict(rotary.named_buffers()) for rotary in rotaries]
         super()._apply(fn, recurse)
@@ -65,7 +62,7 @@ class QwenVL(nn.Module):
         return self
 
     def encode_videos(self, videos: Sequence[VideoInput]) -> list[VideoFeatures]:
-        """Run the vision transformer over clips, all in one pass.
+        """Run the vision transformer over all clips in one pass.
 
         Raises:
             ValueError: A clip's patches do not fill its grid.
@@ -102,8 +99,8 @@ class QwenVL(nn.Module):
     ) -> Tensor:
         """Run the decoder layers.
 
-        The layers are called one by one because transformers returns its last state only after the
-        final norm, and the mask head reads the state before it.
+        The layers are called one by one because transformers returns the last state only after the
+        final norm, and the mask head takes the state before it.
 
         Args:
             embeds: (B, L, D).
@@ -142,17 +139,17 @@ class QwenVL(nn.Module):
                 raise ValueError(f"grid_thw {video.grid_thw}: rows and columns must be multiples of {merge}")
             if len(video.pixel_values) != t * h * w:
                 raise ValueError(
-                    f"grid_thw {video.grid_thw} needs {t * h * w} patches, pixel_values holds {len(video.pixel_values)}"
+                    f"grid_thw {video.grid_thw} needs {t * h * w} patches, pixel_values has {len(video.pixel_values)}"
                 )
 
 
 def window_order(grid_thw: tuple[int, int, int], *, merge_size: int, window_cells: int) -> Tensor:
-    """Return the raster index of each merged token in the order of the vision transformer's windows.
+    """Return the raster index of each merged token, in the order of the vision transformer's windows.
 
     Args:
         grid_thw: Patch grid.
-        merge_size: Patches that are merged along each side.
-        window_cells: Merged tokens along the side of an attention window.
+        merge_size: Patches merged along each side.
+        window_cells: Merged tokens along each side of an attention window.
     """
     t, rows, columns = grid_thw[0], grid_thw[1] // merge_size, grid_thw[2] // merge_size
     row = torch.arange(rows).view(1, -1, 1).expand(t, rows, columns)
@@ -166,12 +163,12 @@ def window_order(grid_thw: tuple[int, int, int], *, merge_size: int, window_cell
 
 @dataclass(frozen=True)
 class RopeLayout:
-    """Values of a configuration that decide position ids.
+    """Configuration values that determine position ids.
 
     Attributes:
-        visual_ids: Token ids that stand for merged visual tokens (image and video).
-        merge_size: Patches that are merged along each side.
-        tokens_per_second: Positions that pass in a second of video.
+        visual_ids: Placeholder ids of merged visual tokens (image and video).
+        merge_size: Patches merged along each side.
+        tokens_per_second: Temporal positions per second of video.
     """
 
     visual_ids: tuple[int, ...]
@@ -185,17 +182,17 @@ def rope_positions(
     videos: Sequence[VideoInput | VideoFeatures],
     layout: RopeLayout,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the (time, row, column) position of each token as the published weights were trained.
+    """Compute the (time, row, column) position of each token as in the training of the published weights.
 
     Text after a clip starts one past the largest of its time, row and column positions, and the seconds
-    per frame pair are truncated to an integer before they are scaled (transformers 4.53.3). Transformers 5
-    looks at rows and columns only, which moves the text of long clips.
+    per frame pair are truncated to an integer before scaling (transformers 4.53.3). Transformers 5
+    considers rows and columns only, which shifts the text after long clips.
 
     Args:
         input_ids: (B, L), padded on the right.
         lengths: Tokens of each sample without padding.
         videos: Clips in the order of their tokens over the batch.
-        layout: Values of the configuration.
+        layout: From `UniPixelConfig.rope_layout`.
 
     Returns:
         (3, B, L) positions, 0 on padding, and the (B,) position of the token that follows each sample.
@@ -223,21 +220,21 @@ def rope_positions(
                 if not bool(is_visual[cursor : cursor + count].all()) or cursor + count > length:
                     present = int(is_visual[cursor:].long().cumprod(0).sum())
                     raise ValueError(
-                        f"sample {sample}: a clip of {count} merged tokens meets {present} visual tokens in the text"
+                        f"sample {sample}: a clip has {count} merged tokens, the text {present} visual tokens for it"
                     )
                 positions[:, sample, cursor : cursor + count] = block + start
                 start += int(block.max()) + 1
             cursor += count
         following[sample] = start
     if next(remaining, None) is not None:
-        raise ValueError(f"{len(videos)} videos were given, the text holds visual tokens for fewer")
+        raise ValueError(f"{len(videos)} videos were given, the text has visual tokens for fewer")
     return positions.to(input_ids.device), following.to(input_ids.device)
 
 
 def _video_positions(video: VideoInput | VideoFeatures | None, layout: RopeLayout) -> Tensor:
-    """(3, tokens) positions of a clip from 0."""
+    """Return (3, tokens) positions of a clip, starting from 0."""
     if video is None:
-        raise ValueError("the text holds visual tokens for more videos than were given")
+        raise ValueError("the text has visual tokens for more videos than were given")
     t, h, w = video.grid_thw
     rows, columns = h // layout.merge_size, w // layout.merge_size
     step = int(video.seconds_per_grid) * layout.tokens_per_second
@@ -249,16 +246,16 @@ def _video_positions(video: VideoInput | VideoFeatures | None, layout: RopeLayou
 
 @dataclass(frozen=True)
 class PromptCache:
-    """The computed start of a conversation, shared by whatever continues it.
+    """Keys and values of a processed text, to be continued any number of times.
 
-    It is never changed: continuing makes a new one, which shares the tensors of the old.
+    It is never changed: a continuation creates a new one, which shares its tensors.
 
     Attributes:
         cache: Keys and values of all layers, batch of one.
-        num_tokens: Tokens that the cache holds.
+        num_tokens: Tokens in the cache.
         next_position: Position of the next token.
-        pending_ids: Tokens that were generated but not read yet; the next continuation reads them first.
-        video: The conversation's clip, whose features memory is pooled from.
+        pending_ids: Tokens that were generated but not processed; the next continuation processes them first.
+        video: Features of the clip in the text, from which memory is pooled.
     """
 
     cache: DynamicCache
@@ -269,14 +266,15 @@ class PromptCache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that keys, values and the clip's features take."""
-        tensors = [held for layer in self.cache.layers for held in (layer.keys, layer.values) if held is not None]
+        """Bytes of the keys, the values and the clip's features."""
+        layers = self.cache.layers
+        tensors = [tensor for layer in layers for tensor in (layer.keys, layer.values) if tensor is not None]
         if self.video is not None:
             tensors += [self.video.tokens, self.video.pooling_rows]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def fork(self, batch_size: int = 1) -> DynamicCache:
-        """Return a cache for `batch_size` continuations; updates of it do not reach this prefix."""
+        """Return a cache for `batch_size` continuations, whose updates do not change this one."""
         forked = copy.copy(self.cache)
         forked.layers = [copy.copy(layer) for layer in self.cache.layers]
         if batch_size > 1:

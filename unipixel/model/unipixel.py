@@ -1,4 +1,4 @@
-"""UniPixel: Qwen2.5-VL that reads points, boxes and masks and answers with masks, through SAM 2.1.
+"""UniPixel: Qwen2.5-VL with points, boxes and masks as inputs, and masks through SAM 2.1 as outputs.
 
 Shape letters: B samples, L tokens, D language width, C SAM width, n tokens per mask, O objects,
 T frames, S SAM image size.
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 class UniPixel(nn.Module):
     """The model of the UniPixel paper (arXiv:2509.18094).
 
-    It keeps nothing of what it has seen: features, prefixes and masks are returned and passed in again.
+    It is stateless: features, prompt caches and masks are returned, and passed in again.
     SAM 2.1 and the prompt encoder stay in float32 when the model is cast.
     """
 
     def __init__(self, config: UniPixelConfig, *, attention: str = "sdpa") -> None:
-        """Build a model with freshly initialised weights.
+        """Build a model with new weights.
 
         Args:
             config: Sizes and token ids.
@@ -89,7 +89,7 @@ class UniPixel(nn.Module):
         save(self, folder, **options)
 
     def tie_weights(self) -> None:
-        """Share the output projection with the input embedding where the configuration says so."""
+        """Share the output projection with the input embedding if the configuration ties them."""
         if self.config.is_tied:
             self.lm_head.weight = self.model.language_model.embed_tokens.weight
 
@@ -104,10 +104,10 @@ class UniPixel(nn.Module):
         return self.model.language_model.embed_tokens.weight.dtype
 
     def forward(self, inputs: ModelInputs) -> ModelOutput:
-        """Read whole samples.
+        """Run the model over whole samples.
 
         Raises:
-            ValueError: Placeholders in the text do not match the prompts, masks or clips given.
+            ValueError: The placeholders in the text do not match the prompts, masks or clips.
         """
         features = self.encode_videos(inputs.videos)
         embedded = self.embed(inputs, features)
@@ -115,9 +115,9 @@ class UniPixel(nn.Module):
         return ModelOutput(self.logits(hidden), hidden, embedded.embeds, embedded.position_ids, features)
 
     def encode_videos(self, videos: Sequence[VideoInput | VideoFeatures]) -> tuple[VideoFeatures, ...]:
-        """Run the vision transformer over those clips that have not been through it yet."""
-        fresh = iter(self.model.encode_videos([video for video in videos if isinstance(video, VideoInput)]))
-        return tuple(next(fresh) if isinstance(video, VideoInput) else video for video in videos)
+        """Run the vision transformer over the clips that are not encoded yet."""
+        encoded = iter(self.model.encode_videos([video for video in videos if isinstance(video, VideoInput)]))
+        return tuple(next(encoded) if isinstance(video, VideoInput) else video for video in videos)
 
     def embed(
         self,
@@ -127,17 +127,17 @@ class UniPixel(nn.Module):
         start: int = 0,
         memory_of: Sequence[VideoFeatures] | None = None,
     ) -> EmbeddedInputs:
-        """Fill every placeholder and place every token.
+        """Embed the tokens, with the values of all placeholders, and compute their positions.
 
         Args:
-            inputs: Ids, references and masks; its videos may be features already.
-            features: The encoded clips whose tokens stand in the text.
-            start: Position of the first token, where the text continues a prefix.
-            memory_of: Clips that `inputs.memory_masks` refer to; by default those in the text. A later turn
-                injects memory of a clip that an earlier turn holds.
+            inputs: Ids, references and masks; its videos are not used.
+            features: The encoded clips whose tokens are in the text.
+            start: Position of the first token, if the text continues a prompt cache.
+            memory_of: Clips that `inputs.memory_masks` refer to; by default `features`. The memory of a later turn
+                refers to the clip of the prompt cache.
 
         Raises:
-            ValueError: The text holds more or fewer placeholders than there are values for them.
+            ValueError: The numbers of placeholders and of their values differ.
         """
         ids, lengths = inputs.input_ids.to(self.device), inputs.lengths
         embeds = self.model.language_model.embed_tokens(ids)
@@ -201,23 +201,23 @@ class UniPixel(nn.Module):
         settings: GenerationSettings | None = None,
         decode: Decoder | None = None,
     ) -> list[Generation]:
-        """Write one answer per sample. To see tokens as they come, use `unipixel.model.generation.AnswerStream`."""
+        """Generate one answer per sample. To stream the tokens, use `unipixel.model.generation.AnswerStream`."""
         from unipixel.model.generation import AnswerStream
 
         return AnswerStream(self, inputs, prompt_cache=prompt_cache, settings=settings, decode=decode).finish()
 
     def logits(self, hidden_states: Tensor) -> Tensor:
-        """Score the vocabulary (..., V) from states (..., D) before the final norm."""
+        """Compute logits (..., V) from states (..., D) before the final norm."""
         return self.lm_head(self.model.language_model.norm(hidden_states))
 
     def mask_tokens(self, hidden_states: Tensor) -> Tensor:
-        """Read the SAM prompt tokens (..., n, C) of masks from the states (..., D) that precede their `<|seg|>`."""
+        """Compute the SAM prompt tokens (..., n, C) of masks from the states (..., D) that precede their `<|seg|>`."""
         return self.seg_head(hidden_states)
 
     def seg_states(self, output: ModelOutput, input_ids: Tensor) -> Tensor:
         """Select the states (O, D) that precede each `<|seg|>` of the text, sample by sample.
 
-        The published model reads the position whose logits predict `<|seg|>`, not that of `<|seg|>` itself.
+        As in the published model: the positions whose logits predict `<|seg|>`, not those of `<|seg|>`.
         """
         is_next = input_ids[:, 1:] == self.config.seg_token_id
         return output.hidden_states[:, :-1][is_next.to(output.hidden_states.device)]
@@ -234,12 +234,12 @@ class UniPixel(nn.Module):
         *,
         memory_dtype: torch.dtype | None = None,
     ) -> list[FrameMasks]:
-        """Segment O objects on the first frame and follow them through the clip.
+        """Segment O objects on the first frame and propagate their masks through the clip.
 
         Args:
             sam_frames: (T, 3, S, S) normalised frames.
             mask_tokens: (O, n, C) from `mask_tokens`.
-            memory_dtype: Type of the memories; None is the language model's own, as published.
+            memory_dtype: Type of SAM's memories; None is that of the language model, as published.
 
         Returns:
             The masks of each frame.
@@ -256,17 +256,17 @@ class UniPixel(nn.Module):
         return self.encode_memory([clip for clip, _ in given], [own for _, own in given]) if given else None
 
 
-def _fill(embeds: Tensor, places: Tensor, values: Tensor | None, name: str) -> Tensor:
-    """Put one value in each place, in order."""
-    num_places, num_values = int(places.sum()), 0 if values is None else len(values)
-    if num_places != num_values:
+def _fill(embeds: Tensor, is_placeholder: Tensor, values: Tensor | None, name: str) -> Tensor:
+    """Replace the embedding of each placeholder by the next value."""
+    num_placeholders, num_values = int(is_placeholder.sum()), 0 if values is None else len(values)
+    if num_placeholders != num_values:
         remedy = {
-            "visual tokens": "encode the clip whose grid the text was made for",
+            "visual tokens": "give the clip whose grid the text was rendered for",
             "<|ref|>": "give one point or box per <|ref|>",
             "<|mem|>": "give masks that touch as many frame pairs as the text has <|mem|>; "
             "an object whose mask is empty has none",
         }[name]
-        raise ValueError(f"the text holds {num_places} {name}, {num_values} were given: {remedy}")
+        raise ValueError(f"the text has {num_placeholders} {name}, {num_values} were given: {remedy}")
     if values is None:
         return embeds
-    return embeds.masked_scatter(places[..., None], values.to(embeds.dtype))
+    return embeds.masked_scatter(is_placeholder[..., None], values.to(embeds.dtype))

@@ -1,6 +1,6 @@
-"""The tokenizer and the conversation: from turns to ids, and which of them are learnt.
+"""The tokenizer and the chat template: turns as text, token ids, and which of them are supervised.
 
-The texts of questions are in `unipixel.processing.prompt_templates`, the way back from an answer in `unipixel.processing.answer_parser`.
+Questions are in `unipixel.processing.prompt_templates`, parsing of answers in `unipixel.processing.answer_parser`.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ if TYPE_CHECKING:
 BUNDLED_TOKENIZER = Path(__file__).parents[1] / "assets" / "tokenizer"
 SYSTEM_PROMPT = "You are a helpful assistant."
 Tokenizer: TypeAlias = Any
-"""A fast tokenizer of transformers, whose classes carry no types."""
+"""A fast tokenizer of transformers, which has no type annotations."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One question of a conversation and what is known of its answer.
+    """One question of a conversation, with its answer or the beginning of one.
 
     Attributes:
-        question: What the user says.
-        answer: The whole answer; None where the model is to write it.
-        memory: Objects that are new or changed since the last turn; their text opens the turn.
-        prefill: Beginning of an answer that the model is to go on with.
+        question: Text of the user.
+        answer: The whole answer; None if the model is to generate it.
+        memory: Objects that are new or changed since the last turn; their text precedes the question.
+        answer_prefix: Beginning of the answer, which the model continues.
     """
 
     question: str
     answer: str | None = None
     memory: MemoryInjection | None = None
-    prefill: str = ""
+    answer_prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
-            raise ValueError("a question is empty: say what is to be answered or segmented")
+            raise ValueError("the question is empty: say what is to be answered or segmented")
         if self.answer is not None and not self.answer.strip():
-            raise ValueError("an answer is empty: give its words, or None where the model is to write it")
-        if self.answer is not None and self.prefill:
-            raise ValueError(f"a turn has an answer or the beginning of one, got both ({self.prefill!r})")
-        for text in (self.question, self.answer or "", self.prefill):
+            raise ValueError("the answer is empty: give its text, or None if the model is to generate it")
+        if self.answer is not None and self.answer_prefix:
+            raise ValueError(f"a turn has an answer or an answer_prefix, got both ({self.answer_prefix!r})")
+        for text in (self.question, self.answer or "", self.answer_prefix):
             if found := [token for token in CONTROL_TOKENS if token in text]:
-                raise ValueError(f"the control tokens {found} cannot stand in a question or an answer: leave them out")
+                raise ValueError(f"questions and answers must not contain the control tokens {found}")
 
     @property
     def user_text(self) -> str:
-        """What stands between the user's markers: the memory, then the question."""
+        """The text of the user's message: the memory, then the question."""
         return (self.memory.text if self.memory else "") + self.question.strip()
 
 
 @dataclass(frozen=True)
 class RenderedText:
-    """A conversation as the model reads it.
+    """A conversation as text.
 
     Attributes:
-        text: With all special tokens.
-        supervised: Start and end in the text of what is learnt: each answer with its `<|im_end|>`.
+        text: The conversation with all special tokens.
+        supervised: Start and end of each supervised span of the text: each answer with its `<|im_end|>`.
     """
 
     text: str
@@ -84,11 +84,11 @@ class RenderedText:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A conversation as ids.
+    """A conversation as token ids.
 
     Attributes:
         ids: Token ids.
-        is_supervised: For each of them, whether it is learnt.
+        is_supervised: Whether each token is supervised.
     """
 
     ids: tuple[int, ...]
@@ -98,28 +98,28 @@ class EncodedText:
 def render_conversation(
     turns: Sequence[Turn], *, num_visual_tokens: int = 0, system: str = SYSTEM_PROMPT
 ) -> RenderedText:
-    """Write a conversation from its start in ChatML; a last turn without an answer asks for one.
+    """Render a conversation from its start in ChatML; a last turn without an answer ends with the generation prompt.
 
     Args:
         turns: Questions and answers in order.
-        num_visual_tokens: Merged tokens of the clip, which opens the first turn; 0 without one.
+        num_visual_tokens: Merged tokens of the clip, which precedes the first question; 0 without a clip.
         system: The system prompt.
 
     Raises:
-        ValueError: There is no turn, or one before the last has no answer.
+        ValueError: There is no turn, or a turn before the last has no answer.
     """
     if not turns:
         raise ValueError("a conversation needs at least one turn")
-    for place, turn in enumerate(turns[:-1]):
+    for index, turn in enumerate(turns[:-1]):
         if turn.answer is None:
-            raise ValueError(f"turn {place} of {len(turns)} has no answer: only the last may be open")
+            raise ValueError(f"turn {index} of {len(turns)} has no answer: only the last turn may lack one")
     visual = f"{VISION_START}{VIDEO_PAD * num_visual_tokens}{VISION_END}" if num_visual_tokens else ""
     text = f"{IM_START}system\n{system}{IM_END}\n"
     spans: list[tuple[int, int]] = []
-    for place, turn in enumerate(turns):
-        text += _user_block(turn, visual if place == 0 else "")
+    for index, turn in enumerate(turns):
+        text += _user_block(turn, visual if index == 0 else "")
         if turn.answer is None:
-            text += turn.prefill
+            text += turn.answer_prefix
         else:
             start = len(text)
             text += turn.answer.strip() + IM_END
@@ -129,50 +129,50 @@ def render_conversation(
 
 
 def render_later_turn(turn: Turn, *, has_ended: bool = True) -> RenderedText:
-    """Write a turn that continues a conversation up to and with the end of its last answer.
+    """Render a turn that continues a conversation after its last answer.
 
     Args:
         turn: The next question, without an answer.
-        has_ended: Whether the last answer ended with `<|im_end|>`; one that was cut gets it now.
+        has_ended: Whether the last answer ended with `<|im_end|>`; otherwise it is added.
 
     Raises:
-        ValueError: The turn has an answer already.
+        ValueError: The turn has an answer.
     """
     if turn.answer is not None:
-        raise ValueError("a turn that continues a conversation asks for an answer, this one has it")
-    return RenderedText(("" if has_ended else IM_END) + "\n" + _user_block(turn, "") + turn.prefill)
+        raise ValueError("a turn that continues a conversation must not have an answer")
+    return RenderedText(("" if has_ended else IM_END) + "\n" + _user_block(turn, "") + turn.answer_prefix)
 
 
 def encode_text(tokenizer: Tokenizer, rendered: RenderedText) -> EncodedText:
-    """Turn a rendered conversation into ids."""
+    """Tokenize a rendered conversation."""
     encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     flags = [False] * len(encoded["input_ids"])
     spans = iter(rendered.supervised)
     span = next(spans, None)
-    for place, (start, end) in enumerate(encoded["offset_mapping"]):
+    for index, (start, end) in enumerate(encoded["offset_mapping"]):
         while span is not None and start >= span[1]:
             span = next(spans, None)
-        flags[place] = span is not None and span[0] <= start and end <= span[1]
+        flags[index] = span is not None and span[0] <= start and end <= span[1]
     return EncodedText(tuple(encoded["input_ids"]), tuple(flags))
 
 
 def load_tokenizer(folder: str | Path | None = None, *, config: UniPixelConfig | None = None) -> Tokenizer:
     """Load the tokenizer of a checkpoint, or the bundled one, whose tokens are bytes.
 
-    `<|ref|>`, `<|seg|>` and `<|mem|>` are added, in this order, where they are missing. No code of a
-    checkpoint is run, and nothing is fetched.
+    `<|ref|>`, `<|seg|>` and `<|mem|>` are added, in this order, if they are missing. No code of a
+    checkpoint is run, and nothing is downloaded.
 
     Args:
-        folder: Holds a tokenizer's files; None is the bundled tokenizer.
+        folder: Folder with the files of a tokenizer; None is the bundled tokenizer.
         config: Configuration whose token ids the tokenizer must have.
 
     Raises:
-        OSError: The folder holds no tokenizer.
-        ValueError: A token's id differs from that of the configuration.
+        OSError: The folder contains no tokenizer.
+        ValueError: A token's id differs from that in the configuration.
     """
     source = BUNDLED_TOKENIZER if folder is None else Path(folder)
     if not any((source / name).is_file() for name in _TOKENIZER_FILES):
-        raise OSError(f"{source}: no tokenizer in it; expected is one of {', '.join(_TOKENIZER_FILES)}")
+        raise OSError(f"{source} contains no tokenizer; expected is one of {', '.join(_TOKENIZER_FILES)}")
     _refuse_remote_code(source / "tokenizer_config.json")
     tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
     known = tokenizer.get_vocab()
@@ -190,10 +190,10 @@ def special_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:
 
 
 def check_token_ids(tokenizer: Tokenizer, config: UniPixelConfig) -> None:
-    """Check that a tokenizer and a model mean the same tokens.
+    """Check that a tokenizer and a model's configuration agree on the ids of special tokens.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They do not, or the tokenizer has more tokens than the model.
     """
     expected = dict(zip(ADDED_TOKENS, (config.ref_token_id, config.seg_token_id, config.mem_token_id), strict=True))
     expected |= {VIDEO_PAD: config.qwen.video_token_id, IMAGE_PAD: config.qwen.image_token_id}
@@ -218,4 +218,4 @@ def _refuse_remote_code(file: Path) -> None:
         return
     fields = json.loads(file.read_text(encoding="utf-8"))
     if isinstance(fields, dict) and fields.get("auto_map"):
-        raise ValueError(f"{file.name} asks for remote code (auto_map = {fields['auto_map']}): it is refused")
+        raise ValueError(f"{file.name} requires remote code (auto_map = {fields['auto_map']}): it is refused")

@@ -1,4 +1,4 @@
-"""Where a clip's frames, pixels and tokens lie, and prompts placed on it."""
+"""The layout of a clip's frames, pixels and tokens, and visual prompts on it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPromp
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """The frames that the language model sees, without their pixels.
+    """The sampled frames of a clip, without their pixels.
 
     Attributes:
-        frame_indices: Frame of the video, from 0, that each of them is.
+        frame_indices: Index in the video, from 0, of each sampled frame.
         frame_size: (H, W) of the original frames.
-        num_video_frames: Frames of the whole video.
+        num_video_frames: Number of frames of the whole video.
         grid_thw: Patch grid: frame pairs, rows, columns, before merging.
         patch_size: Side of a patch in pixels.
-        merge_size: Patches that make one token along each side.
+        merge_size: Patches merged into one token along each side.
     """
 
     frame_indices: tuple[int, ...]
@@ -39,16 +39,16 @@ class ClipLayout:
         for index in self.frame_indices:
             check_frame_index(index, self.num_video_frames)
         if list(self.frame_indices) != sorted(set(self.frame_indices)):
-            raise ValueError(f"frame_indices must rise, got {self.frame_indices}")
+            raise ValueError(f"frame_indices must increase, got {self.frame_indices}")
 
     @property
     def num_frames(self) -> int:
-        """Number of frames that the language model sees."""
+        """Number of sampled frames."""
         return len(self.frame_indices)
 
     @property
     def is_still(self) -> bool:
-        """Whether each frame fills a pair alone; true of a single one."""
+        """Whether each frame forms a pair with itself; always true of a single frame."""
         return self.grid_thw[0] == self.num_frames
 
     @property
@@ -57,28 +57,30 @@ class ClipLayout:
         t, h, w = self.grid_thw
         return t * h * w // self.merge_size**2
 
-    def place(self, frame_index: int) -> int:
-        """Return which of the frames that fill the pairs a frame of the video is; the first where it fills one alone.
+    def frame_position(self, frame_index: int) -> int:
+        """Return the position of a frame of the video among the frames of all pairs.
+
+        If each frame forms a pair with itself, this is its first position in the pair.
 
         Raises:
-            ValueError: The frame is beyond the video, or not among those seen.
+            ValueError: The frame is outside the video, or not sampled.
         """
         check_frame_index(frame_index, self.num_video_frames)
         if frame_index not in self.frame_indices:
             raise ValueError(
-                f"frame {frame_index} carries a prompt, but the language model sees frames "
-                f"{list(self.frame_indices)}: keep it when they are chosen (select_frames, kept=[{frame_index}])"
+                f"frame {frame_index} has a prompt, but the sampled frames are {list(self.frame_indices)}: "
+                f"include it when frames are sampled (select_frames, kept=[{frame_index}])"
             )
         return self.frame_indices.index(frame_index) * (FRAMES_PER_PAIR if self.is_still else 1)
 
 
 @dataclass(frozen=True)
 class ClipInput:
-    """A clip ready for the language model.
+    """A clip as input of the model.
 
     Attributes:
         video: Its patches.
-        layout: Where they come from.
+        layout: Its sampled frames and grid.
     """
 
     video: VideoInput
@@ -86,15 +88,15 @@ class ClipInput:
 
 
 def check_prompt(prompt: VisualPrompt, *, frame_size: tuple[int, int], num_video_frames: int) -> None:
-    """Check that a point, box or mask lies on a video.
+    """Check that a point, box or mask is inside a video.
 
     Args:
         prompt: In pixels of the original frame.
         frame_size: (H, W) of the video.
-        num_video_frames: Its frames.
+        num_video_frames: Number of frames of the video.
 
     Raises:
-        ValueError: It lies outside the frame or the clip, a box is inverted, or a mask is empty or of another size.
+        ValueError: It is outside the frame or the video, a box is inverted, or a mask is empty or of another size.
     """
     height, width = frame_size
     check_frame_index(prompt.frame_index, num_video_frames)
@@ -122,15 +124,15 @@ def check_prompt(prompt: VisualPrompt, *, frame_size: tuple[int, int], num_video
 def to_references(
     prompts: Sequence[VisualPrompt], layout: ClipLayout, *, image_size: int
 ) -> tuple[ReferencePrompt, ...]:
-    """Turn points and boxes into what the prompt encoder reads for each `<|ref|>`.
+    """Convert points and boxes to the values of `<|ref|>` placeholders.
 
     Args:
         prompts: In pixels and frames of the original video.
-        layout: The frames that the language model sees.
-        image_size: Side of the square SAM input, in whose pixels the coordinates are given on.
+        layout: The sampled frames.
+        image_size: Side of the square SAM input in pixels, to which coordinates are scaled.
 
     Raises:
-        ValueError: A prompt is not on the video, on a frame that is not seen, a negative click, or a mask.
+        ValueError: A prompt is outside the video, on a frame that is not sampled, a negative click, or a mask.
     """
     height, width = layout.frame_size
     scale = np.array([image_size / width, image_size / height])
@@ -138,21 +140,23 @@ def to_references(
     for prompt in prompts:
         check_prompt(prompt, frame_size=layout.frame_size, num_video_frames=layout.num_video_frames)
         if isinstance(prompt, MaskPrompt):
-            raise ValueError("a mask is no <|ref|>: it is a memory, put it into Turn.memory")
+            raise ValueError("a mask cannot be a <|ref|>: pass it as Turn.memory")
         if isinstance(prompt, PointPrompt) and not prompt.is_positive:
             raise ValueError(
                 f"the negative point ({prompt.x:g}, {prompt.y:g}) cannot be a <|ref|>: "
-                "the language model reads positive points only, give it to the tracker"
+                "the language model takes positive points only; give it to the tracker"
             )
         corners = [prompt.x, prompt.y] if isinstance(prompt, PointPrompt) else list(prompt.xyxy)
         coords = torch.from_numpy((np.array(corners).reshape(-1, 2) * scale).astype(np.float32))
         num_frames = FRAMES_PER_PAIR * layout.grid_thw[0]
-        references.append(ReferencePrompt(coords, frame=layout.place(prompt.frame_index), num_frames=num_frames))
+        references.append(
+            ReferencePrompt(coords, frame=layout.frame_position(prompt.frame_index), num_frames=num_frames)
+        )
     return tuple(references)
 
 
 def record_prompt(prompt: VisualPrompt) -> PromptRecord:
-    """Return a prompt as the object memory keeps it."""
+    """Convert a prompt to a record of the object memory bank."""
     if isinstance(prompt, PointPrompt):
         return PromptRecord("point", prompt.frame_index, (prompt.x, prompt.y), is_positive=prompt.is_positive)
     if isinstance(prompt, BoxPrompt):
@@ -161,7 +165,7 @@ def record_prompt(prompt: VisualPrompt) -> PromptRecord:
 
 
 def recall_prompt(record: PromptRecord, *, frame_size: tuple[int, int]) -> VisualPrompt:
-    """Return a prompt that the object memory kept.
+    """Convert a record of the object memory bank to a prompt.
 
     Args:
         record: From `record_prompt`.

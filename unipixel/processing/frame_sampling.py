@@ -1,4 +1,4 @@
-"""Which frames of a clip the language model sees (UniPixel; published code, frame selection)."""
+"""Sampling of the frames that the language model gets, as in the published code."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ _RANGE = re.compile(r"\s*(\d+)\s*(?:,\s*(\d+)\s*)?")
 
 
 def uniform_indices(num_frames: int, count: int) -> tuple[int, ...]:
-    """Choose frames at equal distances, the first and the last included; all where there are no more.
+    """Sample evenly spaced frames, including the first and the last; all frames if there are no more than `count`.
 
-    A single frame is the first: every choice begins with it, and masks of objects that language
-    finds are anchored on it.
+    A single frame is the first, which is the anchor frame of objects that are found by text.
 
     Args:
-        num_frames: Frames of the clip.
-        count: Frames to choose at most.
+        num_frames: Number of frames of the clip.
+        count: Maximum number of frames to sample.
 
     Raises:
-        ValueError: One of them is below 1.
+        ValueError: A number is below 1.
     """
     _check_counts(num_frames, count)
     if num_frames <= count:
@@ -32,14 +31,14 @@ def uniform_indices(num_frames: int, count: int) -> tuple[int, ...]:
 
 
 def random_indices(num_frames: int, count: int, *, generator: random.Random) -> tuple[int, ...]:
-    """Choose one random frame from each of `count` equal segments, for training.
+    """Sample one random frame from each of `count` equal segments, for training.
 
-    As in the published training, the last frame is never chosen from a clip that is longer than `count`.
+    As in the published training, the last frame of a clip longer than `count` is never sampled.
 
     Args:
-        num_frames: Frames of the clip.
-        count: Frames to choose at most.
-        generator: Source of the choices; seed it to repeat them.
+        num_frames: Number of frames of the clip.
+        count: Maximum number of frames to sample.
+        generator: Source of randomness.
 
     Raises:
         ValueError: A number is below 1.
@@ -52,24 +51,24 @@ def random_indices(num_frames: int, count: int, *, generator: random.Random) -> 
 
 
 def keep_frames(indices: Sequence[int], kept: Collection[int], *, num_frames: int) -> tuple[int, ...]:
-    """Make sure that annotated or prompted frames are among the chosen ones.
+    """Ensure that annotated or prompted frames are among the sampled ones.
 
-    Each frame that is missing replaces the chosen index nearest to it, the earlier of two; an index
-    that is itself to be kept is never replaced.
+    Each missing frame replaces the nearest sampled index, the earlier of two equally near; an index
+    that must be kept itself is never replaced.
 
     Args:
-        indices: Chosen frames, rising.
-        kept: Frames that must be seen.
-        num_frames: Frames of the clip.
+        indices: Sampled frames, increasing.
+        kept: Frames that must be included.
+        num_frames: Number of frames of the clip.
 
     Raises:
-        ValueError: A frame is beyond the clip, or there are more frames to keep than were chosen.
+        ValueError: A frame is outside the clip, or there are more frames to keep than were sampled.
     """
     for frame in sorted(set(kept)):
         check_frame_index(frame, num_frames)
     if len(set(kept)) > len(indices):
         raise ValueError(
-            f"{len(set(kept))} frames are to be kept, {len(indices)} are chosen: choose at least {len(set(kept))}"
+            f"{len(set(kept))} frames must be kept, {len(indices)} are sampled: sample at least {len(set(kept))}"
         )
     chosen = list(indices)
     for frame in sorted(set(kept) - set(chosen)):
@@ -82,16 +81,16 @@ def keep_frames(indices: Sequence[int], kept: Collection[int], *, num_frames: in
 def select_frames(
     num_frames: int, count: int, *, kept: Collection[int] = (), generator: random.Random | None = None
 ) -> tuple[int, ...]:
-    """Choose the frames of a clip that the language model sees.
+    """Sample the frames of a clip that the language model gets.
 
     Args:
-        num_frames: Frames of the clip.
-        count: Frames to choose at most.
-        kept: Frames that must be among them: those with a point, box or mask.
-        generator: Chooses at random, as in training; None chooses at equal distances.
+        num_frames: Number of frames of the clip.
+        count: Maximum number of frames to sample.
+        kept: Frames that must be included: those with a point, box or mask.
+        generator: Samples at random, as in training; None samples evenly spaced frames.
 
     Raises:
-        ValueError: A number is below 1, or a kept frame is beyond the clip or does not fit in.
+        ValueError: A number is below 1, or a kept frame is outside the clip or exceeds the count.
     """
     if generator is None:
         indices = uniform_indices(num_frames, count)
@@ -101,38 +100,38 @@ def select_frames(
 
 
 def parse_frame_count(text: str | int) -> tuple[int, int]:
-    """Read a number of frames, "8", or a range of them, "4,8".
+    """Parse a number of frames, "8", or a range, "4,8".
 
     Returns:
-        The smallest and the largest number; equal where one was given.
+        The smallest and the largest number, equal if one was given.
 
     Raises:
         ValueError: It is neither, a number is below 1, or the range is inverted.
     """
     match = _RANGE.fullmatch(str(text))
     if match is None:
-        raise ValueError(f'a number of frames is written "8" or "4,8", got {text!r}')
+        raise ValueError(f'a number of frames has the form "8" or "4,8", got {text!r}')
     low = int(match[1])
     high = int(match[2]) if match[2] else low
     if not 1 <= low <= high:
-        raise ValueError(f"a number of frames must be 1 or more and a range rising, got {text!r}")
+        raise ValueError(f"a number of frames must be at least 1 and a range increasing, got {text!r}")
     return low, high
 
 
 def draw_frame_count(text: str | int, *, generator: random.Random) -> int:
-    """Draw a number of frames from what `parse_frame_count` reads, both ends included."""
+    """Draw a number of frames from a number or range, see `parse_frame_count`; both ends are included."""
     return generator.randint(*parse_frame_count(text))
 
 
 def check_frame_index(frame_index: int, num_frames: int) -> None:
-    """Check that a clip has a frame.
+    """Check a frame index.
 
     Raises:
-        ValueError: It has not.
+        ValueError: It is outside the clip.
     """
     if not 0 <= frame_index < num_frames:
         raise ValueError(
-            f"frame {frame_index} is beyond the clip of {num_frames} frames: allowed are 0 to {num_frames - 1}"
+            f"frame {frame_index} is outside the clip of {num_frames} frames: allowed are 0 to {num_frames - 1}"
         )
 
 
@@ -140,4 +139,4 @@ def _check_counts(num_frames: int, count: int) -> None:
     if num_frames < 1:
         raise ValueError(f"a clip has at least 1 frame, got {num_frames}")
     if count < 1:
-        raise ValueError(f"at least 1 frame must be chosen, got {count}")
+        raise ValueError(f"at least 1 frame must be sampled, got {count}")

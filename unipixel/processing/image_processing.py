@@ -1,6 +1,6 @@
-"""Frames as the two vision encoders read them: patches for Qwen2.5-VL, squares for SAM 2.1.
+"""Resizing and patching of frames for the vision transformer of Qwen2.5-VL.
 
-Shape letters: n frames, t frame pairs, h, w rows and columns of patches, H, W frame size, S SAM image size.
+Shape letters: n frames, t frame pairs, h, w rows and columns of patches, H, W frame size.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-# Channel statistics of the data that CLIP (Qwen2.5-VL's vision encoder) and SAM 2.1 were trained with.
+# Channel statistics of the training data of CLIP, which Qwen2.5-VL uses too.
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _MAX_ASPECT_RATIO = 200
 FRAMES_PER_PAIR = 2
-"""Frames that Qwen2.5-VL joins in one patch; the prompts' `<1>-<2>` rest on it."""
+"""Frames that Qwen2.5-VL merges in one patch; prompts name them as `<1>-<2>`."""
 BUDGET_FILE = "unipixel_processor.json"
-"""Written beside config.json where a model's budget is not the published one."""
+"""Written beside config.json if a model's budget is not the published one."""
 
 
 @dataclass(frozen=True)
 class FrameBudget:
-    """How many frames the language model sees, and how finely.
+    """Number of frames that are sampled, and of visual tokens per frame.
 
     Attributes:
-        num_frames: Frames chosen from a clip at most.
-        min_tokens: Least merged tokens per frame pair.
-        max_tokens: Most merged tokens per frame pair of a clip with `num_frames`; shorter clips get a
+        num_frames: Maximum number of frames sampled from a clip.
+        min_tokens: Minimum of merged tokens per frame pair.
+        max_tokens: Maximum of merged tokens per frame pair of a clip with `num_frames`; shorter clips get a
             multiple of it, an image `num_frames` times as many.
-        is_still: Whether each frame fills a pair alone, as an image does. Two frames that lie apart share the
-            cells of a pair as two exposures share a picture, which a small model does not take apart.
+        is_still: Whether each frame forms a pair with itself, as an image does, instead of with the next frame. A
+            small model does not learn to separate two distant frames that share one patch.
     """
 
     num_frames: int = 16
@@ -56,7 +56,7 @@ class FrameBudget:
             raise ValueError(f"min_tokens must be at most max_tokens, got {self.min_tokens} and {self.max_tokens}")
 
     def max_tokens_of(self, num_frames: int) -> int:
-        """Return the most merged tokens per frame pair of a clip of `num_frames`."""
+        """Return the maximum of merged tokens per frame pair of a clip of `num_frames`."""
         return self.max_tokens * max(1, self.num_frames // num_frames)
 
     @classmethod
@@ -83,11 +83,11 @@ class FrameBudget:
 
 @dataclass(frozen=True)
 class PatchSizes:
-    """How Qwen2.5-VL's vision transformer cuts a clip.
+    """Sizes of the patches and merged tokens of Qwen2.5-VL's vision transformer.
 
     Attributes:
         patch: Side of a patch in pixels.
-        merge: Patches that make one token along each side.
+        merge: Patches merged into one token along each side.
     """
 
     patch: int = 14
@@ -100,17 +100,17 @@ class PatchSizes:
 
 
 def fit_size(height: int, width: int, *, cell: int, min_tokens: int, max_tokens: int) -> tuple[int, int]:
-    """Choose the size to which a frame is resized, in whole tokens and close to its aspect ratio.
+    """Compute the size to which a frame is resized: whole tokens, close to its aspect ratio.
 
-    The rule of Qwen2-VL (arXiv:2409.12191): round each side; where the area is out of bounds, scale
-    both sides and round down, or up, so that it falls inside.
+    As in Qwen2-VL (arXiv:2409.12191): round each side; if the area is out of bounds, scale both sides and
+    round down or up.
 
     Args:
-        height: Pixels of the frame.
-        width: Pixels of the frame.
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
         cell: Side of a merged token in pixels.
-        min_tokens: Least number of tokens.
-        max_tokens: Most tokens.
+        min_tokens: Minimum number of tokens.
+        max_tokens: Maximum number of tokens.
 
     Returns:
         Height and width, multiples of `cell`.
@@ -119,7 +119,9 @@ def fit_size(height: int, width: int, *, cell: int, min_tokens: int, max_tokens:
         ValueError: One side is more than 200 times the other.
     """
     if max(height, width) > _MAX_ASPECT_RATIO * min(height, width):
-        raise ValueError(f"a frame's sides may differ {_MAX_ASPECT_RATIO} times, got {width} x {height} pixels")
+        raise ValueError(
+            f"one side of a frame may be up to {_MAX_ASPECT_RATIO} times the other, got {width} x {height} pixels"
+        )
     rows, columns = round(height / cell), round(width / cell)
     if rows * columns > max_tokens:
         shrink = math.sqrt(height * width / (max_tokens * cell**2))
@@ -131,19 +133,18 @@ def fit_size(height: int, width: int, *, cell: int, min_tokens: int, max_tokens:
 
 
 def resize_frame(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a frame (H, W, 3) to (height, width) with Pillow's bicubic filter, as the published code does."""
+    """Resize a frame (H, W, 3) to (height, width) with Pillow's bicubic filter, as in the published code."""
     height, width = size
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def to_patches(frames: Sequence[NDArray[np.uint8]], sizes: PatchSizes) -> tuple[Tensor, tuple[int, int, int]]:
-    """Cut resized frames into normalised patches in the order of Qwen2.5-VL.
+    """Split resized frames into normalised patches in the order of Qwen2.5-VL.
 
-    The last frame is repeated until the frames fill their pairs. The patches of one merged token
-    follow each other.
+    The last frame of an odd number is repeated. The patches of one merged token are adjacent.
 
     Args:
-        frames: (H, W, 3) arrays whose sides are whole tokens.
+        frames: (H, W, 3) uint8 arrays whose sides are multiples of a merged token.
         sizes: Sizes of the patches.
 
     Returns:
@@ -162,20 +163,20 @@ def to_patches(frames: Sequence[NDArray[np.uint8]], sizes: PatchSizes) -> tuple[
 
 def normalise_pixels(pixels: Tensor) -> Tensor:
     """Normalise frames (n, 3, H, W) uint8 for the vision transformer, as float32 on their device."""
-    # Scaling folded into the statistics: equal to the published figures to the last bit.
+    # Scaled statistics instead of scaled pixels: bit-exact with the recorded figures of the published code.
     mean, std = (255 * torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (_CLIP_MEAN, _CLIP_STD))
     return (pixels.float() - mean) / std
 
 
 def check_frames(frames: Sequence[Any]) -> tuple[int, int]:
-    """Check that frames are pictures of one size, and return it as (H, W).
+    """Check that frames are RGB images of one size, and return it as (H, W).
 
     Raises:
         TypeError: A frame is not a uint8 array.
         ValueError: There is no frame, or a frame's shape is not (H, W, 3) or differs from the first's.
     """
     if len(frames) == 0:
-        raise ValueError("no frame was given: a clip has at least one")
+        raise ValueError("no frame was given: a clip has at least one frame")
     for index, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
             kind = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -183,5 +184,5 @@ def check_frames(frames: Sequence[Any]) -> tuple[int, int]:
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"frame {index} must have the shape (H, W, 3), RGB, got {frame.shape}")
         if frame.shape != frames[0].shape:
-            raise ValueError(f"frames must be of one size: frame {index} is {frame.shape}, frame 0 {frames[0].shape}")
+            raise ValueError(f"frames must have one size: frame {index} is {frame.shape}, frame 0 {frames[0].shape}")
     return int(frames[0].shape[0]), int(frames[0].shape[1])

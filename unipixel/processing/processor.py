@@ -1,9 +1,6 @@
-"""From frames, clicks, boxes, masks and questions to the model's inputs.
+"""Prepares the model's inputs from frames, clicks, boxes, masks and questions, for training and inference.
 
-Nothing else in the project prepares inputs: training, inference and later turns of a conversation all
-come through here.
-
-Shape letters: n frames that the language model sees, O objects, H, W frame size, L tokens, S SAM image size.
+Shape letters: n sampled frames, O objects, H, W frame size, L tokens, S SAM image size.
 """
 
 from __future__ import annotations
@@ -48,16 +45,16 @@ from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.tracking.clip_features import normalise_frame
 
 IGNORED_LABEL = -100
-"""Label of tokens that are not learnt; PyTorch's cross-entropy leaves it out."""
+"""Label of tokens that are not supervised, which PyTorch's cross-entropy ignores."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One or several conversations, ready for the model.
+class EncodedSample:
+    """One or several conversations as inputs of the model.
 
     Attributes:
-        inputs: What the model reads.
-        labels: (B, L) ids where an answer is learnt, `IGNORED_LABEL` elsewhere.
+        inputs: Inputs of the model.
+        labels: (B, L) ids of supervised tokens, `IGNORED_LABEL` elsewhere.
         texts: The conversations with their special tokens.
     """
 
@@ -67,19 +64,19 @@ class Sample:
 
 
 class Processor:
-    """Prepares inputs for one model; holds sizes and a tokenizer, and no state."""
+    """Prepares inputs for one model; stateless."""
 
     def __init__(self, config: UniPixelConfig, tokenizer: Tokenizer, *, budget: FrameBudget | None = None) -> None:
-        """Prepare inputs for a model.
+        """Set up the preparation of inputs for a model.
 
         Args:
             config: Configuration of the model.
             tokenizer: From `load_tokenizer`.
-            budget: How many frames, and how finely; None is the published budget.
+            budget: Number of frames and of tokens per frame; None is the published budget.
 
         Raises:
-            ValueError: Tokenizer and configuration disagree about a token, or the vision transformer
-                does not join frames in pairs.
+            ValueError: Tokenizer and configuration disagree on a token, or the vision transformer does not merge
+                frames in pairs.
         """
         check_token_ids(tokenizer, config)
         vision = config.qwen.vision_config
@@ -94,17 +91,17 @@ class Processor:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, budget: FrameBudget | None = None) -> Processor:
-        """Prepare inputs for a checkpoint: a bundled name, a folder or a hub id.
+        """Set up the preparation of inputs for a checkpoint: a bundled name, a folder or a hub id.
 
-        A checkpoint without a tokenizer takes the bundled one.
+        The bundled tokenizer is used for a checkpoint without one.
 
         Args:
             source: As for `UniPixel.from_pretrained`.
-            budget: Overrides the one that lies beside the checkpoint.
+            budget: Overrides that of the checkpoint.
 
         Raises:
             OSError: The checkpoint cannot be found.
-            ValueError: It is incomplete, or its tokenizer does not fit.
+            ValueError: It is incomplete, or its tokenizer does not match.
         """
         from unipixel.checkpoints.files import read_config, resolve
 
@@ -114,7 +111,7 @@ class Processor:
         return cls(read_config(folder), tokenizer, budget=budget or FrameBudget.read(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer, and the budget where it is not the published one, beside a checkpoint."""
+        """Write the tokenizer, and the budget unless it is the published one, into a checkpoint folder."""
         self.tokenizer.save_pretrained(str(folder))
         if self.budget != FrameBudget():
             self.budget.write(folder)
@@ -126,16 +123,16 @@ class Processor:
         frame_indices: Sequence[int] | None = None,
         num_video_frames: int | None = None,
     ) -> ClipInput:
-        """Resize and cut the frames that the language model is to see.
+        """Resize and patch the sampled frames of a video.
 
         Args:
             frames: (H, W, 3) uint8 RGB arrays of one size.
-            frame_indices: Frame of the video that each of them is; None where they are the video.
-            num_video_frames: Frames of the whole video; None where the last one given is its last.
+            frame_indices: Index in the video of each frame; None if they are the whole video.
+            num_video_frames: Number of frames of the whole video; None if the last one given is its last.
 
         Raises:
             TypeError: A frame is not a uint8 array.
-            ValueError: Frames differ in size or from their indices in number.
+            ValueError: Frames differ in size, or their number from that of the indices.
         """
         height, width = check_frames(frames)
         indices = tuple(range(len(frames)) if frame_indices is None else map(int, frame_indices))
@@ -159,7 +156,7 @@ class Processor:
         return ClipInput(VideoInput(patches, grid), layout)
 
     def sam_frames(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
-        """Yield frames (H, W, 3) as SAM reads them: (3, S, S) each; stack them for `segment_video`."""
+        """Yield frames (H, W, 3) as the input of SAM, (3, S, S) each; stack them for `segment_video`."""
         for frame in frames:
             yield normalise_frame(frame, image_size=self.config.segmenter.image_size)
 
@@ -171,21 +168,21 @@ class Processor:
         *,
         is_update: bool = False,
     ) -> MemoryInjection:
-        """Turn masks on the frames that the language model sees into the memory that opens a turn.
+        """Convert masks on the sampled frames to the memory of a turn.
 
         Args:
             object_ids: Ids in the order of the masks.
             masks: (n, O, H, W) at the size of the original frames.
-            layout: The frames that the language model sees.
-            is_update: Whether the conversation holds a memory already.
+            layout: The sampled frames.
+            is_update: Whether an earlier turn of the conversation has a memory.
 
         Raises:
-            ValueError: Masks do not fit the frames or ids, or an object is on none of the frames.
+            ValueError: Masks do not match the frames or ids, or an object is visible on no frame.
         """
         expected = (layout.num_frames, len(object_ids), *layout.frame_size)
         if tuple(masks.shape) != expected:
             raise ValueError(
-                f"masks must be (frames seen, objects, H, W) = {expected}, got {tuple(masks.shape)}: "
+                f"masks must be (sampled frames, objects, H, W) = {expected}, got {tuple(masks.shape)}: "
                 "give one mask per object and frame at the size of the video"
             )
         if layout.is_still and layout.num_frames > 1:
@@ -201,12 +198,12 @@ class Processor:
 
     def encode(
         self, turns: Sequence[Turn], *, clip: ClipInput | None = None, prompts: Sequence[VisualPrompt] = ()
-    ) -> Sample:
+    ) -> EncodedSample:
         """Encode a conversation from its start, for training or for a first answer.
 
         Args:
-            turns: Questions and answers; a last turn without an answer asks for one.
-            clip: What they are about.
+            turns: Questions and answers; only the last may lack an answer.
+            clip: The clip that they are about.
             prompts: Points and boxes, one per `<|ref|>`, in the order of the text.
 
         Raises:
@@ -223,25 +220,25 @@ class Processor:
         layout: ClipLayout | None = None,
         prompts: Sequence[VisualPrompt] = (),
         has_ended: bool = True,
-    ) -> Sample:
-        """Encode a turn that continues a prefix, which holds the clip.
+    ) -> EncodedSample:
+        """Encode a turn that continues a prompt cache, which contains the clip.
 
         Args:
             turn: The next question.
-            layout: The clip of the prefix.
+            layout: Layout of the clip in the prompt cache.
             prompts: Points and boxes, one per `<|ref|>`, in the order of the text.
-            has_ended: Whether the last answer ended with `<|im_end|>`; one that was cut gets it now.
+            has_ended: Whether the last answer ended with `<|im_end|>`; otherwise it is added.
 
         Raises:
             ValueError: Placeholders in the text do not match prompts or memories.
         """
         return self._sample(render_later_turn(turn, has_ended=has_ended), [turn], layout, prompts=prompts)
 
-    def stack(self, samples: Sequence[Sample]) -> Sample:
+    def stack(self, samples: Sequence[EncodedSample]) -> EncodedSample:
         """Join samples into one batch, padded on the right.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no sample.
         """
         if not samples:
             raise ValueError("a batch needs at least one sample")
@@ -251,7 +248,7 @@ class Processor:
         padding = self.tokenizer.pad_token_id or 0
         is_even = len({len(row) for row in rows}) == 1
         mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
-        return Sample(
+        return EncodedSample(
             ModelInputs(
                 pad_sequence(rows, batch_first=True, padding_value=padding),
                 attention_mask=None if is_even else mask,
@@ -271,17 +268,17 @@ class Processor:
         *,
         prompts: Sequence[VisualPrompt],
         videos: tuple[VideoInput, ...] = (),
-    ) -> Sample:
+    ) -> EncodedSample:
         memories = [turn.memory for turn in turns if turn.memory is not None]
         _check_placeholders(rendered.text, memories, prompts, layout)
         references = to_references(prompts, layout, image_size=self.config.segmenter.image_size) if layout else ()
-        # Rows are pooled object by object in the order of the text, so memories of later turns are further objects.
         encoded = encode_text(self.tokenizer, rendered)
         ids = torch.tensor([encoded.ids])
         labels = torch.where(torch.tensor([encoded.is_supervised]), ids, IGNORED_LABEL)
+        # Features are pooled object by object in the order of the text: memories of later turns are further objects.
         memory_masks = (TokenMasks.cat([memory.masks for memory in memories]),) if memories else ()
         inputs = ModelInputs(ids, videos=videos, references=references, memory_masks=memory_masks)
-        return Sample(inputs, labels, (rendered.text,))
+        return EncodedSample(inputs, labels, (rendered.text,))
 
 
 def _check_placeholders(
@@ -290,16 +287,16 @@ def _check_placeholders(
     num_references, num_memories = text.count(REF), text.count(MEM)
     if num_references != len(prompts):
         raise ValueError(
-            f"the text holds {num_references} {REF}, {len(prompts)} points and boxes were given: give one for each"
+            f"the text has {num_references} {REF}, {len(prompts)} points and boxes were given: give one for each"
         )
     rows = sum(memory.num_tokens for memory in memories)
     if num_memories != rows:
         raise ValueError(
-            f"the text holds {num_memories} {MEM}, the masks given fill {rows}: write none into a question "
-            "yourself, put the masks into Turn.memory, whose text holds them"
+            f"the text has {num_memories} {MEM}, the masks require {rows}: do not write {MEM} into a question, "
+            "pass the masks as Turn.memory, which adds it"
         )
     if layout is None and (prompts or memories):
-        raise ValueError(f"{len(prompts)} prompts and {len(memories)} memories were given without their clip")
+        raise ValueError(f"{len(prompts)} prompts and {len(memories)} memories were given without a clip")
     for memory in memories:
         t, h, w = layout.grid_thw if layout else (0, 0, 0)
         merge = layout.merge_size if layout else 1
@@ -307,16 +304,16 @@ def _check_placeholders(
         if tuple(memory.masks.coverage.shape) != shape:
             raise ValueError(
                 f"the memory of {list(memory.object_ids)} is on a grid {tuple(memory.masks.coverage.shape)}, "
-                f"the clip needs {shape}: make it with Processor.memory from this clip's layout"
+                f"the clip requires {shape}: create it with Processor.memory and the layout of this clip"
             )
 
 
 def _join_memories(parts: Sequence[ModelInputs]) -> tuple[TokenMasks | None, ...]:
-    """One memory, or None, for each clip; for each sample where prefixes hold the clips."""
+    """Return one memory, or None, per clip, or per sample if the clips are in prompt caches."""
     if not any(part.memory_masks for part in parts):
         return ()
     has_clips = any(part.videos for part in parts)
-    slots: list[TokenMasks | None] = []
+    memories: list[TokenMasks | None] = []
     for part in parts:
-        slots += part.memory_masks or [None] * (len(part.videos) if has_clips else len(part.input_ids))
-    return tuple(slots)
+        memories += part.memory_masks or [None] * (len(part.videos) if has_clips else len(part.input_ids))
+    return tuple(memories)

@@ -1,4 +1,4 @@
-"""The special tokens of Qwen2.5-VL and UniPixel, as they stand in prompts."""
+"""The special tokens of Qwen2.5-VL and UniPixel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ REF, SEG = "<|ref|>", "<|seg|>"
 END_OF_TEXT = "<|endoftext|>"
 
 ADDED_TOKENS = (REF, SEG, MEM)
-"""What UniPixel adds to Qwen's vocabulary, in the order of the ids."""
+"""Tokens that UniPixel adds to the vocabulary of Qwen2.5-VL, in the order of their ids."""
 CONTROL_TOKENS = (END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, VIDEO_PAD)
-"""What gives a conversation its structure: no question and no answer may hold one of them."""
+"""Tokens of the chat template, which questions and answers must not contain."""

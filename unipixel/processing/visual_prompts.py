@@ -16,7 +16,7 @@ class PointPrompt:
         x: Pixels from the left of the original frame.
         y: Pixels from the top.
         frame_index: Frame of the video, from 0.
-        is_positive: False for a click on what does not belong to the object (tracker only).
+        is_positive: False for a click outside the object (tracker only).
     """
 
     x: float

@@ -1,4 +1,4 @@
-"""The language side of a session: an append-only conversation about one clip."""
+"""The language part of a session: an append-only conversation about one clip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection, visible_ids
-from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, read
+from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, prefill
 from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
 from unipixel.model.unipixel import UniPixel
@@ -21,20 +21,20 @@ from unipixel.processing.processor import Processor
 from unipixel.processing.prompt_templates import mark_references, prefill_question
 from unipixel.processing.special_tokens import ADDED_TOKENS, CONTROL_TOKENS, IM_END, SEG, VISION_END
 from unipixel.processing.visual_prompts import VisualPrompt
-from unipixel.session.callbacks import TextSink
+from unipixel.session.callbacks import TextCallback
 
-# Tokens that a pre-filled answer may take per object: `[12] <|seg|> ` in bytes, and some to spare.
+# Tokens per object of a pre-filled answer: `[12] <|seg|> ` in bytes, with a margin.
 _PREFILL_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote in one turn.
+    """Output of the model in one turn.
 
     Attributes:
-        text: With its special tokens.
+        text: The answer with its special tokens.
         mask_tokens: (K, n, C), one per `<|seg|>`.
-        num_read_tokens: Tokens that had to be processed before the answer.
+        num_read_tokens: Tokens that were processed before the answer.
         num_written_tokens: Tokens of the answer.
     """
 
@@ -45,12 +45,12 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Prefilled:
-    """Outcome of memory pre-filling.
+class PrefilledObjects:
+    """Result of memory pre-filling.
 
     Attributes:
-        tokens: SAM tokens (n, C) by id.
-        generated_ids: Ids that the model wrote by itself; the others were completed.
+        tokens: SAM prompt tokens (n, C) by id.
+        generated_ids: Ids that the model generated itself; the others were forced.
     """
 
     tokens: dict[int, Tensor]
@@ -58,16 +58,16 @@ class Prefilled:
 
 
 @dataclass(frozen=True)
-class ConversationMark:
-    """Where a conversation stood.
+class ConversationSnapshot:
+    """State of a conversation.
 
     Attributes:
-        prefix: What was read and written; None before the first turn.
-        has_ended: Whether the last answer came to its end.
-        has_memory: Whether a memory was told of.
+        prompt_cache: Keys and values of all turns; None before the first turn.
+        has_ended: Whether the last answer ended with its end token.
+        has_memory: Whether a turn has injected object memory.
     """
 
-    prefix: PromptCache | None = None
+    prompt_cache: PromptCache | None = None
     has_ended: bool = True
     has_memory: bool = False
 
@@ -76,63 +76,61 @@ def check_question(question: str, *, known_ids: Collection[int]) -> None:
     """Check that a question can be asked.
 
     Raises:
-        ValueError: It is empty, holds a special token, or names an object that is not known.
+        ValueError: It is empty, contains a special token, or names an unknown object.
     """
     if not question.strip():
-        raise ValueError("the question is empty: say what is to be answered or segmented")
+        raise ValueError("the question is empty: give a question, or a text to segment")
     if found := [token for token in (*ADDED_TOKENS, *CONTROL_TOKENS) if token in question]:
-        raise ValueError(f"the question holds the special token {found[0]}: name objects as [1], and ask in words")
+        raise ValueError(f"the question contains the special token {found[0]}: name objects as [1]")
     named = {segment.object_id for segment in parse_answer(question).objects}
     if unknown := sorted(named - set(known_ids)):
         raise ValueError(
-            f"the question names [{unknown[0]}], which is neither prompted nor remembered: "
-            f"known are {sorted(known_ids) or 'none'}"
+            f"the question names [{unknown[0]}], which is neither prompted nor in the object memory: "
+            f"known ids are {sorted(known_ids) or 'none'}"
         )
 
 
 class Conversation:
-    """A conversation about a clip: the clip is read once, each turn only pays for its own tokens."""
+    """A conversation about a clip; the KV cache of the clip and of earlier turns is reused."""
 
     def __init__(
         self, model: UniPixel, processor: Processor, clip: ClipInput, *, settings: GenerationSettings | None = None
     ) -> None:
-        """Start a conversation; nothing is computed yet.
+        """Start a conversation without computing anything.
 
         Args:
             model: The model.
-            processor: Prepares its inputs.
-            clip: What the conversation is about.
-            settings: How answers are written.
+            processor: Prepares the inputs of the model.
+            clip: The clip.
+            settings: Settings of the text generation.
         """
         self.layout = clip.layout
         self._model, self._processor, self._clip = model, processor, clip
         self._settings = settings or GenerationSettings()
-        self._start: PromptCache | None = None
-        self._prefix: PromptCache | None = None
-        self._has_ended = True
-        self._has_memory = False
+        self._clip_cache: PromptCache | None = None
+        self._state = ConversationSnapshot()
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the conversation holds: the clip, and keys and values of what was read."""
+        """Bytes of the clip and of all cached keys and values."""
         pixels = self._clip.video.pixel_values
-        held = [prefix.num_bytes for prefix in (self._start, self._prefix) if prefix is not None]
-        return pixels.numel() * pixels.element_size() + sum(held)
+        caches = [cache.num_bytes for cache in (self._clip_cache, self._state.prompt_cache) if cache is not None]
+        return pixels.numel() * pixels.element_size() + sum(caches)
 
-    def mark(self) -> ConversationMark:
-        """Return where the conversation stands, to `rewind` to."""
-        return ConversationMark(self._prefix, self._has_ended, self._has_memory)
+    def snapshot(self) -> ConversationSnapshot:
+        """Return the state, for `restore`."""
+        return self._state
 
-    def rewind(self, mark: ConversationMark) -> None:
-        """Take back what was said since a mark."""
-        self._prefix, self._has_ended, self._has_memory = mark.prefix, mark.has_ended, mark.has_memory
+    def restore(self, snapshot: ConversationSnapshot) -> None:
+        """Go back to an earlier state; the turns since then are removed."""
+        self._state = snapshot
 
-    def memory(self, bank: ObjectMemoryBank, *, since_version: int) -> MemoryInjection | None:
-        """Return the memory that the next turn opens with; None where the model would see nothing of it.
+    def injection(self, bank: ObjectMemoryBank, *, since_version: int) -> MemoryInjection | None:
+        """Return the memory to inject before the next question; None if nothing of it is visible in the clip.
 
         Args:
             bank: The objects.
-            since_version: The bank's version at the turn before; only what is new or changed since is told.
+            since_version: Version of the bank at the previous turn; later additions and changes are injected.
         """
         frames = self.layout.frame_indices
         changes = bank.changes_since(since_version, frame_indices=frames)
@@ -142,107 +140,111 @@ class Conversation:
         if not visible:
             return None
         rows = [ids.index(object_id) for object_id in visible]
-        return self._processor.memory(visible, masks[:, rows], self.layout, is_update=self._has_memory)
+        return self._processor.memory(visible, masks[:, rows], self.layout, is_update=self._state.has_memory)
 
-    def ask(self, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
-        """Ask, and append question and answer to the conversation.
+    def ask(self, turn: Turn, *, on_text: TextCallback | None = None) -> Reply:
+        """Generate an answer, and append question and answer to the conversation.
 
         Args:
-            turn: The question with the memory that opens it.
-            on_text: Receives the answer as it is written, piece by piece, without special tokens; called
-                at every token. An error that it raises ends the turn, and leaves the conversation as it was.
+            turn: The question with the injected memory.
+            on_text: Receives the answer piece by piece, without special tokens; called at every token. If
+                it raises, the turn ends and the conversation is not changed.
         """
-        prefix, inputs = self._continuation(turn, [])
-        generation = self._write(prefix, inputs, self._settings, on_text)
-        self._prefix = generation.prefix
-        self._has_ended = generation.stop_reason == "end"
-        self._has_memory = self._has_memory or turn.memory is not None
+        prompt_cache, inputs = self._next_inputs(turn, [])
+        generation = self._generate(prompt_cache, inputs, self._settings, on_text)
+        self._state = ConversationSnapshot(
+            generation.prompt_cache,
+            has_ended=generation.stop_reason == "end",
+            has_memory=self._state.has_memory or turn.memory is not None,
+        )
         return Reply(
-            turn.prefill + self._text(generation.token_ids),
+            turn.answer_prefix + self._decode(generation.token_ids),
             generation.mask_tokens,
             generation.num_read_tokens,
             len(generation.token_ids),
         )
 
     def prefill(
-        self, question: str, prompts: Mapping[int, VisualPrompt], *, on_text: TextSink | None = None
-    ) -> Prefilled:
-        """Let the model write the ids and masks of the objects that a question points at.
+        self, question: str, prompts: Mapping[int, VisualPrompt], *, on_text: TextCallback | None = None
+    ) -> PrefilledObjects:
+        """Let the model generate the ids and masks of the objects that a question names.
 
-        Runs on a fork: the conversation does not see it. Ids that the model leaves out are completed by
-        forcing their `<|seg|>` (memory pre-filling, UniPixel section 3.2).
+        This does not change the conversation. For ids that the model does not generate, `<|seg|>` is forced
+        (memory pre-filling, UniPixel section 3.2).
 
         Args:
             question: Names objects as `[id]`.
             prompts: A point or box for each of them.
-            on_text: Receives what the model writes by itself, as in `ask`.
+            on_text: Receives the generated text, as in `ask`.
         """
         marked, order = mark_references(question, list(prompts))
         turn = Turn(prefill_question(marked))
-        prefix, inputs = self._continuation(turn, [prompts[object_id] for object_id in order])
+        prompt_cache, inputs = self._next_inputs(turn, [prompts[object_id] for object_id in order])
         settings = GenerationSettings(max_new_tokens=_PREFILL_TOKENS * len(order) + _PREFILL_TOKENS)
-        generation = self._write(prefix, inputs, settings, on_text)
-        parsed = parse_answer(self._text(generation.token_ids))
+        generation = self._generate(prompt_cache, inputs, settings, on_text)
+        parsed = parse_answer(self._decode(generation.token_ids))
         tokens: dict[int, Tensor] = {}
         for segment in parsed.masks:
             if segment.object_id in order and segment.mask_index is not None and not segment.is_new:
                 tokens.setdefault(segment.object_id, generation.mask_tokens[segment.mask_index])
-        written = tuple(tokens)
-        tokens |= self._forced(generation, [object_id for object_id in order if object_id not in tokens])
-        return Prefilled({object_id: tokens[object_id] for object_id in order}, written)
+        generated_ids = tuple(tokens)
+        missing = [object_id for object_id in order if object_id not in tokens]
+        tokens |= self._force_mask_tokens(generation.prompt_cache, missing)
+        return PrefilledObjects({object_id: tokens[object_id] for object_id in order}, generated_ids)
 
-    def _continuation(self, turn: Turn, prompts: Sequence[VisualPrompt]) -> tuple[PromptCache, ModelInputs]:
-        """The prefix that a turn continues, and the inputs that come after it."""
-        if self._prefix is not None:
+    def _next_inputs(self, turn: Turn, prompts: Sequence[VisualPrompt]) -> tuple[PromptCache, ModelInputs]:
+        """Return the cache that a turn continues, and its new inputs."""
+        if self._state.prompt_cache is not None:
             sample = self._processor.encode_later_turn(
-                turn, layout=self.layout, prompts=prompts, has_ended=self._has_ended
+                turn, layout=self.layout, prompts=prompts, has_ended=self._state.has_ended
             )
-            return self._prefix, sample.inputs
+            return self._state.prompt_cache, sample.inputs
         inputs = self._processor.encode([turn], clip=self._clip, prompts=prompts).inputs
         end_id = self._processor.tokenizer.convert_tokens_to_ids(VISION_END)
-        # Up to the end of the clip all first turns are equal: system prompt and visual tokens.
+        # All first turns start with the same tokens: the system prompt and the clip.
         cut = int((inputs.input_ids[0] == end_id).nonzero()[0]) + 1
-        if self._start is None:
-            self._start = read(self._model, ModelInputs(inputs.input_ids[:, :cut], videos=inputs.videos)).prefix
-        if self._start is None:
-            raise RuntimeError("a single clip always leaves a prefix")
-        return self._start, replace(inputs, input_ids=inputs.input_ids[:, cut:], videos=())
+        if self._clip_cache is None:
+            clip_inputs = ModelInputs(inputs.input_ids[:, :cut], videos=inputs.videos)
+            self._clip_cache = _single(prefill(self._model, clip_inputs).prompt_cache)
+        return self._clip_cache, replace(inputs, input_ids=inputs.input_ids[:, cut:], videos=())
 
-    def _write(
-        self, prefix: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextSink | None
+    def _generate(
+        self, prompt_cache: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextCallback | None
     ) -> Generation:
-        stream = AnswerStream(self._model, inputs, prefix=prefix, settings=settings, decode=self._text)
-        written: list[int] = []
-        shown = ""
+        stream = AnswerStream(self._model, inputs, prompt_cache=prompt_cache, settings=settings, decode=self._decode)
+        token_ids: list[int] = []
+        sent = ""
         for step in stream:
-            written.append(step.token_id)
+            token_ids.append(step.token_id)
             if on_text is not None:
-                text = strip_tokens(self._text(written))
-                # A character of several bytes may be unfinished; it shows as the replacement character.
-                is_whole = text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}")
-                piece = text[len(shown) :] if is_whole else ""
-                shown += piece
+                text = strip_tokens(self._decode(token_ids))
+                # An incomplete multi-byte character decodes to the replacement character.
+                is_complete = text.startswith(sent) and not text.endswith("\N{REPLACEMENT CHARACTER}")
+                piece = text[len(sent) :] if is_complete else ""
+                sent += piece
                 on_text(piece)
         return stream.finish()[0]
 
     @torch.no_grad()
-    def _forced(self, generation: Generation, object_ids: Sequence[int]) -> dict[int, Tensor]:
-        """Complete an answer with `[id] <|seg|>` for each id and return their tokens."""
-        prefix, tokens = generation.prefix, {}
-        if prefix is None:
-            raise RuntimeError("a single answer always leaves a prefix")
+    def _force_mask_tokens(self, prompt_cache: PromptCache | None, object_ids: Sequence[int]) -> dict[int, Tensor]:
+        """Append `[id] <|seg|>` to an answer for each id and return the mask tokens."""
+        cache, tokens = _single(prompt_cache), {}
         end_id = self._processor.tokenizer.convert_tokens_to_ids(IM_END)
-        prefix = replace(prefix, pending_ids=tuple(token for token in prefix.pending_ids if token != end_id))
+        cache = replace(cache, pending_ids=tuple(token for token in cache.pending_ids if token != end_id))
         seg_id = self._processor.tokenizer.convert_tokens_to_ids(SEG)
         for object_id in object_ids:
             ids = self._processor.tokenizer.encode(f" [{object_id}] ", add_special_tokens=False)
-            reading = read(self._model, ModelInputs(torch.tensor([ids])), prefix=prefix)
-            tokens[object_id] = self._model.mask_tokens(reading.hidden_states[0, -1])
-            if reading.prefix is None:
-                raise RuntimeError("a single answer always leaves a prefix")
-            prefix = replace(reading.prefix, pending_ids=(seg_id,))
+            output = prefill(self._model, ModelInputs(torch.tensor([ids])), prompt_cache=cache)
+            tokens[object_id] = self._model.mask_tokens(output.hidden_states[0, -1])
+            cache = replace(_single(output.prompt_cache), pending_ids=(seg_id,))
         return tokens
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         text = self._processor.tokenizer.decode(ids, skip_special_tokens=False)
         return text.removesuffix(IM_END) if isinstance(text, str) else "".join(text)
+
+
+def _single(prompt_cache: PromptCache | None) -> PromptCache:
+    """Return the cache of a batch of one, which always has one."""
+    assert prompt_cache is not None
+    return prompt_cache

@@ -29,16 +29,6 @@ OBJECT_FIELDS = ["id", "source", "expression", "anchor_frame", "frames"]
 FRAME_FIELDS = ["frame_index", "timestamp_seconds", "visible", "score", "box_xyxy", "rle"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint.save_checkpoint(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_clip(tmp_path / "clip.mp4")
-
-
 @pytest.fixture
 def unipixel(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     def run(command: str, *argv: Any) -> tuple[int, str, str]:
@@ -264,7 +254,7 @@ class TestBadInput:
         ("options", "message"),
         [
             (["--point", "1:56,12@0"], "the point (56, 12) is outside the frame of 56 x 40 pixels"),
-            (["--point", "1:5,12@6"], "frame 6 is beyond the clip of 6 frames: allowed are 0 to 5"),
+            (["--point", "1:5,12@6"], "frame 6 is outside the clip of 6 frames: allowed are 0 to 5"),
             (["--box", "1:30,8,20,30@0"], "the box (30, 8, 20, 30) is inverted or empty"),
             (["--box", "1:30,8,60,30@0"], "the box (30, 8, 60, 30) reaches outside the frame of 56 x 40"),
             (["--mask", "1:EMPTY@0"], "empty.png: the mask is empty, it must mark at least one pixel"),

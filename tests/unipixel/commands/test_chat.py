@@ -13,22 +13,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_checkpoint
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
+from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_mask
 
 from unipixel import cli
 from unipixel.session.conversation import Conversation, Reply
 
 Chat = Callable[..., tuple[int, list[str], list[str]]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint.save_checkpoint(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_clip(tmp_path / "clip.mp4")
 
 
 @pytest.fixture
@@ -164,7 +154,7 @@ class TestBadInput:
         ("line", "message"),
         [
             ("/point 1:99,3@0", "unipixel: the point (99, 3) is outside the frame of 56 x 40"),
-            ("/point 1:9,3@6", "unipixel: frame 6 is beyond the clip of 6 frames: allowed are 0 to 5"),
+            ("/point 1:9,3@6", "unipixel: frame 6 is outside the clip of 6 frames: allowed are 0 to 5"),
             ("/point 1,9", "unipixel: /point '1,9' is not of the form ID:X,Y@FRAME"),
             ("/box 1:30,3,20,9@0", "unipixel: the box (30, 3, 20, 9) is inverted"),
             ("/not-point 1:9,3@0", "unipixel: frame 0 has only negative points"),

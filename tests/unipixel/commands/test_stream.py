@@ -26,16 +26,6 @@ from unipixel.video.open import open_video
 POINT = ["--point", "1:20,16@0"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint.save_checkpoint(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_clip(tmp_path / "clip.mp4")
-
-
 @pytest.fixture
 def stream(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[Any], str]]:
     def run(*argv: Any) -> tuple[int, list[Any], str]:
@@ -230,7 +220,7 @@ class TestBadInput:
             ([*POINT, "--ask", "A?", "--ask", "B?", "--ask-at", "1"], "2 --ask and 1 --ask-at were given"),
             ([*POINT, "--ask", "A?", "--ask-at", "nan"], "seconds from 0 on, got nan"),
             (["--point", "1:56,3@0"], "point (56, 3) is outside the frame of 56 x 40"),
-            (["--point", "1:5,3@6"], "frame 6 is beyond the clip of 6 frames: allowed are 0 to 5"),
+            (["--point", "1:5,3@6"], "frame 6 is outside the clip of 6 frames: allowed are 0 to 5"),
             (["--point", "1:5,3@3", "--every", "2"], "prompted on frame 3, which is not treated with --every 2"),
             (["--point", "1:5"], "--point '1:5' is not of the form ID:X,Y@FRAME"),
             (["--point", "10000:5,5@0"], "an object id must be an integer in [0, 9999]"),

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity.weights import tiny_model
 
 from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.connector import FourierTime, pool_memory
@@ -22,22 +21,17 @@ POINT = ReferencePrompt(torch.tensor([[10.0, 20.0]]), 1, 4)
 BOX = ReferencePrompt(torch.tensor([[10.0, 20.0], [60.0, 90.0]]), 3, 4)
 
 
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model()
-
-
 class TestReferences:
-    def test_mixed_references_keep_their_order(self, model: UniPixel) -> None:
+    def test_mixed_references_keep_their_order(self, recorded_model: UniPixel) -> None:
         with torch.no_grad():
-            together = model.prompt_encoder([BOX, POINT, BOX])
-            alone = torch.cat([model.prompt_encoder([one]) for one in (BOX, POINT, BOX)])
+            together = recorded_model.prompt_encoder([BOX, POINT, BOX])
+            alone = torch.cat([recorded_model.prompt_encoder([one]) for one in (BOX, POINT, BOX)])
         torch.testing.assert_close(together, alone)
 
-    def test_frame_changes_the_embedding(self, model: UniPixel) -> None:
+    def test_frame_changes_the_embedding(self, recorded_model: UniPixel) -> None:
         later = ReferencePrompt(POINT.coords, 2, 4)
         with torch.no_grad():
-            first, second = model.prompt_encoder([POINT, later])
+            first, second = recorded_model.prompt_encoder([POINT, later])
         assert not torch.allclose(first, second)
 
     def test_time_features_are_the_closed_form(self) -> None:
@@ -97,22 +91,22 @@ class TestPlaceholders:
         memory = () if mask is None else (TokenMasks.from_cells(mask),)
         model(ModelInputs(ids, videos=(self.clip,), references=references, memory_masks=memory))
 
-    def test_reference_without_its_prompt_is_refused(self, model: UniPixel) -> None:
-        with pytest.raises(ValueError, match=r"holds 2 <\|ref\|>, 1 were given: give one point or box"):
-            self._forward(model, REF, REF, references=(POINT,))
+    def test_reference_without_its_prompt_is_refused(self, recorded_model: UniPixel) -> None:
+        with pytest.raises(ValueError, match=r"has 2 <\|ref\|>, 1 were given: give one point or box"):
+            self._forward(recorded_model, REF, REF, references=(POINT,))
 
-    def test_prompt_without_its_reference_is_refused(self, model: UniPixel) -> None:
-        with pytest.raises(ValueError, match=r"holds 0 <\|ref\|>, 2 were given"):
-            self._forward(model, 7, references=(POINT, BOX))
+    def test_prompt_without_its_reference_is_refused(self, recorded_model: UniPixel) -> None:
+        with pytest.raises(ValueError, match=r"has 0 <\|ref\|>, 2 were given"):
+            self._forward(recorded_model, 7, references=(POINT, BOX))
 
-    def test_memory_token_without_a_mask_is_refused(self, model: UniPixel) -> None:
-        with pytest.raises(ValueError, match=r"holds 1 <\|mem\|>, 0 were given"):
-            self._forward(model, MEM)
+    def test_memory_token_without_a_mask_is_refused(self, recorded_model: UniPixel) -> None:
+        with pytest.raises(ValueError, match=r"has 1 <\|mem\|>, 0 were given"):
+            self._forward(recorded_model, MEM)
 
-    def test_memory_token_of_an_empty_mask_is_refused(self, model: UniPixel) -> None:
+    def test_memory_token_of_an_empty_mask_is_refused(self, recorded_model: UniPixel) -> None:
         with pytest.raises(ValueError, match=r"an object whose mask is empty has none"):
-            self._forward(model, MEM, mask=torch.zeros(1, 1, 2, 2, dtype=torch.bool))
+            self._forward(recorded_model, MEM, mask=torch.zeros(1, 1, 2, 2, dtype=torch.bool))
 
     def test_masks_for_other_clips_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="memory_masks holds 2 entries for 1 videos"):
+        with pytest.raises(ValueError, match="memory_masks has 2 entries for 1 videos"):
             ModelInputs(torch.zeros(1, 1), videos=(self.clip,), memory_masks=(None, None))

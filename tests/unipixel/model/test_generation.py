@@ -10,16 +10,11 @@ import pytest
 import torch
 from parity.weights import tiny_config, tiny_model
 
-from unipixel.model.generation import AnswerStream, GenerationSettings, read
+from unipixel.model.generation import AnswerStream, GenerationSettings, prefill
 from unipixel.model.inputs import ModelInputs, VideoInput
 from unipixel.model.unipixel import UniPixel
 
 SHORT = GenerationSettings(max_new_tokens=6)
-
-
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model()
 
 
 @pytest.fixture(scope="module")
@@ -35,39 +30,39 @@ def _first(clip: VideoInput, *tokens: int) -> ModelInputs:
     return ModelInputs(torch.tensor([[5, 6, *[992] * 16, *tokens]]), videos=(clip,))
 
 
-def test_greedy_tokens_are_those_of_repeated_forward_passes(model: UniPixel, clip: VideoInput) -> None:
+def test_greedy_tokens_are_those_of_repeated_forward_passes(recorded_model: UniPixel, clip: VideoInput) -> None:
     """Independent truth: no cache, the whole text read anew for each token."""
-    answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    answer = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0]
     tokens: list[int] = []
     with torch.no_grad():
         for _ in range(6):
-            tokens.append(int(model(_first(clip, 30, 31, *tokens)).logits[0, -1].argmax()))
+            tokens.append(int(recorded_model(_first(clip, 30, 31, *tokens)).logits[0, -1].argmax()))
     assert list(answer.token_ids) == tokens
     assert answer.stop_reason == "length"
 
 
-def test_follow_up_reads_only_its_new_tokens(model: UniPixel, clip: VideoInput) -> None:
-    first = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
-    second = model.generate(_question(40, 41, 42), prefix=first.prefix, settings=SHORT)[0]
+def test_follow_up_reads_only_its_new_tokens(recorded_model: UniPixel, clip: VideoInput) -> None:
+    first = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0]
+    second = recorded_model.generate(_question(40, 41, 42), prompt_cache=first.prompt_cache, settings=SHORT)[0]
     assert first.num_read_tokens == 20
     # Three new tokens and the last one of the answer, which was chosen but not read yet.
     assert second.num_read_tokens == 4
-    at_once = model.generate(_first(clip, 30, 31, *first.token_ids, 40, 41, 42), settings=SHORT)[0]
+    at_once = recorded_model.generate(_first(clip, 30, 31, *first.token_ids, 40, 41, 42), settings=SHORT)[0]
     assert second.token_ids == at_once.token_ids
 
 
-def test_batch_over_one_prefix_equals_single_answers(model: UniPixel, clip: VideoInput) -> None:
-    prefix = read(model, _first(clip)).prefix
+def test_batch_over_one_prefix_equals_single_answers(recorded_model: UniPixel, clip: VideoInput) -> None:
+    prompt_cache = prefill(recorded_model, _first(clip)).prompt_cache
     ids = torch.tensor([[30, 31, 32, 33], [40, 41, 0, 0], [50, 51, 52, 0]])
     batch = ModelInputs(ids, attention_mask=torch.arange(4) < torch.tensor([[4], [2], [3]]))
-    together = model.generate(batch, prefix=prefix, settings=SHORT)
+    together = recorded_model.generate(batch, prompt_cache=prompt_cache, settings=SHORT)
     alone = [
-        model.generate(_question(*row), prefix=prefix, settings=SHORT)[0]
+        recorded_model.generate(_question(*row), prompt_cache=prompt_cache, settings=SHORT)[0]
         for row in ((30, 31, 32, 33), (40, 41), (50, 51, 52))
     ]
     assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
     assert [answer.num_read_tokens for answer in together] == [4, 2, 3]
-    assert all(answer.prefix is None for answer in together)
+    assert all(answer.prompt_cache is None for answer in together)
 
 
 def test_each_seg_brings_the_tokens_of_the_state_before_it(clip: VideoInput) -> None:
@@ -85,8 +80,8 @@ def test_each_seg_brings_the_tokens_of_the_state_before_it(clip: VideoInput) -> 
     torch.testing.assert_close(answer.mask_tokens, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_stream_yields_the_tokens_of_the_finished_answer(model: UniPixel, clip: VideoInput) -> None:
-    stream = AnswerStream(model, _first(clip, 30, 31), settings=SHORT)
+def test_stream_yields_the_tokens_of_the_finished_answer(recorded_model: UniPixel, clip: VideoInput) -> None:
+    stream = AnswerStream(recorded_model, _first(clip, 30, 31), settings=SHORT)
     tokens = [step.token_id for step in stream]
     assert tuple(tokens) == stream.finish()[0].token_ids
 
@@ -100,41 +95,43 @@ def test_end_token_ends_the_answer(clip: VideoInput) -> None:
     assert answer.stop_reason == "end"
 
 
-def test_stop_string_ends_the_answer(model: UniPixel, clip: VideoInput) -> None:
-    tokens = model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+def test_stop_string_ends_the_answer(recorded_model: UniPixel, clip: VideoInput) -> None:
+    tokens = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
     settings = replace(SHORT, stop_strings=(f"<{tokens[1]}>",))
-    answer = model.generate(
+    answer = recorded_model.generate(
         _first(clip, 30, 31), settings=settings, decode=lambda ids: "".join(f"<{token}>" for token in ids)
     )[0]
     assert answer.token_ids == tokens[:2]
     assert answer.stop_reason == "stop_string"
 
 
-def test_stop_string_without_a_decoder_is_refused(model: UniPixel, clip: VideoInput) -> None:
-    with pytest.raises(ValueError, match="stop_strings need `decode`"):
-        model.generate(_first(clip), settings=GenerationSettings(stop_strings=("x",)))
+def test_stop_string_without_a_decoder_is_refused(recorded_model: UniPixel, clip: VideoInput) -> None:
+    with pytest.raises(ValueError, match="stop_strings require `decode`"):
+        recorded_model.generate(_first(clip), settings=GenerationSettings(stop_strings=("x",)))
 
 
-def test_sampling_repeats_with_its_seed_and_varies_without(model: UniPixel, clip: VideoInput) -> None:
+def test_sampling_repeats_with_its_seed_and_varies_without(recorded_model: UniPixel, clip: VideoInput) -> None:
     def sampled(seed: int) -> tuple[int, ...]:
         settings = GenerationSettings(max_new_tokens=12, temperature=2.0, seed=seed)
-        return model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids
+        return recorded_model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids
 
     assert sampled(1) == sampled(1)
     assert len({sampled(seed) for seed in range(4)}) > 1
 
 
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}])
-def test_sampling_from_one_token_is_greedy(model: UniPixel, clip: VideoInput, narrow: dict[str, float]) -> None:
-    greedy = model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+def test_sampling_from_one_token_is_greedy(
+    recorded_model: UniPixel, clip: VideoInput, narrow: dict[str, float]
+) -> None:
+    greedy = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
     settings = GenerationSettings(max_new_tokens=6, temperature=1.0, seed=0, **narrow)
-    assert model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids == greedy
+    assert recorded_model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids == greedy
 
 
-def test_model_keeps_nothing_of_an_answer(model: UniPixel, clip: VideoInput) -> None:
-    before = {name: set(vars(module)) for name, module in model.named_modules()}
-    model.generate(_first(clip, 30, 31), settings=SHORT)
-    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+def test_model_keeps_nothing_of_an_answer(recorded_model: UniPixel, clip: VideoInput) -> None:
+    before = {name: set(vars(module)) for name, module in recorded_model.named_modules()}
+    recorded_model.generate(_first(clip, 30, 31), settings=SHORT)
+    assert {name: set(vars(module)) for name, module in recorded_model.named_modules()} == before
 
 
 @pytest.mark.parametrize(

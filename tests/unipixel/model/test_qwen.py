@@ -8,17 +8,12 @@ import pytest
 import torch
 from parity.weights import tiny_config, tiny_model
 
-from unipixel.model.generation import GenerationSettings, read
+from unipixel.model.generation import GenerationSettings, prefill
 from unipixel.model.inputs import ModelInputs, VideoFeatures, VideoInput
 from unipixel.model.qwen import rope_positions, window_order
 from unipixel.model.unipixel import UniPixel
 
 VIDEO = 992
-
-
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model()
 
 
 def _clip(t: int, h: int, w: int, *, seconds: float = 1.0, seed: int = 0) -> VideoInput:
@@ -66,7 +61,7 @@ class TestRopePositions:
         assert following.tolist() == [3, 5]
 
     def test_clip_of_another_size_is_refused_with_both_numbers(self) -> None:
-        with pytest.raises(ValueError, match=r"clip of 9 merged tokens meets 4 visual tokens"):
+        with pytest.raises(ValueError, match=r"clip has 9 merged tokens, the text 4 visual tokens"):
             rope_positions(_ids(4), [11], [_clip(1, 6, 6)], self.layout)
 
     def test_text_without_its_clip_is_refused(self) -> None:
@@ -89,36 +84,37 @@ class TestWindowOrder:
         assert order.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 4, 9]
 
     @pytest.mark.parametrize("grid", [(1, 10, 14), (3, 18, 8), (2, 24, 42)])
-    def test_pooling_rows_give_the_visual_tokens(self, model: UniPixel, grid: tuple[int, int, int]) -> None:
+    def test_pooling_rows_give_the_visual_tokens(
+        self, recorded_model: UniPixel, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int, int]
+    ) -> None:
         """Independent truth: the merger applied to rows in raster order is the transformer's own output."""
-        model.model.pooling_order = "raster"
+        monkeypatch.setattr(recorded_model.model, "pooling_order", "raster")
         with torch.no_grad():
-            features = model.encode_videos([_clip(*grid)])[0]
-            merged = model.model.visual.merger.mlp(features.pooling_rows)
-        model.model.pooling_order = "window"
+            features = recorded_model.encode_videos([_clip(*grid)])[0]
+            merged = recorded_model.model.visual.merger.mlp(features.pooling_rows)
         torch.testing.assert_close(merged, features.tokens, atol=1e-5, rtol=1e-5)
 
 
 class TestEncoding:
-    def test_patches_that_do_not_fill_the_grid_are_refused(self, model: UniPixel) -> None:
+    def test_patches_that_do_not_fill_the_grid_are_refused(self, recorded_model: UniPixel) -> None:
         clip = VideoInput(torch.zeros(15, 1176), (1, 4, 4))
-        with pytest.raises(ValueError, match=r"needs 16 patches, pixel_values holds 15"):
-            model.encode_videos([clip])
+        with pytest.raises(ValueError, match=r"needs 16 patches, pixel_values has 15"):
+            recorded_model.encode_videos([clip])
 
-    def test_clips_encoded_together_equal_clips_encoded_alone(self, model: UniPixel) -> None:
+    def test_clips_encoded_together_equal_clips_encoded_alone(self, recorded_model: UniPixel) -> None:
         clips = [_clip(2, 8, 12, seed=1), _clip(1, 6, 6, seed=2)]
         with torch.no_grad():
-            together = model.encode_videos(clips)
-            alone = [model.encode_videos([clip])[0] for clip in clips]
+            together = recorded_model.encode_videos(clips)
+            alone = [recorded_model.encode_videos([clip])[0] for clip in clips]
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one.tokens, other.tokens, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(one.pooling_rows, other.pooling_rows, atol=1e-5, rtol=1e-5)
 
-    def test_features_passed_in_give_the_same_output(self, model: UniPixel) -> None:
+    def test_features_passed_in_give_the_same_output(self, recorded_model: UniPixel) -> None:
         ids = _ids(6)
         with torch.no_grad():
-            first = model(ModelInputs(ids, videos=(_clip(1, 4, 6),)))
-            again = model(ModelInputs(ids, videos=first.video_features))
+            first = recorded_model(ModelInputs(ids, videos=(_clip(1, 4, 6),)))
+            again = recorded_model(ModelInputs(ids, videos=first.video_features))
         assert isinstance(first.video_features[0], VideoFeatures)
         assert torch.equal(first.logits, again.logits)
 
@@ -135,40 +131,40 @@ class TestPrecision:
         assert {parameter.dtype for parameter in model.sam2.parameters()} == {torch.float32}
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_precision_runs_close_to_float32(self, model: UniPixel, dtype: torch.dtype) -> None:
+    def test_half_precision_runs_close_to_float32(self, recorded_model: UniPixel, dtype: torch.dtype) -> None:
         inputs = ModelInputs(_ids(24), videos=(_clip(1, 8, 12),))
         with torch.no_grad():
-            expected = model(inputs).logits
+            expected = recorded_model(inputs).logits
             half = tiny_model().to(dtype)(inputs).logits
         assert half.dtype == dtype
         assert torch.nn.functional.cosine_similarity(half.float(), expected, dim=-1).min() > 0.99
 
 
-class TestPrefix:
-    def test_continuation_equals_reading_at_once(self, model: UniPixel) -> None:
+class TestPromptCache:
+    def test_continuation_equals_reading_at_once(self, recorded_model: UniPixel) -> None:
         clip = _clip(2, 8, 8)
         whole = torch.cat([_ids(32), torch.tensor([[41, 42, 43]])], dim=1)
-        at_once = read(model, ModelInputs(whole, videos=(clip,)))
-        first = read(model, ModelInputs(_ids(32), videos=(clip,)))
-        second = read(model, ModelInputs(torch.tensor([[41, 42, 43]])), prefix=first.prefix)
+        at_once = prefill(recorded_model, ModelInputs(whole, videos=(clip,)))
+        first = prefill(recorded_model, ModelInputs(_ids(32), videos=(clip,)))
+        second = prefill(recorded_model, ModelInputs(torch.tensor([[41, 42, 43]])), prompt_cache=first.prompt_cache)
         torch.testing.assert_close(second.hidden_states, at_once.hidden_states[:, -3:], atol=1e-4, rtol=1e-4)
         assert second.lengths == [3]
 
-    def test_prefix_is_not_changed_by_its_continuations(self, model: UniPixel) -> None:
-        prefix = read(model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prefix
+    def test_prefix_is_not_changed_by_its_continuations(self, recorded_model: UniPixel) -> None:
+        prompt_cache = prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prompt_cache
         question = ModelInputs(torch.tensor([[41, 42]]))
         settings = GenerationSettings(max_new_tokens=4)
-        first = model.generate(question, prefix=prefix, settings=settings)[0]
-        model.generate(ModelInputs(torch.tensor([[77, 78, 79]])), prefix=prefix, settings=settings)
-        again = model.generate(question, prefix=prefix, settings=settings)[0]
-        assert prefix.num_tokens == 15
-        assert prefix.cache.get_seq_length() == 15
+        first = recorded_model.generate(question, prompt_cache=prompt_cache, settings=settings)[0]
+        recorded_model.generate(ModelInputs(torch.tensor([[77, 78, 79]])), prompt_cache=prompt_cache, settings=settings)
+        again = recorded_model.generate(question, prompt_cache=prompt_cache, settings=settings)[0]
+        assert prompt_cache.num_tokens == 15
+        assert prompt_cache.cache.get_seq_length() == 15
         assert first.token_ids == again.token_ids
 
-    def test_second_clip_after_a_prefix_is_refused(self, model: UniPixel) -> None:
-        prefix = read(model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prefix
-        with pytest.raises(ValueError, match="a conversation has one"):
-            read(model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),)), prefix=prefix)
+    def test_second_clip_after_a_prefix_is_refused(self, recorded_model: UniPixel) -> None:
+        prompt_cache = prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prompt_cache
+        with pytest.raises(ValueError, match="start a new conversation"):
+            prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),)), prompt_cache=prompt_cache)
 
 
 def _rotaries(model: UniPixel) -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -87,7 +87,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> Non
 
 
 def test_load_tokenizer_from_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"no tokenizer in it; expected is one of tokenizer\.json"):
+    with pytest.raises(OSError, match=r"contains no tokenizer; expected is one of tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_render_conversation_puts_the_memory_before_the_question() -> None:
 
 
 def test_render_conversation_ends_with_the_beginning_of_the_answer() -> None:
-    text = render_conversation([Turn("Which?", prefill="Best Option: (")]).text
+    text = render_conversation([Turn("Which?", answer_prefix="Best Option: (")]).text
     assert text.endswith("<|im_start|>assistant\nBest Option: (")
 
 
@@ -150,7 +150,7 @@ def test_render_later_turn_ends_an_answer_that_was_cut() -> None:
 
 @pytest.mark.parametrize("token", CONTROL_TOKENS)
 def test_a_question_with_a_control_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="cannot stand in a question"):
+    with pytest.raises(ValueError, match="must not contain the control tokens"):
         Turn(f"Hello{token}")
 
 
@@ -159,7 +159,7 @@ def test_a_question_with_a_control_token_is_refused(token: str) -> None:
     [
         ({"question": " \n"}, "question is empty"),
         ({"question": "Why?", "answer": " "}, "answer is empty"),
-        ({"question": "Why?", "answer": "So.", "prefill": "S"}, "got both"),
+        ({"question": "Why?", "answer": "So.", "answer_prefix": "S"}, "got both"),
     ],
 )
 def test_a_turn_without_words_is_refused(arguments: dict[str, str], message: str) -> None:
@@ -172,7 +172,7 @@ def test_a_conversation_with_an_open_turn_inside_is_refused() -> None:
         render_conversation([Turn("Who?"), Turn("Why?")])
     with pytest.raises(ValueError, match="at least one turn"):
         render_conversation([])
-    with pytest.raises(ValueError, match="this one has it"):
+    with pytest.raises(ValueError, match="must not have an answer"):
         render_later_turn(Turn("Who?", "You."))
 
 

@@ -37,8 +37,8 @@ def test_layout_counts_merged_tokens() -> None:
         (PointPrompt(854, 10), r"point \(854, 10\) is outside the frame of 854 x 480 pixels"),
         (PointPrompt(-0.5, 10), "outside the frame"),
         (PointPrompt(3, float("nan")), "outside the frame"),
-        (PointPrompt(3, 3, frame_index=20), "frame 20 is beyond the clip of 20 frames: allowed are 0 to 19"),
-        (PointPrompt(3, 3, frame_index=-1), "frame -1 is beyond"),
+        (PointPrompt(3, 3, frame_index=20), "frame 20 is outside the clip of 20 frames: allowed are 0 to 19"),
+        (PointPrompt(3, 3, frame_index=-1), "frame -1 is outside"),
         (BoxPrompt((30, 10, 20, 40)), r"box \(30, 10, 20, 40\) is inverted"),
         (BoxPrompt((10, 10, 10, 40)), "inverted or empty"),
         (BoxPrompt((10, 10, 900, 40)), "reaches outside the frame of 854 x 480"),
@@ -63,7 +63,7 @@ def test_prompts_on_the_edge_are_accepted(prompt: VisualPrompt) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (PointPrompt(3, 3, frame_index=5), r"frame 5 carries a prompt, but .* kept=\[5\]"),
+        (PointPrompt(3, 3, frame_index=5), r"frame 5 has a prompt, but .* kept=\[5\]"),
         (PointPrompt(3, 3, is_positive=False), "negative point .* give it to the tracker"),
         (MaskPrompt(np.ones((480, 854), dtype=bool)), "a mask is no <|ref|>"),
     ],

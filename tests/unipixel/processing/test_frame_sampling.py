@@ -72,12 +72,12 @@ def test_keep_frames_at_equal_distance_replaces_the_earlier() -> None:
 
 
 def test_keep_frames_beyond_the_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match="frame 60 is beyond the clip of 60 frames: allowed are 0 to 59"):
+    with pytest.raises(ValueError, match="frame 60 is outside the clip of 60 frames: allowed are 0 to 59"):
         select_frames(60, 16, kept=[60])
 
 
 def test_keep_frames_of_more_than_were_chosen_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 frames are to be kept, 2 are chosen"):
+    with pytest.raises(ValueError, match="3 frames must be kept, 2 are sampled"):
         select_frames(60, 2, kept=[1, 2, 3])
 
 

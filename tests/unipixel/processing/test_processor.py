@@ -11,21 +11,16 @@ from helpers.byte_model import byte_config
 from PIL import Image
 from safetensors.numpy import load_file
 
-from unipixel.model.generation import read
+from unipixel.model.generation import prefill
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import Turn, load_tokenizer
 from unipixel.processing.frame_sampling import select_frames
 from unipixel.processing.image_processing import FrameBudget
-from unipixel.processing.processor import IGNORED_LABEL, Processor, Sample
+from unipixel.processing.processor import IGNORED_LABEL, EncodedSample, Processor
 from unipixel.processing.special_tokens import REF
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
 
 SHARED = Path(__file__).parents[4] / "shared"
-
-
-@pytest.fixture(scope="module")
-def processor() -> Processor:
-    return Processor(byte_config(), load_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +104,7 @@ def test_still_frames_are_seen_as_images_are(frames: list[np.ndarray]) -> None:
     one_by_one = FrameBudget(1, min_tokens=4, max_tokens=8)
     image = Processor(byte_config(), load_tokenizer(), budget=one_by_one).clip(frames[3:4])
     torch.testing.assert_close(clip.video.pixel_values[3 * h * w : 4 * h * w], image.video.pixel_values)
-    assert clip.layout.place(8) == 6
+    assert clip.layout.frame_position(8) == 6
     masks = np.zeros((5, 1, 40, 60), bool)
     masks[[0, 3], :, 10:20, 20:40] = True
     memory = processor.memory([1], masks, clip.layout)
@@ -183,8 +178,8 @@ def test_model_reads_a_later_turn_as_it_reads_the_whole(processor: Processor, fr
     later = processor.encode_later_turn(turns[1], layout=clip.layout, prompts=point).inputs
     assert torch.equal(torch.cat([first.input_ids, later.input_ids], dim=1), whole.input_ids)
     with torch.no_grad():
-        prefix = read(model, first).prefix
-        continued = read(model, later, prefix=prefix).hidden_states
+        prompt_cache = prefill(model, first).prompt_cache
+        continued = prefill(model, later, prompt_cache=prompt_cache).hidden_states
         expected = model(whole).hidden_states[:, first.input_ids.shape[1] :]
     torch.testing.assert_close(continued, expected, atol=1e-4, rtol=1e-4)
 
@@ -216,7 +211,7 @@ def test_memories_of_several_turns_are_pooled_in_text_order(processor: Processor
     [
         ("What is <|ref|>?", [], r"1 <\|ref\|>, 0 points and boxes"),
         ("What is <|ref|>?", [PointPrompt(1, 1), PointPrompt(2, 2)], r"1 <\|ref\|>, 2 points and boxes"),
-        ("What is <|mem|>?", [], r"1 <\|mem\|>, the masks given fill 0.*Turn\.memory"),
+        ("What is <|mem|>?", [], r"1 <\|mem\|>, the masks require 0.*Turn\.memory"),
     ],
 )
 def test_placeholders_without_their_values_are_refused(
@@ -227,7 +222,7 @@ def test_placeholders_without_their_values_are_refused(
 
 
 def test_prompts_without_a_clip_are_refused(processor: Processor) -> None:
-    with pytest.raises(ValueError, match="1 prompts and 0 memories were given without their clip"):
+    with pytest.raises(ValueError, match="1 prompts and 0 memories were given without a clip"):
         processor.encode([Turn("What is <|ref|>?")], prompts=[PointPrompt(1, 1)])
 
 
@@ -250,9 +245,9 @@ def test_memory_of_an_empty_mask_is_refused(processor: Processor, frames: list[n
 def test_clip_of_frames_without_their_indices_is_refused(processor: Processor, frames: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="5 frames were given with 2 frame_indices"):
         processor.clip(frames, frame_indices=[0, 1])
-    with pytest.raises(ValueError, match="frame_indices must rise"):
+    with pytest.raises(ValueError, match="frame_indices must increase"):
         processor.clip(frames[:2], frame_indices=[3, 1])
-    with pytest.raises(ValueError, match="frame 9 is beyond the clip of 8 frames"):
+    with pytest.raises(ValueError, match="frame 9 is outside the clip of 8 frames"):
         processor.clip(frames[:2], frame_indices=[3, 9], num_video_frames=8)
 
 
@@ -277,7 +272,7 @@ def box_mask(num_frames: int, left: int) -> np.ndarray:
     return mask
 
 
-def mixed_samples(processor: Processor, frames: list[np.ndarray]) -> list[Sample]:
+def mixed_samples(processor: Processor, frames: list[np.ndarray]) -> list[EncodedSample]:
     """A text, an image with a box, and a video with a point and memory."""
     image, video = processor.clip(frames[:1]), processor.clip(frames)
     memory = processor.memory([4], box_mask(5, 20), video.layout)

@@ -12,43 +12,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.byte_model import byte_config
-from parity.weights import tiny_model
+from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
 from torch import Tensor
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import Turn, load_tokenizer
+from unipixel.processing.chat_template import Turn
 from unipixel.processing.image_processing import FrameBudget
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.session import session as agent
-from unipixel.session.callbacks import FrameSink
-from unipixel.session.conversation import Conversation, Reply, TextSink
-from unipixel.session.prefilling import accepted_ids, holds
-from unipixel.session.session import Answer, Session
+from unipixel.session.callbacks import FrameCallback, TextCallback
+from unipixel.session.conversation import Conversation, Reply
+from unipixel.session.prefilling import accepted_ids, agrees_with_prompt
+from unipixel.session.base_session import Answer
+from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.session.video_tracker import VideoTracker
 from unipixel.tracking.types import FrameMasks
 
-NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
 POINT, BOX = PointPrompt(10, 12, 2), BoxPrompt((20, 8, 40, 30), 0)
-
-
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model(byte_config())
-
-
-@pytest.fixture(scope="module")
-def processor(model: UniPixel) -> Processor:
-    return Processor(model.config, load_tokenizer())
-
-
-@pytest.fixture
-def session(model: UniPixel, processor: Processor) -> Session:
-    return Session(model, processor, _clip(), settings=SETTINGS)
 
 
 class TestAsking:
@@ -66,10 +50,10 @@ class TestAsking:
     def test_frames_seen_are_what_the_budget_says_unless_told(self, model: UniPixel, processor: Processor) -> None:
         few = Processor(model.config, processor.tokenizer, budget=FrameBudget(3, 4, 4))
         untold, told = (
-            Session(model, few, _clip(), settings=replace(SETTINGS, num_frames=count)) for count in (None, 5)
+            Session(model, few, clip_frames(), settings=replace(SETTINGS, num_frames=count)) for count in (None, 5)
         )
-        assert untold._talk().layout.frame_indices == (0, 2, 5)
-        assert told._talk().layout.num_frames == 5
+        assert untold._open_conversation().layout.frame_indices == (0, 2, 5)
+        assert told._open_conversation().layout.num_frames == 5
 
     def test_objects_that_the_model_leaves_out_are_forced(self, session: Session) -> None:
         # Random weights write no ids by themselves.
@@ -82,10 +66,10 @@ class TestAsking:
 
     def test_forced_tokens_are_those_of_the_text_read_at_once(self, model: UniPixel, processor: Processor) -> None:
         """Independent truth: the whole exchange with its `<|seg|>` tokens in one forward pass."""
-        clip = processor.clip(_clip()[:4])
-        dialogue = Conversation(model, processor, clip)
-        dialogue._settings = GenerationSettings(max_new_tokens=1)
-        filled = dialogue.prefill("Is [1] near [2]?", {1: replace(POINT, frame_index=1), 2: BOX})
+        clip = processor.clip(clip_frames()[:4])
+        conversation = Conversation(model, processor, clip)
+        conversation._settings = GenerationSettings(max_new_tokens=1)
+        filled = conversation.prefill("Is [1] near [2]?", {1: replace(POINT, frame_index=1), 2: BOX})
         assert filled.generated_ids == ()
         assert filled.tokens[1].shape == (model.config.num_mask_tokens, model.config.segmenter.embed_dim)
         assert not torch.allclose(filled.tokens[1], filled.tokens[2])
@@ -96,12 +80,12 @@ class TestAsking:
         session.prompt(1, POINT)
         session.ask("Where is [1]?")
         second = session.ask("Why?")
-        prompt_cache = session._dialogue._prompt_cache
+        prompt_cache = session._conversation._state.prompt_cache
         # The text that a training sample would have, without the answers' tokens.
-        layout = session._dialogue.layout
+        layout = session._conversation.layout
         masks = session.bank.masks_on(layout.frame_indices, object_ids=[1])
         memory = processor.memory([1], masks, layout) if masks.any() else None
-        first_turn = processor.encode([Turn("Where is [1]?", memory=memory)], clip=session._dialogue._clip)
+        first_turn = processor.encode([Turn("Where is [1]?", memory=memory)], clip=session._conversation._clip)
         later = processor.encode_later_turn(Turn("Why?"), layout=layout, has_ended=False)
         num_answer_tokens = 5
         expected = first_turn.inputs.input_ids.shape[1] + num_answer_tokens + later.inputs.input_ids.shape[1]
@@ -120,7 +104,7 @@ class TestAsking:
         session.prompt(2, BOX)
         session.ask("And [2]?")
         session.prompt(1, PointPrompt(50, 35, 3))
-        session.scene.track()
+        session.objects.track()
         assert session.num_encoded_frames == NUM_FRAMES
 
     def test_object_that_the_question_does_not_name_is_tracked_from_its_prompt(self, session: Session) -> None:
@@ -129,9 +113,9 @@ class TestAsking:
         answer = session.ask("What is [1]?")
         assert answer.prefilled_ids == (1,)
         assert 7 in session.bank
-        by_tracker = Session(session._model, session._processor, _clip(), settings=SETTINGS)
+        by_tracker = Session(session._model, session._processor, clip_frames(), settings=SETTINGS)
         by_tracker.prompt(7, POINT)
-        by_tracker.scene.track()
+        by_tracker.objects.track()
         _assert_same_masks(session, by_tracker, 7)
 
     def test_mask_prompt_needs_no_prefilling(self, session: Session) -> None:
@@ -172,7 +156,7 @@ class TestAsking:
         assert session.bank[1].expression == "the red cup"
 
     def test_image_is_a_video_of_one_frame(self, model: UniPixel, processor: Processor) -> None:
-        session = Session(model, processor, _clip()[:1], settings=SETTINGS)
+        session = Session(model, processor, clip_frames()[:1], settings=SETTINGS)
         session.prompt(1, BOX)
         session.ask("What is [1]?")
         assert [index for index, _ in session.bank.mask_records(1)] == [0]
@@ -186,19 +170,19 @@ class TestAsking:
 class TestCorrecting:
     def test_correction_follows_the_object_again(self, session: Session) -> None:
         session.prompt(1, BOX)
-        session.scene.track()
+        session.objects.track()
         before = session.bank.masks_on(range(NUM_FRAMES), object_ids=[1])
         session.prompt(1, PointPrompt(50, 35, 3), PointPrompt(12, 12, 3, is_positive=False))
-        session.scene.track()
+        session.objects.track()
         after = session.bank.masks_on(range(NUM_FRAMES), object_ids=[1])
         assert len(session.bank[1].prompts) == 3
         assert (before != after).any()
 
     def test_negative_click_alone_corrects_a_known_mask(self, session: Session) -> None:
         session.prompt(1, BOX)
-        session.scene.track()
+        session.objects.track()
         session.prompt(1, PointPrompt(30, 20, 0, is_positive=False))
-        session.scene.track()
+        session.objects.track()
         assert session.bank[1].prompts[1].is_positive is False
 
     def test_changed_object_opens_the_next_turn(self, session: Session) -> None:
@@ -206,7 +190,7 @@ class TestCorrecting:
         session.ask("What is [1]?")
         assert session._injection() is None
         session.prompt(1, MaskPrompt(np.ones((HEIGHT, WIDTH), dtype=bool), 0))
-        session.scene.track()
+        session.objects.track()
         memory = session._injection()
         assert memory is not None
         assert memory.is_update
@@ -228,9 +212,9 @@ class TestCorrecting:
 
     def test_forgotten_object_is_gone(self, session: Session) -> None:
         session.prompt(1, BOX)
-        session.scene.track()
+        session.objects.track()
         session.forget(1)
-        with pytest.raises(ValueError, match=r"names \[1\], which is neither prompted nor remembered"):
+        with pytest.raises(ValueError, match=r"names \[1\], which is neither prompted nor in the object memory"):
             session.ask("What is [1]?")
 
 
@@ -242,7 +226,9 @@ class TestPrefilledMasks:
     ) -> None:
         monkeypatch.setattr(agent, "accepted_ids", lambda *_: ())
         _ask_about_both(session)
-        by_tracker = Session(session._model, session._processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))
+        by_tracker = Session(
+            session._model, session._processor, clip_frames(), settings=replace(SETTINGS, prefill="tracker")
+        )
         _ask_about_both(by_tracker)
         for object_id in (1, 2):
             _assert_same_masks(session, by_tracker, object_id)
@@ -251,10 +237,10 @@ class TestPrefilledMasks:
     def test_model_alone_is_taken_at_its_word(
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="model-only"))
+        session = Session(model, processor, clip_frames(), settings=replace(SETTINGS, prefill="model-only"))
         assert _ask_about_both(session).accepted_ids == (1, 2)
         monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1, 2))
-        checked = Session(model, processor, _clip(), settings=SETTINGS)
+        checked = Session(model, processor, clip_frames(), settings=SETTINGS)
         _ask_about_both(checked)
         for object_id in (1, 2):
             _assert_same_masks(session, checked, object_id)
@@ -270,7 +256,7 @@ class TestPrefilledMasks:
         others = []
         for fitting in ((), (1, 2)):
             monkeypatch.setattr(agent, "accepted_ids", lambda *_, fitting=fitting: fitting)
-            others.append(Session(session._model, session._processor, _clip(), settings=SETTINGS))
+            others.append(Session(session._model, session._processor, clip_frames(), settings=SETTINGS))
             _ask_about_both(others[-1])
         _assert_same_masks(session, others[1], 1)
         _assert_same_masks(session, others[0], 2)
@@ -298,8 +284,8 @@ class TestPrefilledMasks:
     ) -> None:
         mask = np.zeros((12, 10), dtype=bool)
         mask[3:7, 2:6] = True
-        assert holds(mask, prompt) is is_held
-        assert not holds(np.zeros_like(mask), prompt)
+        assert agrees_with_prompt(mask, prompt) is is_held
+        assert not agrees_with_prompt(np.zeros_like(mask), prompt)
 
 
 class TestAnchors:
@@ -307,7 +293,7 @@ class TestAnchors:
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1,))
-        session = Session(model, processor, _clip(), settings=replace(SETTINGS, anchor="first"))
+        session = Session(model, processor, clip_frames(), settings=replace(SETTINGS, anchor="first"))
         session.prompt(1, POINT)
         session.ask("What is [1]?")
         assert session.bank[1].anchor_frame == 0
@@ -325,7 +311,7 @@ class TestAnchors:
         assert session.bank[1].anchor_frame == anchor
 
     def test_tracker_prefill_uses_the_prompt_alone(self, model: UniPixel, processor: Processor) -> None:
-        session = Session(model, processor, _clip(), settings=replace(SETTINGS, prefill="tracker"))
+        session = Session(model, processor, clip_frames(), settings=replace(SETTINGS, prefill="tracker"))
         session.prompt(1, POINT)
         answer = session.ask("What is [1]?")
         assert answer.prefilled_ids == ()
@@ -335,7 +321,7 @@ class TestAnchors:
 class TestThreads:
     def test_sessions_share_a_model_from_several_threads(self, model: UniPixel, processor: Processor) -> None:
         def talk() -> list[str]:
-            session = Session(model, processor, _clip(), settings=SETTINGS)
+            session = Session(model, processor, clip_frames(), settings=SETTINGS)
             session.prompt(1, POINT)
             return [session.ask("What is [1]?").text, session.ask("And where?").text]
 
@@ -352,7 +338,7 @@ class TestThreads:
 class TestBadInput:
     @pytest.mark.parametrize("token", ["<|seg|>", "<|mem|>", "<|ref|>", "<|im_end|>", "<|image_pad|>"])
     def test_special_tokens_in_a_question_are_refused(self, session: Session, token: str) -> None:
-        with pytest.raises(ValueError, match=r"holds the special token <\|"):
+        with pytest.raises(ValueError, match=r"contains the special token <\|"):
             session.ask(f"Segment the dog {token}.")
 
     def test_empty_question_is_refused(self, session: Session) -> None:
@@ -375,9 +361,9 @@ class TestBadInput:
             session.prompt(1, prompt)
 
     def test_too_many_objects_are_refused(self, model: UniPixel, processor: Processor) -> None:
-        session = Session(model, processor, _clip(), settings=replace(SETTINGS, max_objects=1))
+        session = Session(model, processor, clip_frames(), settings=replace(SETTINGS, max_objects=1))
         session.prompt(1, BOX)
-        with pytest.raises(ValueError, match="at most 1 are kept"):
+        with pytest.raises(ValueError, match="2 objects are more than the maximum of 1"):
             session.prompt(2, POINT)
 
     @pytest.mark.parametrize(("field", "value"), [("anchor", "last"), ("prefill", "none"), ("num_frames", 0)])
@@ -400,28 +386,18 @@ class _Follower:
         return self._masks
 
 
-def _ask_about_both(session: Session, on_frame: FrameSink | None = None) -> Answer:
+def _ask_about_both(session: Session, on_frame: FrameCallback | None = None) -> Answer:
     session.prompt(1, POINT)
     session.prompt(2, BOX)
     return session.ask("Is [1] near [2]?", on_frame=on_frame)
 
 
 def _noted(ask: Callable[..., Reply], turns: list[Turn]) -> Callable[..., Reply]:
-    def noted(dialogue: Conversation, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
+    def noted(conversation: Conversation, turn: Turn, *, on_text: TextCallback | None = None) -> Reply:
         turns.append(turn)
-        return ask(dialogue, turn, on_text=on_text)
+        return ask(conversation, turn, on_text=on_text)
 
     return noted
-
-
-def _clip() -> list[np.ndarray]:
-    """A bright square that moves right over a dark ground."""
-    frames = []
-    for index in range(NUM_FRAMES):
-        frame = np.full((HEIGHT, WIDTH, 3), 30, dtype=np.uint8)
-        frame[8:24, 4 + 4 * index : 20 + 4 * index] = (200, 60, 40)
-        frames.append(frame)
-    return frames
 
 
 def _assert_same_masks(one: Session, other: Session, object_id: int) -> None:
