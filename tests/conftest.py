@@ -89,17 +89,17 @@ def training_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def frames() -> list[np.ndarray]:
     """Six frames (40, 56, 3) uint8 of a bright square that moves right over a dark background."""
-    from helpers.tiny_checkpoint import NUM_FRAMES, clip_frame
+    from helpers.tiny_checkpoint import clip_frames
 
-    return [clip_frame(index) for index in range(NUM_FRAMES)]
+    return clip_frames()
 
 
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`frames` as an H.264 file at 10 frames per second."""
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """`frames` as `clip.mp4` in the test's folder: H.264 at 10 frames per second."""
     from helpers.tiny_checkpoint import write_clip
 
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+    return write_clip(tmp_path / "clip.mp4")
 
 
 @pytest.fixture

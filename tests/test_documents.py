@@ -1,23 +1,16 @@
-"""README and docs do what they say: their Python runs, their links lead somewhere, their commands exist."""
+"""README and docs are right: their Python runs, the files that they link to and the commands that they show exist."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from helpers.byte_model import byte_config
-from parity.weights import tiny_segmenter_config
 
 from unipixel.assets import sample_path
-from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import load_tokenizer
-from unipixel.processing.processor import Processor
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -38,38 +31,27 @@ def blocks(path: Path, language: str) -> list[str]:
     return [text for kind, text in found if kind == language]
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with random weights, in the place of the published ones."""
-    folder = tmp_path_factory.mktemp("published")
-    torch.manual_seed(0)
-    model = UniPixel(replace(byte_config(), segmenter=tiny_segmenter_config())).eval()
-    model.save_pretrained(folder)
-    Processor(model.config, load_tokenizer()).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def desk(tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a clip, where every hub id leads to the tiny checkpoint."""
+def working_folder(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a clip; every hub id loads the tiny checkpoint."""
     shutil.copy(sample_path(), tmp_path / "clip.mp4")
-    monkeypatch.setattr("unipixel.checkpoints.loading.snapshot_download", lambda name, **_: str(published))
+    monkeypatch.setattr("unipixel.checkpoints.files.snapshot_download", lambda name, **_: str(checkpoint))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
-def test_python_of_a_document_runs_from_top_to_bottom(path: Path, desk: Path) -> None:
+def test_python_of_a_document_runs_from_top_to_bottom(path: Path, working_folder: Path) -> None:
     names: dict[str, Any] = {}
     for block in blocks(path, "python"):
         exec(compile(block.replace('"cuda"', '"cpu"'), name_of(path), "exec"), names)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_links_of_a_document_lead_to_files(path: Path) -> None:
+def test_files_that_a_document_links_to_exist(path: Path) -> None:
     targets = _LINK.findall(path.read_text(encoding="utf-8"))
-    lost = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
-    assert lost == []
+    missing = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    assert missing == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -1,4 +1,4 @@
-"""A checkpoint of random weights and a clip, small enough to run whole commands on."""
+"""A checkpoint with random weights and a clip, small enough to run whole commands on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_FRAMES, HEIGHT, WIDTH, FPS = 6, 40, 56, 10
 
 
 def save_checkpoint(folder: Path) -> Path:
-    """Save the tiny model with its tokenizer."""
+    """Save the tiny model with its tokenizer and return the folder."""
     model = tiny_model(byte_config())
     model.save_pretrained(folder)
     Processor(model.config, load_tokenizer()).save_pretrained(folder)
@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path) -> Path:
 
 
 def clip_frame(index: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
-    """A bright square that moves right over a dark ground."""
+    """One frame (H, W, 3) uint8: a bright square that moves right over a dark background."""
     width, height = size
     frame = np.full((height, width, 3), 30, dtype=np.uint8)
     left = 4 + 4 * (index % 8)
@@ -35,10 +35,15 @@ def clip_frame(index: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.nda
     return frame
 
 
+def clip_frames() -> list[np.ndarray]:
+    """The frames of the clip, (H, W, 3) uint8."""
+    return [clip_frame(index) for index in range(NUM_FRAMES)]
+
+
 def write_clip(
     path: Path, *, num_frames: int = NUM_FRAMES, size: tuple[int, int] = (WIDTH, HEIGHT), codec: str = "libx264"
 ) -> Path:
-    """Encode the moving square; the suffix chooses the container."""
+    """Encode the moving square; the suffix selects the container."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
@@ -52,7 +57,7 @@ def write_clip(
 
 
 def write_mask(path: Path, *, size: tuple[int, int] = (WIDTH, HEIGHT), is_empty: bool = False) -> Path:
-    """Write a mask image with a marked rectangle, or with nothing."""
+    """Write a mask image with a rectangle, or an empty one."""
     width, height = size
     values = np.zeros((height, width), dtype=np.uint8)
     values[height // 4 : height // 2, width // 4 : width // 2] = 0 if is_empty else 255
@@ -68,7 +73,7 @@ def decode(path: Path) -> tuple[int, tuple[int, int]]:
 
 
 def write_sound(path: Path) -> Path:
-    """Write a container with sound and no picture."""
+    """Write a container with an audio stream and no video stream."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("aac", rate=8000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")

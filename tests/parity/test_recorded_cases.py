@@ -28,14 +28,9 @@ _SIZES = {
 }
 
 
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model()
-
-
 @pytest.mark.parametrize("case", ["point_box", "image_point", "long_square"])
-def test_forward_of_a_recorded_case_agrees(model: UniPixel, case: str) -> None:
-    figures = compare(model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+def test_forward_of_a_recorded_case_agrees(recorded_model: UniPixel, case: str) -> None:
+    figures = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
     assert figures["embeds_max_abs_diff"] < 1e-4
     assert figures["logits_max_abs_diff"] < 1e-3
     assert figures["position_ids_equal"] is True
@@ -43,8 +38,8 @@ def test_forward_of_a_recorded_case_agrees(model: UniPixel, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["point_box", "image_point"])
-def test_masks_of_a_recorded_case_agree(model: UniPixel, case: str) -> None:
-    figures = compare(model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+def test_masks_of_a_recorded_case_agree(recorded_model: UniPixel, case: str) -> None:
+    figures = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
     assert figures["mask_logits_max_abs_diff"] < 1e-2
     assert figures["mask_iou_min"] > 0.995
 
@@ -56,8 +51,8 @@ def test_raster_pooling_agrees_with_its_recorded_figures() -> None:
     assert figures["logits_max_abs_diff"] < 1e-3
 
 
-def test_window_pooling_is_not_raster_pooling(model: UniPixel) -> None:
-    figures = compare(model, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
+def test_window_pooling_is_not_raster_pooling(recorded_model: UniPixel) -> None:
+    figures = compare(recorded_model, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
     assert figures["embeds_max_abs_diff"] > 0.1
 
 
@@ -90,8 +85,8 @@ def test_expected_tensors_equal_those_of_the_published_checkpoint(size: str) -> 
     assert {name: list(tensor.shape) for name, tensor in state.items()} == published
 
 
-def test_run_case_prints_one_line_of_json(tmp_path: Path, model: UniPixel) -> None:
-    model.save_pretrained(tmp_path / "checkpoint")
+def test_run_case_prints_one_line_of_json(tmp_path: Path, recorded_model: UniPixel) -> None:
+    recorded_model.save_pretrained(tmp_path / "checkpoint")
     command = [sys.executable, str(PARITY / "run_case.py"), "--checkpoint", str(tmp_path / "checkpoint")]
     command += ["--case", str(GOLDEN / "case_image_point"), "--sam2-config", str(PARITY / "sam2_tiny.json")]
     environment = os.environ | {"PYTHONPATH": str(PARITY.parent.parent)}

@@ -57,7 +57,7 @@ def test_what_is_pointed_at_is_told_by_colour_and_shape(session: Session, object
 
 def test_clicked_star_is_followed_to_the_end(session: Session, clip: Clip) -> None:
     session.prompt(1, LOOKS[STAR][2])
-    session.scene.track()
+    session.objects.track()
     assert _score(session, 1, clip.masks_of(STAR)) > 0.9
 
 

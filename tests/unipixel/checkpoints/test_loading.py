@@ -24,21 +24,16 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.config import SegmenterConfig
 
 
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model()
-
-
 @pytest.fixture
-def folder(tmp_path: Path, model: UniPixel) -> Path:
-    model.save_pretrained(tmp_path / "checkpoint")
+def folder(tmp_path: Path, recorded_model: UniPixel) -> Path:
+    recorded_model.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
 class TestRoundTrip:
-    def test_tensors_are_bit_equal_and_named_as_published(self, folder: Path, model: UniPixel) -> None:
+    def test_tensors_are_bit_equal_and_named_as_published(self, folder: Path, recorded_model: UniPixel) -> None:
         loaded = UniPixel.from_pretrained(folder)
-        _assert_same_tensors(loaded, model)
+        _assert_same_tensors(loaded, recorded_model)
         names = set(load_file(folder / "model.safetensors"))
         assert {"model.embed_tokens.weight", "visual.merger.ln_q.weight", "lm_head.weight"} <= names
         assert "sam2.memory_encoder.fuser.layers.0.weight" in names
@@ -49,16 +44,16 @@ class TestRoundTrip:
         published = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
         assert json.loads((folder / "config.json").read_text(encoding="utf-8")) == published
 
-    def test_sharded_checkpoint_equals_a_single_one(self, tmp_path: Path, model: UniPixel) -> None:
-        model.save_pretrained(tmp_path, max_shard_size="2MB")
+    def test_sharded_checkpoint_equals_a_single_one(self, tmp_path: Path, recorded_model: UniPixel) -> None:
+        recorded_model.save_pretrained(tmp_path, max_shard_size="2MB")
         assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
-        _assert_same_tensors(UniPixel.from_pretrained(tmp_path), model)
+        _assert_same_tensors(UniPixel.from_pretrained(tmp_path), recorded_model)
 
-    def test_saving_over_shards_leaves_none_behind(self, tmp_path: Path, model: UniPixel) -> None:
-        model.save_pretrained(tmp_path, max_shard_size="2MB")
-        model.save_pretrained(tmp_path)
+    def test_saving_over_shards_leaves_none_behind(self, tmp_path: Path, recorded_model: UniPixel) -> None:
+        recorded_model.save_pretrained(tmp_path, max_shard_size="2MB")
+        recorded_model.save_pretrained(tmp_path)
         assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
-        _assert_same_tensors(UniPixel.from_pretrained(tmp_path), model)
+        _assert_same_tensors(UniPixel.from_pretrained(tmp_path), recorded_model)
 
     def test_tied_head_is_not_written_and_stays_tied(self, tmp_path: Path) -> None:
         config = tiny_config()
@@ -70,13 +65,13 @@ class TestRoundTrip:
         assert loaded.lm_head.weight is loaded.model.language_model.embed_tokens.weight
         _assert_same_tensors(loaded, tied)
 
-    def test_current_transformers_layout_is_read(self, folder: Path, model: UniPixel) -> None:
+    def test_current_transformers_layout_is_read(self, folder: Path, recorded_model: UniPixel) -> None:
         file = folder / "model.safetensors"
         save_file({_reference_name(name): tensor for name, tensor in load_file(file).items()}, file)
-        _assert_same_tensors(UniPixel.from_pretrained(folder), model)
+        _assert_same_tensors(UniPixel.from_pretrained(folder), recorded_model)
 
-    def test_every_name_maps_there_and_back(self, model: UniPixel) -> None:
-        names = list(model.state_dict())
+    def test_every_name_maps_there_and_back(self, recorded_model: UniPixel) -> None:
+        names = list(recorded_model.state_dict())
         assert [from_disk_name(to_disk_name(name)) for name in names] == names
         assert len({to_disk_name(name) for name in names}) == len(names)
 
@@ -95,8 +90,8 @@ class TestRoundTrip:
         fields = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
         assert fields["text_config"]["rope_scaling"]["mrope_section"] == [2, 3, 3]
 
-    def test_segmenter_loads_alone(self, folder: Path, model: UniPixel) -> None:
-        alone, whole = load_segmenter(folder).state_dict(), model.sam2.state_dict()
+    def test_segmenter_loads_alone(self, folder: Path, recorded_model: UniPixel) -> None:
+        alone, whole = load_segmenter(folder).state_dict(), recorded_model.sam2.state_dict()
         assert alone.keys() == whole.keys()
         assert all(torch.equal(alone[name], whole[name]) for name in whole)
 
@@ -109,13 +104,13 @@ class TestLoading:
         assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
 
     @pytest.mark.parametrize("kind", ["4bit", "8bit"])
-    def test_quantised_language_model_stays_close(self, folder: Path, model: UniPixel, kind: Any) -> None:
+    def test_quantised_language_model_stays_close(self, folder: Path, recorded_model: UniPixel, kind: Any) -> None:
         inputs = ModelInputs(torch.arange(20, 40)[None])
         quantised = UniPixel.from_pretrained(folder, quantization=kind)
         assert quantised.model.language_model.layers[0].mlp.up_proj.weight.dtype in (torch.uint8, torch.int8)
         with torch.no_grad():
             similarity = torch.nn.functional.cosine_similarity(
-                quantised(inputs).logits.float(), model(inputs).logits, dim=-1
+                quantised(inputs).logits.float(), recorded_model(inputs).logits, dim=-1
             )
         assert similarity.mean() > (0.9 if kind == "4bit" else 0.99)
 
@@ -164,14 +159,14 @@ class TestRefusals:
         with pytest.raises(OSError, match=r"model.safetensors is not a complete safetensors file"):
             UniPixel.from_pretrained(folder)
 
-    def test_missing_shard_is_refused(self, tmp_path: Path, model: UniPixel) -> None:
-        model.save_pretrained(tmp_path, max_shard_size="2MB")
+    def test_missing_shard_is_refused(self, tmp_path: Path, recorded_model: UniPixel) -> None:
+        recorded_model.save_pretrained(tmp_path, max_shard_size="2MB")
         sorted(tmp_path.glob("model-*.safetensors"))[1].unlink()
         with pytest.raises(FileNotFoundError, match=r"model-00002-of-\d+.safetensors is missing"):
             UniPixel.from_pretrained(tmp_path)
 
-    def test_index_that_leaves_the_folder_is_refused(self, tmp_path: Path, model: UniPixel) -> None:
-        model.save_pretrained(tmp_path, max_shard_size="2MB")
+    def test_index_that_leaves_the_folder_is_refused(self, tmp_path: Path, recorded_model: UniPixel) -> None:
+        recorded_model.save_pretrained(tmp_path, max_shard_size="2MB")
         index = tmp_path / "model.safetensors.index.json"
         content = json.loads(index.read_text(encoding="utf-8"))
         content["weight_map"]["lm_head.weight"] = "../elsewhere.safetensors"

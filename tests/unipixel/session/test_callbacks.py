@@ -8,40 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.byte_model import byte_config
-from parity.weights import tiny_model
+from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.callbacks import Cancelled, Progress
+from unipixel.session.callbacks import Cancelled, Callbacks
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.session.video_tracker import TrackedVideoFrame
 
-NUM_FRAMES, HEIGHT, WIDTH = 6, 40, 56
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
 POINT, BOX = PointPrompt(10, 12, 2), BoxPrompt((20, 8, 40, 30), 0)
 MASK = MaskPrompt(np.tri(HEIGHT, WIDTH, dtype=bool), 0)
-
-
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model(byte_config())
-
-
-@pytest.fixture(scope="module")
-def processor(model: UniPixel) -> Processor:
-    return Processor(model.config, load_tokenizer())
-
-
-@pytest.fixture
-def session(model: UniPixel, processor: Processor) -> Session:
-    return Session(model, processor, _clip(), settings=SETTINGS)
 
 
 class TestWatching:
@@ -69,11 +51,11 @@ class TestStopping:
     def test_stopped_question_leaves_the_conversation_as_it_was(
         self, model: UniPixel, processor: Processor, num_calls: int
     ) -> None:
-        stopped, untouched = (Session(model, processor, _clip(), settings=SETTINGS) for _ in range(2))
+        stopped, untouched = (Session(model, processor, clip_frames(), settings=SETTINGS) for _ in range(2))
         for each in (stopped, untouched):
             each.ask("How many?")
         stopped.prompt(1, BOX)
-        with pytest.raises(Cancelled, match="was stopped"):
+        with pytest.raises(Cancelled, match="was cancelled"):
             stopped.ask("What is [1]?", should_stop=_after(num_calls))
         untouched.prompt(1, BOX)
         again, first = stopped.ask("What is [1]?"), untouched.ask("What is [1]?")
@@ -83,13 +65,13 @@ class TestStopping:
 
     def test_stopped_tracking_leaves_the_objects_waiting(self, session: Session) -> None:
         session.prompt(1, BOX)
-        session.scene.track()
+        session.objects.track()
         before = session.bank.masks_on(range(NUM_FRAMES))
         session.prompt(1, PointPrompt(50, 35, 3))
         session.prompt(2, POINT)
         with pytest.raises(Cancelled):
-            session.scene.track(Progress(should_stop=_after(2)))
-        assert sorted(session.scene.waiting) == [1, 2]
+            session.objects.track(Callbacks(should_stop=_after(2)))
+        assert sorted(session.objects.pending_prompts) == [1, 2]
         assert session.bank.ids == (1,)
         assert np.array_equal(session.bank.masks_on(range(NUM_FRAMES)), before)
 
@@ -117,31 +99,31 @@ class TestPuttingBack:
     def test_correction_is_taken_back_with_its_masks(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.prompt(2, POINT)
-        session.scene.track()
-        before, kept = session.bank.masks_on(range(NUM_FRAMES)), session.scene.keep(1)
+        session.objects.track()
+        before, kept = session.bank.masks_on(range(NUM_FRAMES)), session.objects.snapshot_object(1)
         session.prompt(1, PointPrompt(50, 35, 3))
-        session.scene.track()
+        session.objects.track()
         version = session.bank.version
-        session.scene.restore_object(kept)
+        session.objects.restore_object(kept)
         assert np.array_equal(session.bank.masks_on(range(NUM_FRAMES)), before)
         assert len(session.bank[1].prompts) == 1
         changes = session.bank.changes_since(version)
         assert (changes.added, changes.changed) == ((), (1,))
 
     def test_new_object_is_taken_back(self, session: Session) -> None:
-        kept = session.scene.keep(1)
+        kept = session.objects.snapshot_object(1)
         session.prompt(1, BOX)
-        session.scene.track()
-        session.scene.restore_object(kept)
-        assert session.scene.known_ids == set()
+        session.objects.track()
+        session.objects.restore_object(kept)
+        assert session.objects.known_ids == set()
         assert session.bank.changes_since(0).forgotten == (1,)
 
     def test_waiting_prompt_is_taken_back(self, session: Session) -> None:
         session.prompt(1, BOX)
-        kept = session.scene.keep(1)
+        kept = session.objects.snapshot_object(1)
         session.prompt(1, PointPrompt(30, 20, 0))
-        session.scene.restore_object(kept)
-        assert session.scene.waiting == {1: [BOX]}
+        session.objects.restore_object(kept)
+        assert session.objects.pending_prompts == {1: [BOX]}
 
 
 class TestGoingOn:
@@ -151,30 +133,30 @@ class TestGoingOn:
         session.prompt(1, MASK)
         session.ask("What is [1]?")
         session.bank.save(tmp_path)
-        later = Session(model, processor, _clip(), settings=SETTINGS, bank=ObjectMemoryBank.load(tmp_path))
+        later = Session(model, processor, clip_frames(), settings=SETTINGS, bank=ObjectMemoryBank.load(tmp_path))
         assert np.array_equal(later.bank.masks_on(range(NUM_FRAMES)), session.bank.masks_on(range(NUM_FRAMES)))
         assert later._injection() is not None
         later.ask("And now, [1]?")
         later.prompt(1, PointPrompt(3, 30, 0, is_positive=False))
-        later.scene.track()
+        later.objects.track()
         assert len(later.bank[1].prompts) == 2
         assert len(list(later.bank.mask_records(1))) == NUM_FRAMES
 
     def test_memory_of_another_video_is_refused(self, model: UniPixel, processor: Processor) -> None:
-        long = Session(model, processor, _clip(), settings=SETTINGS)
+        long = Session(model, processor, clip_frames(), settings=SETTINGS)
         long.prompt(1, BOX)
-        long.scene.track()
-        with pytest.raises(ValueError, match="the memory is of 6 or more frames"):
-            Session(model, processor, _clip()[:3], settings=SETTINGS, bank=long.bank)
+        long.objects.track()
+        with pytest.raises(ValueError, match="belongs to a video of at least 6 frames"):
+            Session(model, processor, clip_frames()[:3], settings=SETTINGS, bank=long.bank)
         with pytest.raises(ValueError, match=r"\(H, W\) = \(9, 9\)"):
-            Session(model, processor, _clip(), settings=SETTINGS, bank=ObjectMemoryBank((9, 9)))
+            Session(model, processor, clip_frames(), settings=SETTINGS, bank=ObjectMemoryBank((9, 9)))
 
     def test_memory_of_too_many_objects_is_refused(self, model: UniPixel, processor: Processor) -> None:
         bank = ObjectMemoryBank((HEIGHT, WIDTH))
         bank.add(source="point")
         bank.add(source="point")
-        with pytest.raises(ValueError, match="at most 1 are kept"):
-            Session(model, processor, _clip(), settings=replace(SETTINGS, max_objects=1), bank=bank)
+        with pytest.raises(ValueError, match="2 objects are more than the maximum of 1"):
+            Session(model, processor, clip_frames(), settings=replace(SETTINGS, max_objects=1), bank=bank)
 
     def test_restarted_conversation_is_answered_like_a_new_one(
         self, session: Session, model: UniPixel, processor: Processor
@@ -191,20 +173,20 @@ class TestGoingOn:
         self, session: Session, frame_index: int
     ) -> None:
         session.prompt(1, replace(MASK, frame_index=frame_index))
-        session.scene.track()
+        session.objects.track()
         session.ask("What is [1]?")
-        assert session._dialogue is not None
-        assert frame_index in session._dialogue.layout.frame_indices
+        assert session._conversation is not None
+        assert frame_index in session._conversation.layout.frame_indices
 
 
 class TestMemory:
     def test_held_memory_is_counted_and_bounded(self, model: UniPixel, processor: Processor) -> None:
-        free = Session(model, processor, _clip(), settings=SETTINGS)
-        tight = Session(model, processor, _clip(), settings=replace(SETTINGS, max_feature_bytes=1))
+        free = Session(model, processor, clip_frames(), settings=SETTINGS)
+        tight = Session(model, processor, clip_frames(), settings=replace(SETTINGS, max_feature_bytes=1))
         for each in (free, tight):
             assert each.num_bytes == 0
             each.prompt(1, BOX)
-            each.scene.track()
+            each.objects.track()
         # One frame is always kept.
         assert free.num_bytes == NUM_FRAMES * tight.num_bytes > 0
         before = free.num_bytes
@@ -230,12 +212,3 @@ class _Countdown:
 def _answer_with_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
     monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
-
-
-def _clip() -> list[np.ndarray]:
-    frames = []
-    for index in range(NUM_FRAMES):
-        frame = np.full((HEIGHT, WIDTH, 3), 30, dtype=np.uint8)
-        frame[8:24, 4 + 4 * index : 20 + 4 * index] = (200, 60, 40)
-        frames.append(frame)
-    return frames

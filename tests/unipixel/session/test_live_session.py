@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.byte_model import byte_config
-from parity.weights import tiny_model
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import Turn, load_tokenizer
+from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.conversation import Conversation, Reply, TextSink
+from unipixel.session.callbacks import TextCallback
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.tracker import StreamingTracker
@@ -33,16 +32,6 @@ from unipixel.video.latest_frame import LatestFrame
 HEIGHT, WIDTH = 40, 56
 SETTINGS = LiveSettings(num_frames=5, generation=GenerationSettings(max_new_tokens=4))
 POINT, BOX = PointPrompt(10, 12), BoxPrompt((20, 8, 40, 30))
-
-
-@pytest.fixture(scope="module")
-def model() -> UniPixel:
-    return tiny_model(byte_config())
-
-
-@pytest.fixture(scope="module")
-def processor(model: UniPixel) -> Processor:
-    return Processor(model.config, load_tokenizer())
 
 
 @pytest.fixture
@@ -83,7 +72,7 @@ class TestFollowing:
         session.step(buffer)
         buffer[:] = 0
         session.step(buffer, 0.5)
-        frames = session.scene.window.frames
+        frames = session.objects.buffer.frames
         assert [frame.index for frame in frames] == [0, 1]
         assert frames[0].image.max() > 0
         assert frames[1].timestamp_seconds == 0.5
@@ -110,7 +99,7 @@ class TestFollowing:
                 session.prompt(1, replace(POINT, frame_index=0))
             if index in (59, 199):
                 held = [len(timeline._entries) for timeline in session.bank._timelines.values()]
-                sizes.append((session.scene.num_bytes, len(session.scene.window.frames), held))
+                sizes.append((session.objects.num_bytes, len(session.objects.buffer.frames), held))
         assert sizes[0] == sizes[1]
         assert sizes[1][1] == 5
         assert sizes[1][2] == [5]
@@ -143,10 +132,10 @@ class TestAsking:
         # Random weights lose it on the way: it is shown once more.
         session.prompt(1, MaskPrompt(_square(), 19))
         answer = session.ask("What is [1]?")
-        dialogue = session._dialogue
-        assert dialogue is not None
-        assert dialogue.layout.frame_indices == session.scene.window.indices
-        assert dialogue.layout.frame_indices[-1] == 19
+        conversation = session._conversation
+        assert conversation is not None
+        assert conversation.layout.frame_indices == session.objects.buffer.indices
+        assert conversation.layout.frame_indices[-1] == 19
         assert turns[0].memory is not None
         assert turns[0].memory.object_ids == (1,)
         assert set(answer.timings_seconds) == {"read_video", "answer", "segment"}
@@ -173,7 +162,7 @@ class TestAsking:
         assert session.bank[2].anchor_frame == 2
         tracker = StreamingTracker(model.sam2, memory_dtype=model.dtype)
         tracker.step(_frame(2).image)
-        _assert_equal({2: session.scene.masks[2]}, object_masks(tracker.add_tokens(2, tokens[0])))
+        _assert_equal({2: session.objects.masks[2]}, object_masks(tracker.add_tokens(2, tokens[0])))
         assert set(session.step(_frame(3))) == {1, 2, 7}
 
     def test_named_object_that_is_not_there_is_sought_on_later_frames(
@@ -192,7 +181,7 @@ class TestAsking:
         assert session.segment("the red cup").new_ids == (1,)
         seen = [session.step(_frame(index))[1].visible for index in (1, 2, 3)]
         assert seen == [False, True, True]
-        assert session.scene.tracker.object_ids == (1,)
+        assert session.objects.tracker.object_ids == (1,)
         assert session.bank[1].expression == "the red cup"
 
     def test_more_objects_than_the_ceiling_are_refused_whole(
@@ -201,7 +190,7 @@ class TestAsking:
         session = LiveSession(model, processor, settings=replace(SETTINGS, max_objects=1))
         _reply(monkeypatch, Reply("<|seg|> <|seg|>", torch.ones(2, 2, 32), 3, 9))
         session.step(_frame(0))
-        with pytest.raises(ValueError, match="at most 1 are followed"):
+        with pytest.raises(ValueError, match="2 objects are more than the maximum of 1"):
             session.ask("What is there?")
         assert len(session.bank) == 0
 
@@ -219,13 +208,13 @@ class TestBadInput:
     def test_nothing_can_be_said_before_the_first_frame(
         self, session: LiveSession, act: Callable[[LiveSession], Any]
     ) -> None:
-        with pytest.raises(RuntimeError, match=r"no frame was seen yet: call step\(frame\) first"):
+        with pytest.raises(RuntimeError, match=r"there was no frame yet: call step\(frame\) first"):
             act(session)
 
     @pytest.mark.parametrize(
         ("prompts", "message"),
         [
-            ([PointPrompt(3, 3, 0)], "on frame 0: a stream takes prompts on its newest frame, 1, only"),
+            ([PointPrompt(3, 3, 0)], "on frame 0: a stream accepts prompts on its latest frame, 1, only"),
             ([PointPrompt(56, 3, 1)], r"point \(56, 3\) is outside the frame of 56 x 40"),
             ([BoxPrompt((30, 8, 20, 30), 1)], "inverted"),
             ([MaskPrompt(np.zeros((HEIGHT, WIDTH), dtype=bool), 1)], "empty"),
@@ -245,14 +234,14 @@ class TestBadInput:
 
     def test_question_about_an_unknown_object_is_refused(self, session: LiveSession) -> None:
         session.step(_frame(0))
-        with pytest.raises(ValueError, match=r"names \[4\], which is neither prompted nor remembered"):
+        with pytest.raises(ValueError, match=r"names \[4\], which is neither prompted nor in the object memory"):
             session.ask("Where is [4]?")
         with pytest.raises(KeyError, match="object 4 is not in the memory"):
             session.forget(4)
 
     def test_frame_of_another_size_is_refused(self, session: LiveSession) -> None:
         session.step(_frame(0))
-        with pytest.raises(ValueError, match=r"frame 1 has \(H, W\) = \(10, 10\), those before have \(40, 56\)"):
+        with pytest.raises(ValueError, match=r"frame 1 has \(H, W\) = \(10, 10\), earlier frames have \(40, 56\)"):
             session.step(np.zeros((10, 10, 3), dtype=np.uint8))
 
     @pytest.mark.parametrize("name", ["num_frames", "max_objects", "redetect_after"])
@@ -379,9 +368,9 @@ def _note_turns(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
     turns: list[Turn] = []
     ask = Conversation.ask
 
-    def noted(dialogue: Conversation, turn: Turn, *, on_text: TextSink | None = None) -> Reply:
+    def noted(conversation: Conversation, turn: Turn, *, on_text: TextCallback | None = None) -> Reply:
         turns.append(turn)
-        return ask(dialogue, turn, on_text=on_text)
+        return ask(conversation, turn, on_text=on_text)
 
     monkeypatch.setattr(Conversation, "ask", noted)
     return turns
