@@ -1,1 +1,1 @@
-"""Demonstrations built on the agent."""
+"""The web demo: a Gradio page and an API over user sessions."""

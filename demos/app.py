@@ -1,4 +1,4 @@
-"""The demo as a web application: Gradio's pages and API, our own addresses beside them, a gate before both."""
+"""The demo as an ASGI application: Gradio's pages and API, further routes, and a filter of requests."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
-from unipixel.demos.api.ask_api import Api
+from unipixel.demos.api.ask_api import AskApi
 from unipixel.demos.api.live_api import LiveApi
+from unipixel.demos.errors import DemoError, UnknownSessionError
 from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.security.file_access import FileCheckedBlocks
 from unipixel.demos.security.network_sources import SourceRules
 from unipixel.demos.security.request_filter import RequestFilter
 from unipixel.demos.security.upload_receiver import UploadReceiver
-from unipixel.demos.sessions.errors import DemoError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.web.ask_page import AskPage
 from unipixel.demos.web.live_page import LivePage
 from unipixel.demos.web.render import error_html
 from unipixel.demos.web.routes import add_routes
-from unipixel.demos.web.widgets import panel, read_text, words
+from unipixel.demos.web.widgets import panel, read_text, static_html
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
@@ -39,11 +39,11 @@ _SWEEP_SECONDS = 30.0
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 _HEAD = (
-    '<div class="up-head"><h1>UniPixel</h1><p>Click an object in a video, ask about it, and see it followed through '
+    '<div class="up-head"><h1>UniPixel</h1><p>Click an object in a video, ask about it, and see it tracked through '
     "every frame.</p></div>"
 )
 NANO_NAME = "unipixel-nano"
-# What Gradio takes from the environment only: it reports nothing, and keeps no growing table of its requests.
+# Settings that Gradio reads from the environment only: no analytics, and no growing table of requests.
 _GRADIO_SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "16",
@@ -53,17 +53,17 @@ _GRADIO_SETTINGS = {
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How a demo is served.
+    """Settings of a demo server.
 
     Attributes:
-        model_name: As given to `--model`.
-        limits: What visitors are granted.
-        session: How sessions work; None for the defaults.
-        users: Names and passwords; empty for a page without log-in.
-        folder: Where sessions are kept; None for a folder that ends with the server.
-        sources: Network addresses that visitors may watch.
-        allows_private_sources: Whether those may lie in private networks.
-        has_mcp: Whether agents may use the API as tools.
+        model_name: Value of `--model`.
+        limits: Limits of the sessions.
+        session: Settings of the sessions; None for the defaults.
+        users: Names and passwords; empty for no log-in.
+        folder: Where sessions are saved; None for a temporary folder.
+        sources: Network sources that users may watch.
+        allows_private_sources: Whether sources in private networks are allowed.
+        has_mcp: Whether the API is also served as tools over MCP.
     """
 
     model_name: str = NANO_NAME
@@ -77,25 +77,25 @@ class DemoSettings:
 
 
 class Demo:
-    """A running demo: sessions, pages, addresses. Use it in a `with` block, which removes what it stored.
+    """The sessions, pages and routes of a demo. Use it in a `with` block, which removes its temporary files.
 
     Attributes:
-        store: The visitors.
-        live: Live sessions.
-        application: ASGI application for any server.
+        store: The user sessions.
+        live: The live sessions.
+        application: The ASGI application.
     """
 
     def __init__(self, model: UniPixel, processor: Processor, settings: DemoSettings | None = None) -> None:
         """Build the application; nothing is served yet.
 
         Args:
-            model: The model that all visitors share.
-            processor: Prepares its inputs.
-            settings: How to serve.
+            model: The model that all sessions share.
+            processor: Prepares the model's inputs.
+            settings: Settings of the server; None for the defaults.
 
         Raises:
-            OSError: A folder cannot be made.
-            ValueError: A source is no address.
+            OSError: A folder cannot be created.
+            ValueError: A source is not a valid address.
         """
         self.settings = settings or DemoSettings()
         limits = self.settings.limits
@@ -112,17 +112,17 @@ class Demo:
             settings=self.settings.session,
             model_name=self.settings.model_name,
         )
-        own = self.settings.session
-        self.live = LiveStore(model, processor, limits=limits, generation=own.generation if own else None)
+        generation = self.settings.session.generation if self.settings.session else None
+        self.live = LiveStore(model, processor, limits=limits, generation=generation)
         self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
         self._upload_receiver = UploadReceiver(scratch, max_megabytes=limits.max_upload_megabytes)
-        self._tabs: dict[str, str] = {}
+        self._tab_keys: dict[str, str] = {}
         self._tabs_lock = threading.Lock()
         self._has_ended = threading.Event()
-        self.application = self._application(self._pages(scratch))
+        self.application = self._build_application(self._build_pages(scratch))
 
     def close(self) -> None:
-        """Stop everything and remove what was stored for the time of the server."""
+        """End all sessions and remove the temporary files."""
         self._has_ended.set()
         self.live.close_all()
         self.store.close_all()
@@ -134,11 +134,11 @@ class Demo:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pages(self, scratch: Path) -> gr.Blocks:
+    def _build_pages(self, scratch: Path) -> gr.Blocks:
         page = AskPage(self.store, self._upload_receiver, limits=self.settings.limits, scratch=scratch)
         live_page = LivePage(self.store, self.live, sources=self._sources)
         with FileCheckedBlocks(title="UniPixel", analytics_enabled=False, delete_cache=(60, 600)) as blocks:
-            words(_HEAD)
+            static_html(_HEAD)
             key = gr.State("")
             notice = panel()
             with gr.Tabs():
@@ -147,47 +147,47 @@ class Demo:
                 with gr.Tab("Live"):
                     live_page.build(key)
 
-            def begin(request: gr.Request) -> Iterator[dict[Any, Any]]:
-                yield self._begin(page, key, notice, request)
+            def on_load(request: gr.Request) -> Iterator[dict[Any, Any]]:
+                yield self._on_load(page, key, notice, request)
 
-            blocks.load(begin, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
-            blocks.unload(self._leave)
-            Api(self.store, self._upload_receiver, scratch=scratch).register()
+            blocks.load(on_load, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
+            blocks.unload(self._on_unload)
+            AskApi(self.store, self._upload_receiver, scratch=scratch).register()
             LiveApi(self.store, self.live, sources=self._sources).register()
-        # The model has a queue of its own, which tells each visitor his place.
+        # Not limited by Gradio: `WorkQueue` limits the work and reports the position in the queue.
         return blocks.queue(default_concurrency_limit=None)
 
-    def _begin(self, page: AskPage, key: gr.State, notice: gr.HTML, request: gr.Request) -> dict[Any, Any]:
-        """Open a session for a page, or find the one that its address names."""
+    def _on_load(self, page: AskPage, key: gr.State, notice: gr.HTML, request: gr.Request) -> dict[Any, Any]:
+        """Open a session for a page, or the session in the address of the page."""
         message = ""
         user_session = None
-        wanted = str(request.query_params.get("session", ""))
+        requested = str(request.query_params.get("session", ""))
         try:
-            if wanted:
+            if requested:
                 try:
-                    user_session = self.store.get(wanted)
+                    user_session = self.store.get(requested)
                 except UnknownSessionError:
-                    message = "The session of this link is not known here, or has expired. Here is a new one."
+                    message = "The session of this link is unknown or has expired. A new session was opened."
             user_session = user_session or self.store.open()
         except DemoError as error:
             return {notice: error_html(str(error))}
         with self._tabs_lock:
-            self._tabs[str(request.session_hash)] = user_session.key
+            self._tab_keys[str(request.session_hash)] = user_session.key
         return {key: user_session.key, notice: error_html(message), **page.show(user_session)}
 
-    def _leave(self, request: gr.Request) -> None:
-        """Free the memory of a session whose last tab was closed; its link stays good."""
+    def _on_unload(self, request: gr.Request) -> None:
+        """Offload a session whose last tab was closed; its link stays valid."""
         with self._tabs_lock:
-            key = self._tabs.pop(str(request.session_hash), None)
-            is_open = key in self._tabs.values()
+            key = self._tab_keys.pop(str(request.session_hash), None)
+            is_open = key in self._tab_keys.values()
         if key is None or is_open:
             return
-        self._upload_receiver.drop(key)
+        self._upload_receiver.discard(key)
         self.live.close(key)
         with contextlib.suppress(DemoError):
             self.store.offload(key)
 
-    def _application(self, blocks: gr.Blocks) -> Any:
+    def _build_application(self, blocks: gr.Blocks) -> Any:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
         add_routes(app, store=self.store, upload_receiver=self._upload_receiver, live=self.live)
         limits = self.settings.limits

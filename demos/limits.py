@@ -1,4 +1,4 @@
-"""What one server grants its visitors; set by whoever starts it, never by a request."""
+"""Limits of a demo server, set by its operator."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """Ceilings of a server.
+    """Limits of a server.
 
     Attributes:
-        max_sessions: Visitors whose videos and objects are in memory at once; others wait on disk.
-        max_saved_sessions: Visitors that are kept at all, in memory or on disk; at least those in memory are.
-        max_memory_megabytes: Memory of all sessions together, the model left out.
-        max_disk_megabytes: Disk that all sessions together may take.
-        max_age_seconds: How long a session is kept after it was last used.
+        max_sessions: Sessions in memory at the same time; others are offloaded to disk.
+        max_saved_sessions: Sessions in memory or on disk; at least `max_sessions` are kept.
+        max_memory_megabytes: Memory of all sessions together, without the model.
+        max_disk_megabytes: Disk space of all sessions together.
+        max_age_seconds: How long a session is kept after its last use.
         max_upload_megabytes: Size of an uploaded file.
-        max_seconds: Length of a video.
+        max_seconds: Duration of a video.
         max_frames: Frames of a video.
-        max_pixels: Width times height of a picture.
-        max_objects: Objects of one visitor.
+        max_pixels: Width times height of a frame.
+        max_objects: Objects of one session.
         max_prompts: Clicks, boxes and masks of one object.
-        max_turns: Questions that a conversation keeps; after as many the model begins it anew, so that its
-            memory does not grow.
+        max_turns: Turns of a conversation that are kept; after so many turns the model starts a new conversation, which
+            bounds its memory.
         max_question_chars: Characters of a question.
         max_name_chars: Characters of an object's name.
-        max_workers: Visitors that the model works for at the same time.
-        max_waiting: Visitors that may wait for it.
-        max_work_seconds: How long one action may take once it has begun.
-        decoder_megabytes: Memory of the process that reads an upload.
-        decoder_seconds: Processor time of that process, and the longest wait for one of its answers.
+        max_workers: Sessions that use the model at the same time.
+        max_waiting: Sessions that may wait for the model.
+        max_work_seconds: Time limit of one action, without waiting.
+        decoder_megabytes: Memory of the process that decodes an upload.
+        decoder_seconds: CPU time of that process, and time limit of one of its responses.
     """
 
     max_sessions: int = 8
@@ -60,6 +60,6 @@ class Limits:
             value = getattr(self, field.name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value <= 0:
-                raise ValueError(f"{field.name} must be a finite number above 0, got {value!r}")
+                raise ValueError(f"{field.name} must be a positive finite number, got {value!r}")
             if field.type == "int" and not isinstance(value, int):
-                raise ValueError(f"{field.name} must be a whole number, got {value!r}")
+                raise ValueError(f"{field.name} must be an integer, got {value!r}")

@@ -1,4 +1,4 @@
-"""Serves the demo until it is interrupted."""
+"""Serves the demo with uvicorn."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unipixel.demos.app import Demo
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that a port can be listened on, before a model is loaded for it.
+    """Check that the server can listen on a port, before the model is loaded.
 
     Raises:
-        OSError: It is taken, or may not be used.
+        OSError: The port is in use or not permitted.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -29,9 +29,9 @@ def check_port(host: str, port: int) -> None:
 
 
 def limit_torch_threads() -> None:
-    """Let PyTorch leave one core to pages, decoding and drawing, where there are several.
+    """Reserve one core for pages, decoding and rendering, if there are several.
 
-    Threads that wait for each other at every product wait longest where one of them must share its core.
+    The threads of a matrix product wait for the slowest of them, which is the one that shares its core.
     """
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
@@ -40,14 +40,14 @@ def serve(demo: Demo, *, host: str, port: int, announce: Callable[[str], None], 
     """Serve until Ctrl-C.
 
     Args:
-        demo: What to serve.
+        demo: The demo.
         host: Address to listen on.
         port: Port to listen on.
-        announce: Told where the demo is, once it can be reached.
-        is_shared: Whether Gradio's tunnel makes it public.
+        announce: Called with a message that contains the address, when the server listens.
+        is_shared: Whether to open a public address with Gradio's tunnel.
 
     Raises:
-        OSError: The tunnel cannot be made.
+        OSError: The tunnel cannot be opened.
     """
     config = uvicorn.Config(
         demo.application,
@@ -55,43 +55,43 @@ def serve(demo: Demo, *, host: str, port: int, announce: Callable[[str], None], 
         port=port,
         log_level="warning",
         timeout_graceful_shutdown=2,
-        # Keys stand in addresses: they do not belong into a log.
+        # Paths contain the keys of sessions, which must not be logged.
         access_log=False,
     )
 
-    def notify() -> None:
+    def on_start() -> None:
         announce(f"The demo is at http://{f'[{host}]' if ':' in host else host}:{port}/")
         if is_shared:
-            announce(f"It is shared at {open_tunnel(port)}")
+            announce(f"The public address is {open_tunnel(port)}")
 
-    _AnnouncingServer(config, notify).run()
+    _AnnouncingServer(config, on_start).run()
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """Says where it is once it listens."""
+    """Calls a function when it listens."""
 
-    def __init__(self, config: uvicorn.Config, notify: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
-        self._tell = notify
-        # Pages hold connections open: that they are cut off at the end is no error worth a trace.
+        self._on_start = on_start
+        # Pages keep connections open; closing them at shutdown is not an error.
         logging.getLogger("uvicorn.error").addFilter(lambda _: not self.should_exit)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Start, then call the function."""
         await super().startup(sockets)
         if self.started:
-            self._tell()
+            self._on_start()
 
 
 def open_tunnel(port: int) -> str:
     """Open Gradio's tunnel to a port of this machine, and return its public address.
 
     Raises:
-        OSError: There is no way to Gradio's servers.
+        OSError: The servers of Gradio cannot be reached.
     """
     from gradio import networking
 
     try:
         return str(networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None))
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise OSError(f"the public address could not be made: {error}") from error
+        raise OSError(f"cannot open a public address: {error}") from error

@@ -1,4 +1,4 @@
-"""What the live page does, as named functions of the API."""
+"""The actions of the live page as named functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from unipixel.demos.api.responses import error_response
+from unipixel.demos.errors import SourceError
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.sessions.errors import SourceError
 from unipixel.demos.sessions.live_store import LiveStore
 from unipixel.demos.sessions.live_user_session import LiveUserSession
 from unipixel.demos.sessions.session_store import SessionStore
@@ -21,52 +21,52 @@ class LiveApi:
     """The functions; each takes the key of a session, which `open_session` returns."""
 
     def __init__(self, store: SessionStore, live: LiveStore, *, sources: SourceRules) -> None:
-        """Keep what the functions need.
+        """Create the functions.
 
         Args:
-            store: The visitors, whose keys open live sessions.
+            store: The sessions, whose keys open live sessions.
             live: The live sessions.
-            sources: Addresses that may be watched.
+            sources: Network sources that may be watched.
         """
         self._store, self._live, self._sources = store, live, sources
 
     def register(self) -> None:
-        """Make every function callable; called within `gr.Blocks`."""
+        """Register the functions; called within `gr.Blocks`."""
         for function in (
-            self.live_picture, self.live_click, self.live_forget, self.live_ask, self.live_watch, self.live_state,
+            self.live_frame, self.live_click, self.live_forget, self.live_ask, self.live_watch, self.live_state,
             self.live_stop,
         ):  # fmt: skip
             gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
 
-    def live_picture(self, session: str, jpeg: str) -> dict[str, Any]:
-        """Follow the objects into the next picture of a camera; it is dropped while the model works.
+    def live_frame(self, session: str, jpeg: str) -> dict[str, Any]:
+        """Track the objects in the next frame of a camera; the frame is dropped while the model works.
 
         Args:
             session: Key of the session.
-            jpeg: The picture in base64, at most 640 pixels a side.
+            jpeg: The frame as JPEG in base64, at most 640 pixels a side.
         """
         try:
             data = base64.b64decode(jpeg.partition(",")[2] or jpeg, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise SourceError("the picture must be a JPEG in base64") from error
+            raise SourceError("the frame must be a JPEG in base64") from error
         user_session = self._open(session)
-        is_followed = user_session.show(data)
-        return {**_state(user_session), "is_followed": is_followed}
+        is_tracked = user_session.add_frame(data)
+        return {**_state(user_session), "is_tracked": is_tracked}
 
     def live_click(self, session: str, x: float, y: float, object_id: int = 0, is_positive: bool = True) -> int:
-        """Click on an object of the newest picture, and return its id; it is followed from now on.
+        """Click on an object of the latest frame, and return its id; it is tracked from now on.
 
         Args:
             session: Key of the session.
-            x: Pixels from the left of the picture.
-            y: Pixels from its top.
-            object_id: A known object to correct; 0 makes a new one.
+            x: Pixels from the left of the frame.
+            y: Pixels from the top of the frame.
+            object_id: A known object to correct; 0 creates a new one.
             is_positive: False for a click on what does not belong to the object.
         """
-        return self._open(session).point(object_id, x, y, is_positive=is_positive)
+        return self._open(session).add_point(object_id, x, y, is_positive=is_positive)
 
     def live_forget(self, session: str, object_id: int) -> int:
-        """Stop following an object.
+        """Remove an object.
 
         Args:
             session: Key of the session.
@@ -76,16 +76,16 @@ class LiveApi:
         return object_id
 
     def live_ask(self, session: str, question: str) -> Iterator[str]:
-        """Ask about what was seen. Streams the answer so far, and at last the whole answer.
+        """Ask about the latest frames. Streams the answer so far, and at last the complete answer.
 
         Args:
             session: Key of the session.
-            question: What to ask; `[1]` names object 1.
+            question: The question; `[1]` refers to object 1.
         """
         yield from self._open(session).ask(question)
 
     def live_watch(self, session: str, address: str) -> str:
-        """Watch a network source that the server's owner has allowed.
+        """Watch a network source that the operator of the server allows.
 
         Args:
             session: Key of the session.
@@ -93,11 +93,11 @@ class LiveApi:
         """
         user_session = self._open(session)
         video = self._sources.open(address)
-        user_session.watch(video, close=video.close)
+        user_session.watch(video, on_end=video.close)
         return "watching"
 
     def live_state(self, session: str) -> dict[str, Any]:
-        """Tell which objects are followed and seen, and how fast.
+        """Return the tracked and the visible objects, the frame counts and the frame rate.
 
         Args:
             session: Key of the session.
@@ -105,7 +105,7 @@ class LiveApi:
         return _state(self._open(session))
 
     def live_stop(self, session: str) -> str:
-        """End the live session, and forget all of it.
+        """End the live session and remove everything in it.
 
         Args:
             session: Key of the session.
@@ -123,8 +123,8 @@ def _state(user_session: LiveUserSession) -> dict[str, Any]:
     return {
         "objects": user_session.object_ids,
         "visible": user_session.visible_ids,
-        "num_pictures": user_session.num_shown,
+        "num_frames": user_session.num_frames,
         "num_dropped": user_session.num_dropped,
-        "pictures_per_second": round(user_session.frames_per_second, 2),
+        "frames_per_second": round(user_session.frames_per_second, 2),
         "error": user_session.error,
     }

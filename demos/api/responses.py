@@ -1,32 +1,25 @@
-"""What the functions of the API return, and how they refuse."""
+"""Responses and errors of the API functions."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from unipixel.demos.sessions.errors import DemoError
+from unipixel.demos.errors import DemoError
 from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked, Waiting, WorkCancelled
-from unipixel.demos.sessions.user_session import MediaInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def facts_of(info: MediaInfo) -> dict[str, Any]:
-    """Turn what is known of a video into a value that JSON carries."""
-    return asdict(info)
-
-
-def value_of(event: Event) -> dict[str, Any]:
-    """Turn an event into a value that JSON carries."""
+def event_response(event: Event) -> dict[str, Any]:
+    """Return an event as a JSON object."""
     if isinstance(event, Waiting):
-        return {"state": "waiting", "place": event.place}
+        return {"state": "waiting", "position": event.position}
     if isinstance(event, TextWritten):
         return {"state": "writing", "text": event.text}
     if isinstance(event, FrameMasked):
@@ -41,23 +34,23 @@ def value_of(event: Event) -> dict[str, Any]:
 
 
 def error_response(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a client the words of a refusal, in place of a bare failure."""
+    """Wrap a function so that the message of a `DemoError` reaches the client."""
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def streaming(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        def stream(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
             try:
                 yield from function(*args, **kwargs)
             except DemoError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
-        return streaming  # type: ignore[return-value]
+        return stream  # type: ignore[return-value]
 
     @wraps(function)
-    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except DemoError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    return plain
+    return call

@@ -1,1 +1,1 @@
-"""Checks on requests, uploads, downloads and network sources of the demo server."""
+"""Validation of requests, uploads, downloads and network sources."""

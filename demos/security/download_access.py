@@ -1,4 +1,4 @@
-"""Handing out downloads: to whoever has the key, by a name from a short list, from one folder only."""
+"""Access to downloads: by the session's key, by a name from a fixed list, in one folder."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from unipixel.demos.errors import DownloadError
 from unipixel.demos.sessions.downloads import FILE_NAMES
-from unipixel.demos.sessions.errors import DownloadError
 from unipixel.demos.sessions.saved_session import RESULTS_FOLDER
 from unipixel.demos.sessions.session_store import SessionStore
 
 MEDIA_TYPES = {".zip": "application/zip", ".json": "application/json", ".mp4": "video/mp4", ".png": "image/png"}
-"""What a browser is told that a file is; never guessed from its content."""
+"""Media type by suffix; never derived from the content."""
 
 
 def open_download(store: SessionStore, key: str, name: str) -> BinaryIO:
-    """Open a file that a visitor made with `UserSession.download`.
+    """Open a file that `UserSession.download` wrote.
 
-    The name is compared, as it is, with the few that there are: a path, in whatever way it is written or
-    encoded, is none of them. The file is opened within the visitor's folder without following links.
+    The name is compared with the fixed list without decoding, so that no path matches. The file is opened in the
+    folder of the session without following links.
 
     Args:
-        store: All visitors.
-        key: The visitor's secret.
+        store: All sessions.
+        key: Key of the session.
         name: One of `unipixel.demos.sessions.downloads.FILE_NAMES`.
 
     Raises:
-        UnknownSessionError: The key belongs to nobody.
-        DownloadError: There is no such file.
+        UnknownSessionError: The key belongs to no session.
+        DownloadError: The file does not exist.
     """
-    user_session = store.get(key)
+    session = store.get(key)
     if name not in FILE_NAMES:
         raise DownloadError(f"there is no download of that name: choose {', '.join(FILE_NAMES)}")
     try:
-        return _opened_within(user_session.folder / RESULTS_FOLDER, name)
+        return _open_in_folder(session.lifecycle.folder / RESULTS_FOLDER, name)
     except OSError as error:
-        raise DownloadError(f"{name} was not made yet: ask for the download first") from error
+        raise DownloadError(f"{name} does not exist yet: request the download first") from error
 
 
-def _opened_within(folder: Path, name: str) -> BinaryIO:
-    """Open a plain file of a folder; neither may be a link."""
+def _open_in_folder(folder: Path, name: str) -> BinaryIO:
+    """Open a regular file of a folder; neither may be a link."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     directory = os.open(folder, flags | os.O_DIRECTORY)
     try:
@@ -51,5 +51,5 @@ def _opened_within(folder: Path, name: str) -> BinaryIO:
     file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise FileNotFoundError(f"{name} is no plain file")
+        raise FileNotFoundError(f"{name} is not a regular file")
     return file

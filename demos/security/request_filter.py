@@ -1,7 +1,7 @@
-"""What stands before Gradio: which addresses exist at all, how large a request may be, which headers go out.
+"""ASGI middleware before Gradio: an allow list of paths, a limit on the size of requests, and security headers.
 
-Gradio serves files out of a cache that every visitor shares, fetches addresses, and offers tools for developers. The
-demo uses none of that: an address that is not listed here does not exist.
+Gradio serves files from a cache that all users share, fetches network addresses, and offers tools for developers. The
+demo uses none of these: a path that is not listed here is answered with 404.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_OPEN = ("/static/", "/assets/", "/svelte/", "/visit/", "/live/", "/gradio_api/mcp/")
-_EXACT = {
+_PREFIXES = ("/static/", "/assets/", "/svelte/", "/session/", "/live/", "/gradio_api/mcp/")
+_PATHS = {
     "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/login", "/logout",
     "/login_check", "/gradio_api", "/gradio_api/mcp", "/monitoring/summary",
 }  # fmt: skip
-_API = {
+_GRADIO_API = {
     "info", "openapi.json", "startup-events", "heartbeat", "queue", "upload", "upload_progress", "call", "run", "api",
     "cancel", "reset", "theme.css", "login_check", "user", "token", "app_id",
 }  # fmt: skip
@@ -38,73 +38,73 @@ _HEADERS = {
 
 
 def is_served(path: str) -> bool:
-    """Tell whether an address exists.
+    """Return whether a path is on the allow list.
 
     Args:
-        path: As the server decoded it, without the query.
+        path: The path as the server decoded it, without the query.
     """
     if "\\" in path or "\0" in path or "%" in path or any(part in ("..", ".") for part in path.split("/")):
         return False
-    if (path.rstrip("/") or "/") in _EXACT or path.startswith(_OPEN):
+    if (path.rstrip("/") or "/") in _PATHS or path.startswith(_PREFIXES):
         return True
     parts = path.split("/")
-    return len(parts) > 2 and parts[1] == "gradio_api" and parts[2] in _API
+    return len(parts) > 2 and parts[1] == "gradio_api" and parts[2] in _GRADIO_API
 
 
 class RequestFilter:
-    """ASGI middleware: refuses what is not served, cuts off what is too large, adds headers."""
+    """ASGI middleware that refuses unlisted paths and large requests, and adds security headers."""
 
     def __init__(self, app: App, *, max_upload_bytes: int) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
             app: The application.
-            max_upload_bytes: Largest body of an upload; other bodies have a smaller, fixed ceiling.
+            max_upload_bytes: Maximum size of an upload; other bodies have a smaller, fixed limit.
         """
         self._app, self._max_upload_bytes = app, max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not is_served(path):
-            await _refuse(send, 404, b"There is nothing here.")
+            await _refuse(send, 404, b"Not found.")
             return
         is_upload = path.endswith("/upload")
-        # A multipart upload carries a little more than its file.
+        # A multipart upload is a little larger than its file.
         ceiling = self._max_upload_bytes + 2**16 if is_upload else _MAX_BODY_BYTES
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > ceiling:
-            await _refuse(send, 413, b'{"error": "The file is too large for this server."}')
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > ceiling:
+            await _refuse(send, 413, b'{"error": "The request is too large for this server."}')
             return
         await self._app(scope, _limited(receive, ceiling), _with_headers(send))
 
 
 def _limited(receive: Receive, ceiling: int) -> Receive:
-    taken = 0
+    received = 0
 
     async def limited() -> Message:
-        nonlocal taken
+        nonlocal received
         message = await receive()
-        taken += len(message.get("body", b""))
-        # To the application, a body that grows past what it told looks like a visitor who left.
-        return message if taken <= ceiling else {"type": "http.disconnect"}
+        received += len(message.get("body", b""))
+        # A body that exceeds the limit without declaring its size looks like a client that disconnected.
+        return message if received <= ceiling else {"type": "http.disconnect"}
 
     return limited
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message.get("headers", [])}
             added = [(name, value) for name, value in _HEADERS.items() if name not in present]
             message = {**message, "headers": [*message.get("headers", []), *added]}
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
 async def _refuse(send: Send, status: int, body: bytes) -> None:

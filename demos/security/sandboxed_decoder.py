@@ -1,8 +1,8 @@
-"""The process that reads an untrusted video or image: it opens one file, and answers with pixels.
+"""The process that decodes an untrusted video or image: it opens one file and returns pixels.
 
-Requests come on stdin, one line of JSON each; answers go to stdout: four bytes of length, a header in
-JSON, and `num_bytes` of pixels. The process takes limits upon itself before it looks at the file, and
-ends with its stdin. `SandboxedVideo` is the other end.
+A request is one line of JSON on stdin. A response on stdout consists of four bytes with the length of the header
+(little-endian), a header in JSON, and `num_bytes` of pixels. The process sets its resource limits before it opens the
+file, and ends when its stdin is closed. `SandboxedVideo` is the client.
 """
 
 from __future__ import annotations
@@ -23,71 +23,71 @@ if TYPE_CHECKING:
     from unipixel.video.open import Video
 
 CONTAINERS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "ogg", "gif", "asf")
-"""Containers that are read: each holds its own frames and names no further file, as playlists do."""
-SHOWN_FORMATS = "MP4, MOV, WebM, MKV, AVI, MPEG, FLV, OGG, WMV, GIF, and PNG, JPEG, WebP, BMP, TIFF images"
+"""Supported containers: none of them refers to other files, as playlists do."""
+SUPPORTED_FORMATS = "MP4, MOV, WebM, MKV, AVI, MPEG, FLV, OGG, WMV, GIF, and PNG, JPEG, WebP, BMP, TIFF images"
 _MAX_OPEN_FILES = 64
-_BLOCK = 64  # the largest one, of AV1 and HEVC, in which decoders count
+_BLOCK = 64  # pixels of the largest coding block, of AV1 and HEVC; decoders allocate whole blocks
 
 
 class RefusedError(ValueError):
-    """A file that is not what a visitor may upload; the text is meant for him."""
+    """An upload that is refused; the message is shown to the user."""
 
 
 def main() -> int:
-    """Serve one file; the first request names it, and the ceilings."""
+    """Decode one file; the first request contains its path and the limits."""
     stream = sys.stdin.buffer
     request = json.loads(stream.readline())
     limit_resources(max_bytes=int(request["max_bytes"]), max_cpu_seconds=int(request["max_cpu_seconds"]))
     from PIL import Image
 
     warnings.simplefilter("ignore")
-    # The ceiling that counts is the request's; Pillow's own would be told as damage.
+    # The limit of the request applies; an error of Pillow's own limit would look like damage.
     Image.MAX_IMAGE_PIXELS = None
-    answers = sys.stdout.buffer
+    output = sys.stdout.buffer
     try:
         video = open_upload(Path(request["path"]), request)
     except (RefusedError, OSError, MemoryError) as error:
         is_refused = isinstance(error, RefusedError)
-        answer(answers, {"error": str(error) or "out of memory", "is_refused": is_refused})
+        respond(output, {"error": str(error) or "out of memory", "is_refused": is_refused})
         return 1
     with video:
-        answer(answers, {"info": info_fields(video.info)})
-        serve(video, stream, answers)
+        respond(output, {"info": info_fields(video.info)})
+        serve(video, stream, output)
     return 0
 
 
 def limit_resources(*, max_bytes: int, max_cpu_seconds: int) -> None:
-    """Limit what this process may take; it cannot be undone.
+    """Set the resource limits of this process, which cannot be raised again.
 
     Args:
         max_bytes: Address space.
-        max_cpu_seconds: Processor time; the system ends a process that takes more.
+        max_cpu_seconds: CPU time; the system kills a process that uses more.
     """
-    wanted = {
+    ceilings = {
         resource.RLIMIT_AS: max_bytes,
         resource.RLIMIT_CPU: max_cpu_seconds,
         resource.RLIMIT_NOFILE: _MAX_OPEN_FILES,
-        resource.RLIMIT_FSIZE: 0,  # it writes to pipes alone
+        resource.RLIMIT_FSIZE: 0,  # it writes to pipes only
         resource.RLIMIT_CORE: 0,
     }
-    for kind, ceiling in wanted.items():
+    for kind, ceiling in ceilings.items():
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             ceiling = min(ceiling, hard)
-        # macOS knows the address space's limit by name only.
+        # macOS does not implement the limit on the address space.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (ceiling, ceiling))
 
 
 def open_upload(path: Path, limits: dict[str, Any]) -> Video:
-    """Open a file within a visitor's limits.
+    """Open a file within limits.
 
     Args:
         path: The file.
         limits: `max_pixels`, `max_frames` and `max_seconds`.
 
     Raises:
-        RefusedError: It is no video or image, or above a ceiling.
+        RefusedError: It is neither a video nor an image, or above a limit.
         OSError: It cannot be read.
     """
     from unipixel.video.images import is_image_file
@@ -103,38 +103,38 @@ def open_upload(path: Path, limits: dict[str, Any]) -> Video:
     if video.info.width * video.info.height > limits["max_pixels"]:
         raise RefusedError(_too_many_pixels(video.info.width, video.info.height, limits))
     if video.is_stream:
-        raise RefusedError(f"the file is neither a video nor an image; readable are {SHOWN_FORMATS}")
+        raise RefusedError(f"the file is neither a video nor an image; supported are {SUPPORTED_FORMATS}")
     _check_length(video.info.duration_seconds, video.info.num_frames, limits)
     return video
 
 
-def serve(video: Video, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more: `next` frame of a pass, or `read` some frames."""
+def serve(video: Video, requests: BinaryIO, output: BinaryIO) -> None:
+    """Answer requests until stdin is closed: the `next` frame of a pass, the `end` of a pass, or `read` some frames."""
     passes: dict[int, Iterator[Frame]] = {}
     for line in requests:
         request = json.loads(line)
         try:
             if "read" in request:
                 for frame in video.read(request["read"]):
-                    _answer_frame(answers, frame)
+                    _send_frame(output, frame)
             elif "end" in request:
                 passes.pop(request["end"], None)
             else:
-                _answer_next(answers, video, passes, request)
+                _send_next(output, video, passes, request)
         except (OSError, ValueError, MemoryError) as error:
-            answer(answers, {"error": str(error) or "out of memory", "is_refused": False})
+            respond(output, {"error": str(error) or "out of memory", "is_refused": False})
 
 
-def answer(answers: BinaryIO, header: dict[str, Any], pixels: memoryview | bytes = b"") -> None:
-    """Write one answer."""
+def respond(output: BinaryIO, header: dict[str, Any], pixels: memoryview | bytes = b"") -> None:
+    """Write one response."""
     text = json.dumps({**header, "num_bytes": len(pixels)}).encode()
-    answers.write(struct.pack("<I", len(text)) + text)
-    answers.write(pixels)
-    answers.flush()
+    output.write(struct.pack("<I", len(text)) + text)
+    output.write(pixels)
+    output.flush()
 
 
 def info_fields(info: VideoInfo) -> dict[str, Any]:
-    """Return what is known of a video but for its path."""
+    """Return the metadata of a video without its path."""
     return {
         "width": info.width,
         "height": info.height,
@@ -145,73 +145,69 @@ def info_fields(info: VideoInfo) -> dict[str, Any]:
     }
 
 
-def _answer_next(answers: BinaryIO, video: Video, passes: dict[int, Iterator[Frame]], request: dict[str, Any]) -> None:
+def _send_next(output: BinaryIO, video: Video, passes: dict[int, Iterator[Frame]], request: dict[str, Any]) -> None:
     number, start = request["next"], request["start"]
     if number not in passes:
-        # A pass that another process began goes on where it was.
+        # A pass that was started by an earlier process continues where it stopped.
         passes[number] = (frame for frame in video if frame.index >= start)
     frame = next(passes[number], None)
     if frame is None:
         del passes[number]
-        answer(answers, {"end": video.info.num_frames})
+        respond(output, {"end": video.info.num_frames})
     else:
-        _answer_frame(answers, frame)
+        _send_frame(output, frame)
 
 
-def _answer_frame(answers: BinaryIO, frame: Frame) -> None:
+def _send_frame(output: BinaryIO, frame: Frame) -> None:
     header = {"index": frame.index, "timestamp_seconds": frame.timestamp_seconds, "shape": list(frame.image.shape)}
-    answer(answers, header, frame.image.reshape(-1).data)
+    respond(output, header, frame.image.reshape(-1).data)
 
 
 def _check_container(path: Path, limits: dict[str, Any]) -> int:
-    """Check what kind of file it is, and the length and size that its header claims, before all is read.
+    """Check the container, and the duration and size that its header declares, before frames are decoded.
 
     Returns:
-        Pixels of a frame as a decoder holds it, with the blocks at its edges whole.
+        Pixels that a decoder allocates for a frame, in whole coding blocks.
     """
     import av
 
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join((*CONTAINERS, "m4a", "3gp", "3g2", "mj2"))}
-    refusal = f"the file is neither a video nor an image; readable are {SHOWN_FORMATS}"
+    refusal = f"the file is neither a video nor an image; supported are {SUPPORTED_FORMATS}"
     try:
-        # "file:" keeps FFmpeg from reading an address into the name.
+        # "file:" prevents FFmpeg from reading the name as an address.
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             if not set(container.format.name.split(",")) & set(CONTAINERS):
                 raise RefusedError(refusal)
             if not container.streams.video:
-                raise RefusedError("there is no picture in the file, only sound: upload a video or an image")
+                raise RefusedError("the file contains only sound: upload a video or an image")
             seconds = container.duration / av.time_base if container.duration else None
             _check_length(seconds, None, limits)
-            shown = container.streams.video[0]
-            if shown.width and shown.height and shown.width * shown.height > limits["max_pixels"]:
-                raise RefusedError(_too_many_pixels(shown.width, shown.height, limits))
-            return math.prod(_BLOCK * math.ceil(side / _BLOCK) for side in (shown.width, shown.height))
+            stream = container.streams.video[0]
+            if stream.width and stream.height and stream.width * stream.height > limits["max_pixels"]:
+                raise RefusedError(_too_many_pixels(stream.width, stream.height, limits))
+            return math.prod(_BLOCK * math.ceil(side / _BLOCK) for side in (stream.width, stream.height))
     except av.FFmpegError as error:
         raise RefusedError(refusal) from error
 
 
 def _check_length(seconds: float | None, num_frames: int | None, limits: dict[str, Any]) -> None:
-    # A frame's length more is no other video.
+    # Containers may count the duration of a frame more.
     if seconds is not None and seconds > limits["max_seconds"] + 0.5:
         raise RefusedError(
-            f"the video is {seconds:.1f} seconds long, at most {limits['max_seconds']:g} are allowed: cut it first"
+            f"the video is {seconds:.1f} seconds long, the maximum is {limits['max_seconds']:g}: shorten it"
         )
     if num_frames is not None and num_frames > limits["max_frames"]:
-        raise RefusedError(
-            f"the video has {num_frames} frames, at most {limits['max_frames']} are allowed: cut it first"
-        )
+        raise RefusedError(f"the video has {num_frames} frames, the maximum is {limits['max_frames']}: shorten it")
 
 
 def _too_many_pixels(width: int, height: int, limits: dict[str, Any]) -> str:
-    return (
-        f"the picture has {width} x {height} pixels, at most {limits['max_pixels']} in all are allowed: scale it down"
-    )
+    return f"a frame has {width} x {height} pixels, the maximum is {limits['max_pixels']} in total: scale it down"
 
 
 def _without_path(error: OSError, path: Path) -> str:
-    """Name the file as a visitor knows it: where the server keeps it is nobody's business."""
+    """Return the message of an error without the path on the server."""
     text = str(error).replace(str(path), "the file")
-    return text.replace("the file: ", "the file cannot be used: ", 1)
+    return text.replace("the file: ", "the file cannot be read: ", 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A video that is decoded in a process of its own, which has little memory and little time."""
+"""A video that is decoded in a separate process with limits on memory and time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,38 +21,41 @@ from typing import Any
 import numpy as np
 
 import unipixel
+from unipixel.demos.errors import UploadError
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.errors import UploadError
 from unipixel.video.frame import Frame, FrameSource, VideoInfo
 
 _ROOT = Path(unipixel.__file__).resolve().parents[1]
-# Isolated: neither the environment nor the working folder can put another module in the way.
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from unipixel.demos.security.sandboxed_decoder import main; sys.exit(main())"
-_FRAMES_AT_ONCE = 16
+# Started in isolated mode (-I), so that neither the environment nor the working folder can replace a module.
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from unipixel.demos.security.sandboxed_decoder import main; sys.exit(main())"
+)
+_FRAMES_PER_REQUEST = 16
 _MAX_HEADER_BYTES = 2**16
-# What reading from a process raises that was ended, or that writes what it should not.
-_BROKEN = (OSError, EOFError, KeyError, TypeError, struct.error, json.JSONDecodeError)
+# Raised by communication with a process that was killed or that violates the protocol.
+_PROCESS_ERRORS = (OSError, EOFError, KeyError, TypeError, struct.error, json.JSONDecodeError)
 
 
 class SandboxedVideo(FrameSource):
-    """Frames of an untrusted file; FFmpeg and Pillow see it in another process only.
+    """Frames of an untrusted file, which FFmpeg and Pillow read in another process only.
 
-    That process may be ended at any time, and is started again when it is needed. It may be used from
-    several threads.
+    A process that was killed is started again when it is needed. Thread-safe.
     """
 
-    def __init__(self, path: Path, *, name: str, limits: Limits) -> None:
-        """Start the process, and let it open the file.
+    def __init__(self, path: Path, *, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start the process and let it open the file.
 
         Args:
             path: The file.
-            name: What the visitor calls it.
-            limits: What the file and the process may take.
+            name: Display name.
+            limits: Limits of the file and of the process.
+            clock: Returns the current time in seconds, for the time limit of a response.
 
         Raises:
-            UploadError: It is no video or image, above a ceiling, or takes too long to read.
+            UploadError: It is neither a video nor an image, above a limit, or takes too long to read.
         """
-        self._path, self._limits = path, limits
+        self._path, self._limits, self._clock = path, limits, clock
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
@@ -61,7 +64,7 @@ class SandboxedVideo(FrameSource):
         self._start()
 
     def frames(self) -> Iterator[Frame]:
-        """Yield every frame; several passes may run side by side.
+        """Yield every frame; several passes may be interleaved.
 
         Raises:
             UploadError: The process failed twice.
@@ -69,7 +72,7 @@ class SandboxedVideo(FrameSource):
         number, index = next(self._passes), 0
         try:
             while True:
-                header, frame = self._ask({"next": number, "start": index}, num_frames=1)
+                header, frame = self._request({"next": number, "start": index}, num_frames=1)
                 if not frame:
                     self.info = replace(self.info, num_frames=header["end"])
                     return
@@ -79,19 +82,19 @@ class SandboxedVideo(FrameSource):
             self._end_pass(number)
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
-        """Return the frames at checked indices.
+        """Return the frames at indices that the caller has checked.
 
         Raises:
             UploadError: The process failed twice.
         """
         found: list[Frame] = []
-        for start in range(0, len(indices), _FRAMES_AT_ONCE):
-            wanted = list(indices[start : start + _FRAMES_AT_ONCE])
-            found += self._ask({"read": wanted}, num_frames=len(wanted))[1]
+        for start in range(0, len(indices), _FRAMES_PER_REQUEST):
+            wanted = list(indices[start : start + _FRAMES_PER_REQUEST])
+            found += self._request({"read": wanted}, num_frames=len(wanted))[1]
         return found
 
     def close(self) -> None:
-        """End the process; nothing can be read any more."""
+        """End the process; no more frames can be read."""
         with self._lock:
             self._is_closed = True
             self._stop()
@@ -115,7 +118,7 @@ class SandboxedVideo(FrameSource):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Nothing of the server's environment: tokens and passwords live there.
+            # The environment of the server may contain tokens and passwords.
             env={"PATH": os.defpath, "LANG": "C.UTF-8", **threads},
             cwd=self._path.parent,
             start_new_session=True,
@@ -134,14 +137,14 @@ class SandboxedVideo(FrameSource):
             if "error" not in header:
                 self.info = VideoInfo(path=self.info.path, **header["info"])
                 return
-        except _BROKEN as error:
+        except _PROCESS_ERRORS as error:
             self._stop()
             raise self._failure() from error
         self._stop()
         raise UploadError(str(header["error"])) if header.get("is_refused") else self._failure()
 
-    def _ask(self, request: dict[str, Any], *, num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
-        """Put a request; where the process was ended meanwhile, once more to a new one."""
+    def _request(self, request: dict[str, Any], *, num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
+        """Send a request and receive its response; retry once with a new process."""
         with self._lock:
             for attempt in range(2):
                 if self._is_closed:
@@ -149,27 +152,29 @@ class SandboxedVideo(FrameSource):
                 if self._process is None:
                     self._start()
                 try:
-                    return self._answered(request, num_frames)
-                except _BROKEN as error:
+                    return self._exchange(request, num_frames)
+                except _PROCESS_ERRORS as error:
                     self._stop()
                     if attempt:
                         raise self._failure() from error
         raise self._failure()
 
-    def _answered(self, request: dict[str, Any], num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
+    def _exchange(self, request: dict[str, Any], num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
         self._send(request)
         found: list[Frame] = []
         header: dict[str, Any] = {}
         for _ in range(num_frames):
             header, pixels = self._receive()
             if "error" in header:
-                raise UploadError(f"the video is damaged there: {header['error']}".replace(str(self._path), "the file"))
+                raise UploadError(
+                    f"the video is damaged at this frame: {header['error']}".replace(str(self._path), "the file")
+                )
             if "end" in header:
                 break
-            # Nothing that the process says is believed: whoever broke it would say it too.
+            # Not the shape of the response: a compromised process may send any value.
             shape = (self.info.height, self.info.width, 3)
             if len(pixels) != math.prod(shape):
-                raise EOFError(f"a frame has {len(pixels)} bytes, not {shape}")
+                raise EOFError(f"a frame has {len(pixels)} bytes, expected {math.prod(shape)}")
             image = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
             found.append(Frame(int(header["index"]), float(header["timestamp_seconds"]), image))
         return header, found
@@ -186,14 +191,14 @@ class SandboxedVideo(FrameSource):
         self._process.stdin.flush()
 
     def _receive(self) -> tuple[dict[str, Any], bytearray]:
-        deadline = time.monotonic() + self._limits.decoder_seconds
+        deadline = self._clock() + self._limits.decoder_seconds
         (length,) = struct.unpack("<I", self._read(4, deadline))
         if length > _MAX_HEADER_BYTES:
-            raise EOFError("the process writes something else")
+            raise EOFError(f"the header has {length} bytes")
         header = json.loads(self._read(length, deadline))
         num_bytes = int(header["num_bytes"])
         if not 0 <= num_bytes <= 3 * self._limits.max_pixels:
-            raise EOFError("the process writes too much")
+            raise EOFError(f"a frame has {num_bytes} bytes")
         return header, self._read(num_bytes, deadline)
 
     def _read(self, num_bytes: int, deadline: float) -> bytearray:
@@ -202,8 +207,8 @@ class SandboxedVideo(FrameSource):
         pipe, content, done = self._process.stdout.fileno(), bytearray(num_bytes), 0
         view = memoryview(content)
         while done < num_bytes:
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError("no answer in time")
+            if not select.select([pipe], [], [], max(0.0, deadline - self._clock()))[0]:
+                raise TimeoutError("no response within the time limit")
             if not (count := os.readv(pipe, [view[done:]])):
                 raise EOFError("the process has ended")
             done += count
@@ -212,6 +217,6 @@ class SandboxedVideo(FrameSource):
     def _failure(self) -> UploadError:
         limits = self._limits
         return UploadError(
-            f"the file could not be read within {limits.decoder_seconds:g} seconds and "
-            f"{limits.decoder_megabytes:g} megabytes: it is damaged, or too hard to decode"
+            f"the file could not be decoded within {limits.decoder_seconds:g} seconds and "
+            f"{limits.decoder_megabytes:g} MB: it is damaged or too complex"
         )

@@ -1,1 +1,1 @@
-"""User sessions of the demo server: state, storage, background work."""
+"""User sessions of the demo: state, storage and background work."""

@@ -1,4 +1,4 @@
-"""One piece of work for a visitor: done in a thread, told as events, stopped at any moment."""
+"""Work for a user session in a background thread: reports events and can be cancelled at any time."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from unipixel.demos.sessions.errors import BusyError, DemoError, QuestionError, UploadError
+from unipixel.demos.errors import BusyError, DemoError, QuestionError, UploadError
 from unipixel.demos.sessions.events import Event, Started, Waiting, WorkCancelled
 from unipixel.demos.sessions.work_queue import WorkQueue
 from unipixel.session.callbacks import Cancelled
 
 _LOG = logging.getLogger(__name__)
+THREAD_NAME = "unipixel-session"
 
 
 class StopFlag:
-    """Whether a piece of work should stop, and why; safe to use from any thread.
+    """Whether a piece of work should stop, and why; thread-safe.
 
     Attributes:
-        reason: Why, in plain words.
+        reason: Why, as shown to the user.
     """
 
     def __init__(self, *, max_seconds: float) -> None:
-        """Begin unstopped.
+        """Create an unset flag.
 
         Args:
-            max_seconds: How long the work may take once it has begun.
+            max_seconds: Time limit of the work, from `start_timer` on.
         """
-        self.reason = "you stopped it"
+        self.reason = "cancelled by the user"
         self._max_seconds = max_seconds
         self._deadline: float | None = None
-        self._is_stopped = threading.Event()
+        self._is_set = threading.Event()
 
-    def begin(self) -> None:
-        """Let the time run."""
+    def start_timer(self) -> None:
+        """Start the time limit."""
         self._deadline = time.monotonic() + self._max_seconds
 
     def stop(self, reason: str | None = None) -> None:
-        """Ask the work to stop."""
+        """Request that the work stops."""
         self.reason = reason or self.reason
-        self._is_stopped.set()
+        self._is_set.set()
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
-        if self._deadline is not None and time.monotonic() > self._deadline and not self._is_stopped.is_set():
-            self.stop(f"it took more than the {self._max_seconds:g} seconds that one visitor is given")
-        return self._is_stopped.is_set()
+        """Return whether to stop now."""
+        if self._deadline is not None and time.monotonic() > self._deadline and not self._is_set.is_set():
+            self.stop(f"it exceeded the time limit of {self._max_seconds:g} seconds")
+        return self._is_set.is_set()
 
     def check(self) -> None:
-        """Go on, unless the work should stop.
+        """Raise if the work should stop.
 
         Raises:
             Cancelled: It should.
@@ -59,25 +60,25 @@ class StopFlag:
             raise Cancelled(self.reason)
 
 
-def run_work(
+def run_in_background(
     work: Callable[[Callable[[Event], None]], Event],
     *,
-    flag: StopFlag,
-    line: WorkQueue,
-    at_end: Callable[[], None],
+    stop_flag: StopFlag,
+    work_queue: WorkQueue,
+    on_end: Callable[[], None],
 ) -> Iterator[Event]:
-    """Start a piece of work, and return its events; closing the iterator stops it.
+    """Start a piece of work in a thread and return its events; closing the iterator stops the work.
 
-    The work goes on whether or not anybody listens; events are small, so that none waits for a listener.
+    The work does not wait for the reader of the events.
 
     Args:
-        work: Receives a function to tell events with, and returns the last one.
-        flag: Stops it.
-        line: Where it waits for its turn.
-        at_end: Called when it has ended in whatever way, before the last event is told.
+        work: Receives a function that emits events, and returns the last event.
+        stop_flag: Stops the work.
+        work_queue: Where the work waits for a slot.
+        on_end: Called when the work has ended for any reason, before the last event.
 
     Raises:
-        BusyError: The system gives no further thread.
+        BusyError: No further thread can be started.
     """
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     last: list[Event | BaseException] = []
@@ -85,52 +86,54 @@ def run_work(
     def run() -> None:
         outcome: Event | BaseException
         try:
-            with line.slot(on_place=lambda place: events.put(Waiting(place)), should_stop=flag) as has_slot:
+            with work_queue.slot(
+                on_position=lambda position: events.put(Waiting(position)), should_stop=stop_flag
+            ) as has_slot:
                 if has_slot:
-                    flag.begin()
+                    stop_flag.start_timer()
                     events.put(Started())
                     outcome = work(events.put)
                 else:
-                    outcome = WorkCancelled(flag.reason)
+                    outcome = WorkCancelled(stop_flag.reason)
         except Cancelled:
-            outcome = WorkCancelled(flag.reason)
-        # Whatever it is, it belongs to the thread that listens.
+            outcome = WorkCancelled(stop_flag.reason)
+        # Every error is raised in the thread that reads the events.
         except BaseException as error:  # noqa: BLE001
             outcome = public_error(error)
         try:
-            at_end()
-        # A disk that is full must not leave the listener waiting.
+            on_end()
+        # The reader must receive an outcome even when the session cannot be saved.
         except BaseException as error:  # noqa: BLE001
             outcome = public_error(error)
         last.append(outcome)
         events.put(outcome)
 
-    thread = threading.Thread(target=run, name="unipixel-visitor", daemon=True)
+    thread = threading.Thread(target=run, name=THREAD_NAME, daemon=True)
     try:
         thread.start()
     except RuntimeError as error:
-        at_end()
-        raise BusyError("the server has too much to do: try again in a minute") from error
-    return _listen(events, last, flag)
+        on_end()
+        raise BusyError("the server is overloaded: try again in a minute") from error
+    return _read_events(events, last, stop_flag)
 
 
 def public_error(error: BaseException) -> BaseException:
-    """Turn what the library refuses into what a visitor is told; an error of another kind stays what it is."""
+    """Convert an error of the library to one that may be shown to the user; others are returned unchanged."""
     if isinstance(error, DemoError):
         return error
     if isinstance(error, OSError):
         _LOG.warning("a file could not be read or written: %s", error)
-        told: DemoError = UploadError("the video cannot be read any further: it is damaged, or the server's disk full")
+        public: DemoError = UploadError("the video is damaged, or the disk of the server is full")
     elif isinstance(error, ValueError | LookupError):
-        told = QuestionError(str(error.args[0]) if error.args else str(error))
+        public = QuestionError(str(error.args[0]) if error.args else str(error))
     else:
         return error
-    told.__cause__ = error
-    return told
+    public.__cause__ = error
+    return public
 
 
-def _listen(
-    events: queue.SimpleQueue[Event | BaseException], last: list[Event | BaseException], flag: StopFlag
+def _read_events(
+    events: queue.SimpleQueue[Event | BaseException], last: list[Event | BaseException], stop_flag: StopFlag
 ) -> Iterator[Event]:
     try:
         while True:
@@ -142,4 +145,4 @@ def _listen(
                 return
     finally:
         if not last:
-            flag.stop("the page was closed")
+            stop_flag.stop("the page was closed")

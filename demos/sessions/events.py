@@ -1,4 +1,4 @@
-"""What a visitor is told while the model works for him."""
+"""Events that a user session emits while the model works."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Others are served first.
+    """The work is queued.
 
     Attributes:
-        place: Place in the queue; 1 is next.
+        position: Position in the queue; 1 is next.
     """
 
-    place: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The work has begun."""
+    """The work has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextWritten:
-    """A piece of the answer was written.
+    """A piece of the answer was generated.
 
     Attributes:
-        piece: What is new.
+        piece: The new text.
         text: The answer so far, without special tokens.
     """
 
@@ -37,12 +37,12 @@ class TextWritten:
 
 @dataclass(frozen=True, slots=True)
 class FrameMasked:
-    """The objects' masks on one frame are known; `UserSession.masks_at` returns them.
+    """The masks of one frame are available from `UserSession.masks_at`.
 
     Attributes:
-        frame_index: The frame, from 0.
-        object_ids: Objects that were followed into it, visible or not.
-        num_done: Frames that this pass has done.
+        frame_index: Index of the frame, from 0.
+        object_ids: Objects that were tracked to this frame, visible or not.
+        num_done: Frames that this pass has processed.
         num_frames: Frames of the video.
     """
 
@@ -54,12 +54,12 @@ class FrameMasked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer is complete, and its objects are followed.
+    """The answer is complete, and its objects are tracked.
 
     Attributes:
-        question: As it was asked.
-        text: With objects as `[id]`.
-        named_ids: Objects that the answer names, in order.
+        question: The question.
+        text: The answer, with objects as `[id]`.
+        named_ids: Objects in the answer, in order.
         new_ids: Objects that this turn added.
     """
 
@@ -71,10 +71,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """All objects are followed.
+    """Tracking without a question is complete.
 
     Attributes:
-        object_ids: Objects that were followed.
+        object_ids: Objects that were tracked.
     """
 
     object_ids: tuple[int, ...]
@@ -82,10 +82,10 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class WorkCancelled:
-    """The work was stopped; everything is as before it began.
+    """The work was cancelled; the session is as it was before the work.
 
     Attributes:
-        reason: In plain words.
+        reason: Why, as shown to the user.
     """
 
     reason: str

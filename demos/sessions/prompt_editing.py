@@ -1,4 +1,4 @@
-"""Pointing at objects: clicks, boxes and masks, taking them back, names, forgetting."""
+"""Clicks, boxes, masks, undo, names and removal of objects in a user session."""
 
 from __future__ import annotations
 
@@ -7,114 +7,135 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.demos.sessions.errors import DemoError, PromptError, UnknownObjectError
+from unipixel.demos.errors import DemoError, PromptError
 from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 
-class PromptEditing(SessionLifecycle):
-    """What a visitor does to his objects while nothing is under way."""
+class PromptEditing:
+    """Edits the objects of a session while no work is in progress."""
 
-    def next_id(self) -> int:
-        """Return the id that a new object gets."""
-        self._awake()
-        taken = self._snapshot.ids
-        return next(number for number in range(1, MAX_OBJECT_ID + 1) if number not in taken)
+    def __init__(self, lifecycle: SessionLifecycle) -> None:
+        """Edit the objects of one session.
 
-    def point(self, object_id: int, x: float, y: float, frame_index: int = 0, *, is_positive: bool = True) -> None:
-        """Click on an object, or beside it; positions in pixels of the frame.
-
-        Raises:
-            PromptError: The click is not on the video, says too little, or there are too many.
-            BusyError: Work is under way.
+        Args:
+            lifecycle: The session.
         """
-        self._prompt(object_id, PointPrompt(float(x), float(y), int(frame_index), bool(is_positive)))
+        self._lifecycle = lifecycle
 
-    def box(self, object_id: int, xyxy: tuple[float, float, float, float], frame_index: int = 0) -> None:
-        """Put a box around an object: left, top, right, bottom in pixels of the frame.
+    def next_object_id(self) -> int:
+        """Return the id for a new object."""
+        known = self._lifecycle.loaded().snapshot.object_ids
+        return next(number for number in range(1, MAX_OBJECT_ID + 1) if number not in known)
+
+    def add_point(self, object_id: int, x: float, y: float, frame_index: int = 0, *, is_positive: bool = True) -> None:
+        """Add a click to a known or new object.
+
+        Args:
+            object_id: The object.
+            x: Pixels from the left of the frame.
+            y: Pixels from the top of the frame.
+            frame_index: The frame.
+            is_positive: Whether the click is on the object; False for a click on what does not belong to it.
 
         Raises:
-            PromptError: See `point`.
-            BusyError: See `point`.
+            PromptError: The click is outside the video, or there are too many prompts or objects.
+            BusyError: Work is in progress.
+        """
+        self._add(object_id, PointPrompt(float(x), float(y), int(frame_index), bool(is_positive)))
+
+    def add_box(self, object_id: int, xyxy: tuple[float, float, float, float], frame_index: int = 0) -> None:
+        """Add a box to a known or new object.
+
+        Args:
+            object_id: The object.
+            xyxy: Left, top, right and bottom in pixels of the frame.
+            frame_index: The frame.
+
+        Raises:
+            PromptError: See `add_point`.
+            BusyError: See `add_point`.
         """
         left, top, right, bottom = (float(value) for value in xyxy)
-        self._prompt(object_id, BoxPrompt((left, top, right, bottom), int(frame_index)))
+        self._add(object_id, BoxPrompt((left, top, right, bottom), int(frame_index)))
 
-    def mask(self, object_id: int, mask: NDArray[np.bool_], frame_index: int = 0) -> None:
-        """Give an object's mask, bool (H, W).
+    def add_mask(self, object_id: int, mask: NDArray[np.bool_], frame_index: int = 0) -> None:
+        """Add a mask to a known or new object.
+
+        Args:
+            object_id: The object.
+            mask: bool (H, W).
+            frame_index: The frame.
 
         Raises:
-            PromptError: See `point`.
-            BusyError: See `point`.
+            PromptError: See `add_point`.
+            BusyError: See `add_point`.
         """
-        self._prompt(object_id, MaskPrompt(np.asarray(mask) != 0, int(frame_index)))
+        self._add(object_id, MaskPrompt(np.asarray(mask) != 0, int(frame_index)))
 
     def undo(self) -> int | None:
-        """Take the last prompt back, with what it did to its object's masks, and return the object's id.
+        """Undo the last prompt with its effect on the masks.
 
         Returns:
-            None where there is nothing to take back.
+            The id of its object; None if there is nothing to undo.
 
         Raises:
-            BusyError: Work is under way.
+            BusyError: Work is in progress.
         """
-        with self._idle() as session:
-            if not self._undo:
+        with self._lifecycle.idle() as loaded:
+            if not loaded.undo:
                 return None
-            kept = self._undo.pop()
-            session.scene.restore_object(kept)
-            self._snapshot.show(session.scene)
-            return kept.object_id
+            before = loaded.undo.pop()
+            loaded.session.objects.restore_object(before)
+            loaded.update_snapshot()
+            return before.object_id
 
     def rename(self, object_id: int, name: str) -> None:
-        """Call an object something; an empty name gives it back its own.
+        """Name an object; an empty name restores the default.
 
         Raises:
-            UnknownObjectError: There is no such object.
-            DemoError: The name is too long.
+            UnknownObjectError: The object does not exist.
+            DemoError: The name is too long or not printable.
         """
-        limit = self._context.limits.max_name_chars
+        limit = self._lifecycle.context.limits.max_name_chars
         text = " ".join(name.split())
-        if len(text) > limit or not text.isprintable():
-            raise DemoError(f"the name has {len(text)} characters, at most {limit} plain ones fit", field="name")
-        with self._lock:
-            self._awake()
-            self._check_known(object_id)
-            self._names.pop(object_id, None)
+        if len(text) > limit:
+            raise DemoError(f"the name has {len(text)} characters, the maximum is {limit}", field="name")
+        if not text.isprintable():
+            raise DemoError("the name contains control characters: leave them out", field="name")
+        with self._lifecycle.lock:
+            loaded = self._lifecycle.loaded()
+            loaded.check_object(object_id)
+            loaded.names.pop(object_id, None)
             if text:
-                self._names[object_id] = text
+                loaded.names[object_id] = text
 
     def forget(self, object_id: int) -> None:
-        """Forget an object; what the conversation already says of it stays said.
+        """Remove an object with its masks; the text of the conversation stays.
 
         Raises:
-            UnknownObjectError: There is no such object.
-            BusyError: Work is under way.
+            UnknownObjectError: The object does not exist.
+            BusyError: Work is in progress.
         """
-        with self._idle() as session:
-            self._check_known(object_id)
-            session.forget(object_id)
-            self._names.pop(object_id, None)
-            self._undo = deque((kept for kept in self._undo if kept.object_id != object_id), self._undo.maxlen)
-            self._snapshot.show(session.scene)
+        with self._lifecycle.idle() as loaded:
+            loaded.check_object(object_id)
+            loaded.session.forget(object_id)
+            loaded.names.pop(object_id, None)
+            loaded.undo = deque((state for state in loaded.undo if state.object_id != object_id), loaded.undo.maxlen)
+            loaded.update_snapshot()
 
-    def _prompt(self, object_id: int, prompt: VisualPrompt) -> None:
-        limit = self._context.limits.max_prompts
-        with self._idle() as session:
+    def _add(self, object_id: int, prompt: VisualPrompt) -> None:
+        limit = self._lifecycle.context.limits.max_prompts
+        with self._lifecycle.idle() as loaded:
             if not 1 <= object_id <= MAX_OBJECT_ID:
-                raise PromptError(f"objects are numbered 1 to {MAX_OBJECT_ID}, not {object_id}")
-            if self._snapshot.num_prompts(object_id) >= limit:
-                raise PromptError(f"object {object_id} has {limit} clicks already, which is the most: take some back")
-            kept = session.scene.keep(object_id)
+                raise PromptError(f"object ids range from 1 to {MAX_OBJECT_ID}, got {object_id}")
+            if loaded.snapshot.num_prompts(object_id) >= limit:
+                raise PromptError(f"object {object_id} has {limit} prompts, the maximum: undo some")
+            before = loaded.session.objects.snapshot_object(object_id)
             try:
-                session.prompt(object_id, prompt)
+                loaded.session.prompt(object_id, prompt)
             except ValueError as error:
                 raise PromptError(str(error)) from error
-            self._undo.append(kept)
-            self._snapshot.show(session.scene)
-
-    def _check_known(self, object_id: int) -> None:
-        if object_id not in self._snapshot.ids:
-            known = ", ".join(f"[{key}]" for key in self._snapshot.ids) or "none"
-            raise UnknownObjectError(f"there is no object [{object_id}]: known are {known}")
+            loaded.undo.append(before)
+            loaded.update_snapshot()

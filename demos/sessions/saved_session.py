@@ -1,4 +1,4 @@
-"""A visitor's session on disk: its upload, its object memory, and one JSON file about the rest."""
+"""The file `session.json` of a user session that is saved on disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SESSION_FILE = "session.json"
 MEMORY_FOLDER = "memory"
 RESULTS_FOLDER = "results"
 MAX_SESSION_BYTES = 2**26
-"""Largest file that is read."""
+"""Maximum size of a `session.json` that is read."""
 _FORMAT = "unipixel-demo-session-1"
-_FIELDS = {"format", "name", "media", "is_trusted", "frame_size", "names", "turns", "waiting"}
+_FIELDS = {"format", "name", "media", "is_trusted", "frame_size", "names", "turns", "pending_prompts"}
 _MAX_ID = 10**6
 
 
@@ -26,8 +26,8 @@ class SavedTurn:
     """One question and its answer.
 
     Attributes:
-        question: As it was asked.
-        answer: With objects as `[id]`.
+        question: The question.
+        answer: The answer, with objects as `[id]`.
     """
 
     question: str
@@ -36,16 +36,16 @@ class SavedTurn:
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What is kept of a session besides the upload and the object memory.
+    """What is saved of a session besides the uploaded file and the object memory bank.
 
     Attributes:
-        name: What the visitor calls the upload.
-        media: Name of the file in the session's folder.
-        is_trusted: Whether it is an example of our own.
+        name: Display name of the uploaded file.
+        media: Name of that file in the folder of the session.
+        is_trusted: Whether it is one of the demo's own examples.
         frame_size: (H, W) of the video.
-        names: What the visitor calls his objects.
+        names: Names that the user gave, by object id.
         turns: The conversation.
-        waiting: Prompts that were not followed yet, by object.
+        pending_prompts: Prompts that were not tracked yet, by object id.
     """
 
     name: str
@@ -54,20 +54,20 @@ class SavedSession:
     frame_size: tuple[int, int]
     names: dict[int, str]
     turns: tuple[SavedTurn, ...]
-    waiting: dict[int, tuple[PromptRecord, ...]]
+    pending_prompts: dict[int, tuple[PromptRecord, ...]]
 
     def write(self, folder: Path) -> None:
-        """Write `session.json`, whole or not at all.
+        """Write `session.json` atomically.
 
         Raises:
-            OSError: The folder cannot be written.
+            OSError: The folder is not writable.
         """
         part = folder / f".{SESSION_FILE}.{secrets.token_hex(8)}"
         part.write_text(json.dumps(self.to_json(), ensure_ascii=False), encoding="utf-8")
         os.replace(part, folder / SESSION_FILE)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return a value that `json.dumps` accepts."""
         return {
             "format": _FORMAT,
             "name": self.name,
@@ -76,34 +76,36 @@ class SavedSession:
             "frame_size": list(self.frame_size),
             "names": [[key, name] for key, name in self.names.items()],
             "turns": [[turn.question, turn.answer] for turn in self.turns],
-            "waiting": [[key, [record.to_json() for record in own]] for key, own in self.waiting.items()],
+            "pending_prompts": [
+                [key, [record.to_json() for record in records]] for key, records in self.pending_prompts.items()
+            ],
         }
 
     @classmethod
     def read(cls, folder: Path) -> SavedSession:
-        """Read and check what `write` wrote.
+        """Read and validate a file that `write` wrote.
 
         Raises:
-            OSError: There is no such file.
-            ValueError: It is damaged or too large.
+            OSError: The file does not exist.
+            ValueError: The file is damaged or too large.
         """
         file = folder / SESSION_FILE
         if (size := file.stat().st_size) > MAX_SESSION_BYTES:
-            raise ValueError(f"{SESSION_FILE} has {size} bytes, at most {MAX_SESSION_BYTES} are read")
+            raise ValueError(f"{SESSION_FILE} has {size} bytes, the maximum is {MAX_SESSION_BYTES}")
         try:
             fields = check_fields(json.loads(file.read_text(encoding="utf-8")), _FIELDS, SESSION_FILE)
-            return cls._of(fields)
+            return cls._from_fields(fields)
         except (TypeError, RecursionError) as error:
             raise ValueError(f"{SESSION_FILE} is damaged: {error}") from error
 
     @classmethod
-    def _of(cls, fields: Any) -> SavedSession:
+    def _from_fields(cls, fields: Any) -> SavedSession:
         if fields["format"] != _FORMAT:
             raise ValueError(f"format must be {_FORMAT!r}, got {fields['format']!r}")
         height, width = (check_integer(side, "frame_size", low=1, high=2**31) for side in fields["frame_size"])
         media = _text(fields["media"])
         if Path(media).name != media or media in ("", ".", ".."):
-            raise ValueError(f"media must name a file of the session's own folder, got {media!r}")
+            raise ValueError(f"media must name a file in the folder of the session, got {media!r}")
         return cls(
             name=_text(fields["name"]),
             media=media,
@@ -111,16 +113,16 @@ class SavedSession:
             frame_size=(height, width),
             names={check_integer(key, "id", high=_MAX_ID): _text(name) for key, name in fields["names"]},
             turns=tuple(SavedTurn(_text(question), _text(answer)) for question, answer in fields["turns"]),
-            waiting={
+            pending_prompts={
                 check_integer(key, "id", high=_MAX_ID): tuple(
-                    PromptRecord.from_json(record, (height, width)) for record in own
+                    PromptRecord.from_json(record, (height, width)) for record in records
                 )
-                for key, own in fields["waiting"]
+                for key, records in fields["pending_prompts"]
             },
         )
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {value!r:.80}")
+        raise ValueError(f"expected a string, got {value!r:.80}")
     return value

@@ -1,4 +1,4 @@
-"""What all visitors of a server share: the model, the ceilings, the line before it."""
+"""What all user sessions of a server share: the model, its limits, and the queue for the model."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
 
-_NUM_READERS = 2
+_NUM_VIDEO_SLOTS = 2
 
 
 @dataclass
 class ServerContext:
-    """Shared by all visitors; nothing in it belongs to one of them.
+    """Shared by all user sessions; contains nothing of a single one.
 
     Attributes:
         model: The model.
-        processor: Prepares its inputs.
-        limits: What a visitor is granted.
-        settings: How sessions work; its ceilings give way to `limits`.
+        processor: Prepares the model's inputs.
+        limits: Limits of a user session.
+        settings: Settings of a session; where `limits` has a limit for the same thing, that one applies.
         model_name: Name of the model, for results.
-        line: Where work for the model waits.
-        readers: Where the reading and writing of whole videos waits.
-        make_room: Called with a visitor before that takes memory.
+        queue: Queue for the model.
+        video_queue: Queue for reading and writing whole videos.
+        free_memory: Called with the `SessionLifecycle` of a session before that session takes memory.
     """
 
     model: UniPixel
@@ -35,7 +35,7 @@ class ServerContext:
     limits: Limits
     settings: SessionSettings = field(default_factory=SessionSettings)
     model_name: str | None = None
-    make_room: Callable[[Any], None] = lambda _: None
+    free_memory: Callable[[Any], None] = lambda _: None
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -45,5 +45,5 @@ class ServerContext:
             max_objects=limits.max_objects,
             max_feature_bytes=max(1, min(self.settings.max_feature_bytes, share)),
         )
-        self.line = WorkQueue(num_slots=limits.max_workers, max_waiting=limits.max_waiting)
-        self.readers = WorkQueue(num_slots=_NUM_READERS, max_waiting=limits.max_waiting)
+        self.queue = WorkQueue(num_slots=limits.max_workers, max_waiting=limits.max_waiting)
+        self.video_queue = WorkQueue(num_slots=_NUM_VIDEO_SLOTS, max_waiting=limits.max_waiting)

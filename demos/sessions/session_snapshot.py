@@ -25,7 +25,7 @@ class ObjectInfo:
         name: The name that the user gave; else the expression that found it, else `object 1`.
         color: Color of its masks, `#rrggbb`.
         source: Kind of its first prompt: `point`, `box`, `mask` or `language`.
-        is_waiting: Whether it has prompts that were not tracked yet.
+        has_pending_prompts: Whether it has prompts that were not tracked yet.
         num_prompts: Number of its clicks, boxes and masks.
         num_known_frames: Frames for which a mask or its absence is known.
         visible_frames: Frames on which it is visible, ascending.
@@ -35,7 +35,7 @@ class ObjectInfo:
     name: str
     color: str
     source: str
-    is_waiting: bool
+    has_pending_prompts: bool
     num_prompts: int
     num_known_frames: int
     visible_frames: tuple[int, ...]
@@ -46,7 +46,7 @@ class _ObjectRecord:
     source: str
     expression: str | None
     anchor_frame: int
-    is_waiting: bool
+    has_pending_prompts: bool
     prompts: tuple[PromptRecord, ...]
 
 
@@ -60,16 +60,19 @@ class SessionSnapshot:
         self._objects: dict[int, _ObjectRecord] = {}
         self._masks: dict[int, dict[int, MaskRecord]] = {}
 
-    def update(self, scene: VideoObjects) -> None:
+    def update(self, video_objects: VideoObjects) -> None:
         """Copy all objects and masks."""
-        objects, masks = _object_records(scene), {key: dict(scene.bank.frames(key)) for key in scene.bank.ids}
+        objects, masks = (
+            _object_records(video_objects),
+            {key: dict(video_objects.bank.frames(key)) for key in video_objects.bank.ids},
+        )
         with self._lock:
-            self._frame_size, self._objects, self._masks = scene.bank.frame_size, objects, masks
+            self._frame_size, self._objects, self._masks = video_objects.bank.frame_size, objects, masks
 
-    def update_frame(self, scene: VideoObjects, frame_index: int) -> None:
+    def update_frame(self, video_objects: VideoObjects, frame_index: int) -> None:
         """Copy the masks of one frame, and the objects where there are new ones."""
-        masks = {key: scene.bank.frame(key, frame_index) for key in scene.bank.ids}
-        objects = _object_records(scene) if set(masks) - set(self._objects) else None
+        masks = {key: video_objects.bank.frame(key, frame_index) for key in video_objects.bank.ids}
+        objects = _object_records(video_objects) if set(masks) - set(self._objects) else None
         with self._lock:
             self._objects = self._objects if objects is None else objects
             for key, mask in masks.items():
@@ -101,7 +104,7 @@ class SessionSnapshot:
                     name=names.get(key) or record.expression or f"object {key}",
                     color="#{:02x}{:02x}{:02x}".format(*object_color(key)),
                     source=record.source,
-                    is_waiting=record.is_waiting,
+                    has_pending_prompts=record.has_pending_prompts,
                     num_prompts=len(record.prompts),
                     num_known_frames=len(self._masks.get(key, ())),
                     visible_frames=self._visible_frames(key),
@@ -162,14 +165,14 @@ class SessionSnapshot:
         return tuple(sorted(index for index, mask in masks.items() if mask.is_visible))
 
 
-def _object_records(scene: VideoObjects) -> dict[int, _ObjectRecord]:
+def _object_records(video_objects: VideoObjects) -> dict[int, _ObjectRecord]:
     records: dict[int, _ObjectRecord] = {}
-    for key in sorted(scene.known_ids):
-        waiting = tuple(record_prompt(prompt) for prompt in scene.waiting.get(key, ()))
-        if key in scene.bank:
-            known = scene.bank[key]
-            prompts = (*known.prompts, *waiting)
-            records[key] = _ObjectRecord(known.source, known.expression, known.anchor_frame, bool(waiting), prompts)
+    for key in sorted(video_objects.known_ids):
+        pending = tuple(record_prompt(prompt) for prompt in video_objects.pending_prompts.get(key, ()))
+        if key in video_objects.bank:
+            known = video_objects.bank[key]
+            prompts = (*known.prompts, *pending)
+            records[key] = _ObjectRecord(known.source, known.expression, known.anchor_frame, bool(pending), prompts)
         else:
-            records[key] = _ObjectRecord(waiting[0].kind, None, waiting[0].frame_index, True, waiting)
+            records[key] = _ObjectRecord(pending[0].kind, None, pending[0].frame_index, True, pending)
     return records

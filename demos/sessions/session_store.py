@@ -1,4 +1,4 @@
-"""All visitors of a server: bounded in number, memory, disk and age, each known by its secret alone."""
+"""The user sessions of a server, identified by secret keys and bounded in number, memory, disk and age."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+from unipixel.demos.errors import BusyError, UnknownSessionError
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.errors import BusyError, UnknownSessionError
 from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.demos.sessions.saved_session import SESSION_FILE
 from unipixel.demos.sessions.server_context import ServerContext
@@ -26,16 +26,16 @@ from unipixel.session.settings import SessionSettings
 
 _LOG = logging.getLogger(__name__)
 KEY_BYTES = 32
-"""Random bytes of a key: 256 bits, which nobody guesses."""
+"""Random bytes of a key."""
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class SessionStore:
-    """Hands out visitors, and finds them again by their keys.
+    """Opens user sessions and finds them by their keys.
 
-    The least recently used are saved to disk where memory is short, and removed where there are too many
-    or they are too old. A key is kept in no file: a folder is named by its hash.
+    The least recently used sessions are offloaded to disk when memory is short, and removed when there are too
+    many or they are too old. A key is written to no file: the name of a session's folder is a hash of the key.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class SessionStore:
         """Open a store.
 
         Args:
-            model: The model that all share.
-            processor: Prepares its inputs.
-            limits: What visitors are granted.
-            folder: Where sessions are kept, readable by the server alone; sessions of an earlier run are
-                found again. None makes a folder that `close_all` removes.
-            settings: How sessions work.
+            model: The model that all sessions share.
+            processor: Prepares the model's inputs.
+            limits: Limits of the sessions.
+            folder: Where sessions are saved, readable by the server's user only; sessions of an earlier run are
+                found again. None for a temporary folder that `close_all` removes.
+            settings: Settings of the sessions.
             model_name: Name of the model, for results.
 
         Raises:
-            OSError: The folder cannot be made.
+            OSError: The folder cannot be created.
         """
         self.limits = limits or Limits()
         self._is_temporary = folder is None
@@ -72,170 +72,174 @@ class SessionStore:
             self.limits,
             settings=settings or SessionSettings(),
             model_name=model_name,
-            make_room=self._make_room,
+            free_memory=self._free_memory,
         )
         self._lock = threading.Lock()
-        self._visitors: dict[str, UserSession] = {}
+        self._sessions: dict[str, UserSession] = {}
 
     @property
     def num_known(self) -> int:
-        """Visitors that are known to this process, in memory or on disk."""
-        return len(self._visitors)
+        """Number of sessions that this process knows, in memory or on disk."""
+        return len(self._sessions)
 
     @property
-    def num_awake(self) -> int:
-        """Visitors whose clips are in memory."""
-        return sum(user_session.is_awake for user_session in self._all())
+    def num_loaded(self) -> int:
+        """Number of sessions in memory."""
+        return sum(session.lifecycle.is_loaded for session in self._by_last_use())
 
     @property
     def num_waiting(self) -> int:
-        """Visitors that wait for the model."""
-        return self._context.line.num_waiting
+        """Number of sessions that wait for the model."""
+        return self._context.queue.num_waiting
 
     @property
     def folder(self) -> Path:
-        """Where sessions are kept."""
+        """Where sessions are saved."""
         return self._folder
 
     def open(self) -> UserSession:
-        """Make a visitor with a new key.
+        """Create a session with a new key.
 
         Raises:
-            BusyError: All that the server can keep are at work.
+            BusyError: The server has its maximum of sessions, and all of them are busy.
         """
         self.sweep()
         key = secrets.token_urlsafe(KEY_BYTES)
-        user_session = UserSession(key, self._folder / _name(key), self._context)
+        session = UserSession(key, self._folder / _folder_name(key), self._context)
         with self._lock:
-            self._visitors[_name(key)] = user_session
-        if not self._thin_out(keep=user_session):
+            self._sessions[_folder_name(key)] = session
+        if not self._evict(keep=session):
             self.close(key)
-            raise BusyError(f"the server is full: {self.limits.max_saved_sessions} visitors are at work, try later")
-        return user_session
+            raise BusyError(f"the server is full: all of its {self.limits.max_saved_sessions} sessions are busy")
+        return session
 
     def get(self, key: str) -> UserSession:
-        """Return the visitor of a key; what was put away comes back when it is used.
+        """Return the session of a key; an offloaded one is reloaded when it is used.
 
         Raises:
-            UnknownSessionError: There is none.
+            UnknownSessionError: The key belongs to no session.
         """
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise UnknownSessionError
-        name = _name(key)
+        name = _folder_name(key)
+        file = self._folder / name / SESSION_FILE
         with self._lock:
-            user_session = self._visitors.get(name)
-            if user_session is None and (self._folder / name / SESSION_FILE).is_file():
-                user_session = self._visitors[name] = UserSession(key, self._folder / name, self._context)
-                user_session.last_used = (self._folder / name / SESSION_FILE).stat().st_mtime
-        if user_session is None or user_session.is_closed or self._is_old(user_session.last_used):
+            session = self._sessions.get(name)
+            if session is None and file.is_file():
+                session = self._sessions[name] = UserSession(key, self._folder / name, self._context)
+                session.lifecycle.last_used = file.stat().st_mtime
+        if session is None or session.lifecycle.is_closed or self._is_expired(session.lifecycle.last_used):
             raise UnknownSessionError
-        user_session.last_used = time.time()
-        return user_session
+        session.lifecycle.last_used = time.time()
+        return session
 
     def offload(self, key: str) -> None:
-        """Save a visitor to disk and free its memory, as when a tab is closed; the key stays good.
+        """Save a session to disk and free its memory, for example when its tab is closed; the key stays valid.
 
-        One that is at work is stopped first; one without a clip is removed.
+        The work of a busy session is cancelled first; a session without a video is removed.
 
         Raises:
-            UnknownSessionError: There is none.
+            UnknownSessionError: The key belongs to no session.
         """
-        user_session = self.get(key)
-        if user_session.has_clip or user_session.is_busy:
-            user_session.leave()
+        session = self.get(key)
+        if session.lifecycle.has_video or session.lifecycle.is_busy:
+            session.lifecycle.cancel_and_offload()
         else:
-            self._remove(user_session)
+            self._remove(session)
 
     def close(self, key: str) -> None:
-        """Remove a visitor with all its files.
+        """Remove a session with all its files.
 
         Raises:
-            UnknownSessionError: There is none.
+            UnknownSessionError: The key belongs to no session.
         """
         self._remove(self.get(key))
 
     def close_all(self) -> None:
-        """End: save everybody where the folder stays, remove everything where it does not."""
-        for user_session in self._all():
+        """Save all sessions, or remove them where the folder is temporary."""
+        for session in self._by_last_use():
             if self._is_temporary:
-                self._remove(user_session)
+                self._remove(session)
             else:
-                user_session.leave()
+                session.lifecycle.cancel_and_offload()
         if self._is_temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what is too old, also of earlier runs, and free what is too much."""
-        for user_session in self._all():
-            if self._is_old(user_session.last_used) and not user_session.is_busy:
-                self._remove(user_session)
+        """Remove expired sessions, also those of earlier runs, and enforce the limits."""
+        for session in self._by_last_use():
+            if self._is_expired(session.lifecycle.last_used) and not session.lifecycle.is_busy:
+                self._remove(session)
         with self._lock:
-            known = set(self._visitors)
+            known = set(self._sessions)
         for entry in self._folder.iterdir():
-            is_ours = _FOLDER_NAME.fullmatch(entry.name) and entry.name not in known and not entry.is_symlink()
-            if is_ours and self._is_old(entry.stat().st_mtime):
+            is_unknown_session = (
+                _FOLDER_NAME.fullmatch(entry.name) and entry.name not in known and not entry.is_symlink()
+            )
+            if is_unknown_session and self._is_expired(entry.stat().st_mtime):
                 shutil.rmtree(entry, ignore_errors=True)
-        self._thin_out()
+        self._evict()
 
-    def _all(self) -> list[UserSession]:
-        """All visitors, the least recently used first."""
+    def _by_last_use(self) -> list[UserSession]:
+        """Return all sessions, the least recently used first."""
         with self._lock:
-            return sorted(self._visitors.values(), key=lambda user_session: user_session.last_used)
+            return sorted(self._sessions.values(), key=lambda session: session.lifecycle.last_used)
 
-    def _remove(self, user_session: UserSession) -> None:
+    def _remove(self, session: UserSession) -> None:
         with self._lock:
-            self._visitors.pop(user_session.folder.name, None)
-        user_session.close()
+            self._sessions.pop(session.lifecycle.folder.name, None)
+        session.lifecycle.close()
 
-    def _is_old(self, last_used: float) -> bool:
+    def _is_expired(self, last_used: float) -> bool:
         return time.time() - last_used > self.limits.max_age_seconds
 
-    def _make_room(self, newcomer: SessionLifecycle) -> None:
-        """Put the least recently used away until one more fits.
+    def _free_memory(self, requester: SessionLifecycle) -> None:
+        """Offload the least recently used sessions until there is memory for one more.
 
         Raises:
-            BusyError: Those in memory are all at work.
+            BusyError: All sessions in memory are busy.
         """
         ceiling = self.limits.max_memory_megabytes * MEGABYTE
-        awake = [user_session for user_session in self._all() if user_session.is_awake and user_session is not newcomer]
-        num_awake, num_bytes = len(awake), sum(user_session.num_bytes for user_session in awake)
-        for user_session in awake:
-            if num_awake < self.limits.max_sessions and num_bytes < ceiling:
+        lifecycles = [session.lifecycle for session in self._by_last_use()]
+        loaded = [lifecycle for lifecycle in lifecycles if lifecycle.is_loaded and lifecycle is not requester]
+        num_loaded, num_bytes = len(loaded), sum(lifecycle.num_bytes for lifecycle in loaded)
+        for lifecycle in loaded:
+            if num_loaded < self.limits.max_sessions and num_bytes < ceiling:
                 return
-            freed = user_session.num_bytes
-            if _is_offloaded(user_session):
-                num_awake, num_bytes = num_awake - 1, num_bytes - freed
-        if num_awake >= self.limits.max_sessions:
-            raise BusyError(f"the server is full: {num_awake} visitors are at work, try again in a minute")
+            freed = lifecycle.num_bytes
+            if _offload_or_log(lifecycle):
+                num_loaded, num_bytes = num_loaded - 1, num_bytes - freed
+        if num_loaded >= self.limits.max_sessions:
+            raise BusyError(f"the server is full: {num_loaded} sessions are busy, try again in a minute")
 
-    def _thin_out(self, *, keep: UserSession | None = None) -> bool:
-        """Remove the least recently used beyond the ceilings of number and disk; whether that was enough."""
+    def _evict(self, *, keep: UserSession | None = None) -> bool:
+        """Remove the least recently used sessions above the limits of number and disk; return whether that sufficed."""
         ceiling = self.limits.max_disk_megabytes * MEGABYTE
         max_known = max(self.limits.max_saved_sessions, self.limits.max_sessions)
-        everybody = self._all()
-        sizes = {user_session.key: _folder_bytes(user_session.folder) for user_session in everybody}
-        num_known, num_bytes = len(everybody), sum(sizes.values())
-        # Those without a clip go first: a page that was opened and left.
-        for user_session in sorted(everybody, key=lambda each: each.has_clip):
+        sessions = self._by_last_use()
+        sizes = {session.key: _folder_bytes(session.lifecycle.folder) for session in sessions}
+        num_known, num_bytes = len(sessions), sum(sizes.values())
+        # Sessions without a video first: pages that were opened and not used.
+        for session in sorted(sessions, key=lambda each: each.lifecycle.has_video):
             if num_known <= max_known and num_bytes <= ceiling:
                 return True
-            if user_session is not keep and not user_session.is_busy:
-                self._remove(user_session)
-                num_known, num_bytes = num_known - 1, num_bytes - sizes[user_session.key]
+            if session is not keep and not session.lifecycle.is_busy:
+                self._remove(session)
+                num_known, num_bytes = num_known - 1, num_bytes - sizes[session.key]
         return num_known <= max_known and num_bytes <= ceiling
 
 
-def _is_offloaded(user_session: UserSession) -> bool:
-    """Put a visitor away for the sake of another, who is not to be told where that fails."""
+def _offload_or_log(lifecycle: SessionLifecycle) -> bool:
+    """Offload a session for the benefit of another, whose user must not see an error of this one."""
     try:
-        return user_session.offload()
+        return lifecycle.offload()
     except OSError as error:
-        _LOG.warning("a session cannot be saved, it stays in memory: %s", error)
+        _LOG.warning("cannot save a session, it stays in memory: %s", error)
         return False
 
 
-def _name(key: str) -> str:
-    """Name of a visitor's folder: who can list the folders learns no key."""
+def _folder_name(key: str) -> str:
+    """Return the name of a session's folder, from which the key cannot be derived."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -243,6 +247,6 @@ def _folder_bytes(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # removed by another thread
                 total += os.lstat(os.path.join(parent, name)).st_size
     return total

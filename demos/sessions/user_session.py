@@ -1,293 +1,298 @@
-"""One visitor: a clip or image, the objects in it, and the conversation about them."""
+"""A user session: a video or image, the objects in it, and the conversation about them."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.demos.security.uploads import shown_name, take_upload
-from unipixel.demos.sessions.background_work import run_work
-from unipixel.demos.sessions.downloads import Subject, make_download
-from unipixel.demos.sessions.errors import (
-    BusyError,
-    DownloadError,
-    PromptError,
-    QuestionError,
-    UploadError,
-)
+from unipixel.demos.errors import BusyError, DownloadError, PromptError, QuestionError, UploadError
+from unipixel.demos.frame_images import crop_object
+from unipixel.demos.security.uploads import copy_upload, display_name
+from unipixel.demos.sessions.background_work import run_in_background
+from unipixel.demos.sessions.downloads import DownloadContent, make_download
 from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked
-from unipixel.demos.sessions.lifecycle import MediaInfo
+from unipixel.demos.sessions.lifecycle import SessionLifecycle
+from unipixel.demos.sessions.loaded_session import LoadedSession, MediaInfo
 from unipixel.demos.sessions.prompt_editing import PromptEditing
 from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, RESULTS_FOLDER, SavedTurn
+from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.sessions.session_snapshot import ObjectInfo
-from unipixel.demos.web.crops import crop_object
 from unipixel.memory.storage import BANK_FILE
 from unipixel.output.overlay import PromptMark
-from unipixel.session.callbacks import Cancelled, Progress
+from unipixel.session.base_session import Answer
+from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.conversation import check_question
-from unipixel.session.session import Answer, Session
+from unipixel.session.session import Session
 from unipixel.session.video_tracker import TrackedVideoFrame
 
-__all__ = ["MediaInfo", "ObjectInfo", "SavedTurn", "UserSession"]
-
-Tell = Callable[[Event], None]
-# What the model writes and reads as one token; in a question it would stand for what is not there.
-_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>")
-
-# Frames that are decoded at once, on the way from a keyframe, and held.
-_READ_AT_ONCE = 16
-# Frames that are still at hand when a page comes to ask for the newest.
-_NUM_FRESH = 4
+Notify = Callable[[Event], None]
+# Special tokens of the tokenizer, which the model would not read as text.
+_SPECIAL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>")
+# Frames that are decoded together, from one keyframe.
+_FRAMES_PER_READ = 16
+_NUM_RECENT_FRAMES = 4
 
 
-class UserSession(PromptEditing):
-    """One visitor's state; every method may be called from any thread.
+class UserSession:
+    """The session of one user; every method may be called from any thread.
 
-    One piece of work is done at a time (`ask`, `segment`, `track`, `load`, `download`); meanwhile frames,
-    masks and objects can be read, and what would change them raises `BusyError`. A session that was put
-    away on disk comes back by itself.
+    One piece of work is done at a time (`ask`, `segment`, `track`, `load`, `download`). Meanwhile frames, masks
+    and objects can be read, and what would change them raises `BusyError`. A session that was offloaded to disk
+    is reloaded when it is used.
+
+    Attributes:
+        key: The secret that identifies the session.
+        lifecycle: Loads, offloads and closes the session.
+        prompts: Edits its objects.
     """
+
+    def __init__(self, key: str, folder: Path, context: ServerContext) -> None:
+        """Create a session; called by `SessionStore`.
+
+        Args:
+            key: The secret.
+            folder: Folder of the session.
+            context: What all sessions share.
+        """
+        self.key = key
+        self.lifecycle = SessionLifecycle(folder, context)
+        self.prompts = PromptEditing(self.lifecycle)
+        self._context = context
 
     @property
     def info(self) -> MediaInfo | None:
-        """The clip; None before the first one."""
-        return self._awake()[1] if self.has_clip else None
+        """The video or image; None before the first one."""
+        return self.lifecycle.loaded().info if self.lifecycle.has_video else None
 
     @property
     def history(self) -> list[SavedTurn]:
         """The conversation so far."""
-        with self._lock:
-            if self.has_clip:
-                self._awake()
-            return list(self._turns)
+        with self.lifecycle.lock:
+            return list(self.lifecycle.loaded().turns) if self.lifecycle.has_video else []
 
     def load(self, path: str | Path, *, name: str | None = None, is_trusted: bool = False) -> MediaInfo:
-        """Take a video or an image; objects and conversation of the one before are forgotten.
+        """Load a video or an image; the previous one is removed with its objects and conversation.
 
         Args:
-            path: The file; it is copied.
-            name: What the visitor calls it.
-            is_trusted: Whether it is an example of our own, which needs no process to itself.
+            path: The file, which is copied.
+            name: Display name; None for the name of the file.
+            is_trusted: Whether it is one of the demo's own examples, which are decoded without a sandbox.
 
         Raises:
-            UploadError: It is no video or image, or above a ceiling; what was there stays.
-            BusyError: Other work is under way.
+            UploadError: It is neither a video nor an image, or above a limit; the session is unchanged.
+            BusyError: Other work is in callbacks.
         """
-        shown = shown_name(name or Path(path).name)
-        with self._alone() as flag, self._context.readers.slot(should_stop=flag) as has_slot:
+        name = display_name(name or Path(path).name)
+        folder = self.lifecycle.folder
+        with self.lifecycle.working() as stop_flag, self._context.video_queue.slot(should_stop=stop_flag) as has_slot:
             if not has_slot:
-                raise BusyError(flag.reason)
-            self._context.make_room(self)
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            media = take_upload(Path(path), self._folder, limits=self._context.limits)
+                raise BusyError(f"the upload was stopped: {stop_flag.reason}")
+            self._context.free_memory(self.lifecycle)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = copy_upload(Path(path), folder, limits=self._context.limits)
             try:
-                session = self._open(media, shown, is_trusted=is_trusted)
+                loaded = LoadedSession.open(file, name=name, is_trusted=is_trusted, context=self._context)
             except BaseException:
-                media.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
                 raise
-            with self._lock:
-                self._replace(session, shown, media, is_trusted=is_trusted)
-        return self._awake()[1]
+            self.lifecycle.replace(loaded)
+        return self.lifecycle.loaded().info
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         """Return a frame, uint8 (H, W, 3).
 
         Raises:
-            PromptError: There is no such frame.
+            PromptError: The frame does not exist.
             NoVideoError: There is no video yet.
-            UploadError: The video is damaged there.
+            UploadError: The video is damaged at this frame.
         """
-        _, info = self._awake()
-        for fresh in self._fresh:
-            if fresh.index == index:
-                return fresh.image
-        if not 0 <= index < info.num_frames:
-            raise PromptError(f"there is no frame {index}: frames are numbered 0 to {info.num_frames - 1}")
+        loaded = self.lifecycle.loaded()
+        for recent in loaded.recent_frames:
+            if recent.index == index:
+                return recent.image
+        if not 0 <= index < loaded.info.num_frames:
+            raise PromptError(f"frame indices range from 0 to {loaded.info.num_frames - 1}, got {index}")
         return self._read([index])[0]
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Return all frames in their order, a few at a time; see `frame`."""
-        _, info = self._awake()
-        for start in range(0, info.num_frames, _READ_AT_ONCE):
-            yield from self._read(range(start, min(start + _READ_AT_ONCE, info.num_frames)))
-
-    def _read(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        session = self._awake()[0]
-        try:
-            return [frame.image for frame in session.scene.video.read(indices)]
-        except UploadError:
-            later = self._awake()[0]
-            if later is session:
-                raise
-            return [frame.image for frame in later.scene.video.read(indices)]  # it was put away meanwhile
+        """Yield all frames in order; see `frame`."""
+        num_frames = self.lifecycle.loaded().info.num_frames
+        for start in range(0, num_frames, _FRAMES_PER_READ):
+            yield from self._read(range(start, min(start + _FRAMES_PER_READ, num_frames)))
 
     def ask(self, question: str) -> Iterator[Event]:
-        """Ask about the clip; `[1]` in the question names an object. Closing the iterator stops the work.
+        """Ask about the video; `[1]` in the question refers to object 1. Closing the iterator cancels the work.
 
         Raises:
-            QuestionError: The question is empty, too long, or names an unknown object.
-            BusyError: Work is under way, or the line is full; the latter comes with the first event.
+            QuestionError: The question is empty, too long, or refers to an unknown object.
+            BusyError: Work is in callbacks; or, with the first event, the queue is full.
         """
-        return self._talk(question, lambda session: session.ask)
+        return self._answer(question, Session.ask)
 
     def segment(self, query: str) -> Iterator[Event]:
-        """Segment what words mean: a noun phrase, or a question about it. See `ask`."""
-        return self._talk(query, lambda session: session.segment)
+        """Segment what a noun phrase, or a question about it, refers to. See `ask`."""
+        return self._answer(query, Session.segment)
 
     def track(self) -> Iterator[Event]:
-        """Follow what was clicked and not followed yet, without a question. See `ask`."""
-        with self._idle() as session:
-            waiting = tuple(sorted(session.scene.waiting))
-            flag = self._begin()
+        """Track the objects with new prompts, without a question. See `ask`."""
 
-        def work(notify: Tell) -> Event:
-            session.scene.track(Progress(on_frame=self._frame_sink(session, notify), should_stop=flag))
-            return Tracked(waiting)
+        def work(loaded: LoadedSession, callbacks: Callbacks) -> Event:
+            object_ids = tuple(sorted(loaded.session.objects.pending_prompts))
+            loaded.session.objects.track(callbacks)
+            return Tracked(object_ids)
 
-        return run_work(work, flag=flag, line=self._context.line, at_end=self._end)
+        with self.lifecycle.idle() as loaded:
+            return self._run(loaded, work)
 
     def objects(self) -> list[ObjectInfo]:
-        """Return the objects, in the order of their ids."""
-        with self._lock:
-            if self.has_clip:
-                self._awake()
-            return self._snapshot.objects(dict(self._names))
+        """Return the objects, ordered by id."""
+        with self.lifecycle.lock:
+            if not self.lifecycle.has_video:
+                return []
+            loaded = self.lifecycle.loaded()
+            return loaded.snapshot.objects(dict(loaded.names))
 
     def masks_at(self, frame_index: int) -> dict[int, NDArray[np.bool_]]:
-        """Return the masks (H, W) of the objects that are seen on a frame, as far as they are followed."""
-        self._awake()
-        return self._snapshot.masks_at(frame_index)
+        """Return the known masks (H, W) of the objects that are visible on a frame, by object id."""
+        return self.lifecycle.loaded().snapshot.masks_at(frame_index)
 
     def prompts_at(self, frame_index: int) -> list[PromptMark]:
         """Return the clicks and boxes on a frame, for `draw_overlay`."""
-        self._awake()
-        return self._snapshot.prompts_at(frame_index)
-
-    def timeline(self) -> dict[int, list[int]]:
-        """Return the frames on which each object is seen, rising."""
-        self._awake()
-        return self._snapshot.timeline()
+        return self.lifecycle.loaded().snapshot.prompts_at(frame_index)
 
     def thumbnail(self, object_id: int, *, size: int = 96) -> NDArray[np.uint8] | None:
-        """Return a picture of an object, uint8 (size, size, 3); None where it was not seen yet.
+        """Return a square image of an object, uint8 (size, size, 3); None if it has no visible mask.
 
         Raises:
-            UnknownObjectError: There is no such object.
+            UnknownObjectError: The object does not exist.
         """
-        self._awake()
-        self._check_known(object_id)
-        found = self._snapshot.best_look(object_id)
+        loaded = self.lifecycle.loaded()
+        loaded.check_object(object_id)
+        found = loaded.snapshot.thumbnail_mask(object_id)
         return None if found is None else crop_object(self.frame(found[0]), found[1], size=size)
 
     def download(self, kind: str) -> Path:
-        """Make a file of what there is, in the visitor's own folder, and return where it lies.
+        """Write a file of results to the folder of the session, and return its path.
 
         Args:
             kind: One of `unipixel.demos.sessions.downloads.KINDS`.
 
         Raises:
-            DownloadError: There is no such kind, or it was stopped.
-            BusyError: Work is under way.
+            DownloadError: The kind does not exist, or the download was cancelled.
+            BusyError: Work is in callbacks.
             NoVideoError: There is no video yet.
         """
-        with self._alone() as flag, self._context.readers.slot(should_stop=flag) as has_slot:
+        with self.lifecycle.working() as stop_flag, self._context.video_queue.slot(should_stop=stop_flag) as has_slot:
             if not has_slot:
-                raise DownloadError(f"the download was stopped: {flag.reason}")
-            flag.begin()
-            subject = self._subject()
+                raise DownloadError(f"the download was stopped: {stop_flag.reason}")
+            stop_flag.start_timer()
+            content = self._download_content()
             try:
-                return make_download(kind, self._folder / RESULTS_FOLDER, subject, check=flag.check)
+                return make_download(kind, self.lifecycle.folder / RESULTS_FOLDER, content, check=stop_flag.check)
             except Cancelled as error:
-                raise DownloadError(f"the download was stopped: {flag.reason}") from error
+                raise DownloadError(f"the download was stopped: {stop_flag.reason}") from error
 
-    def _subject(self) -> Subject:
-        """What a download shows; saved first, since it is part of the whole session."""
-        with self._lock:
-            session, info = self._awake()
-            self._save(session)
-            media = (self._media or ("", False))[0]
-            return Subject(
-                video=session.scene.video,
-                bank=session.bank,
-                name=info.name,
-                snapshot=self._snapshot,
-                names=dict(self._names),
-                turns=tuple(self._turns),
+    def _download_content(self) -> DownloadContent:
+        """Save the session, since its object memory is part of a download, and return its content."""
+        folder = self.lifecycle.folder
+        with self.lifecycle.lock:
+            loaded = self.lifecycle.loaded()
+            loaded.save(folder)
+            return DownloadContent(
+                video=loaded.session.objects.video,
+                bank=loaded.session.bank,
+                name=loaded.info.name,
+                snapshot=loaded.snapshot,
+                names=dict(loaded.names),
+                turns=tuple(loaded.turns),
                 model_name=self._context.model_name,
-                files={info.name: self._folder / media, BANK_FILE: self._folder / MEMORY_FOLDER / BANK_FILE},
+                upload_file=folder / loaded.file_name,
+                bank_file=folder / MEMORY_FOLDER / BANK_FILE,
             )
 
-    def _frame_sink(self, session: Session, notify: Tell) -> Callable[[TrackedVideoFrame], None]:
-        """Show each frame on the board, and tell of it."""
-        num_frames = session.scene.video.info.num_frames or 0
-        done: set[int] = set()
+    def _read(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        loaded = self.lifecycle.loaded()
+        try:
+            return [frame.image for frame in loaded.session.objects.video.read(indices)]
+        except UploadError:
+            reloaded = self.lifecycle.loaded()
+            if reloaded is loaded:
+                raise
+            # The session was offloaded, and its video closed, during the read.
+            return [frame.image for frame in reloaded.session.objects.video.read(indices)]
 
-        def take(followed: TrackedVideoFrame) -> None:
-            index = followed.frame.index
-            if index in done:
-                done.clear()  # another pass, of other objects
-            done.add(index)
-            self._snapshot.show_frame(session.scene, index)
-            self._fresh = (*self._fresh[1 - _NUM_FRESH :], followed.frame)
-            notify(FrameMasked(index, tuple(sorted(followed.objects)), len(done), num_frames))
-
-        return take
-
-    def _replace(self, session: Session, name: str, media: Path, *, is_trusted: bool) -> None:
-        """Put a clip in the place of the one before, whose files go."""
-        if self._session is not None:
-            self._session.scene.video.close()
-        for entry in self._folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry != media:
-                entry.unlink(missing_ok=True)
-        self._install(session, name, media.name, is_trusted=is_trusted)
-        self._save(session)
-
-    def _talk(self, text: str, method: Callable[[Session], Callable[..., Answer]]) -> Iterator[Event]:
-        with self._idle() as session:
-            self._check_question(text, session)
-            flag = self._begin()
-
-        def work(notify: Tell) -> Event:
-            if self._num_said >= self._context.limits.max_turns:
-                session.restart()
-                self._num_said = 0
-            self._num_said += 1
-            answer = method(session)(
-                text, on_text=_text_sink(notify), on_frame=self._frame_sink(session, notify), should_stop=flag
+    def _answer(self, text: str, method: Callable[..., Answer]) -> Iterator[Event]:
+        def work(loaded: LoadedSession, callbacks: Callbacks) -> Event:
+            # The model's conversation has no limit of its own: start a new one before it grows past the limit.
+            if loaded.num_turns >= self._context.limits.max_turns:
+                loaded.session.restart()
+                loaded.num_turns = 0
+            loaded.num_turns += 1
+            answer = method(
+                loaded.session,
+                text,
+                on_text=callbacks.on_text,
+                on_frame=callbacks.on_frame,
+                should_stop=callbacks.should_stop,
             )
-            with self._lock:
-                self._turns.append(SavedTurn(text, answer.text))
+            with self.lifecycle.lock:
+                loaded.turns.append(SavedTurn(text, answer.text))
             named = tuple(dict.fromkeys(segment.object_id for segment in answer.parsed.objects))
             return Answered(text, answer.text, named, answer.new_ids)
 
-        return run_work(work, flag=flag, line=self._context.line, at_end=self._end)
+        with self.lifecycle.idle() as loaded:
+            self._check_question(text, loaded.session)
+            return self._run(loaded, work)
+
+    def _run(self, loaded: LoadedSession, work: Callable[[LoadedSession, Callbacks], Event]) -> Iterator[Event]:
+        stop_flag = self.lifecycle.begin_work()
+
+        def run(notify: Notify) -> Event:
+            on_text, on_frame = _text_sink(notify), _frame_sink(loaded, notify)
+            return work(loaded, Callbacks(on_text=on_text, on_frame=on_frame, should_stop=stop_flag))
+
+        return run_in_background(
+            run, stop_flag=stop_flag, work_queue=self._context.queue, on_end=self.lifecycle.end_work
+        )
 
     def _check_question(self, text: str, session: Session) -> None:
         limit = self._context.limits.max_question_chars
         if len(text) > limit:
-            raise QuestionError(f"the question has {len(text)} characters, at most {limit} are allowed: shorten it")
-        if found := _TOKEN.search(text):
-            raise QuestionError(f"{found[0]} has a meaning of its own to the model: leave it out")
+            raise QuestionError(f"the question has {len(text)} characters, the maximum is {limit}: shorten it")
+        if found := _SPECIAL_TOKEN.search(text):
+            raise QuestionError(f"the question contains {found[0]}, a special token of the model: remove it")
         try:
-            check_question(text, known_ids=session.scene.known_ids)
+            check_question(text, known_ids=session.objects.known_ids)
         except ValueError as error:
             raise QuestionError(str(error)) from error
 
 
-def _text_sink(notify: Tell) -> Callable[[str], None]:
-    written: list[str] = []
+def _text_sink(notify: Notify) -> Callable[[str], None]:
+    pieces: list[str] = []
 
-    def take(piece: str) -> None:
+    def on_text(piece: str) -> None:
         if piece:
-            written.append(piece)
-            notify(TextWritten(piece, "".join(written)))
+            pieces.append(piece)
+            notify(TextWritten(piece, "".join(pieces)))
 
-    return take
+    return on_text
+
+
+def _frame_sink(loaded: LoadedSession, notify: Notify) -> Callable[[TrackedVideoFrame], None]:
+    """Return a function that copies each tracked frame to the snapshot and emits an event."""
+    done: set[int] = set()
+
+    def on_frame(tracked: TrackedVideoFrame) -> None:
+        index = tracked.frame.index
+        if index in done:
+            done.clear()  # another pass, for other objects
+        done.add(index)
+        loaded.snapshot.update_frame(loaded.session.objects, index)
+        loaded.recent_frames = (*loaded.recent_frames[1 - _NUM_RECENT_FRAMES :], tracked.frame)
+        notify(FrameMasked(index, tuple(sorted(tracked.objects)), len(done), loaded.info.num_frames))
+
+    return on_frame

@@ -1,1 +1,1 @@
-"""The Gradio pages of the demo and what they show."""
+"""The Gradio pages of the demo."""

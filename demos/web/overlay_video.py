@@ -1,4 +1,4 @@
-"""The video with its masks, for the page: H.264 that browsers play, made while the session stays free for questions."""
+"""The video with masks that the page plays; it is encoded without occupying the session."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from unipixel.output.writers import OverlayVideoWriter
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import UNTIMED_FPS, Frame
 
-# Encoding takes the processor from the model: one at a time.
+# One at a time, since encoding and the model share the CPU.
 _ENCODER = threading.Semaphore()
 
 
 def overlay_video(user_session: UserSession) -> bytes:
-    """Return the video of a session with its masks as MP4.
+    """Return the video of a session with its masks as MP4 (H.264).
 
     Raises:
         NoVideoError: There is no video yet.
-        DownloadError: It is a picture.
+        DownloadError: The session has an image.
     """
     info = user_session.info
     if info is None:
         raise NoVideoError
     if info.is_image:
-        raise DownloadError("a picture has no video: its masks are shown on it")
+        raise DownloadError("the session has an image, not a video")
     fps = info.fps or UNTIMED_FPS
     with _ENCODER, tempfile.TemporaryDirectory(prefix="unipixel-result-") as folder:
         path = Path(folder) / "result.mp4"

@@ -1,6 +1,6 @@
-"""The demo's own addresses, beside Gradio's: uploads, frames, thumbnails, the masked video, downloads, live pictures.
+"""HTTP routes of the demo beside those of Gradio: uploads, frames, thumbnails, videos, downloads, live frames.
 
-A session's key stands in each of them and is checked each time; there is no cache that others could read.
+Every path contains a session's key, which is checked in every request; no response may be stored in a shared cache.
 """
 
 from __future__ import annotations
@@ -14,84 +14,88 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from unipixel.demos.errors import DemoError, DownloadError, UnknownObjectError, UnknownSessionError
+from unipixel.demos.frame_images import color_tile, frame_jpeg
 from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
 from unipixel.demos.security.upload_receiver import UploadReceiver
-from unipixel.demos.sessions.errors import DemoError, DownloadError, UnknownObjectError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
+from unipixel.demos.sessions.live_user_session import LiveUserSession
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.web.overlay_video import overlay_video
-from unipixel.demos.web.render import color_tile, frame_jpeg
 
-_PRIVATE = {"cache-control": "private, no-store"}
-# The page adds a revision to the address of a picture, so that what is kept is never out of date.
-_KEPT = {"cache-control": "private, max-age=600"}
+_NO_STORE = {"cache-control": "private, no-store"}
+# The page adds a revision to the address of an image, so that a cached image is never outdated.
+_PRIVATE_CACHE = {"cache-control": "private, max-age=600"}
 
 
 def add_routes(app: FastAPI, *, store: SessionStore, upload_receiver: UploadReceiver, live: LiveStore) -> None:
-    """Add the addresses to an application.
+    """Add the routes to an application.
 
     Args:
         app: The application.
-        store: The visitors.
-        upload_receiver: Takes uploads.
-        live: Live sessions.
+        store: The sessions.
+        upload_receiver: Receives uploads.
+        live: The live sessions.
     """
-    app.add_exception_handler(DemoError, _tell)
+    app.add_exception_handler(DemoError, _error_response)
 
     @app.get("/monitoring/summary")
     def summary() -> dict[str, dict[str, str]]:
-        # Gradio's list of functions asks for figures that are not gathered here; a refusal would fill the console.
+        # Gradio's list of functions requests statistics, which the demo does not collect; a 404 would be logged as
+        # an error in the browser's console.
         return {"functions": {}}
 
-    @app.post("/visit/{key}/upload")
+    @app.post("/session/{key}/upload")
     async def upload(key: str, request: Request, name: str = "upload") -> dict[str, str]:
         await run_in_threadpool(store.get, key)
         await upload_receiver.receive(key, name, request.stream())
         return {"status": "received"}
 
-    @app.get("/visit/{key}/frame/{index}.jpg")
+    @app.get("/session/{key}/frame/{index}.jpg")
     def frame(key: str, index: int, masks: str = "yes") -> Response:
         user_session = store.get(key)
         image = user_session.frame(index)
-        shown = {} if masks == "no" else user_session.masks_at(index)
+        visible = {} if masks == "no" else user_session.masks_at(index)
         marks = user_session.prompts_at(index) if masks == "yes" else []
-        return Response(frame_jpeg(image, shown, prompts=marks), media_type="image/jpeg", headers=_KEPT)
+        return Response(frame_jpeg(image, visible, prompts=marks), media_type="image/jpeg", headers=_PRIVATE_CACHE)
 
-    @app.get("/visit/{key}/thumbnail/{object_id}.jpg")
+    @app.get("/session/{key}/thumbnail/{object_id}.jpg")
     def thumbnail(key: str, object_id: int) -> Response:
         try:
-            picture = store.get(key).thumbnail(object_id)
+            image = store.get(key).thumbnail(object_id)
         except UnknownObjectError:
-            # Undone or forgotten before the page came to ask for its picture: no picture is no fault.
-            return Response(status_code=204, headers=_PRIVATE)
-        pixels = color_tile(object_id) if picture is None else picture
-        return Response(frame_jpeg(pixels, {}), media_type="image/jpeg", headers=_KEPT)
+            # Not an error: the object was removed after the page listed it.
+            return Response(status_code=204, headers=_NO_STORE)
+        pixels = color_tile(object_id) if image is None else image
+        return Response(frame_jpeg(pixels, {}), media_type="image/jpeg", headers=_PRIVATE_CACHE)
 
-    @app.get("/visit/{key}/result.mp4")
+    @app.get("/session/{key}/result.mp4")
     def result(key: str) -> Response:
-        return Response(overlay_video(store.get(key)), media_type="video/mp4", headers=_PRIVATE)
+        return Response(overlay_video(store.get(key)), media_type="video/mp4", headers=_NO_STORE)
 
-    @app.get("/visit/{key}/download/{kind}")
+    @app.get("/session/{key}/download/{kind}")
     def download(key: str, kind: str) -> StreamingResponse:
         path = store.get(key).download(kind)
-        # Opened by its name within the session's folder, where no link is followed.
+        # Opened by name in the session's folder, without following links.
         file = open_download(store, key, path.name)
         size = os.fstat(file.fileno()).st_size
         headers = {"content-disposition": f'attachment; filename="{path.name}"', "content-length": str(size)}
-        return StreamingResponse(_blocks(file), media_type=MEDIA_TYPES[path.suffix], headers={**_PRIVATE, **headers})
+        return StreamingResponse(_blocks(file), media_type=MEDIA_TYPES[path.suffix], headers={**_NO_STORE, **headers})
 
     @app.post("/live/{key}/frame")
     async def live_frame(key: str, request: Request) -> Response:
-        return await _live_frame(live, key, await request.body())
+        user_session = live.get(key)
+        await run_in_threadpool(user_session.add_frame, await request.body())
+        return _live_response(user_session)
 
     @app.get("/live/{key}/newest.jpg")
     async def live_newest(key: str, after: int = -1) -> Response:
         user_session = live.get(key)
         for _ in range(100):
-            if user_session.num_shown > after:
+            if user_session.num_frames > after:
                 break
             await asyncio.sleep(0.05)
-        return _live_picture(user_session.picture, user_session.num_shown)
+        return _live_response(user_session)
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -100,21 +104,16 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
             yield block
 
 
-async def _live_frame(live: LiveStore, key: str, body: bytes) -> Response:
-    """Follow the objects into a picture from the visitor's camera; while the model works it is dropped."""
-    user_session = live.get(key)
-    await run_in_threadpool(user_session.show, body)
-    return _live_picture(user_session.picture, user_session.num_shown)
+def _live_response(user_session: LiveUserSession) -> Response:
+    jpeg = user_session.latest_jpeg
+    if jpeg is None:
+        return Response(status_code=204, headers=_NO_STORE)
+    headers = {**_NO_STORE, "x-frame": str(user_session.num_frames)}
+    return Response(jpeg, media_type="image/jpeg", headers=headers)
 
 
-def _live_picture(picture: bytes | None, number: int) -> Response:
-    if picture is None:
-        return Response(status_code=204, headers=_PRIVATE)
-    return Response(picture, media_type="image/jpeg", headers={**_PRIVATE, "x-frame": str(number)})
-
-
-async def _tell(_: Request, error: Any) -> JSONResponse:
-    """Answer a refusal in the words that the page shows."""
-    missing = isinstance(error, UnknownSessionError | DownloadError)
+async def _error_response(_: Request, error: Any) -> JSONResponse:
+    """Return the message that the page shows."""
+    is_missing = isinstance(error, UnknownSessionError | DownloadError)
     body = {"error": str(error), "field": getattr(error, "field", "session")}
-    return JSONResponse(body, status_code=404 if missing else 422, headers=_PRIVATE)
+    return JSONResponse(body, status_code=404 if is_missing else 422, headers=_NO_STORE)

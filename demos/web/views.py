@@ -1,4 +1,4 @@
-"""What the page shows of a session, as values of its components."""
+"""The idle view of a session, as values of the page's components."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.user_session import MediaInfo, UserSession
+from unipixel.demos.sessions.loaded_session import MediaInfo
+from unipixel.demos.sessions.session_snapshot import ObjectInfo
+from unipixel.demos.sessions.user_session import UserSession
 from unipixel.demos.web.render import (
     NO_DOWNLOADS,
     conversation_html,
@@ -17,26 +19,26 @@ from unipixel.demos.web.render import (
     timeline_html,
 )
 
-_NEXT_REVISION = itertools.count(1)
+_REVISIONS = itertools.count(1)
 
 
 @dataclass(frozen=True)
-class View:
-    """Everything that the page shows of one session at one moment.
+class SessionView:
+    """What the page shows of a session that is not working.
 
     Attributes:
-        upload: Value of the upload.
-        stage: Value of the picture.
-        result: Value of the masked video.
-        objects: HTML of the list of objects.
+        upload: Value of the upload component.
+        editor: Value of the frame editor.
+        result: Value of the video with masks.
+        objects: HTML of the objects.
         timeline: HTML of the timeline.
         conversation: HTML of the conversation.
         downloads: HTML of the downloads.
-        errors: HTML by place: question, object, session.
+        errors: HTML of error messages: question, object, session.
     """
 
     upload: dict[str, Any]
-    stage: dict[str, Any]
+    editor: dict[str, Any]
     result: dict[str, Any]
     objects: str
     timeline: str
@@ -45,77 +47,75 @@ class View:
     errors: dict[str, str]
 
 
-def base_of(key: str) -> str:
-    """Return the address of a session's files, relative to the page."""
-    return f"visit/{key}"
+def session_path(key: str) -> str:
+    """Return the path of a session on the server, relative to the page."""
+    return f"session/{key}"
 
 
 def next_revision() -> int:
-    """Return a number that no picture's address carried before."""
-    return next(_NEXT_REVISION)
+    """Return a number that makes the address of an image unique."""
+    return next(_REVISIONS)
 
 
-def view_of(
+def session_view(
     user_session: UserSession, *, limits: Limits, errors: dict[str, str] | None = None, selected: int | None = None
-) -> View:
-    """Return what the page shows of a session that does not work.
+) -> SessionView:
+    """Return the view of a session.
 
     Args:
         user_session: The session.
-        limits: What is told about uploads.
-        errors: Messages by field.
-        selected: Object that the next click belongs to; None leaves the choice.
+        limits: Limits of uploads.
+        errors: Messages by the field of `DemoError`.
+        selected: Object that the next click is added to; None for no change.
     """
-    told = errors or {}
-    info, objects, base, revision = (
-        user_session.info,
-        user_session.objects(),
-        base_of(user_session.key),
-        next_revision(),
-    )
-    names = {item.id: item.name for item in objects}
-    followed = [item for item in objects if not item.is_waiting]
-    return View(
-        upload=upload_value(base, limits=limits, has_media=info is not None, error=told.get("upload", "")),
-        stage=_stage(user_session, info, revision, error=told.get("prompt", ""), selected=selected),
-        result=_result(info, base, revision, has_masks=bool(followed)),
+    messages = errors or {}
+    info, objects = user_session.info, user_session.objects()
+    base, revision = session_path(user_session.key), next_revision()
+    has_masks = any(not item.has_pending_prompts for item in objects)
+    return SessionView(
+        upload=_upload_value(base, limits=limits, has_media=info is not None, error=messages.get("upload", "")),
+        editor=_editor_value(
+            user_session.key, info, objects, revision, error=messages.get("prompt", ""), selected=selected
+        ),
+        result=_result_value(info, base, revision, has_masks=has_masks),
         objects=objects_html(objects, base=base, num_frames=info.num_frames if info else 1, revision=revision),
         timeline=timeline_html(objects, num_frames=info.num_frames, fps=info.fps) if info else "",
-        conversation=conversation_html(user_session.history, names=names),
-        downloads=downloads_html(base, has_masks=bool(followed), link=f"?session={user_session.key}")
+        conversation=conversation_html(user_session.history, names={item.id: item.name for item in objects}),
+        downloads=downloads_html(base, has_masks=has_masks, link=f"?session={user_session.key}")
         if info
         else NO_DOWNLOADS,
         errors={
-            "question": error_html(told.get("question", "")),
-            "object": error_html(told.get("object", "") or told.get("name", "")),
-            "session": error_html(told.get("session", "") or told.get("download", "") or told.get("source", "")),
+            "question": error_html(messages.get("question", "")),
+            "object": error_html(messages.get("object", "") or messages.get("name", "")),
+            "session": error_html(
+                messages.get("session", "") or messages.get("download", "") or messages.get("source", "")
+            ),
         },
     )
 
 
-def upload_value(base: str, *, limits: Limits, has_media: bool, error: str) -> dict[str, Any]:
-    """Return the value of the upload, which tells what may be uploaded."""
+def _upload_value(base: str, *, limits: Limits, has_media: bool, error: str) -> dict[str, Any]:
     return {
         "base": base,
         "limits": f"At most {limits.max_upload_megabytes:g} MB and {limits.max_seconds:g} seconds.",
         "max_bytes": int(limits.max_upload_megabytes * MEGABYTE),
         "has_media": has_media,
         "error": error[:1].upper() + error[1:],
-        "stamp": next_revision(),  # two equal errors in a row are told twice
+        "revision": next_revision(),  # equal errors in a row are shown again
     }
 
 
-def _stage(
-    user_session: UserSession, info: MediaInfo | None, revision: int, *, error: str, selected: int | None
+def _editor_value(
+    key: str, info: MediaInfo | None, objects: list[ObjectInfo], revision: int, *, error: str, selected: int | None
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
-        "session": user_session.key,
-        "base": base_of(user_session.key),
+        "session": key,
+        "base": session_path(key),
         "revision": revision,
         "media": None,
         "objects": [
             {"id": item.id, "color": item.color, "name": "" if item.name == f"object {item.id}" else item.name}
-            for item in user_session.objects()
+            for item in objects
         ],
         "error": error[:1].upper() + error[1:],
     }
@@ -132,8 +132,8 @@ def _stage(
     return value
 
 
-def _result(info: MediaInfo | None, base: str, revision: int, *, has_masks: bool) -> dict[str, Any]:
+def _result_value(info: MediaInfo | None, base: str, revision: int, *, has_masks: bool) -> dict[str, Any]:
     if info is None or not has_masks:
         return {"kind": "empty"}
-    kind = "picture" if info.is_image else "video"
+    kind = "image" if info.is_image else "video"
     return {"kind": kind, "base": base, "revision": revision, "frame": 0, "shape": f"{info.width} / {info.height}"}

@@ -1,6 +1,6 @@
-"""The page's own components: `gr.HTML` with a script of ours.
+"""Custom components of the pages: `gr.HTML` with a script.
 
-They are made by functions: Gradio writes a stub file beside every module that defines a component class.
+They are built by functions, since Gradio writes a stub file beside every module that defines a component class.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import gradio as gr
 
 @cache
 def read_text(name: str) -> str:
-    """Return a script or style sheet that is installed beside this module."""
+    """Return a script or style sheet of this package."""
     return (files("unipixel.demos.web") / name).read_text(encoding="utf-8")
 
 
 def script_widget(script: str, *, classes: str, label: str, elem_classes: str = "") -> gr.HTML:
-    """Return a component that a script builds and keeps; its value is a dictionary that the script reads.
+    """Return a component that a script renders from a dictionary.
 
     Args:
-        script: Name of the script.
-        classes: Class of the element that the script fills.
-        label: Names the region for screen readers.
-        elem_classes: Classes of the component on the page.
+        script: File name of the script.
+        classes: CSS class of the element that the script fills.
+        label: Label of the region for screen readers.
+        elem_classes: CSS classes of the component.
     """
     return gr.HTML(
         value={},
@@ -36,12 +36,12 @@ def script_widget(script: str, *, classes: str, label: str, elem_classes: str = 
 
 
 def panel(value: str = "", *, max_height: int | None = None, elem_classes: str = "") -> gr.HTML:
-    """Return a component for HTML that the server renders; clicks in it become the event `act`.
+    """Return a component for HTML that the server renders; clicks on its buttons trigger the event `act`.
 
     Args:
-        value: HTML, escaped where it holds others' words.
-        max_height: In pixels; more is scrolled, and what is new stays in sight.
-        elem_classes: Classes of the component on the page.
+        value: HTML; text of users and of the model is escaped.
+        max_height: Maximum height in pixels, above which it scrolls to its end; None for no maximum.
+        elem_classes: CSS classes of the component.
     """
     return gr.HTML(
         value=value,
@@ -53,6 +53,6 @@ def panel(value: str = "", *, max_height: int | None = None, elem_classes: str =
     )
 
 
-def words(text: str, *, elem_classes: str = "") -> gr.HTML:
-    """Return HTML of our own that does not change."""
+def static_html(text: str, *, elem_classes: str = "") -> gr.HTML:
+    """Return a component for constant HTML."""
     return gr.HTML(text, apply_default_css=False, js_on_load=None, elem_classes=elem_classes)
