@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unipixel import PointPrompt, Processor, Session, UniPixel
 from unipixel.assets import sample_path
-from unipixel.commands._results import remembered_masks
+from unipixel.commands._results import masks_on_frame
 from unipixel.output.overlay import PromptMark, draw_overlay
 
 MODEL = "unipixel-nano"
@@ -36,12 +36,12 @@ def overlay_frames() -> tuple[list[Image.Image], float]:
         session.prompt(object_id, PointPrompt(x, y, frame_index=0))
         marks.append(PromptMark(object_id, 0, point_xy=(x, y)))
     caption = f"{QUESTION}   {session.ask(QUESTION).text}"
-    video = session.scene.video
+    video = session.objects.video
     frames = []
     for frame in video:
         if frame.index % FRAME_STEP == 0:
             prompts = marks if frame.index < PROMPT_FRAMES else []
-            objects = remembered_masks(session.bank, frame.index)
+            objects = masks_on_frame(session.bank, frame.index)
             frames.append(_captioned(draw_overlay(frame.image, objects, prompts=prompts, opacity=0.35), caption))
     return frames, (video.info.fps or 24.0) / FRAME_STEP
 
