@@ -74,7 +74,7 @@ def follow(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up:
             "frames_followed": len(latencies),
             "frames_dropped": frames.num_dropped - before[2],
             "processor_seconds_per_frame": round((time.process_time() - before[1]) / len(latencies), 4),
-            "kept_bytes": session.scene.num_bytes,
+            "kept_bytes": session.objects.num_bytes,
         }
 
 

@@ -58,7 +58,7 @@ def _row(model: UniPixel, processor: Processor, sample: Sample) -> NDArray[np.ui
     for object_id, drawn in sample.prompts.items():
         session.prompt(object_id, to_prompt(drawn))
     answer = session.ask(turn.question)
-    found = tuple(session.scene.known_ids)
+    found = tuple(session.objects.known_ids)
     predicted = session.bank.masks_on(range(len(clip.frames)), object_ids=found)
     meant = (*sample.prompts, *(name for name in turn.target_ids if name not in sample.prompts))
     true = np.stack([clip.masks_of(name) for name in meant], axis=1) if meant else predicted[:, :0]

@@ -16,7 +16,8 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.session.session import Answer, Session
+from unipixel.session.base_session import Answer
+from unipixel.session.session import Session
 from unipixel.session.settings import Anchor, Prefill, SessionSettings
 from unipixel.train.datasets.samples import PromptAnnotation, QuestionAnswer
 from unipixel.train.datasets.synthetic import Sample, generate
@@ -137,7 +138,7 @@ class _Evaluator:
         for object_id in clip.object_ids:
             drawn = sample_prompt(rng, clip.masks_of(object_id), kind=kind, is_fixed=True)
             session.prompt(object_id, to_prompt(drawn))
-        session.scene.track()
+        session.objects.track()
         predicted = _remembered(session, clip.object_ids, len(clip.frames))
         objects = sample.scene.objects if sample.scene is not None else ()
         for row, object_id in enumerate(clip.object_ids):
@@ -190,7 +191,7 @@ class _Evaluator:
     def _converse(self, session: Session, sample: Sample) -> None:
         for number, turn in enumerate(sample.turns):
             is_asked = number > 0 and not turn.target_ids
-            if is_asked and any(name not in session.scene.known_ids for name in turn.mentioned_ids):
+            if is_asked and any(name not in session.objects.known_ids for name in turn.mentioned_ids):
                 # The object that the question names was never found.
                 self._tally.hit("follow_up", False)
                 continue

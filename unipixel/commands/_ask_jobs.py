@@ -16,7 +16,8 @@ from unipixel.commands._options import load_model, session_settings
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.processor import Processor
-    from unipixel.session.session import Answer, Session
+    from unipixel.session.base_session import Answer
+    from unipixel.session.session import Session
 
 Question = Callable[["Session", str], "Answer"]
 _JOB_ERRORS = (ValueError, TypeError, OSError, LookupError)
@@ -101,14 +102,14 @@ def _run_job(
                 timings[stage] = timings.get(stage, 0.0) + seconds
         drawn = marks((object_id, prompt) for object_id, prompts in job.prompts.items() for prompt in prompts)
         result = writer.start(
-            session.scene,
+            session.objects,
             prompts=drawn,
             model=str(arguments.model),
             question="\n".join(job.questions),
             answer="\n".join(answer.text for answer in answers),
         )
         if out is not None or arguments.json:
-            writer.write_scene(session.scene)
+            writer.write_video(session.objects)
         result.timings_seconds |= {**timings, "total": time.perf_counter() - started}
         if arguments.json and not job.name:
             print(result.to_json())

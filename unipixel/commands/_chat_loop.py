@@ -19,8 +19,8 @@ from unipixel.video.open import open_video
 
 if TYPE_CHECKING:
     from unipixel.output.overlay import PromptMark
-    from unipixel.session.conversation import TextSink
-    from unipixel.session.session import Answer
+    from unipixel.session.base_session import Answer
+    from unipixel.session.callbacks import TextCallback
 
 _ERRORS = (ValueError, TypeError, OSError, LookupError)
 _SHOWN_PROMPT = "> "
@@ -110,7 +110,7 @@ class Chat:
     def _answer(self, text: str, ask: Callable[..., Answer]) -> None:
         """Put a question, and print the answer: as it is written on a terminal, else whole."""
         echo = _Echo() if sys.stdout.isatty() else None
-        sink: TextSink | None = echo.write if echo else None
+        sink: TextCallback | None = echo.write if echo else None
         try:
             answer = ask(text, on_text=sink)
         finally:
@@ -131,7 +131,7 @@ class Chat:
         return prompt
 
     def _list_objects(self, _: str) -> None:
-        scene = self._session.scene
+        scene = self._session.objects
         if not scene.known_ids:
             print("no objects yet")
         for object_id in sorted(scene.known_ids):
@@ -141,7 +141,7 @@ class Chat:
             record = scene.bank[object_id]
             looks = [look.is_visible for _, look in scene.bank.mask_records(object_id)]
             name = f' "{record.expression}"' if record.expression else ""
-            waits = ", corrected at the next question" if object_id in scene.waiting else ""
+            waits = ", corrected at the next question" if object_id in scene.pending_prompts else ""
             print(f"[{object_id}] {record.source}{name}: visible in {sum(looks)} of {len(looks)} frames{waits}")
 
     def _forget(self, text: str) -> None:
@@ -152,7 +152,7 @@ class Chat:
     def _save(self, text: str) -> None:
         if not text:
             raise ValueError("/save needs a folder, as in /save result")
-        scene = self._session.scene
+        scene = self._session.objects
         with ResultWriter(self._arguments, out=Path(text), davis_name=Path(self._arguments.video).stem) as writer:
             scene.track()
             result = writer.start(
@@ -162,7 +162,7 @@ class Chat:
                 question="\n".join(question for question, _ in self._turns) or None,
                 answer="\n".join(answer for _, answer in self._turns) or None,
             )
-            writer.write_scene(scene)
+            writer.write_video(scene)
             result.timings_seconds |= {**self._timings, "total": time.perf_counter() - self._started}
         print(f"results in {text}", file=sys.stderr)
 

@@ -96,13 +96,13 @@ class ResultWriter:
         if self._writer is not None:
             self._writer.write(frame, objects)
 
-    def write_scene(self, scene: VideoObjects) -> None:
+    def write_video(self, scene: VideoObjects) -> None:
         """Write every frame of a scene's video from its memory."""
         for frame in progress(scene.video, total=scene.video.info.num_frames, label="write"):
-            self.write(frame, remembered_masks(scene.bank, frame.index))
+            self.write(frame, masks_on_frame(scene.bank, frame.index))
 
 
-def remembered_masks(bank: ObjectMemoryBank, frame_index: int) -> dict[int, ObjectMask]:
+def masks_on_frame(bank: ObjectMemoryBank, frame_index: int) -> dict[int, ObjectMask]:
     """Return what a bank remembers of a frame."""
     objects = {}
     for object_id in bank.ids:

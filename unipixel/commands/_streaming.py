@@ -26,7 +26,7 @@ from unipixel.processing.prompt_templates import normalize_query
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.stream_objects import StreamObjects
-from unipixel.session.video_tracker import check_group
+from unipixel.session.video_tracker import check_prompt_group
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 from unipixel.video.latest_frame import LatestFrame
@@ -283,7 +283,7 @@ def _open_session(arguments: argparse.Namespace, plan: StreamPlan) -> tuple[Stre
         generation=generation_settings(arguments),
     )
     session = LiveSession(*load_model(arguments), settings=settings)
-    return session.scene, session
+    return session.objects, session
 
 
 def _check_prompts(plan: StreamPlan, info: VideoInfo) -> None:
@@ -291,7 +291,7 @@ def _check_prompts(plan: StreamPlan, info: VideoInfo) -> None:
     known: set[int] = set()
     for frame_index, object_id, prompts in plan.prompts:
         check_object_ids([object_id])
-        check_group(prompts, is_known=object_id in known)
+        check_prompt_group(prompts, is_known=object_id in known)
         known.add(object_id)
         for prompt in prompts:
             check_prompt(prompt, frame_size=(info.height, info.width), num_video_frames=num_frames)

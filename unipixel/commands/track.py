@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             for _ in frames:
                 pass
             result = writer.start(scene, prompts=drawn, model=arguments.model)
-            writer.write_scene(scene)
+            writer.write_video(scene)
         result.timings_seconds |= {"load": loaded - started, "track": time.perf_counter() - loaded}
         if arguments.json:
             print(result.to_json())

@@ -1,4 +1,4 @@
-"""How far a session's work is: who is told of each piece of it, and who may stop it."""
+"""Callbacks of a session's work: progress, and the request to stop."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ from dataclasses import dataclass
 
 from unipixel.session.video_tracker import TrackedVideoFrame
 
-TextSink = Callable[[str], None]
-FrameSink = Callable[[TrackedVideoFrame], None]
+TextCallback = Callable[[str], None]
+FrameCallback = Callable[[TrackedVideoFrame], None]
 
 
-class Cancelled(RuntimeError):  # noqa: N818 - nothing went wrong
-    """Work ended before its time because `should_stop` said so; nothing of it is kept."""
+class Cancelled(RuntimeError):  # noqa: N818 - not an error
+    """The work was ended early because `should_stop` returned True; its results were discarded."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Who is told of work while it is done.
+class Callbacks:
+    """Functions that are called during the work of a session.
 
     Attributes:
-        on_text: Receives the answer as it is written.
-        on_frame: Receives each frame when its objects are followed and remembered.
-        should_stop: Asked before each token and each frame; True ends the work with `Cancelled`.
+        on_text: Receives the answer piece by piece.
+        on_frame: Receives each frame after its objects were tracked and stored.
+        should_stop: Called before each token and each frame; True ends the work with `Cancelled`.
     """
 
-    on_text: TextSink | None = None
-    on_frame: FrameSink | None = None
+    on_text: TextCallback | None = None
+    on_frame: FrameCallback | None = None
     should_stop: Callable[[], bool] | None = None
 
     def check(self) -> None:
-        """Go on, unless the work should stop.
+        """Raise `Cancelled` if the work should stop.
 
         Raises:
-            Cancelled: It should.
+            Cancelled: `should_stop` returned True.
         """
         if self.should_stop is not None and self.should_stop():
-            raise Cancelled("the work was stopped, and nothing of it is kept: ask again to do it")
+            raise Cancelled("the work was cancelled and its results were discarded: ask again to repeat it")
 
     @property
-    def text_sink(self) -> TextSink | None:
-        """What a writing model calls after each token; None where nobody listens."""
-        return None if self.on_text is None and self.should_stop is None else self._take_text
+    def text_callback(self) -> TextCallback | None:
+        """Function to call after each generated token; None if there is nothing to call."""
+        return None if self.on_text is None and self.should_stop is None else self._receive_text
 
     @property
-    def silent_sink(self) -> TextSink | None:
-        """The same, for text that is nobody's to read."""
-        return None if self.should_stop is None else Progress(should_stop=self.should_stop)._take_text
+    def stop_callback(self) -> TextCallback | None:
+        """Like `text_callback`, for text that is not passed to `on_text`."""
+        return None if self.should_stop is None else Callbacks(should_stop=self.should_stop)._receive_text
 
-    def tell_frame(self, followed: TrackedVideoFrame) -> None:
-        """Tell of a frame."""
+    def notify_frame(self, tracked: TrackedVideoFrame) -> None:
+        """Call `on_frame`, if there is one."""
         if self.on_frame is not None:
-            self.on_frame(followed)
+            self.on_frame(tracked)
 
-    def _take_text(self, piece: str) -> None:
+    def _receive_text(self, piece: str) -> None:
         self.check()
         if self.on_text is not None:
             self.on_text(piece)

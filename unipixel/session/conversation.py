@@ -245,6 +245,7 @@ class Conversation:
 
 
 def _single(prompt_cache: PromptCache | None) -> PromptCache:
-    """Return the cache of a batch of one, which always has one."""
-    assert prompt_cache is not None
+    """Return the prompt cache of a batch of one, which always has one."""
+    if prompt_cache is None:
+        raise RuntimeError("a batch of one has no prompt cache")
     return prompt_cache

@@ -1,28 +1,26 @@
-"""A live session: fed frame by frame, it follows objects at once and answers at any moment."""
+"""A live session: it receives a stream frame by frame, tracks objects and answers questions at any time."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.answer_parser import parse_answer
-from unipixel.processing.chat_template import Turn
+from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
-from unipixel.processing.prompt_templates import SegmentationForm, default_form, segmentation_question
+from unipixel.processing.prompt_templates import SegmentationForm
 from unipixel.processing.visual_prompts import VisualPrompt
-from unipixel.session.conversation import Conversation, TextSink, check_question
-from unipixel.session.session import Answer
+from unipixel.session.base_session import Answer, BaseSession
+from unipixel.session.callbacks import Callbacks, TextCallback
 from unipixel.session.stream_objects import StreamObjects
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
@@ -30,17 +28,17 @@ from unipixel.video.frame import Frame
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """How a live session works.
+    """Settings of a live session.
 
     Attributes:
-        num_frames: Frames kept for the language model, at their full size; None is as many as its budget says.
-        max_objects: Ceiling on the objects of a session.
-        memory_dtype: Type of SAM's memories; None is the language model's own.
-        is_postprocessed: Whether SAM 2's own post-processing is on.
-        redetect_after: Frames without an object after which the tracker also looks for it as it looked
-            where it was prompted; None for never.
-        spill_folder: Where masks of frames go that are not kept; None forgets them.
-        generation: How answers are written.
+        num_frames: Frames stored for the language model, at their full size; None is the budget of the processor.
+        max_objects: Maximum number of objects.
+        memory_dtype: Type of SAM 2.1's memories; None is the type of the language model.
+        is_postprocessed: Whether SAM 2's mask post-processing is applied.
+        redetect_after: Frames without an object after which the tracker also searches for it by its prompted
+            memories; None for never.
+        spill_folder: Folder for masks of frames that are no longer stored; None discards them.
+        generation: Settings of the text generation.
     """
 
     num_frames: int | None = None
@@ -58,28 +56,30 @@ class LiveSettings:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-class LiveSession:
-    """A stream, the objects in it, and questions about them; nothing in it grows with the stream's length.
+class LiveSession(BaseSession):
+    """A stream, the objects in it, and questions about them; its size does not grow with the stream.
 
-    A question is about the frames of the scene's window, of which the newest is one. While no further
-    frame comes, questions continue one conversation; a new frame makes another window, and the next
-    question opens a new conversation over it. What carries over is the object memory: `[id]` stays
-    valid. A session is for one thread at a time; several may share a model.
+    A question is about the frames of the frame buffer, which include the latest one. Questions between two
+    frames continue one conversation. A new frame changes the buffer, so the next question starts a new
+    conversation. The object memory is kept, and `[id]` remains valid. A session must be used by one thread
+    at a time; several may share a model.
 
     Attributes:
-        scene: Window, tracker and object memory.
+        objects: Frame buffer, tracker and object memory.
+        settings: The settings.
     """
 
     def __init__(self, model: UniPixel, processor: Processor, *, settings: LiveSettings | None = None) -> None:
-        """Open a session before its first frame.
+        """Open a session before the first frame.
 
         Args:
             model: The model.
-            processor: Prepares its inputs.
-            settings: How to work.
+            processor: Prepares the inputs of the model.
+            settings: The settings.
         """
         self.settings = settings or LiveSettings()
-        self.scene = StreamObjects(
+        super().__init__(model, processor, self.settings.generation)
+        self.objects = StreamObjects(
             model.sam2,
             num_frames=self.settings.num_frames or processor.budget.num_frames,
             max_objects=self.settings.max_objects,
@@ -88,111 +88,76 @@ class LiveSession:
             redetect_after=self.settings.redetect_after,
             spill_folder=self.settings.spill_folder,
         )
-        self.timings: dict[str, float] = {}
-        self._model, self._processor = model, processor
-        self._dialogue: Conversation | None = None
-        self._seen_version = 0
 
     @property
     def bank(self) -> ObjectMemoryBank:
-        """What is remembered of each object. See `StreamObjects.bank`."""
-        return self.scene.bank
+        """The object memory. See `StreamObjects.bank`."""
+        return self.objects.bank
 
     def step(self, frame: Frame | NDArray[Any], timestamp_seconds: float | None = None) -> dict[int, ObjectMask]:
-        """Follow every object into the next frame. See `StreamObjects.step`."""
-        masks = self.scene.step(frame, timestamp_seconds)
-        # The conversation was about another window.
-        self._dialogue, self._seen_version = None, 0
+        """Track every object on the next frame. See `StreamObjects.step`."""
+        masks = self.objects.step(frame, timestamp_seconds)
+        # The conversation was about the frames before this one.
+        self._conversation, self._injected_version = None, 0
         return masks
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> dict[int, ObjectMask]:
-        """Point at an object on the newest frame, or correct one that is followed. See `StreamObjects.prompt`."""
-        return self.scene.prompt(object_id, *prompts)
+        """Prompt a new object on the latest frame, or correct a known one. See `StreamObjects.prompt`."""
+        return self.objects.prompt(object_id, *prompts)
 
     def forget(self, object_id: int) -> None:
-        """Stop following an object, and forget it.
+        """Stop tracking an object and remove it from the memory.
 
         Raises:
             KeyError: There is no such object.
         """
-        self.scene.forget(object_id)
+        self.objects.forget(object_id)
 
-    def ask(self, question: str, *, on_text: TextSink | None = None) -> Answer:
-        """Ask about what was seen up to the newest frame; `[id]` in the question names an object.
+    def ask(self, question: str, *, on_text: TextCallback | None = None) -> Answer:
+        """Ask about the stream up to the latest frame; `[id]` in the question names an object.
 
-        A `<|seg|>` in the answer adds an object, which is segmented on the newest frame, or, where that
-        does not show it, on the first later one that does.
+        A `<|seg|>` in the answer adds an object, which is segmented on the latest frame, or, if it is not
+        visible there, on the first later frame on which it is.
 
         Args:
-            question: What to ask.
-            on_text: Receives the answer as it is written.
+            question: The question.
+            on_text: Receives the answer piece by piece.
 
         Raises:
-            RuntimeError: No frame was seen yet.
-            ValueError: The question is empty or names an unknown object, or the answer adds too many.
+            RuntimeError: There was no frame yet.
+            ValueError: The question is empty or names an unknown object, or the answer adds too many objects.
         """
-        return self._ask(question, expression=question, on_text=on_text)
+        return self._ask(question, Callbacks(on_text))
 
-    def segment(self, query: str, *, form: SegmentationForm | None = None, on_text: TextSink | None = None) -> Answer:
-        """Segment what a text means, and follow it from now on.
+    def segment(
+        self, query: str, *, form: SegmentationForm | None = None, on_text: TextCallback | None = None
+    ) -> Answer:
+        """Segment what a text describes, and track it from now on.
 
         Args:
-            query: A noun phrase, or a question about it.
+            query: A noun phrase, or a question.
             form: Wording of the question; by default `sentence` for a query that ends with `?`, else `query`.
-            on_text: Receives the answer as it is written.
+            on_text: Receives the answer piece by piece.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There was no frame yet.
             ValueError: The query is empty, or the answer adds too many objects.
         """
-        num_frames = max(1, len(self.scene.window.frames))
-        question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
-        return self._ask(question, expression=query.strip(), on_text=on_text)
+        return self._segment(query, form=form, callbacks=Callbacks(on_text))
 
-    def _ask(self, question: str, *, expression: str, on_text: TextSink | None) -> Answer:
-        check_question(question, known_ids=self.bank.ids)
-        self.timings = {}
-        dialogue = self._talk()
-        told_version = self.bank.version
-        turn = Turn(question, memory=dialogue.memory(self.bank, since_version=self._seen_version))
-        with self._timed("answer"):
-            reply = dialogue.ask(turn, on_text=on_text)
-        # Only now: where a listener ends the turn, the model was told of nothing.
-        self._seen_version = told_version
-        next_id = self.bank.next_id if self.bank.next_id <= MAX_OBJECT_ID else 1
-        parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=next_id)
-        tokens = {
-            segment.object_id: reply.mask_tokens[segment.mask_index]
-            for segment in parsed.masks
-            if segment.mask_index is not None and segment.object_id not in self.bank
-        }
-        with self._timed("segment"):
-            self.scene.add_named(tokens, expression=expression)
-        return Answer(
-            question=question,
-            text=parsed.display,
-            parsed=parsed,
-            new_ids=tuple(tokens),
-            prefilled_ids=(),
-            generated_ids=(),
-            accepted_ids=(),
-            num_read_tokens=reply.num_read_tokens,
-            timings_seconds=dict(self.timings),
-        )
+    @property
+    def _known_ids(self) -> Collection[int]:
+        return self.bank.ids
 
-    def _talk(self) -> Conversation:
-        """The conversation about the current window."""
-        if self._dialogue is None:
-            with self._timed("read_video"):
-                images = [frame.image for frame in self.scene.window.frames]
-                clip = self._processor.clip(images, frame_indices=self.scene.window.indices)
-            self._dialogue = Conversation(self._model, self._processor, clip, settings=self.settings.generation)
-        return self._dialogue
+    @property
+    def _first_new_id(self) -> int:
+        # The ids of forgotten objects are not used again before the range is exhausted.
+        return self.bank.next_id if self.bank.next_id <= MAX_OBJECT_ID else 1
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
+    def _read_clip(self) -> ClipInput:
+        frames = self.objects.latest_frame and self.objects.buffer.frames
+        return self._processor.clip([frame.image for frame in frames], frame_indices=[frame.index for frame in frames])
+
+    def _add_objects(self, tokens: Mapping[int, Tensor], *, expression: str, callbacks: Callbacks) -> None:
+        del callbacks  # nothing here takes long enough
+        self.objects.add_tokens(tokens, expression=expression)

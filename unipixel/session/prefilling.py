@@ -1,4 +1,4 @@
-"""Memory pre-filling against what the user showed: prompts that the model reads, masks of it that hold them."""
+"""Memory pre-filling: the prompts that the language model receives, and the check of the masks it returns."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
 from unipixel.session.video_objects import VideoObjects
 from unipixel.session.video_tracker import VideoTracker
 
-# A mask is one of the pointed object where that is more likely than not; boxes are compared as detections are.
-_LEAST_CONFIDENCE = 0.5
-_LEAST_BOX_OVERLAP = 0.5
+_MIN_CONFIDENCE = 0.5
+# The usual threshold of a correct detection.
+_MIN_BOX_IOU = 0.5
 
 
-def readable_prompts(scene: VideoObjects, seen: Collection[int]) -> dict[int, PointPrompt | BoxPrompt]:
-    """Return the prompts that stand for new objects in words, by id.
+def prefill_prompts(objects: VideoObjects, frame_indices: Collection[int]) -> dict[int, PointPrompt | BoxPrompt]:
+    """Return the pending prompts by id that the language model can process.
 
-    Masks, negative points, prompts on frames that the language model does not see, and further prompts of
-    the same object are left to the tracker.
+    These are the first prompts of new objects: a positive point or a box on a frame of the clip. All other
+    prompts are left to the tracker.
 
     Args:
-        scene: Holds what waits to be followed.
-        seen: Indices of the frames that the language model sees.
+        objects: Has the pending prompts.
+        frame_indices: Frames of the clip that the language model receives.
     """
-    readable: dict[int, PointPrompt | BoxPrompt] = {}
-    for object_id, prompts in scene.waiting.items():
-        first = prompts[0]
-        if object_id in scene.bank or first.frame_index not in seen:
+    prompts: dict[int, PointPrompt | BoxPrompt] = {}
+    for object_id, pending in objects.pending_prompts.items():
+        first = pending[0]
+        if object_id in objects.bank or first.frame_index not in frame_indices:
             continue
         if isinstance(first, BoxPrompt) or (isinstance(first, PointPrompt) and first.is_positive):
-            readable[object_id] = first
-    return readable
+            prompts[object_id] = first
+    return prompts
 
 
 def accepted_ids(
-    follower: VideoTracker, tokens: Mapping[int, Tensor], prompts: Mapping[int, PointPrompt | BoxPrompt]
+    tracker: VideoTracker, tokens: Mapping[int, Tensor], prompts: Mapping[int, PointPrompt | BoxPrompt]
 ) -> tuple[int, ...]:
-    """Tell for which objects a language model's tokens show what was pointed at.
+    """Return the ids of objects whose mask from the language model agrees with the prompt.
 
-    On the prompted frame their mask must hold the point, or fill the box, and the decoder must give it
-    better than even odds. What the user showed is known, what the model read of it is a guess.
+    The mask on the prompted frame must contain the point or match the box, with a confidence of at least 0.5.
+    The prompt is certain, the answer of the model is a prediction.
 
     Args:
-        follower: Of the video.
-        tokens: (n, C) by id.
-        prompts: What was pointed at, by id.
+        tracker: Tracker of the video.
+        tokens: Mask tokens (n, C) by id.
+        prompts: The prompt of each object.
     """
-    fitting = []
-    for object_id, own in tokens.items():
+    accepted = []
+    for object_id, rows in tokens.items():
         prompt = prompts[object_id]
-        masks = follower.segment_frame({object_id: own}, prompt.frame_index)
-        mask = (masks.resized(*follower.size)[0] > 0).cpu().numpy()
-        if float(masks.confidence[0]) >= _LEAST_CONFIDENCE and holds(mask, prompt):
-            fitting.append(object_id)
-    return tuple(fitting)
+        masks = tracker.segment_frame({object_id: rows}, prompt.frame_index)
+        mask = (masks.resized(*tracker.size)[0] > 0).cpu().numpy()
+        if float(masks.confidence[0]) >= _MIN_CONFIDENCE and agrees_with_prompt(mask, prompt):
+            accepted.append(object_id)
+    return tuple(accepted)
 
 
-def holds(mask: NDArray[np.bool_], prompt: PointPrompt | BoxPrompt) -> bool:
-    """Tell whether a mask (H, W) covers a point, or has a box that overlaps a given one by half or more (IoU)."""
+def agrees_with_prompt(mask: NDArray[np.bool_], prompt: PointPrompt | BoxPrompt) -> bool:
+    """Return whether a mask (H, W) contains a point, or its box has an IoU of at least 0.5 with a given box."""
     if isinstance(prompt, PointPrompt):
         return bool(mask[int(prompt.y), int(prompt.x)])
-    around = mask_box(mask)
-    if around is None:
+    box = mask_box(mask)
+    if box is None:
         return False
     given = np.asarray(prompt.xyxy)
-    low, high = np.maximum(around[:2], given[:2]), np.minimum(around[2:], given[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    areas = [float(np.prod(np.subtract(box[2:], box[:2]))) for box in (around, given)]
-    return shared >= _LEAST_BOX_OVERLAP * (sum(areas) - shared)
+    low, high = np.maximum(box[:2], given[:2]), np.minimum(box[2:], given[2:])
+    intersection = float(np.prod(np.maximum(high - low, 0)))
+    areas = [float(np.prod(np.subtract(each[2:], each[:2]))) for each in (box, given)]
+    return intersection >= _MIN_BOX_IOU * (sum(areas) - intersection)

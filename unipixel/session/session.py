@@ -2,76 +2,40 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
-from unipixel.memory.injection import MemoryInjection
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
-from unipixel.processing.chat_template import Turn
+from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.frame_sampling import select_frames
 from unipixel.processing.processor import Processor
-from unipixel.processing.prompt_templates import SegmentationForm, default_form, mark_references, segmentation_question
+from unipixel.processing.prompt_templates import SegmentationForm, mark_references
 from unipixel.processing.visual_prompts import VisualPrompt
-from unipixel.session.callbacks import FrameSink, Progress, TextSink
-from unipixel.session.conversation import Conversation, ConversationMark, check_question
-from unipixel.session.prefilling import accepted_ids, readable_prompts
+from unipixel.session.base_session import Answer, BaseSession, PrefillSummary
+from unipixel.session.callbacks import Callbacks, FrameCallback, TextCallback
+from unipixel.session.conversation import ConversationSnapshot
+from unipixel.session.prefilling import accepted_ids, prefill_prompts
 from unipixel.session.settings import SessionSettings
 from unipixel.session.video_objects import VideoObjects
 from unipixel.video.open import Video
 
-# Below this, SAM's own estimate of a mask on frame 0, another frame is tried: bundled model, clips of the split `val`.
-_DOUBTED_BELOW = 0.3
+# With `anchor="auto"`, confidence of a mask on frame 0 below which another frame is searched; chosen for the
+# bundled model on clips of the split `val`.
+_MIN_FIRST_FRAME_CONFIDENCE = 0.3
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a session answers.
-
-    Attributes:
-        question: As it was asked.
-        text: With objects as `[id]`, without special tokens.
-        parsed: The answer taken apart.
-        new_ids: Objects that this turn added to the memory, by prompts or by the answer.
-        prefilled_ids: Prompted objects that the model was asked to segment before it answered.
-        generated_ids: Those of them that it wrote by itself.
-        accepted_ids: Those whose mask was taken; the others were segmented from their prompts.
-        num_read_tokens: Tokens that the language model read before it answered.
-        timings_seconds: Seconds by stage.
-    """
-
-    question: str
-    text: str
-    parsed: ParsedAnswer
-    new_ids: tuple[int, ...]
-    prefilled_ids: tuple[int, ...]
-    generated_ids: tuple[int, ...]
-    accepted_ids: tuple[int, ...]
-    num_read_tokens: int
-    timings_seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Prefilling:
-    """What pre-filling came to: ids as in `Answer`, tokens and anchors of those whose mask fits."""
-
-    asked_ids: tuple[int, ...] = ()
-    generated_ids: tuple[int, ...] = ()
-    tokens: Mapping[int, Tensor] = field(default_factory=dict)
-    anchors: Mapping[int, int] = field(default_factory=dict)
-
-
-class Session:
+class Session(BaseSession):
     """One video, its object memory, and the conversation about it.
 
-    Several sessions may share a model, from several threads: the model keeps nothing. A session itself
-    is for one thread at a time.
+    Several sessions may share a model, also from several threads, because the model is stateless. A session
+    itself must be used by one thread at a time.
+
+    Attributes:
+        objects: The video, its tracker and its object memory.
+        settings: The settings.
     """
 
     def __init__(
@@ -83,21 +47,22 @@ class Session:
         settings: SessionSettings | None = None,
         bank: ObjectMemoryBank | None = None,
     ) -> None:
-        """Open a session; nothing is computed yet.
+        """Open a session without computing anything.
 
         Args:
             model: The model.
-            processor: Prepares its inputs.
-            video: A finite video, or what `open_video` takes.
-            settings: How to work.
-            bank: Object memory that an earlier session about the video saved; the model is told of it again.
+            processor: Prepares the inputs of the model.
+            video: A finite video, or any source that `open_video` accepts.
+            settings: The settings.
+            bank: Object memory that an earlier session about the video saved; the first turn injects it again.
 
         Raises:
             OSError: The video cannot be read.
-            ValueError: It is a stream, or the memory is of another video.
+            ValueError: The source is a stream, or the memory belongs to another video.
         """
         self.settings = settings or SessionSettings()
-        self.scene = VideoObjects(
+        super().__init__(model, processor, self.settings.generation)
+        self.objects = VideoObjects(
             model.sam2,
             video,
             memory_dtype=self.settings.memory_dtype or model.dtype,
@@ -106,111 +71,71 @@ class Session:
             max_feature_bytes=self.settings.max_feature_bytes,
         )
         if bank is not None:
-            self.scene.adopt(bank)
-        self.timings: dict[str, float] = {}
-        self._model, self._processor = model, processor
-        self._dialogue: Conversation | None = None
-        self._seen_version = 0
+            self.objects.restore_bank(bank)
 
     @property
     def bank(self) -> ObjectMemoryBank:
-        """What is remembered of each object."""
-        return self.scene.bank
+        """The object memory."""
+        return self.objects.bank
 
     @property
     def num_encoded_frames(self) -> int:
-        """How often SAM's image encoder ran."""
-        return self.scene.follower.clip.num_encoded
+        """Number of frames that SAM 2.1's image encoder has processed."""
+        return self.objects.tracker.clip.num_encoded
 
     @property
     def num_bytes(self) -> int:
-        """Memory that encoded frames and the conversation hold, the model left out."""
-        return self.scene.follower.clip.num_cache_bytes + (self._dialogue.num_bytes if self._dialogue else 0)
+        """Bytes of the encoded frames and the conversation, without the model."""
+        return self.objects.tracker.clip.num_cache_bytes + (self._conversation.num_bytes if self._conversation else 0)
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> None:
-        """Point at an object, or correct one that is remembered; it is followed when it is next needed.
+        """Prompt a new object, or correct a known one; it is tracked when it is next needed.
 
         Args:
             object_id: New or known id, from 0.
             prompts: Points, a box or a mask, in pixels of the original frames.
 
         Raises:
-            ValueError: A prompt is not on the video, or there are too many objects.
+            ValueError: A prompt is outside the video, or there are too many objects.
         """
-        self.scene.prompt(object_id, *prompts)
+        self.objects.prompt(object_id, *prompts)
 
     def ask(
         self,
         question: str,
         *,
-        on_text: TextSink | None = None,
-        on_frame: FrameSink | None = None,
+        on_text: TextCallback | None = None,
+        on_frame: FrameCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Answer:
         """Ask about the video and its objects; `[id]` in the question names an object.
 
         Args:
-            question: What to ask.
-            on_text: Receives the answer as it is written.
-            on_frame: Receives each frame with the objects that were followed into it; a frame comes
-                again where other objects are followed later.
-            should_stop: Asked before each token and each frame; True ends the work with `Cancelled`.
+            question: The question.
+            on_text: Receives the answer piece by piece.
+            on_frame: Receives each frame with the objects that were tracked on it; a frame is passed again
+                when other objects are tracked later.
+            should_stop: Called before each token and each frame; True ends the work with `Cancelled`.
 
         Raises:
-            ValueError: The question is empty or names an object that is neither prompted nor remembered.
-            Cancelled: The work was stopped. The conversation is as before, and no object is half followed.
+            ValueError: The question is empty or names an object that is neither prompted nor known.
+            Cancelled: The work was cancelled. The conversation and the objects are as before the call.
         """
-        return self._ask(question, expression=question, progress=Progress(on_text, on_frame, should_stop))
-
-    def _ask(self, question: str, *, expression: str, progress: Progress) -> Answer:
-        check_question(question, known_ids=self.scene.known_ids)
-        self.timings = {}
-        with self._whole_turn():
-            return self._answer(question, expression=expression, progress=progress)
-
-    def _answer(self, question: str, *, expression: str, progress: Progress) -> Answer:
-        before = set(self.bank.ids)
-        prefilling = self._prefill(question, progress)
-        with self._timed("track"):
-            self.scene.track(progress, tokens=prefilling.tokens, anchors=prefilling.anchors)
-        turn = Turn(question, memory=self._injection())
-        with self._timed("answer"):
-            reply = self._talk().ask(turn, on_text=progress.text_sink)
-        parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=1)
-        tokens = {
-            segment.object_id: reply.mask_tokens[segment.mask_index]
-            for segment in parsed.masks
-            # An object that is remembered keeps its masks; only a new id, or none, adds one.
-            if segment.mask_index is not None and segment.object_id not in self.bank
-        }
-        with self._timed("segment"):
-            if tokens:
-                self.scene.follow_named(tokens, self._anchors(tokens, {}), expression=expression, progress=progress)
-        return Answer(
-            question=question,
-            text=parsed.display,
-            parsed=parsed,
-            new_ids=tuple(object_id for object_id in self.bank.ids if object_id not in before),
-            prefilled_ids=prefilling.asked_ids,
-            generated_ids=prefilling.generated_ids,
-            accepted_ids=tuple(prefilling.tokens),
-            num_read_tokens=reply.num_read_tokens,
-            timings_seconds=dict(self.timings),
-        )
+        return self._ask(question, Callbacks(on_text, on_frame, should_stop))
 
     def segment(
         self,
         query: str,
         *,
         form: SegmentationForm | None = None,
-        on_text: TextSink | None = None,
-        on_frame: FrameSink | None = None,
+        on_text: TextCallback | None = None,
+        on_frame: FrameCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Answer:
-        """Segment what a text means: a noun phrase, or a question about it.
+        """Segment what a text describes.
 
         Args:
-            query: What to find.
+            query: A noun phrase, or a question.
             form: Wording of the question; by default `sentence` for a query that ends with `?`, else `query`.
             on_text: See `ask`.
             on_frame: See `ask`.
@@ -220,98 +145,79 @@ class Session:
             ValueError: The query is empty.
             Cancelled: See `ask`.
         """
-        num_frames = self._talk().layout.num_frames
-        question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
-        return self._ask(question, expression=query.strip(), progress=Progress(on_text, on_frame, should_stop))
+        return self._segment(query, form=form, callbacks=Callbacks(on_text, on_frame, should_stop))
 
     def restart(self) -> None:
-        """Begin the conversation anew; the clip need not be read again, the model is told of the objects again."""
-        if self._dialogue is not None:
-            self._dialogue.rewind(ConversationMark())
-        self._seen_version = 0
+        """Start a new conversation about the same clip; the first turn injects the object memory again."""
+        if self._conversation is not None:
+            self._conversation.restore(ConversationSnapshot())
+        self._injected_version = 0
 
     def forget(self, object_id: int) -> None:
-        """Forget an object; what the conversation already says of it stays said.
+        """Remove an object from the memory; earlier turns of the conversation are not changed.
 
         Raises:
-            KeyError: The object is neither remembered nor prompted.
+            KeyError: The object is neither prompted nor known.
         """
-        self.scene.forget(object_id)
+        self.objects.forget(object_id)
 
-    def _talk(self) -> Conversation:
-        """The conversation; its clip is read at the first use, with the frames that show what was prompted."""
-        if self._dialogue is None:
-            with self._timed("read_video"):
-                waiting = {prompt.frame_index for prompts in self.scene.waiting.values() for prompt in prompts}
-                # Objects that were followed before the first question are told of by their masks on frames seen.
-                prompted = sorted(waiting | {self.bank[object_id].anchor_frame for object_id in self.bank.ids})
-                count = self.settings.num_frames or self._processor.budget.num_frames
-                num_frames = self.scene.video.info.num_frames or 0
-                indices = select_frames(num_frames, count, kept=prompted[:count])
-                images = [frame.image for frame in self.scene.video.read(indices)]
-                clip = self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
-            self._dialogue = Conversation(self._model, self._processor, clip, settings=self.settings.generation)
-        return self._dialogue
+    @property
+    def _known_ids(self) -> Collection[int]:
+        return self.objects.known_ids
 
-    def _prefill(self, question: str, progress: Progress) -> _Prefilling:
-        """Let the model segment the new objects that the question names by a point or box.
+    def _read_clip(self) -> ClipInput:
+        """Read frames for the language model, first of all those on which objects were prompted."""
+        pending = {prompt.frame_index for prompts in self.objects.pending_prompts.values() for prompt in prompts}
+        # Objects that were tracked before the first question are injected by their masks on the sampled frames.
+        prompted = sorted(pending | {self.bank[object_id].anchor_frame for object_id in self.bank.ids})
+        count = self.settings.num_frames or self._processor.budget.num_frames
+        num_frames = self.objects.video.info.num_frames or 0
+        indices = select_frames(num_frames, count, kept=prompted[:count])
+        images = [frame.image for frame in self.objects.video.read(indices)]
+        return self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
 
-        Masks of it that are found not to show what was pointed at give way to the prompts.
+    def _track_prompted(self, question: str, callbacks: Callbacks) -> PrefillSummary:
+        """Track the pending objects; the language model segments those that the question names.
+
+        Masks of the language model that disagree with the prompts are replaced by masks from the prompts.
         """
-        if self.settings.prefill == "tracker" or not self.scene.waiting:
-            return _Prefilling()
-        pointed = readable_prompts(self.scene, self._talk().layout.frame_indices)
-        _, order = mark_references(question, list(pointed))
+        summary, tokens, anchors = self._prefill(question, callbacks)
+        with self._timed("track"):
+            self.objects.track(callbacks, tokens=tokens, anchors=anchors)
+        return summary
+
+    def _prefill(self, question: str, callbacks: Callbacks) -> tuple[PrefillSummary, dict[int, Tensor], dict[int, int]]:
+        """Pre-fill the objects that the question names; return accepted tokens and anchor frames by id."""
+        if self.settings.prefill == "tracker" or not self.objects.pending_prompts:
+            return PrefillSummary(), {}, {}
+        prompts = prefill_prompts(self.objects, self._open_conversation().layout.frame_indices)
+        _, order = mark_references(question, list(prompts))
         if not order:
-            return _Prefilling()
+            return PrefillSummary(), {}, {}
         with self._timed("prefill"):
-            chosen = {object_id: pointed[object_id] for object_id in order}
-            filled = self._talk().prefill(question, chosen, on_text=progress.silent_sink)
+            named = {object_id: prompts[object_id] for object_id in order}
+            prefilled = self._open_conversation().prefill(question, named, on_text=callbacks.stop_callback)
             is_checked = self.settings.prefill == "model"
-            fitting = accepted_ids(self.scene.follower, filled.tokens, chosen) if is_checked else order
-            tokens = {object_id: filled.tokens[object_id] for object_id in fitting}
-            anchors = self._anchors(tokens, {object_id: chosen[object_id].frame_index for object_id in fitting})
-        return _Prefilling(order, filled.generated_ids, tokens, anchors)
+            accepted = accepted_ids(self.objects.tracker, prefilled.tokens, named) if is_checked else tuple(order)
+            tokens = {object_id: prefilled.tokens[object_id] for object_id in accepted}
+            anchors = self._anchors(tokens, {object_id: named[object_id].frame_index for object_id in accepted})
+        return PrefillSummary(tuple(order), prefilled.generated_ids, accepted), tokens, anchors
+
+    def _add_objects(self, tokens: Mapping[int, Tensor], *, expression: str, callbacks: Callbacks) -> None:
+        self.objects.add_tokens(tokens, self._anchors(tokens, {}), expression=expression, callbacks=callbacks)
 
     def _anchors(self, tokens: Mapping[int, Tensor], prompted: Mapping[int, int]) -> dict[int, int]:
-        """Choose the frame on which each object is segmented first; `prompted` knows some of them."""
+        """Choose the anchor frame of each object; `prompted` has the prompted frame of some of them."""
         choice = self.settings.anchor
         if choice == "first":
             return dict.fromkeys(tokens, 0)
         if choice == "best" and tokens:
-            return self.scene.follower.select_anchor_frames(tokens)
+            return self.objects.tracker.select_anchor_frames(tokens)
         anchors = {object_id: prompted.get(object_id, 0) for object_id in tokens}
-        found = {object_id: own for object_id, own in tokens.items() if object_id not in prompted}
-        if choice == "auto" and found:
-            first = self.scene.follower.segment_frame(found, 0)
-            is_seen = (first.is_present & (first.confidence >= _DOUBTED_BELOW)).tolist()
-            missed = {key: own for (key, own), seen in zip(found.items(), is_seen, strict=True) if not seen}
-            anchors |= self.scene.follower.select_anchor_frames(missed) if missed else {}
+        unprompted = {object_id: rows for object_id, rows in tokens.items() if object_id not in prompted}
+        if choice == "auto" and unprompted:
+            first = self.objects.tracker.segment_frame(unprompted, 0)
+            is_found = (first.is_present & (first.confidence >= _MIN_FIRST_FRAME_CONFIDENCE)).tolist()
+            missed = {key: rows for (key, rows), found in zip(unprompted.items(), is_found, strict=True) if not found}
+            anchors |= self.objects.tracker.select_anchor_frames(missed) if missed else {}
         return anchors
-
-    def _injection(self) -> MemoryInjection | None:
-        """The memory of objects that are new or changed since the last turn and that the model sees."""
-        memory = self._talk().memory(self.bank, since_version=self._seen_version)
-        self._seen_version = self.bank.version
-        return memory
-
-    @contextmanager
-    def _whole_turn(self) -> Iterator[None]:
-        """Add a turn to the conversation whole or, where it fails, not at all."""
-        mark = self._dialogue.mark() if self._dialogue else ConversationMark()
-        seen_version = self._seen_version
-        try:
-            yield
-        except BaseException:
-            if self._dialogue is not None:
-                self._dialogue.rewind(mark)
-            self._seen_version = seen_version
-            raise
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""How a session works: what the language model sees, who segments, and what may be kept."""
+"""Settings of a session: frames of the language model, anchor frames, pre-filling, limits."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ Prefill = Literal["model", "model-only", "tracker"]
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session works.
+    """Settings of a session.
 
     Attributes:
-        num_frames: Frames of the video that the language model sees; None is as many as the model's budget says.
-        anchor: Frame on which an object that language found is segmented first. `auto` is the prompted
-            frame for a point or box, else frame 0, or the best frame where the object is absent from it
-            or SAM 2.1 doubts its mask there;
-            `prompt` is the prompted frame, else frame 0; `best` is the frame on which the decoder is
-            surest; `first` is frame 0.
-        prefill: Who segments points and boxes that a question names. `model` is the language model, unless
-            its mask misses them (see `unipixel.session.prefilling`); `model-only` takes its mask whatever it shows, as
-            the paper does; `tracker` is SAM 2.1 from the prompt alone.
-        max_objects: Ceiling on the objects of a session.
-        memory_dtype: Type of SAM's memories; None is the language model's own.
-        is_postprocessed: Whether SAM 2's own post-processing is on.
-        max_feature_bytes: Memory for encoded frames, which later questions and corrections use again.
-        generation: How answers are written.
+        num_frames: Frames of the video that the language model receives; None is the budget of the processor.
+        anchor: Anchor frame of an object that the language model found. `prompt` is the prompted frame of a
+            point or box, else frame 0; `best` is the frame with the highest confidence of the mask decoder;
+            `first` is frame 0; `auto` is like `prompt`, but `best` if the object is absent from frame 0 or
+            has a low confidence there.
+        prefill: What segments the points and boxes of objects that a question names. `model` is the language
+            model, unless its mask disagrees with the prompt (see `unipixel.session.prefilling`); `model-only`
+            uses every mask of the language model, as in the paper; `tracker` is SAM 2.1 from the prompt alone.
+        max_objects: Maximum number of objects.
+        memory_dtype: Type of SAM 2.1's memories; None is the type of the language model.
+        is_postprocessed: Whether SAM 2's mask post-processing is applied.
+        max_feature_bytes: Bytes of encoded frames that are cached for later questions and corrections.
+        generation: Settings of the text generation.
     """
 
     num_frames: int | None = None

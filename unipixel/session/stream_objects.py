@@ -1,7 +1,7 @@
-"""A stream and the objects in it: prompted, followed, remembered. Knows no language model.
+"""A stream and the objects in it: prompts, tracking and object memory, without a language model.
 
-Nothing in it grows with the length of the stream: the tracker's memories are bounded, a window of
-frames is kept, and the object memory holds masks on those frames alone.
+Its size does not grow with the length of the stream: the memories of the tracker are bounded, a limited number
+of frames is stored, and the object memory has masks of these frames only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import check_object_ids
 from unipixel.processing.clip_layout import check_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.session.video_tracker import check_group, object_masks
+from unipixel.session.video_tracker import check_prompt_group, object_masks
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker, TrackedFrame
 from unipixel.tracking.types import ObjectMask
@@ -28,11 +28,11 @@ from unipixel.video.frame_buffer import FrameBuffer
 
 
 class StreamObjects:
-    """A stream, its object memory bank, and the tracker that fills it, fed frame by frame.
+    """A stream, its object memory, and the tracker that fills it frame by frame.
 
     Attributes:
-        window: The frames that are kept.
-        tracker: Follows the objects.
+        buffer: The stored frames.
+        tracker: Tracks the objects.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class StreamObjects:
 
         Args:
             segmenter: SAM 2.1.
-            num_frames: Frames that are kept, at their full size, with the masks on them.
-            max_objects: Ceiling on the objects.
-            memory_dtype: Type of SAM's memories.
-            is_postprocessed: Whether SAM 2's own post-processing is on.
+            num_frames: Number of frames that are stored, at their full size, with their masks.
+            max_objects: Maximum number of objects.
+            memory_dtype: Type of SAM 2.1's memories.
+            is_postprocessed: Whether SAM 2's mask post-processing is applied.
             redetect_after: See `StreamingTracker`.
-            spill_folder: Where masks of frames go that are not kept; None forgets them.
+            spill_folder: Folder for masks of frames that are no longer stored; None discards them.
 
         Raises:
             ValueError: A count is below 1.
         """
-        self.window = FrameBuffer(num_frames)
+        self.buffer = FrameBuffer(num_frames)
         self.tracker = StreamingTracker(
             segmenter,
             memory_dtype=memory_dtype,
@@ -71,85 +71,85 @@ class StreamObjects:
         self._max_objects, self._spill_folder = max_objects, spill_folder
         self._bank: ObjectMemoryBank | None = None
         self._masks: dict[int, ObjectMask] = {}
-        # Objects that language named and the newest frame does not show: looked for on each frame.
-        self._sought: dict[int, Tensor] = {}
+        # Mask tokens of objects that were not visible yet; every new frame is searched for them.
+        self._undetected: dict[int, Tensor] = {}
 
     @property
     def bank(self) -> ObjectMemoryBank:
-        """What is remembered of each object.
+        """The object memory.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There was no frame yet.
         """
         if self._bank is None:
-            raise RuntimeError("no frame was seen yet: call step(frame) first")
+            raise RuntimeError("there was no frame yet: call step(frame) first")
         return self._bank
 
     @property
-    def newest(self) -> Frame:
-        """The newest frame.
+    def latest_frame(self) -> Frame:
+        """The latest frame.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There was no frame yet.
         """
-        if self.window.newest is None:
-            raise RuntimeError("no frame was seen yet: call step(frame) first")
-        return self.window.newest
+        if self.buffer.latest is None:
+            raise RuntimeError("there was no frame yet: call step(frame) first")
+        return self.buffer.latest
 
     @property
     def masks(self) -> dict[int, ObjectMask]:
-        """Every object on the newest frame, by id."""
+        """Every object on the latest frame, by id."""
         return dict(self._masks)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the frames kept and of what the tracker remembers; run lengths of masks are not counted."""
-        return sum(frame.image.nbytes for frame in self.window.frames) + self.tracker.state.num_bytes
+        """Bytes of the stored frames and the tracker's memories, without the run-length encoded masks."""
+        return sum(frame.image.nbytes for frame in self.buffer.frames) + self.tracker.state.num_bytes
 
     def step(self, frame: Frame | NDArray[Any], timestamp_seconds: float | None = None) -> dict[int, ObjectMask]:
-        """Follow every object into the next frame.
+        """Track every object on the next frame.
 
         Args:
             frame: A frame of a `Video`, or a uint8 array (H, W, 3), RGB, which is copied.
-            timestamp_seconds: When an array is shown; None counts frames at 24 per second.
+            timestamp_seconds: Time of an array; None assumes 24 frames per second.
 
         Returns:
-            Mask, confidence and presence by id.
+            Mask, confidence and visibility by id.
 
         Raises:
-            TypeError: An array does not hold uint8 values.
-            ValueError: The frame has another size than those before, or does not come after them.
+            TypeError: An array does not contain uint8 values.
+            ValueError: The frame has another size than earlier ones, or its index is not above theirs.
         """
-        taken = frame if isinstance(frame, Frame) else self._taken(frame, timestamp_seconds)
-        size = (taken.image.shape[0], taken.image.shape[1])
+        new = frame if isinstance(frame, Frame) else self._to_frame(frame, timestamp_seconds)
+        size = (new.image.shape[0], new.image.shape[1])
         if self._bank is not None and size != self._bank.frame_size:
-            raise ValueError(f"frame {taken.index} has (H, W) = {size}, those before have {self._bank.frame_size}")
-        self.window.add(taken)
+            raise ValueError(f"frame {new.index} has (H, W) = {size}, earlier frames have {self._bank.frame_size}")
+        self.buffer.add(new)
         if self._bank is None:
             self._bank = ObjectMemoryBank(size, spill_folder=self._spill_folder)
-        tracked = self.tracker.step(taken.image)
+        tracked = self.tracker.step(new.image)
         self._masks = {}
-        self._show(tracked, tracked.object_ids)
-        for object_id, tokens in list(self._sought.items()):
-            self._seek(object_id, tokens)
-        self._bank.keep_only(self.window.indices)
+        self._store(tracked, tracked.object_ids)
+        for object_id, tokens in list(self._undetected.items()):
+            self._detect(object_id, tokens)
+        self._bank.keep_only(self.buffer.indices)
         return self.masks
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> dict[int, ObjectMask]:
-        """Point at an object on the newest frame, or correct one that is followed.
+        """Prompt a new object on the latest frame, or correct a known one.
 
         Args:
             object_id: New or known id, from 0.
-            prompts: Points and a box, or a mask, in pixels of the newest frame.
+            prompts: Points and a box, or a mask, in pixels of the latest frame.
 
         Returns:
-            Every object on the newest frame, by id.
+            Every object on the latest frame, by id.
 
         Raises:
-            RuntimeError: No frame was seen yet.
-            ValueError: A prompt is not on the newest frame, or there are too many objects.
+            RuntimeError: There was no frame yet.
+            ValueError: A prompt is not on the latest frame, or there are too many objects.
         """
-        frame_index = self.newest.index
+        frame_index = self.latest_frame.index
         check_object_ids([object_id])
         if not prompts:
             raise ValueError(f"object {object_id}: give at least one point, box or mask")
@@ -157,67 +157,64 @@ class StreamObjects:
             if prompt.frame_index != frame_index:
                 raise ValueError(
                     f"a prompt of object {object_id} is on frame {prompt.frame_index}: "
-                    f"a stream takes prompts on its newest frame, {frame_index}, only"
+                    f"a stream accepts prompts on its latest frame, {frame_index}, only"
                 )
             check_prompt(prompt, frame_size=self.bank.frame_size, num_video_frames=frame_index + 1)
-        check_group(prompts, is_known=object_id in self.tracker.object_ids)
+        check_prompt_group(prompts, is_known=object_id in self.tracker.object_ids)
         self.check_capacity([object_id])
-        tracked = self._track(object_id, prompts)
-        self._sought.pop(object_id, None)
+        tracked = self._prompt_tracker(object_id, prompts)
+        self._undetected.pop(object_id, None)
         records = [record_prompt(prompt) for prompt in prompts]
         if object_id in self.bank:
             for record in records:
                 self.bank.correct(object_id, record)
         else:
             self.bank.add(object_id, source=records[0].kind, prompts=records, anchor_frame=frame_index)
-        self._show(tracked, [object_id])
+        self._store(tracked, [object_id])
         return self.masks
 
-    def add_named(self, tokens: Mapping[int, Tensor], *, expression: str) -> None:
-        """Add new objects that words named, from a language model's tokens.
+    def add_tokens(self, tokens: Mapping[int, Tensor], *, expression: str) -> None:
+        """Add new objects from mask tokens of a language model.
 
-        Each is followed from the newest frame on if it is there, else from the first later frame that
-        shows it.
+        Each is tracked from the latest frame on if it is visible there, else from the first later frame on
+        which it is.
 
         Args:
-            tokens: (n, C) by id.
-            expression: The words.
+            tokens: Mask tokens (n, C) by id.
+            expression: Text that describes the objects.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There was no frame yet.
             ValueError: There are too many objects, or an id is in use.
         """
         self.check_capacity(list(tokens))
-        for object_id, own in tokens.items():
-            self.bank.add(object_id, source="language", expression=expression, anchor_frame=self.newest.index)
-            self._seek(object_id, own)
+        for object_id, rows in tokens.items():
+            self.bank.add(object_id, source="language", expression=expression, anchor_frame=self.latest_frame.index)
+            self._detect(object_id, rows)
 
     def forget(self, object_id: int) -> None:
-        """Stop following an object, and forget it.
+        """Stop tracking an object and remove it from the memory.
 
         Raises:
             KeyError: There is no such object.
         """
         self.bank.forget(object_id)
         self._masks.pop(object_id, None)
-        if self._sought.pop(object_id, None) is None:
+        if self._undetected.pop(object_id, None) is None:
             self.tracker.remove(object_id)
 
     def check_capacity(self, object_ids: Sequence[int]) -> None:
-        """Check that further objects fit.
+        """Check that objects can be added.
 
         Raises:
-            ValueError: They would be more than `max_objects`.
+            ValueError: There would be more than `max_objects`.
         """
         total = len({*self.bank.ids, *object_ids})
         if total > self._max_objects:
-            raise ValueError(
-                f"objects {sorted(object_ids)} would make {total}: at most {self._max_objects} are "
-                "followed, forget some"
-            )
+            raise ValueError(f"{total} objects are more than the maximum of {self._max_objects}: forget some first")
 
-    def _track(self, object_id: int, prompts: Sequence[VisualPrompt]) -> TrackedFrame:
-        """Hand prompts that go together to the tracker."""
+    def _prompt_tracker(self, object_id: int, prompts: Sequence[VisualPrompt]) -> TrackedFrame:
+        """Pass the prompts of one object on one frame to the tracker."""
         points = [(prompt.x, prompt.y) for prompt in prompts if isinstance(prompt, PointPrompt)]
         labels = [int(prompt.is_positive) for prompt in prompts if isinstance(prompt, PointPrompt)]
         for prompt in prompts:
@@ -227,26 +224,26 @@ class StreamObjects:
                 return self.tracker.add_box(object_id, prompt.xyxy, points=points or None, labels=labels or None)
         return self.tracker.add_points(object_id, points, labels, is_extending=True)
 
-    def _seek(self, object_id: int, tokens: Tensor) -> None:
-        """Follow an object from the newest frame on if its tokens show it there, else seek it on the next."""
+    def _detect(self, object_id: int, tokens: Tensor) -> None:
+        """Track an object from the latest frame on if it is visible there, else search the next frame."""
         tracked = self.tracker.add_tokens(object_id, tokens)
-        self._show(tracked, [object_id])
+        self._store(tracked, [object_id])
         if self._masks[object_id].visible:
-            self._sought.pop(object_id, None)
+            self._undetected.pop(object_id, None)
         else:
-            self._sought[object_id] = tokens
+            self._undetected[object_id] = tokens
             self.tracker.remove(object_id)
 
-    def _show(self, tracked: TrackedFrame, object_ids: Sequence[int]) -> None:
-        """Note how some objects look on the newest frame."""
-        frame_index, found = self.newest.index, object_masks(tracked)
+    def _store(self, tracked: TrackedFrame, object_ids: Sequence[int]) -> None:
+        """Store the masks of some objects on the latest frame."""
+        frame_index, masks = self.latest_frame.index, object_masks(tracked)
         for object_id in object_ids:
-            item = self._masks[object_id] = found[object_id]
+            item = self._masks[object_id] = masks[object_id]
             self.bank.update(object_id, frame_index, item.mask if item.visible else None, score=item.score)
 
-    def _taken(self, image: NDArray[Any], timestamp_seconds: float | None) -> Frame:
-        newest = self.window.newest
-        index = 0 if newest is None else newest.index + 1
+    def _to_frame(self, image: NDArray[Any], timestamp_seconds: float | None) -> Frame:
+        latest = self.buffer.latest
+        index = 0 if latest is None else latest.index + 1
         seconds = index / UNTIMED_FPS if timestamp_seconds is None else timestamp_seconds
-        # A camera's next picture often goes where this one lies.
+        # A copy, because cameras often write the next frame into the same array.
         return Frame(index, seconds, as_rgb(np.array(image), name="a frame"))

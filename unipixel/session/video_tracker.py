@@ -1,4 +1,4 @@
-"""Objects through a finite video: decode, encode, follow, one frame at a time."""
+"""Tracking of objects through a finite video: decodes, encodes and tracks one frame at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.prompts import click_prompt, mask_prompt
-from unipixel.tracking.propagation import ClipPrompt, select_anchor_frames, propagate_in_video, sample_candidate_frames
+from unipixel.tracking.propagation import (
+    ClipPrompt,
+    propagate_in_video,
+    sample_candidate_frames,
+    select_anchor_frames,
+)
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import TrackedFrame
 from unipixel.tracking.tracker_core import TrackerCore
@@ -23,30 +28,30 @@ from unipixel.tracking.types import FrameMasks, ObjectMask, SegmentPrompt
 from unipixel.video.frame import Frame
 from unipixel.video.open import Video
 
-# Frames that are decoded at once when a clip is read backwards; a decoder can only run forwards.
+# Frames that are decoded together when a clip is read backwards, since decoding runs forwards only.
 _BACKWARD_BLOCK = 16
 MAX_FEATURE_BYTES = 2**28
-"""Memory for encoded frames by default, so that a short clip is encoded once for all that is asked about it."""
-# Logit of a pixel of a known mask: sure, as SAM 2 makes them of given masks (sam2_base.py).
+"""Default size of the cache of encoded frames; all frames of a short clip fit into it."""
+# Magnitude of the logits of a known mask, as in SAM 2 (sam2_base.py).
 _KNOWN_LOGIT = 10.0
 
 
 class VideoFrames:
-    """A finite video indexed by frame, decoded in order where it is read in order."""
+    """Frames of a finite video by index, decoded sequentially where they are read in order."""
 
     def __init__(self, video: Video) -> None:
         """Wrap a video.
 
         Raises:
-            ValueError: It is a stream, whose length is not known.
+            ValueError: It is a stream, whose length is unknown.
         """
         if video.is_stream or not video.info.num_frames:
-            raise ValueError(f"{video.info.path} is a stream: follow it live, a clip must have an end")
+            raise ValueError(f"{video.info.path} is a stream: use a live session, a clip must be finite")
         self._video = video
-        self._ahead: Iterator[Frame] | None = None
-        self._next = 0
-        self._last = -1
-        self._kept: dict[int, Frame] = {}
+        self._iterator: Iterator[Frame] | None = None
+        self._next_index = 0
+        self._last_index = -1
+        self._cache: dict[int, Frame] = {}
 
     def __len__(self) -> int:
         return int(self._video.info.num_frames or 0)
@@ -55,29 +60,29 @@ class VideoFrames:
         return self.frame(frame_index).image
 
     def frame(self, frame_index: int) -> Frame:
-        """Return a frame with its time; the last ones read are kept.
+        """Return a frame with its time; the frames that were decoded last are cached.
 
         Raises:
-            OSError: The video turned out to be damaged before this frame.
+            OSError: The video is damaged before this frame.
         """
-        if frame_index not in self._kept:
-            last = self._last
+        if frame_index not in self._cache:
+            last = self._last_index
             if frame_index == last - 1:
                 block = range(max(0, frame_index + 1 - _BACKWARD_BLOCK), frame_index + 1)
-                self._kept = {frame.index: frame for frame in self._video.read(block)}
+                self._cache = {frame.index: frame for frame in self._video.read(block)}
             elif frame_index == last + 1:
-                self._kept = {frame_index: self._read_on(frame_index)}
+                self._cache = {frame_index: self._read_next(frame_index)}
             else:
-                self._kept = {frame_index: self._video.read([frame_index])[0]}
-        self._last = frame_index
-        return self._kept[frame_index]
+                self._cache = {frame_index: self._video.read([frame_index])[0]}
+        self._last_index = frame_index
+        return self._cache[frame_index]
 
-    def _read_on(self, frame_index: int) -> Frame:
-        """Read the next frame of a pass, which starts over where an earlier pass went further."""
-        if self._ahead is None or self._next > frame_index:
-            self._ahead, self._next = iter(self._video), 0
-        for frame in self._ahead:
-            self._next = frame.index + 1
+    def _read_next(self, frame_index: int) -> Frame:
+        """Read the next frame of a pass; a pass that is already beyond it is started again."""
+        if self._iterator is None or self._next_index > frame_index:
+            self._iterator, self._next_index = iter(self._video), 0
+        for frame in self._iterator:
+            self._next_index = frame.index + 1
             if frame.index == frame_index:
                 return frame
         raise OSError(f"{self._video.info.path} ends before frame {frame_index}: the file is damaged there")
@@ -89,7 +94,7 @@ class TrackedVideoFrame:
 
     Attributes:
         frame: The frame.
-        objects: Mask, confidence and presence by id.
+        objects: Mask, confidence and visibility by id.
     """
 
     frame: Frame
@@ -97,7 +102,7 @@ class TrackedVideoFrame:
 
 
 class VideoTracker:
-    """Follows objects through one finite video with SAM 2.1."""
+    """Tracks objects through one finite video with SAM 2.1."""
 
     def __init__(
         self,
@@ -108,14 +113,14 @@ class VideoTracker:
         is_postprocessed: bool = False,
         max_feature_bytes: int = MAX_FEATURE_BYTES,
     ) -> None:
-        """Prepare to follow.
+        """Prepare to track without computing anything.
 
         Args:
             segmenter: SAM 2.1.
-            video: Finite.
-            memory_dtype: Type in which memories are stored.
-            is_postprocessed: Whether SAM 2's own post-processing is on.
-            max_feature_bytes: Memory for encoded frames.
+            video: A finite video.
+            memory_dtype: Type of SAM 2.1's memories.
+            is_postprocessed: Whether SAM 2's mask post-processing is applied.
+            max_feature_bytes: Bytes of encoded frames that are cached.
 
         Raises:
             ValueError: The video is a stream.
@@ -124,74 +129,76 @@ class VideoTracker:
         self.size = (video.info.height, video.info.width)
         self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes)
         self._segmenter = segmenter
-        self._follower = TrackerCore(
+        self._core = TrackerCore(
             segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed
         )
 
-    def follow(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
-        """Follow objects forwards from their first prompts, then backwards before them.
+    def track(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
+        """Track objects forwards from their first prompts, then backwards to the first frame.
 
         Raises:
             ValueError: There are no prompts.
         """
-        for tracked in propagate_in_video(self._follower, self.clip, prompts):
+        for tracked in propagate_in_video(self._core, self.clip, prompts):
             yield TrackedVideoFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
 
-    def language_prompts(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
-        """Turn a language model's tokens (n, C) by id into prompts on given frames."""
+    def prompts_from_tokens(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
+        """Convert mask tokens (n, C) by id to prompts on the given frames."""
         return {
-            object_id: ClipPrompt(object_id, anchors[object_id], SegmentPrompt(tokens=own[None]))
-            for object_id, own in tokens.items()
+            object_id: ClipPrompt(object_id, anchors[object_id], SegmentPrompt(tokens=rows[None]))
+            for object_id, rows in tokens.items()
         }
 
-    def visual_prompts(
+    def prompts_from_visual(
         self,
         object_id: int,
         prompts: Iterable[VisualPrompt],
         *,
-        known: Mapping[int, NDArray[np.bool_] | None] | None = None,
+        known_masks: Mapping[int, NDArray[np.bool_] | None] | None = None,
     ) -> list[ClipPrompt]:
-        """Turn a user's prompts of one object into the tracker's; clicks and a box on one frame go together.
+        """Convert a user's prompts of one object to prompts of the tracker, one per frame.
 
         Args:
             object_id: Id of the object.
             prompts: In pixels of the original frames.
-            known: Masks (H, W) of the object on frames where clicks correct it; None where an earlier
-                prompt of the same pass makes it.
+            known_masks: Masks (H, W) of the object by frame that clicks correct; None where an earlier
+                prompt of the same pass gives the mask.
 
         Raises:
-            ValueError: A prompt is not on the video, or nothing on a frame says where the object is.
+            ValueError: A prompt is outside the video, or a frame has negative points only.
         """
         by_frame: dict[int, list[VisualPrompt]] = {}
         for prompt in prompts:
             check_prompt(prompt, frame_size=self.size, num_video_frames=len(self.frames))
             by_frame.setdefault(prompt.frame_index, []).append(prompt)
-        known = known or {}
-        made = []
+        known_masks = known_masks or {}
+        converted = []
         for frame_index, group in sorted(by_frame.items()):
-            check_group(group, is_known=frame_index in known)
-            joined = self._joined(group)
-            mask = known.get(frame_index)
-            if mask is not None and isinstance(joined, SegmentPrompt):
-                joined = replace(joined, mask_logits=self._feedback(mask))
-            made.append(ClipPrompt(object_id, frame_index, joined))
-        return made
+            check_prompt_group(group, is_known=frame_index in known_masks)
+            combined = self._combine(group)
+            mask = known_masks.get(frame_index)
+            if mask is not None and isinstance(combined, SegmentPrompt):
+                combined = replace(combined, mask_logits=self._mask_logits(mask))
+            converted.append(ClipPrompt(object_id, frame_index, combined))
+        return converted
 
     def select_anchor_frames(self, tokens: Mapping[int, Tensor]) -> dict[int, int]:
-        """Find the frame on which the decoder is surest to see each object, over frames spread through the clip."""
-        stacked = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
+        """Return the frame with the highest confidence for each object, among frames spread over the clip."""
+        prompt = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
         candidates = sample_candidate_frames(len(self.frames))
-        return dict(zip(tokens, select_anchor_frames(self._segmenter, self.clip, stacked, candidates=candidates), strict=True))
+        frames = select_anchor_frames(self._segmenter, self.clip, prompt, candidates=candidates)
+        return dict(zip(tokens, frames, strict=True))
 
     @torch.no_grad()
     def segment_frame(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
-        """Segment objects on one frame by a language model's tokens (n, C) alone; nothing is remembered of it."""
+        """Segment objects on one frame from mask tokens (n, C) by id, without memory and without storing it."""
         features = self.clip[frame_index]
-        start = self._segmenter.embed_without_memory(features, num_objects=len(tokens))
-        made = self._segmenter.decode(features, start, SegmentPrompt(tokens=torch.stack(list(tokens.values()))))
-        return FrameMasks(frame_index, made.mask_logits, made.object_score, made.iou)
+        embedding = self._segmenter.embed_without_memory(features, num_objects=len(tokens))
+        prompt = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
+        decoded = self._segmenter.decode(features, embedding, prompt)
+        return FrameMasks(frame_index, decoded.mask_logits, decoded.object_score, decoded.iou)
 
-    def _joined(self, prompts: Sequence[VisualPrompt]) -> SegmentPrompt | Tensor:
+    def _combine(self, prompts: Sequence[VisualPrompt]) -> SegmentPrompt | Tensor:
         image_size = self._segmenter.config.image_size
         boxes = [prompt for prompt in prompts if isinstance(prompt, BoxPrompt)]
         points = [prompt for prompt in prompts if isinstance(prompt, PointPrompt)]
@@ -206,23 +213,23 @@ class VideoTracker:
             image_size=image_size,
         )
 
-    def _feedback(self, mask: NDArray[np.bool_]) -> Tensor:
-        """(1, S/4, S/4) logits of a known mask, which a click then corrects."""
+    def _mask_logits(self, mask: NDArray[np.bool_]) -> Tensor:
+        """Return the logits (1, S/4, S/4) of a known mask, as input of a correction."""
         side = self._segmenter.config.mask_size
         values = torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None]
         resized = F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)[0]
         return (resized * 2 - 1) * _KNOWN_LOGIT
 
 
-def check_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
-    """Check that the prompts of one object on one frame go together.
+def check_prompt_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
+    """Check that prompts of one object on one frame can be combined.
 
     Args:
         prompts: At least one.
-        is_known: Whether a mask of the object on the frame is known, which negative points alone may correct.
+        is_known: Whether a mask of the object on the frame is known, so that negative points alone are allowed.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They cannot be combined.
     """
     counts = {
         kind: sum(isinstance(prompt, kind) for prompt in prompts) for kind in (MaskPrompt, BoxPrompt, PointPrompt)
@@ -242,7 +249,7 @@ def check_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
 
 
 def object_masks(tracked: TrackedFrame) -> dict[int, ObjectMask]:
-    """Turn logits into masks at the size of the video; an object that is absent has an empty one."""
+    """Convert logits to masks at the size of the video; the mask of an absent object is empty."""
     if not tracked.object_ids:
         return {}
     masks = (tracked.mask_logits() > 0).cpu().numpy()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unipixel.demos.limits import Limits
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.sessions.errors import BusyError, PromptError, QuestionError, SourceError, UnknownSessionError
+from unipixel.demos.errors import BusyError, PromptError, QuestionError, SourceError, UnknownSessionError
 from unipixel.demos.sessions.live_store import LiveStore
 from unipixel.demos.sessions.live_user_session import LiveUserSession
 from unipixel.model.generation import GenerationSettings
@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_stream(user_session: LiveUserSession) -> 
     sizes = []
     for index in range(1, 40):
         user_session.show(jpeg(index))
-        sizes.append(user_session._session.scene.num_bytes)
+        sizes.append(user_session._session.objects.num_bytes)
     assert max(sizes[20:]) == sizes[20]
 
 

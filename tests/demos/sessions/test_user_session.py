@@ -27,7 +27,7 @@ from unipixel.demos.errors import (
 from unipixel.demos.sessions.events import Answered, FrameMasked, Started, TextWritten, Tracked, Waiting, WorkCancelled
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.sessions.user_session import SavedTurn, UserSession
-from unipixel.session.callbacks import Progress
+from unipixel.session.callbacks import Callbacks
 from unipixel.session.conversation import Conversation, Reply
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
@@ -71,7 +71,7 @@ class TestLoading:
             sink = user_session._frame_sink(
                 session, lambda _: shown.update({len(shown): user_session.frame(len(shown))})
             )
-            session.scene.track(Progress(on_frame=sink))
+            session.objects.track(Callbacks(on_frame=sink))
         assert np.array_equal(list(shown.values()), frames)
         track(user_session)
         assert user_session._fresh == ()
@@ -184,7 +184,7 @@ class TestWorking:
                 with pytest.raises(BusyError, match="work is under way"):
                     action()
             assert user_session.frame(0).shape == (HEIGHT, WIDTH, 3)
-            assert [item.is_waiting for item in user_session.objects()] == [True]
+            assert [item.has_pending_prompts for item in user_session.objects()] == [True]
         list(events)
 
     def test_error_of_the_work_is_raised_to_who_listens(
@@ -224,7 +224,7 @@ class TestCancelling:
             assert next(events) == Waiting(1)
             user_session.cancel()
             assert list(events) == [WorkCancelled("you stopped it")]
-        assert user_session.objects()[0].is_waiting
+        assert user_session.objects()[0].has_pending_prompts
 
     def test_work_stops_at_the_next_frame_and_is_taken_back(self, store: SessionStore, tmp_path: Path) -> None:
         user_session = session_with_clip(store, tmp_path, num_frames=40)
@@ -237,7 +237,7 @@ class TestCancelling:
         assert isinstance(told[-1], WorkCancelled)
         assert sum(isinstance(event, FrameMasked) for event in told) < 40
         assert user_session.masks_at(0) == {}
-        assert user_session.objects()[0].is_waiting
+        assert user_session.objects()[0].has_pending_prompts
         assert isinstance(track(user_session)[-1], Tracked)
 
     def test_closing_the_iterator_stops_the_work(self, store: SessionStore, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ class TestPointing:
         user_session = session_with_clip(store, tmp_path)
         for object_id in (1, 2):
             user_session.point(object_id, 3, 3)
-        with pytest.raises(PromptError, match="at most 2 are kept"):
+        with pytest.raises(PromptError, match="3 objects are more than the maximum of 2"):
             user_session.point(3, 3, 3)
         user_session.point(1, 4, 4)
         with pytest.raises(PromptError, match="has 2 clicks already"):

@@ -19,7 +19,8 @@ from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import MaskPrompt
 from unipixel.session.conversation import Conversation, Reply
-from unipixel.session.session import Answer, Session
+from unipixel.session.base_session import Answer
+from unipixel.session.session import Session
 from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.evaluation import synthetic as world
 from unipixel.train.evaluation.answer_accuracy import chosen_option, is_right, say_the_same

@@ -310,7 +310,7 @@ class TestBadInput:
         [
             ("track", [], "nothing to track: give --point, --box or --mask"),
             ("ask", ["  "], "the question is empty"),
-            ("ask", ["Where is [4]?"], "names [4], which is neither prompted nor remembered: known are none"),
+            ("ask", ["Where is [4]?"], "names [4], which is neither prompted nor in the object memory: known ids are none"),
             ("segment", ["."], "nothing is left to segment of the query '.'"),
             ("ask", [], "give a VIDEO and a question, or --questions FILE.jsonl"),
             ("ask", ["What?", "--frames", "0"], "num_frames must be at least 1, got 0"),
@@ -369,7 +369,7 @@ class TestBadInput:
         ran = subprocess.run([sys.executable, "-m", "unipixel.cli", *argv], capture_output=True, text=True, check=False)
         assert (ran.returncode, ran.stdout) == (2, "")
         assert ran.stderr == (
-            "unipixel: the question names [3], which is neither prompted nor remembered: known are none\n"
+            "unipixel: the question names [3], which is neither prompted nor in the object memory: known ids are none\n"
         )
 
 

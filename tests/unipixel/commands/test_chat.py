@@ -164,7 +164,7 @@ class TestBadInput:
             ("/save", "unipixel: /save needs a folder"),
             ("/paint 1", "unipixel: /paint is unknown: allowed are /segment, /point"),
             ("/segment", "unipixel: nothing is left to segment of the query ''"),
-            ("Where is [5]?", "unipixel: the question names [5], which is neither prompted nor remembered"),
+            ("Where is [5]?", "unipixel: the question names [5], which is neither prompted nor in the object memory"),
         ],
     )
     def test_error_is_one_line_and_the_conversation_goes_on(

@@ -159,7 +159,7 @@ class TestLanguage:
     def test_question_that_fails_is_reported_and_the_stream_goes_on(self, stream: Any, clip: Path) -> None:
         code, lines, error = stream(clip, *POINT, "--ask", "Where is [4]?")
         assert code == 2
-        assert "names [4], which is neither prompted nor remembered: known are [1]" in lines[1]["error"]
+        assert "names [4], which is neither prompted nor in the object memory: known ids are [1]" in lines[1]["error"]
         assert lines[1]["answer"] is None
         assert len(lines) == NUM_FRAMES + 1
         assert error.startswith("unipixel: the question names [4]")

@@ -15,7 +15,7 @@ from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.callbacks import Cancelled, Callbacks
+from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings

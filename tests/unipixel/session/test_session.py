@@ -22,10 +22,10 @@ from unipixel.processing.image_processing import FrameBudget
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.session import session as agent
+from unipixel.session.base_session import Answer
 from unipixel.session.callbacks import FrameCallback, TextCallback
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.prefilling import accepted_ids, agrees_with_prompt
-from unipixel.session.base_session import Answer
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.session.video_tracker import VideoTracker

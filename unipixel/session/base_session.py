@@ -1,0 +1,184 @@
+"""The common part of sessions about videos and about streams: turns of a conversation with an object memory."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unipixel.memory.bank import ObjectMemoryBank
+from unipixel.memory.injection import MemoryInjection
+from unipixel.model.generation import GenerationSettings
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
+from unipixel.processing.chat_template import Turn
+from unipixel.processing.clip_layout import ClipInput
+from unipixel.processing.processor import Processor
+from unipixel.processing.prompt_templates import SegmentationForm, default_form, segmentation_question
+from unipixel.session.callbacks import Callbacks
+from unipixel.session.conversation import Conversation, ConversationSnapshot, check_question
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one question.
+
+    Attributes:
+        question: The question as it was asked.
+        text: The answer, with objects as `[id]` and without special tokens.
+        parsed: The answer split into text and segments.
+        new_ids: Objects that this turn added to the memory, by prompts or by the answer.
+        prefilled_ids: Prompted objects that the model was asked to segment before it answered.
+        generated_ids: Those of `prefilled_ids` that the model generated itself.
+        accepted_ids: Those of `prefilled_ids` whose mask was used; the others were segmented from their prompts.
+        num_read_tokens: Tokens that the language model processed before the answer.
+        timings_seconds: Seconds by stage.
+    """
+
+    question: str
+    text: str
+    parsed: ParsedAnswer
+    new_ids: tuple[int, ...]
+    prefilled_ids: tuple[int, ...]
+    generated_ids: tuple[int, ...]
+    accepted_ids: tuple[int, ...]
+    num_read_tokens: int
+    timings_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PrefillSummary:
+    """Objects of one memory pre-filling, with the ids of `Answer`."""
+
+    prefilled_ids: tuple[int, ...] = ()
+    generated_ids: tuple[int, ...] = ()
+    accepted_ids: tuple[int, ...] = ()
+
+
+class BaseSession(abc.ABC):
+    """Questions about a video or stream and its objects; a question that fails changes nothing.
+
+    Attributes:
+        timings: Seconds by stage of the latest question.
+    """
+
+    def __init__(self, model: UniPixel, processor: Processor, generation: GenerationSettings) -> None:
+        """Open a session without computing anything.
+
+        Args:
+            model: The model.
+            processor: Prepares the inputs of the model.
+            generation: Settings of the text generation.
+        """
+        self.timings: dict[str, float] = {}
+        self._model, self._processor, self._generation = model, processor, generation
+        self._conversation: Conversation | None = None
+        # Version of the object memory at the latest injection.
+        self._injected_version = 0
+
+    @property
+    @abc.abstractmethod
+    def bank(self) -> ObjectMemoryBank:
+        """The object memory."""
+
+    @property
+    @abc.abstractmethod
+    def _known_ids(self) -> Collection[int]:
+        """Ids that a question may name."""
+
+    @property
+    def _first_new_id(self) -> int:
+        """Lowest id of an object that an answer adds without an id."""
+        return 1
+
+    @abc.abstractmethod
+    def _read_clip(self) -> ClipInput:
+        """Read the frames that the language model receives."""
+
+    @abc.abstractmethod
+    def _add_objects(self, tokens: Mapping[int, Tensor], *, expression: str, callbacks: Callbacks) -> None:
+        """Add the objects of an answer from their mask tokens (n, C) by id."""
+
+    def _track_prompted(self, question: str, callbacks: Callbacks) -> PrefillSummary:
+        """Track the objects that were prompted since the last turn; streams track prompts at once."""
+        del question, callbacks
+        return PrefillSummary()
+
+    def _segment(self, query: str, *, form: SegmentationForm | None, callbacks: Callbacks) -> Answer:
+        self.timings = {}
+        num_frames = self._open_conversation().layout.num_frames
+        question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
+        return self._answer(question, expression=query.strip(), callbacks=callbacks)
+
+    def _ask(self, question: str, callbacks: Callbacks) -> Answer:
+        self.timings = {}
+        return self._answer(question, expression=question, callbacks=callbacks)
+
+    def _answer(self, question: str, *, expression: str, callbacks: Callbacks) -> Answer:
+        check_question(question, known_ids=self._known_ids)
+        with self._transaction():
+            ids_before = set(self.bank.ids)
+            prefill = self._track_prompted(question, callbacks)
+            turn = Turn(question, memory=self._injection())
+            with self._timed("answer"):
+                reply = self._open_conversation().ask(turn, on_text=callbacks.text_callback)
+            parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)
+            tokens = {
+                segment.object_id: reply.mask_tokens[segment.mask_index]
+                for segment in parsed.masks
+                # A known object keeps its masks; only a new id, or none, adds an object.
+                if segment.mask_index is not None and segment.object_id not in self.bank
+            }
+            with self._timed("segment"):
+                if tokens:
+                    self._add_objects(tokens, expression=expression, callbacks=callbacks)
+        return Answer(
+            question=question,
+            text=parsed.display,
+            parsed=parsed,
+            new_ids=tuple(object_id for object_id in self.bank.ids if object_id not in ids_before),
+            prefilled_ids=prefill.prefilled_ids,
+            generated_ids=prefill.generated_ids,
+            accepted_ids=prefill.accepted_ids,
+            num_read_tokens=reply.num_read_tokens,
+            timings_seconds=dict(self.timings),
+        )
+
+    def _open_conversation(self) -> Conversation:
+        """Return the conversation; its clip is read on first use."""
+        if self._conversation is None:
+            with self._timed("read_video"):
+                clip = self._read_clip()
+            self._conversation = Conversation(self._model, self._processor, clip, settings=self._generation)
+        return self._conversation
+
+    def _injection(self) -> MemoryInjection | None:
+        """Return the memory of objects that were added or changed since the previous turn."""
+        memory = self._open_conversation().injection(self.bank, since_version=self._injected_version)
+        self._injected_version = self.bank.version
+        return memory
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Restore the conversation if the block raises."""
+        snapshot = self._conversation.snapshot() if self._conversation else ConversationSnapshot()
+        injected_version = self._injected_version
+        try:
+            yield
+        except BaseException:
+            if self._conversation is not None:
+                self._conversation.restore(snapshot)
+            self._injected_version = injected_version
+            raise
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
