@@ -42,12 +42,12 @@ def test_output_folder_after_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 def test_output_folder_after_ctrl_c_holds_what_was_finished_and_valid(tmp_path: Path) -> None:
     target = tmp_path / "result"
-    with pytest.raises(KeyboardInterrupt), OutputFolder(target) as folder:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt, match="by the user"), OutputFolder(target) as folder:  # noqa: PT012
         folder.at_end(lambda: (folder.path / "result.json").write_text("{}"))
         writer = folder.add(OverlayVideoWriter(folder.path / "overlay.mp4", fps=10))
         for index in range(3):
             writer.write(Frame(index, index / 10, FRAME.image), {})
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("by the user")
     assert (target / "result.json").exists()
     assert open_video(target / "overlay.mp4").info.num_frames == 3
 
