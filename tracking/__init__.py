@@ -1,1 +1,1 @@
-"""SAM 2.1 over time: segmenting, remembering and following objects. Knows no language model."""
+"""SAM 2.1 on videos: segmentation, memory and tracking of objects, without a language model."""

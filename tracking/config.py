@@ -1,4 +1,4 @@
-"""Sizes of a SAM 2.1 segmenter, as plain values."""
+"""Configuration of a SAM 2.1 segmenter."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# What the four published SAM 2.1 models change in the trunk; everything else is shared
-# (configs/sam2.1/*.yaml of the sam2 package).
+# The trunk settings in which the four published SAM 2.1 models differ (configs/sam2.1/*.yaml of the sam2 package).
 _TRUNKS: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": [1, 2, 7, 2], "global_att_blocks": [5, 7, 9],
              "window_pos_embed_bkg_spatial_size": [7, 7], "window_spec": [8, 4, 14, 7]},
@@ -20,8 +19,7 @@ _TRUNKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _ALIASES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
 
-# Values of the package's configuration tree that this project's code relies on. A tree that names
-# them must agree.
+# Values of the package's configuration tree that this project supports; a tree that sets another value is refused.
 _FIXED: dict[str, Any] = {
     "sigmoid_scale_for_mem_enc": 20.0,
     "sigmoid_bias_for_mem_enc": -10.0,
@@ -46,7 +44,7 @@ _FIXED: dict[str, Any] = {
     "use_mlp_for_obj_ptr_proj": True,
     "compile_image_encoder": False,
 }
-# Where memory attention adds position encodings, likewise.
+# The supported position encoding settings of memory attention.
 _FIXED_ATTENTION: dict[str, bool] = {
     "pos_enc_at_input": True,
     "pos_enc_at_attn": False,
@@ -54,7 +52,7 @@ _FIXED_ATTENTION: dict[str, bool] = {
     "pos_enc_at_cross_attn_queries": False,
 }
 _SECTIONS = ("image_encoder", "memory_attention", "memory_encoder")
-# The deepest mask decoder map has a stride of 4 and the coarsest trunk map one of 32.
+# The stride of the coarsest trunk map.
 _IMAGE_SIZE_STEP = 32
 FEATURE_STRIDE = 16
 
@@ -63,16 +61,16 @@ FEATURE_STRIDE = 16
 class SegmenterConfig:
     """Architecture of a SAM 2.1 segmenter.
 
-    The three sections hold the keyword arguments of the sam2 package's own modules, in the
-    nesting of its configuration files. Use `preset` or `from_tree` to fill them.
+    The three mappings are the keyword arguments of the sam2 package's modules, nested as in its configuration
+    files. Use `preset` or `from_tree` to create a configuration.
 
     Attributes:
         image_size: Side of the square input in pixels, a multiple of 32.
-        num_maskmem: Mask memories that attention can read: one prompted slot and the rest recent.
-        max_pointers: Object pointers that attention can read, prompted ones not counted.
+        num_maskmem: Temporal positions of mask memories: one for prompted frames, the others for recent frames.
+        max_pointers: Frames whose object pointers are attended to, prompted frames not counted.
         image_encoder: `trunk` (Hiera) and `neck` (feature pyramid) keywords.
-        memory_attention: Keywords of the attention to memories.
-        memory_encoder: Keywords of the encoder of memories.
+        memory_attention: Keywords of memory attention.
+        memory_encoder: Keywords of the memory encoder.
     """
 
     image_size: int = 1024
@@ -128,16 +126,16 @@ class SegmenterConfig:
             allowed = ", ".join(_TRUNKS)
             raise ValueError(
                 f"unknown SAM 2.1 size {name!r}: allowed are {allowed} and sam2.1_hiera_{{t,s,b+,l}}; "
-                "for a custom size give its configuration tree"
+                "use `from_tree` for another size"
             )
         return cls.from_tree({"image_size": image_size, "image_encoder": {"trunk": _TRUNKS[short]}})
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> SegmenterConfig:
-        """Read a keyword tree in the nesting of the package's configuration files.
+        """Read a keyword tree nested as in the package's configuration files.
 
-        What the tree leaves out is as in SAM 2.1 tiny; widths that it leaves out follow from
-        `image_encoder.neck.d_model` and `memory_encoder.out_dim`.
+        Missing values are those of SAM 2.1 tiny; missing widths are derived from `image_encoder.neck.d_model` and
+        `memory_encoder.out_dim`.
 
         Raises:
             ValueError: An unknown key, or a value that this project does not support.
@@ -157,7 +155,7 @@ class SegmenterConfig:
                 raise ValueError(f"SAM 2.1 memory attention {key} = {value!r} is not supported: it must be {required}")
         grid = [image_size // FEATURE_STRIDE] * 2
         for kind in ("self_attention", "cross_attention"):
-            # RoPE attention builds its table for `feat_sizes` and would rebuild and store it otherwise.
+            # RoPE attention would otherwise rebuild its table for the actual size.
             attention["layer"][kind]["feat_sizes"] = grid
         return cls(
             image_size=image_size,
@@ -167,7 +165,7 @@ class SegmenterConfig:
         )
 
     def to_tree(self) -> dict[str, Any]:
-        """Return the configuration as plain values that `from_tree` reads."""
+        """Return the configuration as the plain values that `from_tree` reads."""
         sections = {name: _merge({}, getattr(self, name)) for name in _SECTIONS}
         return {
             "image_size": self.image_size,
@@ -178,7 +176,7 @@ class SegmenterConfig:
 
 
 def _defaults(tree: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """SAM 2.1 tiny, with the widths that follow from those the tree gives."""
+    """Return SAM 2.1 tiny with the widths of the given tree."""
     trunk = {**_TRUNKS["tiny"], **tree.get("image_encoder", {}).get("trunk", {})}
     d_model = tree.get("image_encoder", {}).get("neck", {}).get("d_model", 256)
     memory_dim = tree.get("memory_encoder", {}).get("out_dim", 64)
@@ -237,7 +235,7 @@ def _sine_encoding(width: int) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy `base` with `over` laid on top, mapping by mapping; class names are dropped."""
+    """Return a copy of `base` updated recursively with `over`; class names are dropped."""
     merged: dict[str, Any] = {
         key: _merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()
     }

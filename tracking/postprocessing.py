@@ -1,4 +1,4 @@
-"""Small holes in masks, filled as SAM 2's post-processing does (sam2/utils/misc.py)."""
+"""Fills small holes in masks, as the post-processing of SAM 2 does (sam2/utils/misc.py)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# What a filled pixel is set to, just on the object's side of the threshold.
+# Logit of a filled pixel, just above the threshold.
 _FILLED_LOGIT = 0.1
 
 
 def fill_holes(mask_logits: Tensor, *, max_area: int) -> Tensor:
-    """Give regions of background of at most `max_area` pixels to the object around them.
+    """Fill connected background regions of at most `max_area` pixels.
 
-    The package does this on CUDA only; here it runs on the CPU, so masks make the way there and back.
+    The package implements this on CUDA only; here masks are copied to the CPU and back.
 
     Args:
         mask_logits: (B, h, w), positive on the object.
-        max_area: Pixels; diagonal neighbours belong to the same region.
+        max_area: Size in pixels; diagonal neighbours belong to the same region.
 
     Returns:
         New logits (B, h, w).
@@ -29,7 +29,7 @@ def fill_holes(mask_logits: Tensor, *, max_area: int) -> Tensor:
     for mask, hole in zip(background, holes, strict=True):
         labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
         areas = np.bincount(labels.ravel())
-        areas[0] = max_area + 1  # label 0 is the object itself
+        areas[0] = max_area + 1  # label 0 is the object
         hole[:] = areas[labels] <= max_area
     filled = torch.full_like(mask_logits, _FILLED_LOGIT)
     return torch.where(torch.from_numpy(holes).to(mask_logits.device), filled, mask_logits)

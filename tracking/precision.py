@@ -1,4 +1,4 @@
-"""Modules whose values keep float32 when the model around them is cast."""
+"""Modules that stay in float32 when the model that contains them is cast."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 class Float32Module(nn.Module):
-    """Module that follows moves between devices but no cast to a shorter floating-point type.
+    """Module that can be moved between devices but is not cast to bfloat16 or float16.
 
-    SAM's coordinates and Fourier features lose up to four pixels in bfloat16; `model.to(torch.bfloat16)`
-    on a module that contains this one leaves it in float32.
+    SAM's coordinates and Fourier features are up to four pixels off in bfloat16; `model.to(torch.bfloat16)`
+    leaves this module in float32.
     """
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Float32Module:

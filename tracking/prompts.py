@@ -1,4 +1,4 @@
-"""Prompts in pixels of the video, checked and brought to the square SAM input.
+"""Validates prompts in pixels of the video and scales them to the square SAM input.
 
 Shape letters: H/W size of the video, S side of the square SAM input, P points.
 """
@@ -23,18 +23,18 @@ def click_prompt(
     points: ArrayLike | None, labels: Sequence[int] | None = None, *, box: ArrayLike | None = None,
     size: tuple[int, int], image_size: int,
 ) -> SegmentPrompt:  # fmt: skip
-    """Make a prompt of one object from clicks and a box.
+    """Create the prompt of one object from clicks and a box.
 
     Args:
         points: (P, 2) x, y in pixels of the video, or None.
-        labels: P values, 1 on the object and 0 beside it; by default all 1.
-        box: x1, y1, x2, y2 in pixels of the video; comes before the clicks.
+        labels: P values, 1 for a positive and 0 for a negative click; by default all 1.
+        box: x1, y1, x2, y2 in pixels of the video; precedes the clicks.
         size: (H, W) of the video.
         image_size: Side S of the SAM input.
 
     Raises:
-        ValueError: Nothing was given, a point lies outside the frame, a label is neither 0 nor 1, their
-            counts differ, or the box is inverted, empty or outside the frame.
+        ValueError: There is neither a point nor a box, a point is outside the frame, a label is neither 0 nor 1,
+            the numbers of points and labels differ, or the box is inverted, empty or outside the frame.
     """
     height, width = size
     clicks = np.zeros((0, 2)) if points is None else np.asarray(points, dtype=np.float64)
@@ -44,7 +44,7 @@ def click_prompt(
     if len(kinds) != len(clicks):
         raise ValueError(f"{len(clicks)} points but {len(kinds)} labels were given: one label per point")
     if wrong := [kind for kind in kinds if kind not in _CLICKS]:
-        raise ValueError(f"click label {wrong[0]} is not allowed: 1 is on the object, 0 beside it")
+        raise ValueError(f"click label {wrong[0]} is not allowed: 1 is a positive click, 0 a negative one")
     for x, y in clicks:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"point ({x:g}, {y:g}) is outside the frame: x must be in 0..{width}, y in 0..{height}")
@@ -58,7 +58,7 @@ def click_prompt(
 
 
 def mask_prompt(mask: ArrayLike | Tensor, *, size: tuple[int, int], image_size: int) -> Tensor:
-    """Bring the mask of one object to the SAM input.
+    """Resize the mask of one object to the SAM input.
 
     Args:
         mask: (H, W), non-zero on the object.
@@ -75,7 +75,7 @@ def mask_prompt(mask: ArrayLike | Tensor, *, size: tuple[int, int], image_size: 
     if tuple(given.shape) != tuple(size):
         raise ValueError(f"a mask must have the size of the video, {size[0]}x{size[1]}, got {tuple(given.shape)}")
     if not bool((given != 0).any()):
-        raise ValueError("the mask is empty: it must mark at least one pixel of the object")
+        raise ValueError("the mask is empty: at least one pixel must be non-zero")
     return resize_mask(given, image_size=image_size)
 
 

@@ -1,4 +1,4 @@
-"""Builds the modules of SAM 2.1 from the sam2 package, from plain values instead of Hydra's state."""
+"""Builds the modules of SAM 2.1 from the sam2 package without Hydra."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from unipixel.tracking.config import FEATURE_STRIDE, SegmenterConfig
 
 
 def build_modules(config: SegmenterConfig) -> dict[str, nn.Module]:
-    """Return the modules under the names that SAM 2 checkpoints give them.
+    """Return the modules by their names in SAM 2 checkpoints.
 
-    The package is imported here and not at the top: importing it initialises Hydra's global state.
+    The package is imported inside the functions, because importing it initialises Hydra's global state.
 
     Raises:
         ImportError: The sam2 package is missing.
-        TypeError: A keyword of the configuration is unknown to the package.
+        TypeError: The package does not accept a keyword of the configuration.
     """
     from sam2.modeling.sam2_utils import MLP
 
@@ -85,7 +85,7 @@ def _memory_encoder(config: SegmenterConfig) -> nn.Module:
 
 
 def _mask_decoder(width: int) -> nn.Module:
-    """The mask decoder; its depths and inner widths are constants of the package (sam2_base.py)."""
+    """Build the mask decoder; its depths and inner widths are constants of the package (sam2_base.py)."""
     from sam2.modeling.sam.mask_decoder import MaskDecoder
     from sam2.modeling.sam.transformer import TwoWayTransformer
 

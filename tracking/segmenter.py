@@ -1,4 +1,4 @@
-"""SAM 2.1 as stateless verbs over the modules of the sam2 package.
+"""SAM 2.1 as stateless methods over the modules of the sam2 package.
 
 Shape letters: N frames, B objects, C embedding width, D memory width, h/w side of the embedding
 (image_size / 16), S image_size, M memories, P pointers, K candidate masks.
@@ -19,25 +19,25 @@ from unipixel.tracking.precision import Float32Module
 from unipixel.tracking.sam2_modules import build_modules
 from unipixel.tracking.types import FrameFeatures, MemoryBatch, Segmentation, SegmentPrompt
 
-# Logits that stand for "object absent" and for the two sides of a given mask (sam2_base.py).
+# Logit of an absent object, and the scale and bias that turn a binary mask into logits (sam2_base.py).
 ABSENT_LOGIT = -1024.0
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
-# Earlier logits are clamped to this before they are fed back with a correction (sam2_video_predictor.py).
+# Earlier logits are clamped to this range before they prompt the decoder (sam2_video_predictor.py).
 _MAX_PROMPT_LOGIT = 32.0
-# A single mask whose area changes by more than this share when its threshold moves by the margin is
-# replaced by the best of the three candidates, where post-processing is on (build_sam.py).
+# The stability score of a single mask is the ratio of its areas at thresholds of plus and minus delta. Below this
+# score it is replaced by the best of the three candidates (dynamic multimask via stability, build_sam.py).
 _STABILITY_THRESHOLD, _STABILITY_DELTA = 0.98, 0.05
-# Side of a map from which on folding two convolutions into one saves time. Below, results keep the very
-# bits of the package, whose last ones the bfloat16 memories of a small model magnify.
+# Smallest side of a feature map on which fusing two convolutions into one saves time. Smaller maps are computed
+# bit for bit as in the package, because bfloat16 memories of a small model amplify rounding differences.
 _MIN_FUSED_SIDE = 64
 
 
 class Segmenter(Float32Module):
-    """SAM 2.1 (arXiv:2408.00714): encode a frame, condition on memory, decode a mask, encode a memory.
+    """SAM 2.1 (arXiv:2408.00714): image encoder, memory attention, mask decoder and memory encoder.
 
-    Holds parameters only; what was seen and decided is the caller's. Parameter names are those of the
-    official checkpoints. It stays in float32 when a model around it is cast; run it under
-    `torch.autocast` for speed.
+    Only parameters are stored; features, masks and memories are returned and passed in again. Parameter names
+    are those of the official checkpoints. It stays in float32 when a model that contains it is cast; run it
+    under `torch.autocast` for speed.
     """
 
     # The sam2 package is untyped.
@@ -58,7 +58,7 @@ class Segmenter(Float32Module):
         width, memory_width = config.embed_dim, config.memory_dim
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, memory_width))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
-        # Unused while `directly_add_no_mem_embed` holds, but part of every checkpoint.
+        # Not used with `directly_add_no_mem_embed`, but part of every checkpoint.
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
         self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_width))
@@ -66,7 +66,7 @@ class Segmenter(Float32Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def encode(self, frames: Tensor) -> FrameFeatures:
-        """Encode frames, independent of any object.
+        """Encode frames with the image encoder.
 
         Args:
             frames: (N, 3, S, S) normalised float.
@@ -89,14 +89,14 @@ class Segmenter(Float32Module):
     ) -> Segmentation:
         """Decode the masks of B objects on one frame.
 
-        Three candidates are predicted and the one of highest predicted IoU is taken, unless more than
-        one point is given (SAM 2.1's multimask setting).
+        The candidate with the highest predicted IoU of three is selected, or the single mask if more than one
+        point is given (SAM 2.1's multimask setting).
 
         Args:
             features: The frame (N = 1, shared by the objects), or one frame per object (N = B).
             embedding: (B, C, h, w) from `embed_without_memory` or `attend_memory`.
-            prompt: Prompts of the B objects, or None when the memory alone decides.
-            is_dynamic_multimask: Whether an unstable single mask gives way to the best of three candidates.
+            prompt: Prompts of the B objects, or None to decode from memory alone.
+            is_dynamic_multimask: Whether an unstable single mask is replaced by the best of three candidates.
         """
         prompt = prompt or SegmentPrompt()
         if prompt.mask_logits is not None:
@@ -111,7 +111,7 @@ class Segmenter(Float32Module):
         return self._select_best(candidates)
 
     def use_mask(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
-        """Take given masks as the segmentation of one frame; the decoder only makes their pointers.
+        """Use given masks as the segmentation of one frame; the decoder only computes their pointers.
 
         Args:
             features: The frame, N = 1 or N = B.
@@ -124,7 +124,9 @@ class Segmenter(Float32Module):
         embedding = features.embedding.expand(len(masks), -1, -1, -1)
         prompt = SegmentPrompt(mask_logits=self.mask_downsample(masks[:, None])[:, 0])
         sparse, dense = self._prompt_tokens(prompt, len(masks))
-        decoded = self._select_best(_select_single_mask(self._candidates(features, embedding, sparse, dense), is_dynamic_multimask=False))
+        decoded = self._select_best(
+            _select_single_mask(self._candidates(features, embedding, sparse, dense), is_dynamic_multimask=False)
+        )
         return Segmentation(
             mask_logits=low_res,
             pointer=torch.where(is_present, decoded.pointer, self.no_obj_ptr),
@@ -134,12 +136,12 @@ class Segmenter(Float32Module):
         )
 
     def embed_without_memory(self, features: FrameFeatures, *, num_objects: int) -> Tensor:
-        """Return the embedding (B, C, h, w) of a frame for objects that have no memory yet."""
+        """Return the embedding (B, C, h, w) of a frame for objects without memory."""
         embedding = features.embedding + self.no_mem_embed.transpose(1, 2)[..., None]
         return embedding.expand(num_objects, -1, -1, -1)
 
     def prepare_queries(self, features: FrameFeatures) -> Tensor:
-        """Return the part (N, h*w, C) of `condition` that does not depend on what objects remember."""
+        """Return the part (N, h*w, C) of `attend_memory` that does not depend on the memories."""
         tokens = features.embedding.flatten(2).transpose(1, 2)
         position = self.image_encoder.neck.position_encoding(features.embedding).to(tokens.dtype)
         return attention.prepare_queries(
@@ -147,22 +149,22 @@ class Segmenter(Float32Module):
         )
 
     def attend_memory(self, features: FrameFeatures, memory: MemoryBatch, *, queries: Tensor | None = None) -> Tensor:
-        """Return the embedding (B, C, h, w) of a frame in the light of what B objects remember.
+        """Return the embedding (B, C, h, w) of a frame after attention to the memories of B objects.
 
         Args:
             features: The frame, N = 1 or N = B.
-            memory: What the objects remember.
+            memory: Memories of the objects.
             queries: From `prepare_queries`, where several batches of objects share the frame.
         """
         side = self.config.feature_size
-        conditioned = attention.attend_memory(
+        tokens = attention.attend_memory(
             self.memory_attention,
             self.prepare_queries(features) if queries is None else queries,
             self._memory_tokens(memory, features.embedding.dtype),
             self._rotations("cross_attention"),
             num_rotated=memory.features.shape[1] * side * side,
         )
-        return conditioned.transpose(1, 2).unflatten(2, (side, side))
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
 
     def embed_boxes(self, boxes_xyxy: Tensor) -> Tensor:
         """Return the prompt tokens (B, 2, C) of boxes (B, 4), given in pixels of the square SAM input."""
@@ -170,39 +172,39 @@ class Segmenter(Float32Module):
         return tokens
 
     def encode_memory(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
-        """Encode how B objects look in one frame.
+        """Encode the memories of B objects from one frame.
 
         Args:
             features: The frame, N = 1 or N = B.
-            segmentation: The objects in it.
-            is_binary: Whether the masks are encoded as yes or no rather than as probabilities.
+            segmentation: Masks of the objects on the frame.
+            is_binary: Whether masks are thresholded before they are encoded, instead of passed as probabilities.
 
         Returns:
             Memories (B, h*w, D).
         """
         logits = segmentation.mask_logits[:, None].float()
         if logits.device.type == "cpu":
-            # The package enlarges all candidates of a tracked frame at once; torch rounds one channel otherwise.
+            # The package resizes all candidates of a tracked frame at once; torch rounds a single channel differently.
             logits = logits.expand(-1, segmentation.candidate_ious.shape[1], -1, -1)
         logits = F.interpolate(logits, size=[self.config.image_size] * 2, mode="bilinear")[:, :1]
         masks = ((logits > 0).float() if is_binary else logits.sigmoid()) * _MASK_SCALE + _MASK_BIAS
         encoder = self.memory_encoder
-        # Without its call, which would also build the position encoding: that is constant and added on reading.
-        # Contiguous as in the package: another layout is rounded otherwise, and bfloat16 magnifies that.
-        seen = encoder.pix_feat_proj(features.embedding).contiguous()
-        fused = encoder.fuser(seen + encoder.mask_downsampler(masks))
+        # The encoder's own forward also computes the position encoding, which is constant and added in memory
+        # attention. Contiguous as in the package: another layout is rounded differently, and bfloat16 amplifies that.
+        pixels = encoder.pix_feat_proj(features.embedding).contiguous()
+        fused = encoder.fuser(pixels + encoder.mask_downsampler(masks))
         memories = encoder.out_proj(fused).flatten(2).transpose(1, 2)
         is_absent = (segmentation.object_score <= 0).to(memories.dtype)[:, None, None]
         return memories + is_absent * self.no_obj_embed_spatial
 
     def _feature_pyramid(self, trunk_maps: list[Tensor]) -> FrameFeatures:
-        """The neck, without the position encodings that its own call adds.
+        """Compute the feature pyramid without the position encodings of the neck's own forward.
 
-        The decoder reads the two finest maps through a 1x1 convolution each, which is folded into the
-        neck's own: the wide maps between them are never needed (unless a coarser one is added to them).
+        The decoder applies a 1x1 convolution to each of the two finest maps. It is fused with the lateral
+        convolution of the neck where no other level needs the map between them.
         """
         neck, decoder = self.image_encoder.neck, self.sam_mask_decoder
-        narrow = (decoder.conv_s0, decoder.conv_s1)
+        projections = (decoder.conv_s0, decoder.conv_s1)
         last = len(trunk_maps) - 1
         maps: dict[int, Tensor] = {}
         for level in range(last, -1, -1):
@@ -210,23 +212,23 @@ class Segmenter(Float32Module):
             is_sum = level in neck.fpn_top_down_levels and level < last
             is_summand = level - 1 in neck.fpn_top_down_levels
             is_large = trunk_maps[level].shape[-1] >= _MIN_FUSED_SIDE
-            if level < len(narrow) and is_large and not is_sum and not is_summand:
-                maps[level] = _fused_conv(trunk_maps[level], lateral, narrow[level])
+            if level < len(projections) and is_large and not is_sum and not is_summand:
+                maps[level] = _fused_conv(trunk_maps[level], lateral, projections[level])
                 continue
             maps[level] = lateral(trunk_maps[level])
             if is_sum:
                 above = F.interpolate(maps[level + 1].float(), scale_factor=2.0, mode=neck.fpn_interp_model)
                 maps[level] = maps[level] + above.to(maps[level].dtype)
         fine = [maps[level] if maps[level].shape[1] == conv.out_channels else conv(maps[level])
-                for level, conv in enumerate(narrow)]  # fmt: skip
+                for level, conv in enumerate(projections)]  # fmt: skip
         return FrameFeatures(maps[last - self.image_encoder.scalp], (fine[0], fine[1]))
 
     def _prompt_tokens(self, prompt: SegmentPrompt, num_objects: int) -> tuple[Tensor, Tensor]:
-        """Sparse tokens (B, n, C) and dense embedding (B, C, h, w) of a prompt."""
+        """Return the sparse tokens (B, n, C) and the dense embedding (B, C, h, w) of a prompt."""
         device = self.no_mem_embed.device
         coords, labels, mask = prompt.coords, prompt.labels, prompt.mask_logits
         if coords is None or labels is None:
-            # Without points SAM 2 still feeds one that is marked as padding.
+            # Without points, SAM 2 passes one padding point.
             coords = torch.zeros(num_objects, 1, 2, device=device)
             labels = torch.full((num_objects, 1), -1, device=device)
         masks = None if mask is None else mask[:, None]
@@ -236,7 +238,7 @@ class Segmenter(Float32Module):
         return sparse, dense
 
     def _candidates(self, features: FrameFeatures, embedding: Tensor, sparse: Tensor, dense: Tensor) -> _Candidates:
-        """All four candidates: the single mask, then the three of an ambiguous prompt."""
+        """Predict four candidates: the single mask, then the three of the multimask output."""
         logits, ious, tokens, score = self.sam_mask_decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
@@ -268,7 +270,7 @@ class Segmenter(Float32Module):
         return attention.rotary_table(self.config.feature_size, width, float(settings["rope_theta"]), device)
 
     def _memory_tokens(self, memory: MemoryBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys (B, M*h*w + P*C/D, D) of the memories and pointers, and their position encodings."""
+        """Return the tokens (B, M*h*w + P*C/D, D) of memories and pointers, and their position encodings."""
         from sam2.modeling.sam2_utils import get_1d_sine_pe
 
         num_objects, num_memories, _area, width = memory.features.shape
@@ -279,7 +281,7 @@ class Segmenter(Float32Module):
             num_objects, num_memories, 1, width
         )
         mask_positions = (spatial[:, None] + temporal).flatten(1, 2)
-        # A pointer is C wide and is cut into C/D tokens that share one temporal encoding.
+        # A pointer of width C is split into C/D tokens that share one temporal encoding.
         pointers = memory.pointers.reshape(num_objects, -1, width)
         sine = get_1d_sine_pe(memory.offsets / memory.max_offset, dim=self.config.embed_dim)
         pointer_positions = self.obj_ptr_tpos_proj(sine).repeat_interleave(self.config.embed_dim // width, dim=1)
@@ -297,21 +299,21 @@ class _Candidates(NamedTuple):
 
 
 def _select_single_mask(candidates: _Candidates, *, is_dynamic_multimask: bool) -> _Candidates:
-    """The mask meant for unambiguous prompts, or the best of the other three where it is unstable."""
+    """Select the single mask, or the best of the three multimask candidates if it is unstable."""
     logits, ious, tokens, score = candidates
-    chosen = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    selected = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     if is_dynamic_multimask:
-        wide = (logits[:, 0] > -_STABILITY_DELTA).flatten(1).sum(dim=1)
-        narrow = (logits[:, 0] > _STABILITY_DELTA).flatten(1).sum(dim=1)
-        is_stable = narrow >= _STABILITY_THRESHOLD * wide
-        chosen = torch.where(is_stable, chosen, 1 + ious[:, 1:].argmax(dim=1))
+        union = (logits[:, 0] > -_STABILITY_DELTA).flatten(1).sum(dim=1)
+        intersection = (logits[:, 0] > _STABILITY_DELTA).flatten(1).sum(dim=1)
+        is_stable = intersection >= _STABILITY_THRESHOLD * union
+        selected = torch.where(is_stable, selected, 1 + ious[:, 1:].argmax(dim=1))
     rows = torch.arange(len(logits), device=logits.device)
-    # The pointer is that of the single mask in either case (mask_decoder.py).
-    return _Candidates(logits[rows, chosen][:, None], ious[rows, chosen][:, None], tokens[:, :1], score)
+    # The pointer is always that of the single mask (mask_decoder.py).
+    return _Candidates(logits[rows, selected][:, None], ious[rows, selected][:, None], tokens[:, :1], score)
 
 
 def _fused_conv(maps: Tensor, first: Any, second: Any) -> Tensor:
-    """Apply a convolution and a 1x1 convolution behind it as one."""
+    """Apply a convolution and the 1x1 convolution that follows it as one."""
     outer = second.weight.flatten(1)
     weight = (outer @ first.weight.flatten(1)).view(-1, *first.weight.shape[1:])
     bias = second.bias if first.bias is None else outer @ first.bias + second.bias

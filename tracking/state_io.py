@@ -1,4 +1,4 @@
-"""Nested values with tensors in one safetensors file: a state that is saved runs no code when it is loaded."""
+"""Nested values with tensors in one safetensors file, which, unlike a pickle, runs no code when it is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TREE = "tree"
 
 
 def write_tree(path: str | Path, values: Any) -> None:
-    """Write mappings, lists, tuples, numbers, texts, None and tensors; tuples come back as lists.
+    """Write mappings, lists, tuples, numbers, strings, None and tensors; tuples are read back as lists.
 
     Raises:
         TypeError: A value is of another type.
@@ -28,11 +28,11 @@ def write_tree(path: str | Path, values: Any) -> None:
 
 
 def read_tree(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
-    """Read what `write_tree` wrote.
+    """Read a file of `write_tree`.
 
     Args:
         path: The file.
-        device: Where the tensors go.
+        device: Device of the tensors.
 
     Raises:
         OSError: The file is missing, truncated, or was not written by `write_tree`.
@@ -44,14 +44,14 @@ def read_tree(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
             tree = json.loads((file.metadata() or {})[_TREE])
             return _unpacked(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise OSError(f"{path} holds no saved state, or is damaged: {error}") from error
+        raise OSError(f"{path} is not a saved state, or is damaged: {error}") from error
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Replace what JSON cannot hold: tensors by names, mappings by pairs, since keys may be numbers."""
+    """Replace tensors by names and mappings by pairs, because JSON keys cannot be numbers."""
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
-        # Of its own: safetensors refuses tensors that share memory.
+        # Cloned, because safetensors refuses tensors that share memory.
         tensors[name] = value.detach().clone().contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):

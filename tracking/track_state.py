@@ -1,4 +1,4 @@
-"""What one tracked object may remember: bounded, whatever the length of the video.
+"""The memories of one tracked object, of bounded size for videos of any length.
 
 Shape letters: C embedding width, D memory width, h/w side of the embedding.
 """
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from unipixel.tracking.types import MemoryBatch, Segmentation
 
-# The first prompt of an object and this many further prompted frames are kept.
+# Number of prompted frames that are stored besides the first.
 MAX_CORRECTIONS = 8
 
 
 @dataclass(frozen=True)
 class FrameMemory:
-    """How an object looked in one frame.
+    """Memory of one object on one frame.
 
     Attributes:
-        features: (h*w, D) in the memory dtype, or None once only the pointer is still of use.
-        pointer: (C,).
-        mask_logits: (4h, 4w) that a correction of the frame starts from, where it may still come.
-        scores: (2,) object score logit and predicted IoU, kept with the logits.
+        features: (h*w, D) in the memory dtype, or None if only the pointer is needed.
+        pointer: (C,) object pointer.
+        mask_logits: (4h, 4w) that a correction of the frame starts from, or None if it cannot be corrected any more.
+        scores: (2,) object score logit and predicted IoU, stored together with the logits.
     """
 
     features: Tensor | None
@@ -36,21 +36,21 @@ class FrameMemory:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Everything that takes memory."""
+        """All stored tensors."""
         return tuple(t for t in (self.features, self.pointer, self.mask_logits, self.scores) if t is not None)
 
     def without_mask(self) -> FrameMemory:
-        """Return what attention reads."""
+        """Return the part that memory attention reads."""
         return FrameMemory(self.features, self.pointer)
 
 
 @dataclass(frozen=True)
 class StagedPrompt:
-    """A prompt that was decoded but is not yet remembered: more clicks on the frame may follow.
+    """A decoded prompt without an encoded memory, because more clicks on the frame may follow.
 
     Attributes:
         segmentation: The object on the frame, B = 1.
-        is_correction: Whether the object had been tracked on the frame before.
+        is_correction: Whether the object was already tracked on the frame.
     """
 
     segmentation: Segmentation
@@ -58,10 +58,10 @@ class StagedPrompt:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Everything that takes memory."""
-        # The candidates are the chosen mask once more: see `Segmentation.without_candidates`.
-        chosen = self.segmentation
-        return chosen.mask_logits, chosen.pointer, chosen.object_score, chosen.candidate_ious
+        """All stored tensors."""
+        # The only candidate is the mask itself: see `Segmentation.without_candidates`.
+        segmentation = self.segmentation
+        return segmentation.mask_logits, segmentation.pointer, segmentation.object_score, segmentation.candidate_ious
 
 
 @dataclass
@@ -69,13 +69,13 @@ class ObjectState:
     """Memories of one object, by frame index.
 
     Attributes:
-        prompted: Frames on which the object was prompted; always attended to.
-        tracked: Recent frames on which it was tracked.
-        staged: Frames whose prompt becomes a memory before the next frame is tracked.
-        tracked_in_reverse: Frames on which the object was followed, and whether backwards. A prompt on one of
-            them is a correction.
-        clicks: Points and labels, (1, P, 2) and (1, P), given so far on frames that may be clicked on again.
-        num_absent: Frames in a row, up to the newest, in which the object was not seen.
+        prompted: Memories of prompted frames, which are always attended to.
+        tracked: Memories of recent tracked frames.
+        staged: Prompts whose memories are encoded before the next frame is tracked.
+        tracked_in_reverse: For frames on which the object was tracked, whether backwards. A prompt on one of these
+            frames is a correction.
+        clicks: Points (1, P, 2) and labels (1, P) given so far, for frames that can still be prompted.
+        num_absent: Number of consecutive frames, up to the newest, without the object.
     """
 
     prompted: dict[int, FrameMemory] = field(default_factory=dict)
@@ -87,18 +87,22 @@ class ObjectState:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the object's tensors take."""
+        """Size of all stored tensors in bytes."""
         tensors = [t for memory in (*self.prompted.values(), *self.tracked.values()) for t in memory.tensors]
         tensors += [t for prompt in self.staged.values() for t in prompt.tensors]
         tensors += [tensor for pair in self.clicks.values() for tensor in pair]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def copy(self) -> ObjectState:
-        """Return a state that can be advanced without changing this one; tensors are shared."""
+        """Return a copy that shares its tensors with this state and can be updated independently."""
         return ObjectState(
-            dict(self.prompted), dict(self.tracked), dict(self.staged), dict(self.tracked_in_reverse), dict(self.clicks),
+            dict(self.prompted),
+            dict(self.tracked),
+            dict(self.staged),
+            dict(self.tracked_in_reverse),
+            dict(self.clicks),
             self.num_absent,
-        )  # fmt: skip
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as plain values and tensors, for `unipixel.tracking.state_io`."""
@@ -118,7 +122,7 @@ class ObjectState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObjectState:
-        """Rebuild a state from `to_dict`."""
+        """Restore a state from the values of `to_dict`."""
         return cls(
             prompted={index: FrameMemory(*memory) for index, memory in values["prompted"].items()},
             tracked={index: FrameMemory(*memory) for index, memory in values["tracked"].items()},
@@ -132,14 +136,14 @@ class ObjectState:
         )
 
     def mask_logits_at(self, frame_index: int) -> Tensor | None:
-        """Return the newest logits (4h, 4w) known for a frame, from which a correction starts."""
+        """Return the newest logits (4h, 4w) of a frame, from which a correction starts, or None."""
         if frame_index in self.staged:
             return self.staged[frame_index].segmentation.mask_logits[0]
         memory = self.prompted.get(frame_index) or self.tracked.get(frame_index)
         return None if memory is None else memory.mask_logits
 
     def write_prompted(self, frame_index: int, memory: FrameMemory) -> None:
-        """Remember a prompted frame; the first is never dropped, of the others the newest are kept."""
+        """Store the memory of a prompted frame; the first and the newest prompted frames are stored."""
         self.tracked.pop(frame_index, None)
         self.prompted[frame_index] = memory
         if len(self.prompted) > 1 + MAX_CORRECTIONS:
@@ -147,9 +151,9 @@ class ObjectState:
             del self.prompted[oldest_correction]
 
     def write_tracked(self, frame_index: int, memory: FrameMemory, *, num_maskmem: int, max_pointers: int) -> None:
-        """Remember a tracked frame and let go of what attention will not read any more.
+        """Store the memory of a tracked frame and drop memories that attention does not read any more.
 
-        Attention reads mask memories of the last `num_maskmem - 1` frames and pointers of the last
+        Memory attention reads mask memories of the last `num_maskmem - 1` frames and pointers of the last
         `max_pointers - 1` frames, in either direction of tracking (sam2_base.py).
         """
         self.tracked[frame_index] = memory
@@ -161,7 +165,7 @@ class ObjectState:
                 self.tracked[index] = FrameMemory(None, self.tracked[index].pointer)
 
     def drop_correction_data(self, frame_index: int) -> None:
-        """Let go of what only a correction of other frames than this one would need."""
+        """Drop the logits and clicks of all frames but this one, which only a correction of those frames needs."""
         for memories in (self.prompted, self.tracked):
             for index, memory in memories.items():
                 if index != frame_index and memory.mask_logits is not None:
@@ -173,13 +177,13 @@ class ObjectState:
 
 @dataclass(frozen=True)
 class _SelectedMemories:
-    """What one object reads on one frame: memories with their slots, pointers with their offsets."""
+    """The memories of one object for one frame: mask memories with their slots, pointers with their offsets."""
 
     features: tuple[Tensor, ...]
     slots: tuple[int, ...]
     pointers: tuple[Tensor, ...]
     offsets: tuple[int, ...]
-    no_pointers: Tensor  # (0, C): an object prompted only on frames ahead has none to read
+    no_pointers: Tensor  # (0, C), for an object that is prompted on later frames only
 
     @property
     def layout(self) -> tuple[int, int]:
@@ -195,48 +199,50 @@ def gather_memories(
     num_frames: int | None = None,
     is_reverse: bool = False,
 ) -> list[tuple[list[int], MemoryBatch]]:
-    """Collect what objects read on a frame, in groups of equal layout.
+    """Collect the memories that objects attend to on a frame, in groups of equal layout.
 
-    The attention of SAM 2 has no mask, so objects with different numbers of memories are computed in
-    different batches rather than padded.
+    The memory attention of SAM 2 has no attention mask, so objects with different numbers of memories are computed
+    in different batches instead of padded.
 
     Args:
-        states: One per object; each has been prompted.
-        frame_index: Frame about to be tracked.
-        num_maskmem: Mask memories that are read, the prompted slot included.
-        max_pointers: Pointers that are read.
-        num_frames: Length of the clip where it is known: below `max_pointers` frames SAM 2 scales the
-            pointers' time by it. None for a stream.
+        states: One per object, each prompted.
+        frame_index: The frame to track.
+        num_maskmem: As in `SegmenterConfig`.
+        max_pointers: As in `SegmenterConfig`.
+        num_frames: Length of the clip, or None for a stream. SAM 2 scales the temporal encoding of pointers by it
+            in clips of fewer than `max_pointers` frames.
         is_reverse: Whether the clip is tracked backwards.
 
     Returns:
-        Pairs of indices into `states` and their memories.
+        For each group, the indices into `states` and the memories.
 
     Raises:
-        RuntimeError: An object has no prompted frame; prompt it first.
+        RuntimeError: An object has no prompted frame.
     """
     pointer_limit = max_pointers if num_frames is None else min(num_frames, max_pointers)
     groups: dict[tuple[int, int], list[tuple[int, _SelectedMemories]]] = {}
     for index, state in enumerate(states):
         if not state.prompted:
             raise RuntimeError(f"object at position {index} was never prompted: add a prompt before tracking it")
-        reading = _read(state, frame_index, num_maskmem, pointer_limit, -1 if is_reverse else 1)
-        groups.setdefault(reading.layout, []).append((index, reading))
+        memories = _select_memories(state, frame_index, num_maskmem, pointer_limit, -1 if is_reverse else 1)
+        groups.setdefault(memories.layout, []).append((index, memories))
     max_offset = max(pointer_limit - 1, 1)
     return [
-        ([index for index, _ in members], _batch([reading for _, reading in members], max_offset))
+        ([index for index, _ in members], _batch([memories for _, memories in members], max_offset))
         for members in groups.values()
     ]
 
 
-def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit: int, step: int) -> _SelectedMemories:
+def _select_memories(
+    state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit: int, step: int
+) -> _SelectedMemories:
     some_pointer = next(iter(state.prompted.values())).pointer
     memories = [(0, memory.features) for memory in state.prompted.values()]
     for slot in range(1, num_maskmem):
         tracked = state.tracked.get(frame_index - step * (num_maskmem - slot))
         if tracked is not None:
             memories.append((slot, tracked.features))
-    # Pointers of prompted frames that lie ahead are left out (only_obj_ptrs_in_the_past_for_eval).
+    # Pointers of later prompted frames are not read (only_obj_ptrs_in_the_past_for_eval).
     pointers = [
         ((frame_index - index) * step, memory.pointer)
         for index, memory in state.prompted.items()
@@ -255,13 +261,13 @@ def _read(state: ObjectState, frame_index: int, num_maskmem: int, pointer_limit:
     )
 
 
-def _batch(readings: Sequence[_SelectedMemories], max_offset: int) -> MemoryBatch:
-    device = readings[0].features[0].device
-    pointers = [torch.stack(row.pointers) if row.pointers else row.no_pointers for row in readings]
+def _batch(memories: Sequence[_SelectedMemories], max_offset: int) -> MemoryBatch:
+    device = memories[0].features[0].device
+    pointers = [torch.stack(row.pointers) if row.pointers else row.no_pointers for row in memories]
     return MemoryBatch(
-        features=torch.stack([torch.stack(row.features) for row in readings]),
-        slots=torch.tensor([row.slots for row in readings], device=device),
+        features=torch.stack([torch.stack(row.features) for row in memories]),
+        slots=torch.tensor([row.slots for row in memories], device=device),
         pointers=torch.stack(pointers),
-        offsets=torch.tensor([row.offsets for row in readings], dtype=torch.float32, device=device),
+        offsets=torch.tensor([row.offsets for row in memories], dtype=torch.float32, device=device),
         max_offset=max_offset,
     )

@@ -1,4 +1,4 @@
-"""Follows objects through a stream, one frame at a time, in memory that does not grow.
+"""Tracks objects through a stream, one frame at a time, with bounded memory.
 
 Shape letters: B objects, H/W size of the video, S side of the SAM input, P points, n tokens, C SAM width.
 """
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from unipixel.tracking.clip_features import Frame, encode_frame
+from unipixel.tracking.clip_features import FramePixels, encode_frame
 from unipixel.tracking.prompts import click_prompt, mask_prompt
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.state_io import read_tree, write_tree
@@ -24,7 +24,7 @@ from unipixel.tracking.types import FrameFeatures, FrameMasks, SegmentPrompt
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """What the tracker says of one frame.
+    """Tracked objects on one frame.
 
     Attributes:
         frame_index: Index of the frame, from 0.
@@ -45,7 +45,7 @@ class TrackedFrame:
 
     @property
     def confidence(self) -> Tensor:
-        """(B,) in 0..1: probability of presence times predicted IoU."""
+        """(B,) in 0..1: probability that the object is in the frame times the predicted IoU."""
         return self.masks.confidence
 
     def mask_logits(self) -> Tensor:
@@ -70,13 +70,13 @@ class TrackedFrame:
 
 @dataclass
 class TrackerState:
-    """All that a tracker knows; copy it to branch off, save it to go on another day.
+    """The complete state of a tracker, which can be copied and saved.
 
     Attributes:
         frame_index: Index of the newest frame, None before the first.
         size: (H, W) of the newest frame.
-        features: Features of the newest frame, N = 1, which prompts refer to.
-        objects: What each object remembers, by id.
+        features: Features of the newest frame, N = 1, on which prompts are decoded.
+        objects: State of each object, by id.
     """
 
     frame_index: int | None = None
@@ -86,11 +86,11 @@ class TrackerState:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of everything that objects remember; the newest frame's features are not counted."""
+        """Size of the memories of all objects in bytes, without the features of the newest frame."""
         return sum(state.num_bytes for state in self.objects.values())
 
     def copy(self) -> TrackerState:
-        """Return a state that can be advanced without changing this one; tensors are shared."""
+        """Return a copy that shares its tensors with this state and can be updated independently."""
         objects = {object_id: state.copy() for object_id, state in self.objects.items()}
         return TrackerState(self.frame_index, self.size, self.features, objects)
 
@@ -109,10 +109,10 @@ class TrackerState:
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> TrackerState:
-        """Read a state that `save` wrote, onto a device.
+        """Load a state that `save` wrote, onto a device.
 
         Raises:
-            OSError: The file is missing, damaged, or no state.
+            OSError: The file is missing, damaged, or not a saved state.
         """
         values = read_tree(path, device=device)
         features = None
@@ -124,11 +124,11 @@ class TrackerState:
 
 
 class StreamingTracker:
-    """Follows objects that come and go, at whatever frame.
+    """Tracks objects that can be added and removed at any frame.
 
-    `step` takes the next frame; `add_points`, `add_box`, `add_mask` and `add_tokens` refer to the frame
-    of the last `step`. A prompt for an id that is tracked already corrects it. Everything the tracker
-    knows is in `state`, which may be copied, replaced and saved.
+    `step` takes the next frame; `add_points`, `add_box`, `add_mask` and `add_tokens` prompt an object on the frame
+    of the last `step`. A prompt for a tracked id corrects the object. The complete state is `state`, which may be
+    copied, replaced and saved.
     """
 
     def __init__(
@@ -138,21 +138,21 @@ class StreamingTracker:
         memory_dtype: torch.dtype = torch.bfloat16,
         num_frames: int | None = None,
         max_objects: int = 64,
-        are_corrections_kept: bool = True,
+        has_permanent_corrections: bool = True,
         is_postprocessed: bool = False,
         redetect_after: int | None = None,
     ) -> None:
-        """Start with no objects.
+        """Set up a tracker without objects.
 
         Args:
             segmenter: SAM 2.1.
-            memory_dtype: Type in which memories are stored.
-            num_frames: Length of the video where it is known; it matters below 16 frames only.
-            max_objects: Ceiling on the objects tracked at a time.
-            are_corrections_kept: Whether corrected frames are attended to for good (at most 8 of them).
-            is_postprocessed: Whether SAM 2's own post-processing is on.
-            redetect_after: Frames without an object after which it is also looked for with its prompted
-                frames alone; None for never.
+            memory_dtype: Data type of stored memories.
+            num_frames: Length of the video, or None if unknown; it changes the result below 16 frames.
+            max_objects: Maximum number of objects.
+            has_permanent_corrections: Whether corrected frames are always attended to (the newest 8 of an object).
+            is_postprocessed: Whether SAM 2's post-processing is applied.
+            redetect_after: Number of consecutive frames without an object after which it is also searched for with
+                the memories of its prompted frames alone; None for never.
 
         Raises:
             ValueError: A count is below 1, or the memory type is not floating-point.
@@ -163,7 +163,7 @@ class StreamingTracker:
             segmenter,
             memory_dtype=memory_dtype,
             num_frames=num_frames,
-            are_corrections_kept=are_corrections_kept,
+            has_permanent_corrections=has_permanent_corrections,
             is_postprocessed=is_postprocessed,
             redetect_after=redetect_after,
         )
@@ -172,21 +172,19 @@ class StreamingTracker:
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        """Ids of the objects being tracked, in the order in which they were added."""
+        """Ids of the tracked objects, in the order in which they were added."""
         return tuple(self.state.objects)
 
     @torch.no_grad()
-    def step(self, frame: Frame | FrameFeatures, *, size: tuple[int, int] | None = None) -> TrackedFrame:
-        """Follow every object into the next frame.
+    def step(self, frame: FramePixels | FrameFeatures, *, size: tuple[int, int] | None = None) -> TrackedFrame:
+        """Track all objects on the next frame.
 
         Args:
-            frame: uint8 (H, W, 3) RGB, or normalised float (3, S, S), or features that were encoded
-                already, N = 1.
-            size: (H, W) of the video, where `frame` does not show it; by default that of the frame
-                before, or (S, S).
+            frame: uint8 (H, W, 3) RGB, or normalised float (3, S, S), or encoded features, N = 1.
+            size: (H, W) of the video, if `frame` is not raw; by default that of the previous frame, or (S, S).
 
         Raises:
-            TypeError: The frame holds neither uint8 nor floating-point values.
+            TypeError: The frame is neither uint8 nor floating-point.
             ValueError: The frame has another shape.
         """
         state, side = self.state, self._core.segmenter.config.image_size
@@ -196,7 +194,7 @@ class StreamingTracker:
             features, own_size = encode_frame(self._core.segmenter, frame)
             own_size = own_size if not isinstance(frame, Tensor) or not frame.is_floating_point() else None
         if len(features) != 1:
-            raise ValueError(f"features of one frame are needed, got {len(features)}")
+            raise ValueError(f"expected the features of one frame, got those of {len(features)}")
         states = list(state.objects.values())
         if state.features is not None:
             newest = state.features
@@ -215,18 +213,21 @@ class StreamingTracker:
         Args:
             object_id: New or tracked id.
             points: (P, 2) x, y in pixels of the video.
-            labels: 1 on the object, 0 beside it; by default all 1.
-            is_extending: Whether earlier clicks on the object in this frame stay.
+            labels: P values, 1 for a positive and 0 for a negative click; by default all 1.
+            is_extending: Whether the points are added to earlier ones of the object on this frame.
 
         Returns:
             All objects on the newest frame.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There is no frame yet.
             ValueError: A point is outside the frame, a label is not 0 or 1, or there are too many objects.
         """
         prompt = click_prompt(points, labels, **self._sizes())
-        return self._prompt(object_id, self._extended(object_id, prompt) if is_extending else prompt)
+        if is_extending and object_id in self.state.objects:
+            clicks = self.state.objects[object_id].clicks
+            prompt = prompt.with_earlier_points(*clicks.get(self.state.frame_index or 0, (None, None)))
+        return self._prompt(object_id, prompt)
 
     def add_box(
         self, object_id: int, box_xyxy: ArrayLike, *, points: ArrayLike | None = None,
@@ -238,10 +239,10 @@ class StreamingTracker:
             object_id: New or tracked id.
             box_xyxy: x1, y1, x2, y2 in pixels of the video.
             points: (P, 2) x, y in pixels of the video.
-            labels: 1 on the object, 0 beside it; by default all 1.
+            labels: P values, 1 for a positive and 0 for a negative click; by default all 1.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There is no frame yet.
             ValueError: The box is inverted or outside the frame, or there are too many objects.
         """
         return self._prompt(object_id, click_prompt(points, labels, box=box_xyxy, **self._sizes()))
@@ -254,7 +255,7 @@ class StreamingTracker:
             mask: (H, W), non-zero on the object.
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There is no frame yet.
             ValueError: The mask is empty or not of the video's size, or there are too many objects.
         """
         return self._prompt(object_id, mask_prompt(mask, **self._sizes()))
@@ -267,7 +268,7 @@ class StreamingTracker:
             tokens: (n, C).
 
         Raises:
-            RuntimeError: No frame was seen yet.
+            RuntimeError: There is no frame yet.
             ValueError: The tokens are not (n, C), or there are too many objects.
         """
         self._sizes()
@@ -277,7 +278,7 @@ class StreamingTracker:
         return self._prompt(object_id, SegmentPrompt(tokens=tokens[None]))
 
     def remove(self, object_id: int) -> None:
-        """Stop tracking an object; the others are not affected.
+        """Remove an object; the others are not affected.
 
         Raises:
             KeyError: The object is not tracked.
@@ -287,26 +288,22 @@ class StreamingTracker:
         del self.state.objects[object_id]
 
     def reset(self) -> None:
-        """Forget all objects and frames; the next frame has index 0."""
+        """Remove all objects and frames; the next frame has index 0."""
         self.state = TrackerState()
 
     def _sizes(self) -> dict:
         if self.state.features is None:
-            raise RuntimeError("no frame was seen yet: call step(frame) before adding objects")
+            raise RuntimeError("there is no frame yet: call step(frame) before adding objects")
         return {"size": self.state.size, "image_size": self._core.segmenter.config.image_size}
-
-    def _extended(self, object_id: int, prompt: SegmentPrompt) -> SegmentPrompt:
-        known = self.state.objects.get(object_id, ObjectState()).clicks.get(self.state.frame_index or 0)
-        return prompt if known is None else prompt.with_earlier_points(*known)
 
     @torch.no_grad()
     def _prompt(self, object_id: int, prompt: SegmentPrompt | Tensor) -> TrackedFrame:
         state = self.state
         if object_id not in state.objects and len(state.objects) >= self._max_objects:
-            raise ValueError(f"object {object_id} is one too many: at most {self._max_objects} are tracked at a time")
+            raise ValueError(f"object {object_id} exceeds the limit: at most {self._max_objects} objects are tracked")
         if state.features is None or state.frame_index is None:
-            raise RuntimeError("no frame was seen yet: call step(frame) before adding objects")
-        # Written back only once the prompt went through, so that a failure adds no empty object.
+            raise RuntimeError("there is no frame yet: call step(frame) before adding objects")
+        # Added after the prompt was decoded, so that a failure adds no object.
         target = state.objects.get(object_id, ObjectState())
         self._core.prompt(state.features, target, state.frame_index, prompt)
         state.objects[object_id] = target

@@ -1,4 +1,4 @@
-"""Follows objects from frame to frame: what prompting, remembering and tracking do to their states.
+"""Tracks objects from frame to frame: prompts and tracked frames update the states of objects.
 
 Shape letters: B objects, S side of the SAM input, h/w side of the embedding, C embedding width.
 """
@@ -21,7 +21,7 @@ _HOLE_AREA = 8
 
 
 class TrackerCore:
-    """SAM 2.1 with the settings of a session; what objects remember is passed in and written to."""
+    """SAM 2.1 with tracking settings; the states of objects are passed in and updated."""
 
     def __init__(
         self,
@@ -30,31 +30,29 @@ class TrackerCore:
         memory_dtype: torch.dtype = torch.bfloat16,
         num_frames: int | None = None,
         has_history: bool = False,
-        are_corrections_kept: bool = True,
+        has_permanent_corrections: bool = True,
         is_postprocessed: bool = False,
-        are_holes_filled: bool = True,
+        has_hole_filling: bool = True,
         redetect_after: int | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Choose settings.
+        """Set up tracking.
 
         Args:
             segmenter: SAM 2.1.
-            memory_dtype: Type in which memories are stored; bfloat16 as in the package's predictor.
-            num_frames: Length of the clip where it is known: below 16 frames it changes the result.
-            has_history: Whether states keep every frame, so that any of them can be corrected, instead
-                of what attention may still read.
-            are_corrections_kept: Whether a corrected frame is attended to from then on, like a first
-                prompt; otherwise only as long as a tracked frame is
-                (`add_all_frames_to_correct_as_cond` of the package).
-            is_postprocessed: Whether SAM 2's own post-processing is on: unstable single masks give way
-                to candidates, prompted frames are remembered as binary masks, small holes are filled.
-            are_holes_filled: Whether post-processing fills holes; transformers' does not.
-            redetect_after: After so many frames without it, an object is also looked for with its
-                prompted frames alone; None for never.
-            batch_size: Objects that go through the modules together; None for all of a group, but one
-                on a CPU. There a batch is not faster, and an object alone is rounded in the same way
-                whatever else is tracked, which is the package's.
+            memory_dtype: Data type of stored memories; bfloat16 as in the package's predictor.
+            num_frames: Length of the clip, or None if unknown; it changes the result below 16 frames.
+            has_history: Whether states store every frame, so that any frame can be corrected, instead of the
+                memories that attention can still read.
+            has_permanent_corrections: Whether a corrected frame becomes a prompted frame, which is always attended to;
+                otherwise it is treated as a tracked frame (`add_all_frames_to_correct_as_cond` of the package).
+            is_postprocessed: Whether SAM 2's post-processing is applied: unstable single masks are replaced by
+                candidates, masks of prompted frames are binarised for the memory, small holes are filled.
+            has_hole_filling: Whether post-processing fills holes; that of transformers does not.
+            redetect_after: Number of consecutive frames without an object after which it is also searched for with
+                the memories of its prompted frames alone; None for never.
+            batch_size: Objects per forward pass; None for all objects of equal memory layout, and for one on a CPU,
+                where larger batches are not faster and make the rounding depend on the other objects.
 
         Raises:
             ValueError: A count is below 1, or the memory type is not floating-point.
@@ -72,24 +70,24 @@ class TrackerCore:
         self.memory_dtype = memory_dtype
         self.num_frames = num_frames
         self.has_history = has_history
-        self.are_corrections_kept = are_corrections_kept
+        self.has_permanent_corrections = has_permanent_corrections
         self.is_postprocessed = is_postprocessed
-        self.are_holes_filled = is_postprocessed and are_holes_filled
+        self.has_hole_filling = is_postprocessed and has_hole_filling
         self.redetect_after = redetect_after
         self.batch_size = batch_size
 
     def prompt(
         self, features: FrameFeatures, state: ObjectState, frame_index: int, prompt: SegmentPrompt | Tensor
     ) -> Segmentation:
-        """Segment an object where it was prompted, and stage the result to be remembered.
+        """Segment an object on a prompted frame and stage the result for memory encoding.
 
-        On a frame that the object was already followed through, this is a correction: it sees the
-        object's memory. Logits that are known for the frame are fed back in either case
-        (sam2_video_predictor.py, add_new_points_or_box). A mask is taken as it is.
+        On a frame on which the object was already tracked, the prompt is a correction and is decoded with the
+        object's memory. Earlier logits of the frame always prompt the decoder (sam2_video_predictor.py,
+        add_new_points_or_box). A mask is used without decoding.
 
         Args:
             features: The frame, N = 1.
-            state: The object; written to.
+            state: The object; updated.
             frame_index: Index of the frame.
             prompt: Prompt of one object, or its mask (1, S, S) in {0, 1}.
 
@@ -103,7 +101,9 @@ class TrackerCore:
             segmentation = self.segmenter.use_mask(features, prompt.to(device))
         else:
             if is_correction:
-                embedding = self._attend_memory([state], features, frame_index, is_reverse=state.tracked_in_reverse[frame_index])
+                embedding = self._attend_memory(
+                    [state], features, frame_index, is_reverse=state.tracked_in_reverse[frame_index]
+                )
             else:
                 embedding = self.segmenter.embed_without_memory(features, num_objects=1)
             segmentation = self.segmenter.decode(
@@ -116,12 +116,14 @@ class TrackerCore:
         state.staged[frame_index] = StagedPrompt(staged, is_correction)
         return staged
 
-    def encode_staged_prompts(self, states: Sequence[ObjectState], get_features: Callable[[int], FrameFeatures]) -> None:
-        """Turn staged prompts into memories; all objects prompted on a frame in one batch.
+    def encode_staged_prompts(
+        self, states: Sequence[ObjectState], get_features: Callable[[int], FrameFeatures]
+    ) -> None:
+        """Encode the memories of staged prompts, all objects prompted on a frame in one batch.
 
         Args:
-            states: The objects; written to.
-            get_features: Gives the features of a frame by its index.
+            states: The objects; updated.
+            get_features: Returns the features of a frame by its index.
         """
         for frame_index in sorted({index for state in states for index in state.staged}):
             members = [state for state in states if frame_index in state.staged]
@@ -129,21 +131,21 @@ class TrackerCore:
             joined = Segmentation.concatenate([prompt.segmentation for prompt in prompts])
             stored = self._encode_memory(get_features(frame_index), joined, is_binary=self.is_postprocessed)
             for row, (state, prompt) in enumerate(zip(members, prompts, strict=True)):
-                # Kept for as long as the object, so not as a view of what others were encoded with.
+                # Copied, because a view would keep the memories of the whole batch allocated.
                 features = stored[row].to(self.memory_dtype, copy=True)
                 self._write_prompt(state, frame_index, _memory(prompt.segmentation, 0, features), prompt.is_correction)
 
     def track_frame(
         self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, *, is_reverse: bool = False
     ) -> FrameMasks:
-        """Track objects on one more frame, which their states then remember.
+        """Track objects on one frame and store its memories in their states.
 
-        Objects of equal memory layout go through memory attention and decoder together, all objects
-        through the memory encoder.
+        Objects of equal memory layout share the batches of memory attention and mask decoder, all objects those of
+        the memory encoder.
 
         Args:
             features: The frame, N = 1.
-            states: One per object; written to.
+            states: One per object; updated.
             frame_index: Index of the frame.
             is_reverse: Whether the clip is tracked backwards.
 
@@ -162,21 +164,21 @@ class TrackerCore:
         if self.redetect_after is not None:
             segmentation = self._redetect(features, states, frame_index, segmentation)
         stored = self._encode_memory(features, segmentation).to(self.memory_dtype)
-        shown = self._fill_holes(segmentation)
+        filled = self._fill_holes(segmentation)
         for row, state in enumerate(states):
-            self._write_tracked(state, frame_index, _memory(shown, row, stored[row]))
+            self._write_tracked(state, frame_index, _memory(filled, row, stored[row]))
             state.tracked_in_reverse[frame_index] = is_reverse
-        return FrameMasks(frame_index, shown.mask_logits, shown.object_score, shown.iou)
+        return FrameMasks(frame_index, filled.mask_logits, filled.object_score, filled.iou)
 
     def process_frame(
         self, get_features: Callable[[int], FrameFeatures], states: Sequence[ObjectState], frame_index: int, *,
         is_reverse: bool = False,
     ) -> FrameMasks:  # fmt: skip
-        """Pass over a frame of a clip on which some of the objects may have been prompted.
+        """Track the objects that are not prompted on a frame, and return the masks of all.
 
         Args:
-            get_features: Gives the features of a frame by its index; not called where nothing is tracked.
-            states: One per object, with nothing staged and with history; written to.
+            get_features: Returns the features of a frame by its index; called only if an object is tracked.
+            states: One per object, with history and without staged prompts; updated.
             frame_index: Index of the frame.
             is_reverse: Whether the clip is tracked backwards.
         """
@@ -209,7 +211,7 @@ class TrackerCore:
             order += indices
         if len(parts) == 1:
             return parts[0]
-        # Groups come in their own order; rows go back to that of the states.
+        # Restore the order of the states.
         return Segmentation.concatenate(parts).select([order.index(row) for row in range(len(order))])
 
     def _gather(
@@ -234,9 +236,9 @@ class TrackerCore:
     def _redetect(
         self, features: FrameFeatures, states: Sequence[ObjectState], frame_index: int, segmentation: Segmentation
     ) -> Segmentation:
-        """Look for lost objects without the recent frames, which all say that they are absent."""
-        parts = list(range(len(states)))
-        rows = [segmentation]
+        """Search for lost objects without the memories of recent frames, in which they are absent."""
+        rows = list(range(len(states)))
+        parts = [segmentation]
         for index, is_found in enumerate((segmentation.object_score > 0).tolist()):
             state = states[index]
             state.num_absent = 0 if is_found else state.num_absent + 1
@@ -246,22 +248,23 @@ class TrackerCore:
             if bool(search.object_score > 0):
                 state.num_absent = 0
                 state.tracked.clear()
-                parts[index] = len(states) + len(rows) - 1
-                rows.append(search)
-        return segmentation if len(rows) == 1 else Segmentation.concatenate(rows).select(parts)
+                rows[index] = len(states) + len(parts) - 1
+                parts.append(search)
+        return segmentation if len(parts) == 1 else Segmentation.concatenate(parts).select(rows)
 
     def _with_known_mask(self, prompt: SegmentPrompt, known: Tensor | None, device: torch.device) -> SegmentPrompt:
-        moved = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
-        known_mask = {} if known is None else {"mask_logits": known[None]}
-        return replace(prompt, **(moved | known_mask))
+        values = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
+        if known is not None:
+            values["mask_logits"] = known[None]
+        return replace(prompt, **values)
 
     def _fill_holes(self, segmentation: Segmentation) -> Segmentation:
-        if not self.are_holes_filled:
+        if not self.has_hole_filling:
             return segmentation
         return replace(segmentation, mask_logits=fill_holes(segmentation.mask_logits, max_area=_HOLE_AREA))
 
     def _write_prompt(self, state: ObjectState, frame_index: int, memory: FrameMemory, is_correction: bool) -> None:
-        if is_correction and not self.are_corrections_kept and frame_index not in state.prompted:
+        if is_correction and not self.has_permanent_corrections and frame_index not in state.prompted:
             self._write_tracked(state, frame_index, memory)
         elif self.has_history:
             state.tracked.pop(frame_index, None)
@@ -279,31 +282,29 @@ class TrackerCore:
 
 
 def collect_masks(segmenter: Segmenter, states: Sequence[ObjectState], frame_index: int) -> FrameMasks:
-    """Return what is known of a frame: newest prompt first, else what was tracked.
+    """Return the masks of objects on a frame from their states: staged prompts first, then stored memories.
 
-    An object that nothing is known of shows as absent.
+    An object without either is absent.
     """
     if not states:
         return empty_masks(segmenter, frame_index)
     absent = empty_masks(segmenter, frame_index, num_objects=1)
     logits, scores = [], []
     for state in states:
-        known, score = absent.mask_logits[0], torch.stack([absent.object_score[0], absent.iou[0]])
-        if frame_index in state.staged:
-            staged = state.staged[frame_index].segmentation
-            known, score = staged.mask_logits[0], torch.stack([staged.object_score[0], staged.iou[0]])
+        memory = state.prompted.get(frame_index) or state.tracked.get(frame_index)
+        if frame_index not in state.staged and memory and memory.mask_logits is not None and memory.scores is not None:
+            logits.append(memory.mask_logits)
+            scores.append(memory.scores)
         else:
-            memory = state.prompted.get(frame_index) or state.tracked.get(frame_index)
-            if memory is not None and memory.mask_logits is not None and memory.scores is not None:
-                known, score = memory.mask_logits, memory.scores
-        logits.append(known)
-        scores.append(score)
-    both = torch.stack(scores)
-    return FrameMasks(frame_index, torch.stack(logits), both[:, 0], both[:, 1])
+            masks = state.staged[frame_index].segmentation if frame_index in state.staged else absent
+            logits.append(masks.mask_logits[0])
+            scores.append(torch.stack([masks.object_score[0], masks.iou[0]]))
+    object_scores, ious = torch.stack(scores).unbind(dim=1)
+    return FrameMasks(frame_index, torch.stack(logits), object_scores, ious)
 
 
 def empty_masks(segmenter: Segmenter, frame_index: int, *, num_objects: int = 0) -> FrameMasks:
-    """Return masks of objects that are not in the frame."""
+    """Return the masks of absent objects."""
     side = segmenter.config.mask_size
     logits = segmenter.no_mem_embed.new_full((num_objects, side, side), ABSENT_LOGIT)
     return FrameMasks(frame_index, logits, logits[:, 0, 0], torch.zeros_like(logits[:, 0, 0]))

@@ -1,4 +1,4 @@
-"""What the segmenter takes and gives: features of a frame, prompts, masks and memories.
+"""Inputs and outputs of the segmenter: frame features, prompts, masks and memories.
 
 Shape letters: N frames, B objects, C embedding width, D memory width, h/w side of the embedding
 (image_size / 16), S image_size, M memories, P pointers, K candidate masks.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What the image encoder says of N frames.
+    """Output of the image encoder for N frames.
 
     Attributes:
         embedding: (N, C, h, w), stride 16.
@@ -34,13 +34,17 @@ class FrameFeatures:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the maps take."""
+        """Size of the maps in bytes."""
         return sum(maps.numel() * maps.element_size() for maps in (self.embedding, *self.high_res))
 
     def __getitem__(self, index: int) -> FrameFeatures:
-        """Return the features of one frame, N = 1."""
+        """Return the features of one frame, N = 1.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
         if not -len(self) <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)} encoded frames")
+            raise IndexError(f"frame {index} is out of range for {len(self)} encoded frames")
         start = index % len(self)
         frame = slice(start, start + 1)
         return FrameFeatures(self.embedding[frame], (self.high_res[0][frame], self.high_res[1][frame]))
@@ -48,13 +52,13 @@ class FrameFeatures:
 
 @dataclass(frozen=True)
 class SegmentPrompt:
-    """Prompts of B objects on one frame; all objects of a batch share the same layout.
+    """Prompts of B objects on one frame; all objects of a batch have equally many points and tokens.
 
     Attributes:
         coords: (B, P, 2) float32 x, y in pixels of the square SAM input.
         labels: (B, P) int: 1 positive click, 0 negative click, 2 and 3 corners of a box, -1 padding.
         tokens: (B, n, C) language tokens that follow the points.
-        mask_logits: (B, 4h, 4w) earlier logits that a correction starts from.
+        mask_logits: (B, 4h, 4w) logits of an earlier prediction that the prompt corrects.
     """
 
     coords: Tensor | None = None
@@ -64,15 +68,17 @@ class SegmentPrompt:
 
     @property
     def num_points(self) -> int:
-        """Points and box corners given for each object."""
+        """Number of points and box corners per object."""
         return 0 if self.labels is None else int(self.labels.shape[1])
 
-    def with_earlier_points(self, coords: Tensor, labels: Tensor) -> SegmentPrompt:
-        """Return the prompt with earlier points (B, P, 2) and their labels (B, P) before its own."""
+    def with_earlier_points(self, coords: Tensor | None, labels: Tensor | None) -> SegmentPrompt:
+        """Return the prompt with earlier points (B, P, 2) and their labels (B, P), if any, in front of its own."""
+        if coords is None or labels is None:
+            return self
         if self.coords is None or self.labels is None:
             return replace(self, coords=coords, labels=labels)
-        both = torch.cat([coords, self.coords.to(coords)], dim=1), torch.cat([labels, self.labels.to(labels)], dim=1)
-        return replace(self, coords=both[0], labels=both[1])
+        coords = torch.cat([coords, self.coords.to(coords)], dim=1)
+        return replace(self, coords=coords, labels=torch.cat([labels, self.labels.to(labels)], dim=1))
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,11 @@ class Segmentation:
     """Masks of B objects on one frame.
 
     Attributes:
-        mask_logits: (B, 4h, 4w) of the chosen candidate; -1024 everywhere where the object is absent.
-        pointer: (B, C) object pointer, the learned "no object" pointer where it is absent.
+        mask_logits: (B, 4h, 4w) of the selected candidate; -1024 everywhere if the object is absent.
+        pointer: (B, C) object pointer; the learned "no object" pointer if the object is absent.
         object_score: (B,) logit that the object is in the frame.
-        candidate_logits: (B, K, 4h, 4w), not gated by the object score.
-        candidate_ious: (B, K) IoU that the decoder predicts for each candidate.
+        candidate_logits: (B, K, 4h, 4w), independent of the object score.
+        candidate_ious: (B, K) predicted IoU of each candidate.
     """
 
     mask_logits: Tensor
@@ -95,26 +101,26 @@ class Segmentation:
 
     @property
     def iou(self) -> Tensor:
-        """(B,) predicted IoU of the chosen candidate."""
+        """(B,) predicted IoU of the selected candidate."""
         return self.candidate_ious.max(dim=-1).values
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Every value, in the order of the attributes."""
+        """All values, in the order of the attributes."""
         return self.mask_logits, self.pointer, self.object_score, self.candidate_logits, self.candidate_ious
 
     def without_candidates(self) -> Segmentation:
-        """Return the same masks without the other candidates."""
+        """Return the same masks with the selected candidate as the only one."""
         return replace(self, candidate_logits=self.mask_logits[:, None], candidate_ious=self.iou[:, None])
 
     def select(self, rows: Sequence[int]) -> Segmentation:
-        """Return the objects at the given positions, in that order."""
+        """Return the objects of the given rows, in that order."""
         index = torch.tensor(list(rows), device=self.mask_logits.device)
         return Segmentation(*(value.index_select(0, index) for value in self.tensors))
 
     @staticmethod
     def concatenate(parts: Sequence[Segmentation]) -> Segmentation:
-        """Put segmentations of equally many candidates behind each other."""
+        """Concatenate segmentations of equally many candidates along the objects."""
         if len(parts) == 1:
             return parts[0]
         return Segmentation(*(torch.cat(values) for values in zip(*(part.tensors for part in parts), strict=True)))
@@ -128,7 +134,7 @@ class FrameMasks:
         frame_index: Index of the frame in the clip.
         mask_logits: (B, S/4, S/4) in the square SAM frame.
         object_score: (B,) logit that the object is in the frame.
-        iou: (B,) IoU that the decoder predicts for its mask.
+        iou: (B,) predicted IoU of the mask.
     """
 
     frame_index: int
@@ -138,30 +144,31 @@ class FrameMasks:
 
     @property
     def is_present(self) -> Tensor:
-        """(B,) bool: whether the decoder says that the object is in the frame."""
+        """(B,) bool: whether the object is in the frame."""
         return self.object_score > 0
 
     @property
     def confidence(self) -> Tensor:
-        """(B,) in 0..1: probability that the object is in the frame times predicted IoU."""
+        """(B,) in 0..1: probability that the object is in the frame times the predicted IoU."""
         return self.object_score.sigmoid() * self.iou
 
     def resized(self, height: int, width: int) -> Tensor:
-        """Return the logits (B, height, width), resized bilinearly to the video."""
+        """Return the logits (B, height, width), resized bilinearly to the size of the video."""
         logits = self.mask_logits[:, None].float()
         return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
 @dataclass(frozen=True)
 class MemoryBatch:
-    """Memories of B objects that hold equally many.
+    """Memories of B objects with equally many mask memories and pointers each.
 
     Attributes:
         features: (B, M, h*w, D).
-        slots: (B, M) int, temporal slot of each memory: 0 prompted, 1 the oldest recent frame,
+        slots: (B, M) int, temporal index of each memory: 0 a prompted frame, 1 the oldest recent frame,
             num_maskmem - 1 the previous frame.
         pointers: (B, P, C).
-        offsets: (B, P) float, frames between each pointer and now, in the direction of tracking.
+        offsets: (B, P) float, distance of each pointer's frame to the current one in frames, in the direction of
+            tracking.
         max_offset: Offset that the temporal encoding maps to 1, min(num_frames, max_pointers) - 1.
     """
 

@@ -247,7 +247,7 @@ def test_prompts_beyond_the_clip_are_refused(segmenter: Segmenter) -> None:
 class TestSavedState:
     def test_pickle_is_refused_unread(self, tmp_path: Path) -> None:
         torch.save({"frame_index": 0}, tmp_path / "state.pt")
-        with pytest.raises(OSError, match="holds no saved state, or is damaged"):
+        with pytest.raises(OSError, match="is not a saved state, or is damaged"):
             TrackerState.load(tmp_path / "state.pt")
 
     def test_missing_file_is_refused(self, tmp_path: Path) -> None:

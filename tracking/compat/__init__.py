@@ -1,1 +1,1 @@
-"""The video predictor APIs of sam2 and transformers over this project's tracker."""
+"""The video predictor APIs of sam2 and transformers, implemented by this project's tracker."""

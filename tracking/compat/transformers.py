@@ -1,23 +1,23 @@
-"""The verbs of transformers' video sessions over this project's tracker core.
+"""The API of transformers' SAM 2 video model and processor, implemented by this project's tracker core.
 
-What differs from `Sam2VideoProcessor` and `Sam2VideoModel`, version 5:
+Differences from `Sam2VideoProcessor` and `Sam2VideoModel` of transformers 5:
 
-- One object offers the verbs of both. Frames are raw, uint8 (H, W, 3), or normalised, float (3, S, S).
-  Devices and types are those of the segmenter, so the keywords that choose them are not taken.
-- A clip's frames are read when they are needed and not kept. A stream keeps neither its frames nor a
-  growing memory: each is passed once, in order, and inputs are for frames that are still to come.
-- Inputs for a clip are decoded when they are added, on their own frame, so that tracking may begin before
-  some of them. transformers decodes them when the model is called on that frame, and raises otherwise.
-- A further prompt on a frame starts from the mask that is known there, as in the sam2 package;
-  transformers starts without it.
-- A prompted frame of one object leaves the memory of the others alone; transformers stores theirs of that
-  frame as it stores prompts, without soft edges.
-- The object pointer of a given mask is that of the decoder's single mask, as in the sam2 package;
-  transformers takes the best of its candidates.
-- Points and boxes outside the frame, inverted boxes, and ids given twice are refused. A stream without
-  objects yields empty results.
+- One class has the methods of both. Frames are raw, uint8 (H, W, 3), or normalised, float (3, S, S). Device and
+  data type are those of the segmenter and cannot be chosen.
+- The frames of a clip are read on access and not stored. A stream stores neither its frames nor a growing memory:
+  each frame is passed once, in order, and inputs must be for later frames.
+- Inputs for a clip are decoded when they are added, on their own frame, so tracking may start on an earlier frame.
+  transformers decodes them when the model is called on that frame, and raises otherwise.
+- A further prompt on a frame starts from the known mask of the frame, as in the sam2 package; in transformers it
+  does not.
+- A prompted frame of one object does not change the memories of the other objects; transformers stores their
+  memories of that frame like those of prompts, from binary masks.
+- The object pointer of a given mask is that of the decoder's single mask, as in the sam2 package; transformers uses
+  the best of the candidates.
+- Points and boxes outside the frame, inverted boxes and duplicate ids are refused. A stream without objects returns
+  empty results.
 
-Holes in masks are left as they are, as in transformers. Shape letters: B objects, H/W size of the video,
+Holes in masks are not filled, as in transformers. Shape letters: B objects, H/W size of the video,
 S side of the SAM input, h/w side of low-resolution masks.
 """
 
@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unipixel.tracking.clip_features import EncodedClip, Frame, FrameSequence, encode_frame
+from unipixel.tracking.clip_features import EncodedClip, FramePixels, FrameSequence, encode_frame
 from unipixel.tracking.compat.sam2 import processing_order
 from unipixel.tracking.compat.transformers_inputs import object_prompts
 from unipixel.tracking.compat.transformers_session import Sam2VideoInferenceSession, Sam2VideoSegmentationOutput
@@ -41,18 +41,18 @@ from unipixel.tracking.types import FrameMasks, SegmentPrompt
 
 
 class Sam2VideoModel:
-    """`init_video_session`, `add_inputs_to_inference_session`, `propagate_in_video_iterator`, and calls."""
+    """Video model with the methods of transformers' `Sam2VideoModel` and `Sam2VideoProcessor`."""
 
     def __init__(
         self, segmenter: Segmenter, *, memory_dtype: torch.dtype = torch.bfloat16, is_postprocessed: bool = True
     ) -> None:
-        """Choose settings.
+        """Set up a model.
 
         Args:
             segmenter: SAM 2.1.
-            memory_dtype: Type in which memories are stored.
-            is_postprocessed: Whether prompted frames are remembered as binary masks, and unstable single
-                masks give way to candidates, as transformers always does.
+            memory_dtype: Data type of stored memories.
+            is_postprocessed: Whether masks of prompted frames are binarised for the memory and unstable single masks
+                are replaced by candidates, as transformers always does.
         """
         self._segmenter = segmenter
         self._memory_dtype = memory_dtype
@@ -60,7 +60,7 @@ class Sam2VideoModel:
 
     def init_video_session(
         self,
-        video: FrameSequence | Callable[[int], Frame] | None = None,
+        video: FrameSequence | Callable[[int], FramePixels] | None = None,
         *,
         num_frames: int | None = None,
         original_size: tuple[int, int] | None = None,
@@ -68,12 +68,12 @@ class Sam2VideoModel:
         """Open a clip, or a stream.
 
         Args:
-            video: Something indexed by frame, or a function of the frame index; None for a stream.
-            num_frames: Length of the clip; needed for a function.
-            original_size: (H, W) of the video, where the frames do not show it.
+            video: A sequence of frames, or a function of the frame index; None for a stream.
+            num_frames: Length of the clip; required for a function.
+            original_size: (H, W) of the video; by default that of its frames.
 
         Raises:
-            ValueError: The clip has no frames or no known length.
+            ValueError: The clip is empty, or its length is unknown.
         """
         clip = None
         if video is not None:
@@ -83,9 +83,9 @@ class Sam2VideoModel:
             memory_dtype=self._memory_dtype,
             num_frames=None if clip is None else len(clip),
             has_history=clip is not None,
-            are_corrections_kept=False,
+            has_permanent_corrections=False,
             is_postprocessed=self._is_postprocessed,
-            are_holes_filled=False,
+            has_hole_filling=False,
         )
         return Sam2VideoInferenceSession(core, clip, original_size)
 
@@ -105,28 +105,29 @@ class Sam2VideoModel:
         """Prompt objects by clicks, boxes or masks.
 
         Args:
-            inference_session: The session; written to.
+            inference_session: The session; updated.
             frame_idx: Index of the frame.
-            obj_ids: New or known ids.
+            obj_ids: New or existing ids.
             input_points: Nested [image][object][point][x, y], in pixels of the video; there is one image.
                 Lists may differ in length.
-            input_labels: [image][object][point], 1 on the object, 0 beside it, -10 for a point to ignore.
+            input_labels: [image][object][point], 1 for a positive and 0 for a negative click, -10 to ignore a point.
             input_boxes: [image][object][x1, y1, x2, y2].
-            input_masks: A mask (h, w) per object, in a list where there are several; any size, stretched
-                to the frame. Empty means absent.
-            original_size: (H, W) of the video; needed for points and boxes before a stream's first frame.
-            clear_old_inputs: Whether earlier clicks on the frame are dropped.
+            input_masks: A mask (h, w), or a list with one per object, of any size; an empty mask marks the object as
+                absent.
+            original_size: (H, W) of the video; required for points and boxes before the first frame of a stream.
+            clear_old_inputs: Whether the inputs replace earlier clicks on the frame.
 
         Returns:
             The session.
 
         Raises:
             IndexError: The frame is not in the clip.
-            ValueError: Inputs do not go together or are not on the video, or the stream has passed the frame.
+            ValueError: The inputs cannot be combined or are outside the frame, or the frame is an earlier one of the
+                stream.
         """
         session, object_ids = inference_session, [obj_ids] if isinstance(obj_ids, int) else [int(i) for i in obj_ids]
         if input_boxes is not None and not clear_old_inputs:
-            raise ValueError("a box comes before any point: use clear_old_inputs=True with it")
+            raise ValueError("a box must be added before any point: set clear_old_inputs=True")
         session.check_frame(frame_idx)
         if session.clip is None:
             session.size = original_size or session.size
@@ -139,7 +140,7 @@ class Sam2VideoModel:
             size=session.video_size,
             image_size=self._segmenter.config.image_size,
         )
-        # Only now, when all of them are known to be good.
+        # Added after all of them were validated, so that an error adds none.
         for object_id, prompt in zip(object_ids, prompts, strict=True):
             self._add(session, frame_idx, object_id, prompt, is_clearing=clear_old_inputs)
         return session
@@ -149,33 +150,34 @@ class Sam2VideoModel:
         self,
         inference_session: Sam2VideoInferenceSession,
         frame_idx: int | None = None,
-        frame: Frame | None = None,
+        frame: FramePixels | None = None,
         reverse: bool = False,
     ) -> Sam2VideoSegmentationOutput:
         """Segment the objects on one frame: the next one of a stream, or any of a clip.
 
         Args:
-            inference_session: The session; written to.
-            frame_idx: Index of a clip's frame; a stream counts by itself.
-            frame: A stream's next frame.
+            inference_session: The session; updated.
+            frame_idx: Index of the frame; may be omitted for a stream.
+            frame: The next frame of a stream.
             reverse: Whether a clip is tracked backwards.
 
         Raises:
             IndexError: The frame is not in the clip.
-            RuntimeError: A clip has no objects; add inputs first.
-            ValueError: A clip got a frame or no index, a stream none or an index that is not the next.
+            RuntimeError: A clip has no objects.
+            ValueError: A frame or no index is given for a clip, or no frame or an index other than the next one for
+                a stream.
         """
         session = inference_session
         if session.clip is None:
             return self._stream(session, frame, frame_idx)
         if frame is not None or frame_idx is None:
-            raise ValueError("the session holds a clip: give frame_idx, and no frame")
+            raise ValueError("the session is a clip: give frame_idx, and no frame")
         session.clip.check_index(frame_idx)
         if not session.objects:
             raise RuntimeError("no object was prompted: call add_inputs_to_inference_session first")
         states = list(session.objects.values())
         if all(frame_idx in state.staged for state in states):
-            # A look at what the prompts give: more clicks on the frame may follow.
+            # More clicks on the frame may follow, so the prompts stay staged.
             masks = collect_masks(self._segmenter, states, frame_idx)
         else:
             session.core.encode_staged_prompts(states, session.clip.__getitem__)
@@ -189,17 +191,17 @@ class Sam2VideoModel:
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
     ) -> Iterator[Sam2VideoSegmentationOutput]:
-        """Follow all objects through a clip.
+        """Track all objects through a clip.
 
         Args:
-            inference_session: The session; written to.
+            inference_session: The session; updated.
             start_frame_idx: First frame; by default the earliest prompted one.
-            max_frame_num_to_track: Frames after the first; by default all there are.
-            reverse: Whether to go backwards.
+            max_frame_num_to_track: Number of frames after the first; by default all.
+            reverse: Whether to track backwards.
 
         Raises:
             IndexError: The first frame is not in the clip.
-            RuntimeError: The session is a stream, or has no objects; add inputs first.
+            RuntimeError: The session is a stream, or has no objects.
         """
         session = inference_session
         if session.clip is None:
@@ -209,11 +211,10 @@ class Sam2VideoModel:
         states = list(session.objects.values())
         with torch.no_grad():
             session.core.encode_staged_prompts(states, session.clip.__getitem__)
-        start = start_frame_idx
-        if start is None:
-            start = min(index for state in states for index in state.prompted)
-        session.clip.check_index(start)
-        for index in processing_order(start, len(session.clip), limit=max_frame_num_to_track, is_reverse=reverse):
+        order = processing_order(
+            session.clip, states, start=start_frame_idx, limit=max_frame_num_to_track, is_reverse=reverse
+        )
+        for index in order:
             yield self(session, frame_idx=index, reverse=reverse)
 
     def post_process_masks(
@@ -223,7 +224,7 @@ class Sam2VideoModel:
         mask_threshold: float = 0.0,
         binarize: bool = True,
     ) -> list[Tensor]:
-        """Bring masks to the size of the video.
+        """Resize masks to the size of the video.
 
         Args:
             masks: Logits (B, 1, h, w) of some frames.
@@ -240,7 +241,9 @@ class Sam2VideoModel:
         ]
         return [logits > mask_threshold for logits in resized] if binarize else resized
 
-    def _stream(self, session: Sam2VideoInferenceSession, frame: Frame | None, frame_idx: int | None) -> Sam2VideoSegmentationOutput:
+    def _stream(
+        self, session: Sam2VideoInferenceSession, frame: FramePixels | None, frame_idx: int | None
+    ) -> Sam2VideoSegmentationOutput:
         index = 0 if session.newest is None else session.newest[0] + 1
         if frame is None or frame_idx not in (None, index):
             raise ValueError(f"the session is a stream: give frame {index} as frame=, got frame_idx {frame_idx}")
@@ -253,8 +256,8 @@ class Sam2VideoModel:
             newest = session.newest[1]
             session.core.encode_staged_prompts(list(session.objects.values()), lambda _: newest)
         inputs = session.pending.pop(index, {})
-        moving = [state for object_id, state in session.objects.items() if object_id not in inputs]
-        session.core.track_frame(features, moving, index)
+        tracked = [state for object_id, state in session.objects.items() if object_id not in inputs]
+        session.core.track_frame(features, tracked, index)
         for object_id, prompt in inputs.items():
             state = session.objects.setdefault(object_id, ObjectState())
             session.core.prompt(features, state, index, prompt)
@@ -270,18 +273,14 @@ class Sam2VideoModel:
             inputs = session.pending.setdefault(frame_idx, {})
             known = inputs.get(object_id)
             if isinstance(prompt, SegmentPrompt) and isinstance(known, SegmentPrompt) and not is_clearing:
-                prompt = _extended(prompt, known.coords, known.labels)
+                prompt = prompt.with_earlier_points(known.coords, known.labels)
             inputs[object_id] = prompt
             return
         state = session.objects.get(object_id, ObjectState())
         if isinstance(prompt, SegmentPrompt) and not is_clearing:
-            prompt = _extended(prompt, *state.clicks.get(frame_idx, (None, None)))
+            prompt = prompt.with_earlier_points(*state.clicks.get(frame_idx, (None, None)))
         session.core.prompt(session.clip[frame_idx], state, frame_idx, prompt)
         session.objects[object_id] = state
-
-
-def _extended(prompt: SegmentPrompt, coords: Tensor | None, labels: Tensor | None) -> SegmentPrompt:
-    return prompt if coords is None or labels is None else prompt.with_earlier_points(coords, labels)
 
 
 def _output(session: Sam2VideoInferenceSession, masks: FrameMasks) -> Sam2VideoSegmentationOutput:

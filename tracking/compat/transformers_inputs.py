@@ -15,7 +15,7 @@ from torch import Tensor
 from unipixel.tracking.prompts import click_prompt, resize_mask
 from unipixel.tracking.types import SegmentPrompt
 
-# The label that transformers' processor gives to points that only fill up a batch.
+# Label of padding points in transformers' processor.
 _PADDING = -10
 
 
@@ -23,22 +23,22 @@ def object_prompts(
     object_ids: Sequence[int], *, points: Any = None, labels: Any = None, boxes: Any = None, masks: Any = None,
     size: tuple[int, int] | None, image_size: int,
 ) -> list[SegmentPrompt | Tensor]:  # fmt: skip
-    """Take the prompt of each object out of nested values.
+    """Convert nested values into one prompt per object.
 
     Args:
-        object_ids: Ids, each once.
+        object_ids: Distinct ids.
         points: [image][object][point][x, y] in pixels of the video, with one image; lists or a tensor.
-        labels: [image][object][point], 1 on the object, 0 beside it, -10 for a point to ignore.
+        labels: [image][object][point], 1 for a positive and 0 for a negative click, -10 to ignore a point.
         boxes: [image][object][x1, y1, x2, y2].
-        masks: A mask (h, w), or a list with one per object; any size, stretched to the frame.
-        size: (H, W) of the video; masks do not need it.
+        masks: A mask (h, w), or a list with one per object, of any size.
+        size: (H, W) of the video; not required for masks.
         image_size: Side S of the SAM input.
 
     Returns:
-        A prompt per object, or its mask (1, S, S).
+        For each object, its prompt or mask (1, S, S).
 
     Raises:
-        ValueError: Values do not go together, are nested otherwise, or lie outside the frame.
+        ValueError: The values cannot be combined, are nested differently, or are outside the frame.
     """
     if len(set(object_ids)) != len(object_ids) or not object_ids:
         raise ValueError(f"obj_ids must name each object once, got {list(object_ids)}")
@@ -58,19 +58,19 @@ def _clicks(
 ) -> Iterator[SegmentPrompt]:
     if size is None:
         raise ValueError("original_size (H, W) must be given with points or boxes before a stream's first frame")
-    named = {"input_points": points, "input_labels": labels, "input_boxes": boxes}
-    columns = [_by_object(values, name, count) for name, values in named.items()]
-    for own, kinds, box in zip(*columns, strict=True):
-        if own is not None and len(own) == len(kinds):
-            real = [position for position, kind in enumerate(kinds) if kind != _PADDING]
-            own, kinds = [own[position] for position in real] or None, [kinds[position] for position in real] or None
-        yield click_prompt(own, kinds, box=box, size=size, image_size=image_size)
+    inputs = {"input_points": points, "input_labels": labels, "input_boxes": boxes}
+    columns = [_by_object(values, name, count) for name, values in inputs.items()]
+    for clicks, kinds, box in zip(*columns, strict=True):
+        if clicks is not None and len(clicks) == len(kinds):
+            pairs = [(click, kind) for click, kind in zip(clicks, kinds, strict=True) if kind != _PADDING]
+            clicks, kinds = [click for click, _ in pairs] or None, [kind for _, kind in pairs] or None
+        yield click_prompt(clicks, kinds, box=box, size=size, image_size=image_size)
 
 
 def _masks(masks: Any, *, count: int, image_size: int) -> Iterator[Tensor]:
     given = masks if isinstance(masks, list | tuple) else [masks]
     if len(given) != count:
-        raise ValueError(f"input_masks holds {len(given)} masks for {count} object ids: give one per id")
+        raise ValueError(f"input_masks has {len(given)} masks for {count} object ids: give one per id")
     for mask in given:
         values = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
         if values.ndim < 2 or 0 in values.shape or values.numel() != values.shape[-1] * values.shape[-2]:
@@ -79,14 +79,14 @@ def _masks(masks: Any, *, count: int, image_size: int) -> Iterator[Tensor]:
 
 
 def _by_object(values: Any, name: str, count: int) -> list[Any]:
-    """Take the values of each object out of the nesting [image][object]."""
+    """Return the values of each object from the nesting [image][object]."""
     if values is None:
         return [None] * count
     nested = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
     if not isinstance(nested, list | tuple) or len(nested) != 1 or not isinstance(nested[0], list | tuple):
         raise ValueError(f"{name} must be nested [image][object]... with one image, got {values!r}")
     if len(nested[0]) != count:
-        raise ValueError(f"{name} holds {len(nested[0])} objects for {count} object ids: give one entry per id")
+        raise ValueError(f"{name} has {len(nested[0])} objects for {count} object ids: give one entry per id")
     if flat := [entry for entry in nested[0] if not isinstance(entry, list | tuple)]:
-        raise ValueError(f"{name} must be nested [image][object]..., got {flat[0]!r} in place of an object")
+        raise ValueError(f"{name} must be nested [image][object]..., got {flat[0]!r} instead of an object")
     return list(nested[0])

@@ -1,4 +1,4 @@
-"""What a video session holds, and what it answers: transformers' names over this project's states.
+"""Session and output of transformers' SAM 2 video model, with the object states of this project.
 
 Shape letters: B objects, H/W size of the video, h/w side of low-resolution masks.
 """
@@ -17,15 +17,15 @@ from unipixel.tracking.types import FrameFeatures, SegmentPrompt
 
 @dataclass
 class Sam2VideoInferenceSession:
-    """A clip or a stream, and what its objects remember.
+    """A clip or a stream, and the states of its objects.
 
     Attributes:
-        core: SAM 2.1 with the settings for this video.
-        clip: The frames of a clip, encoded when they are needed; None for a stream.
-        size: (H, W) of a stream, once it is known.
-        newest: Index and features of a stream's newest frame.
+        core: SAM 2.1 with the settings of this video.
+        clip: The frames of a clip, encoded on access; None for a stream.
+        size: (H, W) of a stream, or None if it is not known yet.
+        newest: Index and features of the newest frame of a stream.
         objects: States by object id.
-        pending: Inputs for frames of a stream that are still to come, by frame and object.
+        pending: Inputs for later frames of a stream, by frame and object.
     """
 
     core: TrackerCore
@@ -38,36 +38,36 @@ class Sam2VideoInferenceSession:
     @property
     def obj_ids(self) -> list[int]:
         """Ids of all objects, in the order in which they were added."""
-        waiting = [object_id for inputs in self.pending.values() for object_id in inputs]
-        return list(dict.fromkeys([*self.objects, *waiting]))
+        pending = [object_id for inputs in self.pending.values() for object_id in inputs]
+        return list(dict.fromkeys([*self.objects, *pending]))
 
     @property
     def num_frames(self) -> int | None:
-        """Length of a clip; None for a stream."""
+        """Number of frames of a clip; None for a stream."""
         return None if self.clip is None else len(self.clip)
 
     @property
     def video_size(self) -> tuple[int, int] | None:
-        """(H, W) of the video, as far as it is known."""
+        """(H, W) of the video, or None if it is not known yet."""
         return self.size if self.clip is None else self.clip.size
 
     def check_frame(self, frame_idx: int) -> None:
-        """Check that a frame can still be prompted.
+        """Check that a frame can be prompted.
 
         Raises:
-            IndexError: It is not in the clip.
-            ValueError: The stream has passed it.
+            IndexError: The frame is not in the clip.
+            ValueError: The frame is an earlier one of the stream.
         """
         if self.clip is not None:
             self.clip.check_index(frame_idx)
         elif self.newest is not None and frame_idx <= self.newest[0]:
             raise ValueError(
-                f"the stream has passed frame {frame_idx} and keeps no frames: "
+                f"frame {frame_idx} of the stream was processed already and is not stored: "
                 f"give inputs for frame {self.newest[0] + 1} or later"
             )
 
     def reset_inference_session(self) -> None:
-        """Forget all objects; a clip stays open, a stream begins anew."""
+        """Remove all objects; a clip stays open, a stream restarts at frame 0."""
         self.objects.clear()
         self.pending.clear()
         self.newest = None
@@ -75,7 +75,7 @@ class Sam2VideoInferenceSession:
 
 @dataclass(frozen=True)
 class Sam2VideoSegmentationOutput:
-    """Objects on one frame, as the model returns them.
+    """Output of the model for one frame.
 
     Attributes:
         object_ids: B ids, in the order of the masks.

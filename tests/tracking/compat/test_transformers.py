@@ -174,7 +174,7 @@ def test_padding_points_are_ignored(segmenter: Segmenter, frames: Tensor) -> Non
         (1, POINTS, "2 objects for 1 object ids"),
         (1, {"input_points": [[[[1, 1]]]]}, "given together"),
         (1, {"input_points": [[[1, 1]]], "input_labels": [[[1]]]}, "points must be"),
-        ([1, 2], {"input_points": [[1, 1]], "input_labels": [[1, 1]]}, "in place of an object"),
+        ([1, 2], {"input_points": [[1, 1]], "input_labels": [[1, 1]]}, "instead of an object"),
         (1, {"input_points": [1, 1], "input_labels": [1, 1]}, "nested"),
         (1, {"input_points": [[[[300, 1]]]], "input_labels": [[[1]]]}, r"point \(300, 1\) is outside the frame"),
         (1, {"input_points": [[[[3, 1]]]], "input_labels": [[[4]]]}, "label 4 is not allowed"),
