@@ -1,1 +1,1 @@
-"""Object memory: masks, the bank that holds them, and how they enter a prompt. Knows no model."""
+"""Object memory: the memory bank, its masks, and their injection into a prompt. Independent of any model."""

@@ -1,4 +1,4 @@
-"""The object memory bank (UniPixel, section 3.2): ids to masks over space and time.
+"""The object memory bank (UniPixel, section 3.2), which maps object ids to masks over time.
 
 Shape letters: n frames, O objects, H, W frame size.
 """
@@ -29,12 +29,12 @@ from unipixel.memory.storage import BankState, StoredObject, read_state, write_s
 
 @dataclass(frozen=True)
 class BankChanges:
-    """What became different since a version of a bank.
+    """Changes since a version of a bank.
 
     Attributes:
         added: Ids of new objects.
         changed: Ids of objects whose masks or prompts changed.
-        forgotten: Ids that are gone.
+        forgotten: Ids of removed objects.
     """
 
     added: tuple[int, ...]
@@ -43,28 +43,28 @@ class BankChanges:
 
 
 class ObjectMemoryBank:
-    """Remembers objects: their masks on every frame, where they come from, and when they changed.
+    """Stores objects with their masks on every frame, their prompts, and the version of their last change.
 
-    `version` counts changes of objects and masks, so that a session can ask what is new since a turn. It is
-    for one thread at a time.
+    `version` is incremented by every change of an object or a mask, so that a session can determine the changes since
+    the last turn. The bank is not thread-safe.
     """
 
     def __init__(
         self, frame_size: tuple[int, int], *, max_frames: int | None = None, spill_folder: str | Path | None = None
     ) -> None:
-        """Start empty.
+        """Create an empty bank.
 
         Args:
             frame_size: (H, W) of the video.
-            max_frames: Frames per object that stay in memory, the newest ones; None keeps all.
-            spill_folder: Where older frames go, a folder without banks of others; None forgets them.
+            max_frames: Number of newest frames per object that stay in memory; None for all.
+            spill_folder: Folder to which older frames are written, used by no other bank; None drops them.
 
         Raises:
-            ValueError: A size is out of range, or the folder holds masks already.
+            ValueError: A size is out of range, or the folder already contains masks.
         """
         height, width = (check_integer(side, "frame_size", low=1, high=MAX_MASK_PIXELS) for side in frame_size)
         if height * width > MAX_MASK_PIXELS:
-            raise ValueError(f"a frame has at most {MAX_MASK_PIXELS} pixels, got {height} x {width}")
+            raise ValueError(f"a frame must have at most {MAX_MASK_PIXELS} pixels, got {height} x {width}")
         if max_frames is not None:
             check_integer(max_frames, "max_frames", low=1, high=MAX_FRAME_INDEX)
         self.frame_size = (height, width)
@@ -73,9 +73,9 @@ class ObjectMemoryBank:
         if self._spill_folder is not None:
             self._spill_folder.mkdir(parents=True, exist_ok=True)
             if stale := next(self._spill_folder.glob("*.jsonl"), None):
-                raise ValueError(f"{self._spill_folder} holds masks already ({stale.name}): give an empty folder")
+                raise ValueError(f"{self._spill_folder} already contains masks ({stale.name}): give an empty folder")
         self._objects: dict[int, ObjectRecord] = {}
-        self._timelines: dict[int, MaskTrack] = {}
+        self._mask_tracks: dict[int, MaskTrack] = {}
         self._forgotten: dict[int, int] = {}
         self.version = 0
         self.next_id = 1
@@ -92,13 +92,13 @@ class ObjectMemoryBank:
         return object_id in self._objects
 
     def __getitem__(self, object_id: int) -> ObjectRecord:
-        """Return what is known of an object besides its masks.
+        """Return the record of an object.
 
         Raises:
             KeyError: There is no such object.
         """
         if object_id not in self._objects:
-            raise KeyError(f"object {object_id} is not in the memory: known are {list(self.ids)}")
+            raise KeyError(f"object {object_id} is not in the memory: ids are {list(self.ids)}")
         return self._objects[object_id]
 
     def add(
@@ -113,70 +113,70 @@ class ObjectMemoryBank:
         """Add an object without masks, and return its id.
 
         Args:
-            object_id: Its id; None takes the next one that was never used.
-            source: What it was given by.
-            prompts: Points, boxes and masks that it was given by.
-            expression: Words that name it.
-            anchor_frame: Frame on which its first mask is made.
+            object_id: Id of the object; None for the next unused id.
+            source: Kind of its first prompt.
+            prompts: Points, boxes and masks.
+            expression: Referring expression.
+            anchor_frame: Frame on which its first mask is predicted.
 
         Raises:
             ValueError: The id is in use or out of range.
         """
-        chosen = check_integer(self.next_id if object_id is None else object_id, "object_id", high=MAX_OBJECT_ID)
+        new_id = check_integer(self.next_id if object_id is None else object_id, "object_id", high=MAX_OBJECT_ID)
         anchor_frame = check_integer(anchor_frame, "anchor_frame", high=MAX_FRAME_INDEX)
-        if chosen in self._objects:
-            raise ValueError(f"object {chosen} is in the memory already: choose an id other than {list(self.ids)}")
+        if new_id in self._objects:
+            raise ValueError(f"object {new_id} is already in the memory: choose an id other than {list(self.ids)}")
         record = ObjectRecord(
-            chosen, source, tuple(prompts), expression, anchor_frame, self.version + 1, self.version + 1
+            new_id, source, tuple(prompts), expression, anchor_frame, self.version + 1, self.version + 1
         )
         self.version += 1
-        self._objects[chosen] = record
-        self._timelines[chosen] = self._new_timeline(chosen)
-        self._forgotten.pop(chosen, None)
-        self.next_id = max(self.next_id, chosen + 1)
-        return chosen
+        self._objects[new_id] = record
+        self._mask_tracks[new_id] = self._new_mask_track(new_id)
+        self._forgotten.pop(new_id, None)
+        self.next_id = max(self.next_id, new_id + 1)
+        return new_id
 
     def update(self, object_id: int, frame_index: int, mask: NDArray[Any] | None, *, score: float = 1.0) -> None:
-        """Remember how an object looks in a frame, in place of what was remembered of it.
+        """Write the mask of an object on a frame, replacing an earlier one.
 
         Args:
             object_id: The object.
             frame_index: Frame of the video, from 0.
-            mask: (H, W), non-zero where the object is; None or empty where it is not seen.
+            mask: (H, W), non-zero on the object; None or empty if it is not visible.
             score: Confidence of the tracker.
 
         Raises:
             KeyError: There is no such object.
-            ValueError: The mask's size is not that of the video, or a number is out of range.
+            ValueError: The mask is not of the video's size, or a number is out of range.
         """
         self[object_id]
         frame_index = check_integer(frame_index, "frame_index", high=MAX_FRAME_INDEX)
         if mask is not None and mask.shape != self.frame_size:
             raise ValueError(f"the mask has shape {mask.shape}, the video's frames have (H, W) = {self.frame_size}")
-        memory = MaskRecord.of(mask, score=score)
-        if self._timelines[object_id].put(frame_index, memory, self.version + 1):
+        record = MaskRecord.of(mask, score=score)
+        if self._mask_tracks[object_id].write(frame_index, record, self.version + 1):
             self.version += 1
 
     def correct(self, object_id: int, prompt: PromptRecord, *, is_whole: bool = False) -> None:
-        """Note a further prompt, and forget the masks that it makes invalid.
+        """Add a correction to an object, and delete the masks that it invalidates.
 
         Args:
             object_id: The object.
             prompt: The correction.
-            is_whole: Forget all masks, where a clip is to be followed again from its start; otherwise those
-                from the prompt's frame on, as in a stream.
+            is_whole: Whether all masks are deleted, because the clip is tracked again; otherwise those from the
+                frame of the prompt on, as in a stream.
 
         Raises:
             KeyError: There is no such object.
         """
         record = self[object_id]
-        self._timelines[object_id].forget_from(0 if is_whole else prompt.frame_index)
-        self._touch(replace(record, prompts=(*record.prompts, prompt)))
+        self._mask_tracks[object_id].delete_from(0 if is_whole else prompt.frame_index)
+        self._replace_record(replace(record, prompts=(*record.prompts, prompt)))
 
     def merge(self, object_id: int, other_id: int) -> None:
-        """Join two ids that turned out to be one object: the second goes into the first.
+        """Merge the second object into the first.
 
-        On frames where both are seen the union is kept, with the higher score.
+        The mask of a frame is the union of both masks, with the higher score.
 
         Raises:
             KeyError: There is no such object.
@@ -185,11 +185,12 @@ class ObjectMemoryBank:
         if object_id == other_id:
             raise ValueError(f"object {object_id} cannot be merged with itself: give two ids")
         record, other = self[object_id], self[other_id]
-        for frame_index, memory in list(self.mask_records(other_id)):
-            held = self._timelines[object_id].get([frame_index]).get(frame_index)
-            union = memory.mask(self.frame_size) | (held[0].mask(self.frame_size) if held else False)
-            self.update(object_id, frame_index, union, score=max(memory.score, held[0].score if held else memory.score))
-        self._touch(
+        for frame_index, added in list(self.mask_records(other_id)):
+            mask, score, existing = added.mask(self.frame_size), added.score, self.mask_record(object_id, frame_index)
+            if existing is not None:
+                mask, score = mask | existing.mask(self.frame_size), max(score, existing.score)
+            self.update(object_id, frame_index, mask, score=score)
+        self._replace_record(
             replace(
                 record,
                 prompts=(*record.prompts, *other.prompts),
@@ -199,97 +200,97 @@ class ObjectMemoryBank:
         self.forget(other_id)
 
     def forget(self, object_id: int) -> None:
-        """Remove an object. Its id is not given out again, but may be asked for.
+        """Remove an object. Its id is not assigned again, but may be requested.
 
         Raises:
             KeyError: There is no such object.
         """
         self[object_id]
-        self._timelines.pop(object_id).discard()
+        self._mask_tracks.pop(object_id).clear()
         del self._objects[object_id]
         self.version += 1
         self._forgotten[object_id] = self.version
 
     def reset(self) -> None:
-        """Forget everything, and start again at the first id and version."""
-        for timeline in self._timelines.values():
-            timeline.discard()
-        self._objects, self._timelines, self._forgotten = {}, {}, {}
+        """Remove all objects, and restart at the first id and version."""
+        for mask_track in self._mask_tracks.values():
+            mask_track.clear()
+        self._objects, self._mask_tracks, self._forgotten = {}, {}, {}
         self.version, self.next_id = 0, 1
 
     def mask_record(self, object_id: int, frame_index: int) -> MaskRecord | None:
-        """Return how an object looked in a frame, or None where nothing is remembered.
+        """Return the mask record of an object on a frame, or None if there is none.
 
         Raises:
             KeyError: There is no such object.
         """
         self[object_id]
-        entry = self._timelines[object_id].get([frame_index]).get(frame_index)
+        entry = self._mask_tracks[object_id].get([frame_index]).get(frame_index)
         return None if entry is None else entry[0]
 
     def mask_records(self, object_id: int) -> Iterator[tuple[int, MaskRecord]]:
-        """Yield index and look of every remembered frame of an object, in order.
+        """Yield frame index and mask record of every stored frame of an object, in order.
 
         Raises:
             KeyError: There is no such object.
         """
         self[object_id]
-        for frame_index, (memory, _) in self._timelines[object_id].items():
-            yield frame_index, memory
+        for frame_index, (record, _) in self._mask_tracks[object_id].items():
+            yield frame_index, record
 
     def masks_on(self, frame_indices: Sequence[int], *, object_ids: Sequence[int] | None = None) -> NDArray[np.bool_]:
-        """Return the masks of objects on some frames, as the language model's memory needs them.
+        """Return the masks of objects on the given frames, for injection into the language model.
 
         Args:
             frame_indices: Frames of the video.
-            object_ids: Objects in the order wanted; None is all.
+            object_ids: Objects in the order of the result; None for all.
 
         Returns:
-            (n, O, H, W); empty where an object was not seen, or not followed.
+            (n, O, H, W) bool; empty where an object was not visible or not tracked.
 
         Raises:
-            KeyError: There is no such object, or a frame's mask was dropped from the window.
+            KeyError: There is no such object, or a mask was dropped to limit memory use.
         """
-        chosen = self.ids if object_ids is None else tuple(object_ids)
-        masks = np.zeros((len(frame_indices), len(chosen), *self.frame_size), dtype=bool)
-        for column, object_id in enumerate(chosen):
+        selected = self.ids if object_ids is None else tuple(object_ids)
+        masks = np.zeros((len(frame_indices), len(selected), *self.frame_size), dtype=bool)
+        for column, object_id in enumerate(selected):
             self[object_id]
-            timeline = self._timelines[object_id]
-            found = timeline.get(frame_indices)
+            mask_track = self._mask_tracks[object_id]
+            found = mask_track.get(frame_indices)
             for row, frame_index in enumerate(frame_indices):
                 if frame_index in found:
                     masks[row, column] = found[frame_index][0].mask(self.frame_size)
-                elif timeline.is_lost(frame_index):
+                elif mask_track.is_dropped(frame_index):
                     raise KeyError(
-                        f"the mask of object {object_id} on frame {frame_index} was dropped: keep more frames "
-                        f"(max_frames = {self.max_frames}), or give a spill_folder"
+                        f"the mask of object {object_id} on frame {frame_index} was dropped: increase max_frames "
+                        f"(now {self.max_frames}) or give a spill_folder"
                     )
         return masks
 
     def changes_since(self, version: int, *, frame_indices: Collection[int] | None = None) -> BankChanges:
-        """Tell what became different since a version, the memory that the next turn opens with.
+        """Return the changes since a version, which the next turn of a conversation injects.
 
         Args:
-            version: The bank's version then.
-            frame_indices: Look at masks on these frames only, those that the language model sees.
+            version: An earlier version of the bank.
+            frame_indices: Frames of the language model's input; changes of masks on other frames are ignored.
         """
         added = tuple(key for key, record in self._objects.items() if record.added_version > version)
         changed = tuple(
             key for key in self._objects if key not in added and self._has_changed(key, version, frame_indices)
         )
-        return BankChanges(added, changed, tuple(key for key, gone in self._forgotten.items() if gone > version))
+        return BankChanges(added, changed, tuple(key for key, removed in self._forgotten.items() if removed > version))
 
     def keep_only(self, frame_indices: Collection[int]) -> None:
-        """Move the masks of all other frames out of memory: to disk, or forget them where there is no folder."""
-        for timeline in self._timelines.values():
-            timeline.keep_only(frame_indices)
+        """Move the masks of all other frames to disk, or drop them if there is no folder."""
+        for mask_track in self._mask_tracks.values():
+            mask_track.keep_only(frame_indices)
 
     def copy(self) -> ObjectMemoryBank:
-        """Return an independent bank with all that is remembered, held in memory without a window."""
+        """Return an independent bank with all stored masks in memory."""
         return ObjectMemoryBank.restore(self.state())
 
     def save(self, folder: str | Path) -> None:
-        """Write everything that is remembered, on disk or in memory, to `bank.json` in a folder.
+        """Write the whole bank to `bank.json` in a folder.
 
         Raises:
             OSError: The folder cannot be written.
@@ -300,23 +301,23 @@ class ObjectMemoryBank:
     def load(
         cls, folder: str | Path, *, max_frames: int | None = None, spill_folder: str | Path | None = None
     ) -> ObjectMemoryBank:
-        """Read what `save` wrote; the file may come from anywhere and is checked.
+        """Load a bank that `save` wrote; the file is validated.
 
         Args:
-            folder: Holds `bank.json`.
-            max_frames: See `ObjectMemoryBank`; None keeps all that was saved.
+            folder: Folder of `bank.json`.
+            max_frames: See `ObjectMemoryBank`.
             spill_folder: See `ObjectMemoryBank`.
 
         Raises:
             OSError: There is no such file.
-            ValueError: It is damaged or too large; the message says where.
+            ValueError: The file is damaged or too large.
         """
         return cls.restore(read_state(Path(folder)), max_frames=max_frames, spill_folder=spill_folder)
 
     def state(self) -> BankState:
-        """Return all that is remembered as one value."""
+        """Return the whole content of the bank."""
         objects = tuple(
-            StoredObject(record, tuple(self._timelines[key].items()), self._timelines[key].dropped)
+            StoredObject(record, tuple(self._mask_tracks[key].items()), self._mask_tracks[key].dropped)
             for key, record in self._objects.items()
         )
         return BankState(self.frame_size, self.version, self.next_id, dict(self._forgotten), objects)
@@ -325,24 +326,24 @@ class ObjectMemoryBank:
     def restore(
         cls, state: BankState, *, max_frames: int | None = None, spill_folder: str | Path | None = None
     ) -> ObjectMemoryBank:
-        """Return a bank that remembers what `state` of another returned."""
+        """Create a bank from the result of `state`."""
         bank = cls(state.frame_size, max_frames=max_frames, spill_folder=spill_folder)
         bank.version, bank.next_id, bank._forgotten = state.version, state.next_id, dict(state.forgotten)
-        for held in state.objects:
-            object_id = held.record.object_id
-            bank._objects[object_id] = held.record
-            bank._timelines[object_id] = bank._new_timeline(object_id)
-            bank._timelines[object_id].restore(held.entries, dropped=held.dropped)
+        for stored in state.objects:
+            object_id = stored.record.object_id
+            bank._objects[object_id] = stored.record
+            bank._mask_tracks[object_id] = bank._new_mask_track(object_id)
+            bank._mask_tracks[object_id].restore(stored.entries, dropped=stored.dropped)
         return bank
 
-    def _new_timeline(self, object_id: int) -> MaskTrack:
+    def _new_mask_track(self, object_id: int) -> MaskTrack:
         file = None if self._spill_folder is None else self._spill_folder / f"{object_id}.jsonl"
         return MaskTrack(max_frames=self.max_frames, spill_file=file)
 
-    def _touch(self, record: ObjectRecord) -> None:
+    def _replace_record(self, record: ObjectRecord) -> None:
         self.version += 1
         self._objects[record.object_id] = replace(record, changed_version=self.version)
 
     def _has_changed(self, object_id: int, version: int, frame_indices: Collection[int] | None) -> bool:
-        record, timeline = self._objects[object_id], self._timelines[object_id]
-        return record.changed_version > version or timeline.has_changed(version, frame_indices)
+        record, mask_track = self._objects[object_id], self._mask_tracks[object_id]
+        return record.changed_version > version or mask_track.has_changed(version, frame_indices)

@@ -1,4 +1,4 @@
-"""The masks of one object over time: in memory, and beyond a window on disk or forgotten."""
+"""The masks of one object over time, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, TypeAlias
 from unipixel.memory.records import MAX_FRAME_INDEX, MaskRecord, check_integer
 
 Entry: TypeAlias = tuple[MaskRecord, int]
-"""How an object looked in a frame, and the bank's version when that was written."""
+"""Mask record of a frame, and the version of the bank when the mask was written."""
 
 
 class MaskTrack:
-    """Frames of one object, by index.
+    """Mask records of one object by frame index.
 
-    With a window, the newest `max_frames` frames stay in memory; older ones go to a file, or are
-    forgotten where there is none. The file is only ever appended to: a later line replaces an earlier
-    one of the same frame. Memory therefore does not grow with the length of a video.
+    With `max_frames`, the newest frames stay in memory; older ones are appended to a file, or dropped if there is
+    none. In the file, a later line replaces an earlier one of the same frame. Memory use therefore does not grow with
+    the length of a video.
     """
 
     def __init__(self, *, max_frames: int | None = None, spill_file: Path | None = None) -> None:
@@ -27,56 +27,56 @@ class MaskTrack:
         self._spill_file = spill_file
         self.latest_version = 0
         self.dropped: tuple[int, int] | None = None
-        """First and last frame of which the mask was dropped, so that a gap is not taken for an absence."""
+        """First and last frame whose mask was dropped, which distinguishes dropped masks from absent objects."""
 
-    def put(self, frame_index: int, memory: MaskRecord, version: int) -> bool:
-        """Remember a frame, and return whether its mask is another than before; a new score alone is not."""
-        held = self._entries.get(frame_index)
-        if held is not None and held[0].counts == memory.counts:
-            self._entries[frame_index] = (memory, held[1])
+    def write(self, frame_index: int, record: MaskRecord, version: int) -> bool:
+        """Write the mask record of a frame, and return whether the mask itself changed, not only its score."""
+        existing = self._entries.get(frame_index)
+        if existing is not None and existing[0].counts == record.counts:
+            self._entries[frame_index] = (record, existing[1])
             return False
-        self._entries[frame_index] = (memory, version)
+        self._entries[frame_index] = (record, version)
         self.latest_version = max(self.latest_version, version)
         if self._max_frames is not None and len(self._entries) > self._max_frames:
-            self._move_out([min(self._entries)])
+            self._evict([min(self._entries)])
         return True
 
     def restore(self, entries: Iterable[tuple[int, Entry]], *, dropped: tuple[int, int] | None) -> None:
-        """Fill an empty timeline with what `items` of another yielded."""
+        """Fill an empty track with the items of another."""
         self.dropped = dropped
-        for frame_index, (memory, version) in entries:
-            self.put(frame_index, memory, version)
+        for frame_index, (record, version) in entries:
+            self.write(frame_index, record, version)
 
     def get(self, frame_indices: Collection[int]) -> dict[int, Entry]:
-        """Return those of the frames that are remembered, in memory or on disk."""
+        """Return the entries of those frames that are stored, in memory or on disk."""
         found = {index: self._entries[index] for index in frame_indices if index in self._entries}
         missing = set(frame_indices) - set(found)
         if missing and self._spill_file is not None:
-            found.update(self._spilled(missing))
+            found.update(self._read_spilled(missing))
         return found
 
     def has_changed(self, version: int, frame_indices: Collection[int] | None) -> bool:
-        """Whether one of the frames, or any where None is given, was written after a version."""
+        """Return whether one of the frames, or any frame if None, changed after a version."""
         if frame_indices is None or self.latest_version <= version:
             return self.latest_version > version
         return any(entry[1] > version for entry in self.get(frame_indices).values())
 
-    def is_lost(self, frame_index: int) -> bool:
-        """Whether a frame that is not remembered may have been, before it was dropped."""
+    def is_dropped(self, frame_index: int) -> bool:
+        """Return whether the mask of a frame that is not stored may have been dropped."""
         return self.dropped is not None and self.dropped[0] <= frame_index <= self.dropped[1]
 
     def items(self) -> Iterator[tuple[int, Entry]]:
-        """Yield all frames that are remembered, in order."""
-        merged = {**self._spilled(None), **self._entries}
+        """Yield index and entry of all stored frames, in order."""
+        merged = {**self._read_spilled(None), **self._entries}
         for index in sorted(merged):
             yield index, merged[index]
 
     def keep_only(self, frame_indices: Collection[int]) -> None:
-        """Move all other frames out of memory."""
-        self._move_out(sorted(set(self._entries) - set(frame_indices)))
+        """Move all other frames to disk, or drop them."""
+        self._evict(sorted(set(self._entries) - set(frame_indices)))
 
-    def forget_from(self, frame_index: int) -> None:
-        """Forget a frame and all that follow it."""
+    def delete_from(self, frame_index: int) -> None:
+        """Delete a frame and all later ones."""
         self._entries = {index: entry for index, entry in self._entries.items() if index < frame_index}
         if self._spill_file is not None and self._spill_file.is_file():
             self._append([{"from": frame_index}])
@@ -84,30 +84,30 @@ class MaskTrack:
             first, last = self.dropped
             self.dropped = (first, min(last, frame_index - 1)) if first < frame_index else None
 
-    def discard(self) -> None:
-        """Forget all, on disk too."""
+    def clear(self) -> None:
+        """Delete all frames, on disk too."""
         self._entries.clear()
         self.dropped = None
         if self._spill_file is not None:
             self._spill_file.unlink(missing_ok=True)
 
-    def _move_out(self, frame_indices: Collection[int]) -> None:
+    def _evict(self, frame_indices: Collection[int]) -> None:
         if not frame_indices:
             return
-        moved = [(index, self._entries.pop(index)) for index in frame_indices]
+        evicted = [(index, self._entries.pop(index)) for index in frame_indices]
         if self._spill_file is None:
-            known = self.dropped or (min(frame_indices), max(frame_indices))
-            self.dropped = (min(known[0], *frame_indices), max(known[1], *frame_indices))
+            indices = [*frame_indices, *(self.dropped or ())]
+            self.dropped = (min(indices), max(indices))
         else:
-            self._append([to_row(index, entry) for index, entry in moved])
+            self._append([to_row(index, entry) for index, entry in evicted])
 
     def _append(self, rows: list[Any]) -> None:
         if self._spill_file is not None:
             with self._spill_file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
 
-    def _spilled(self, wanted: Collection[int] | None) -> dict[int, Entry]:
-        """Read frames from the file; None reads all."""
+    def _read_spilled(self, frame_indices: Collection[int] | None) -> dict[int, Entry]:
+        """Read the given frames, or all if None, from the file."""
         found: dict[int, Entry] = {}
         if self._spill_file is None or not self._spill_file.is_file():
             return found
@@ -118,28 +118,28 @@ class MaskTrack:
                     found = {index: entry for index, entry in found.items() if index < row["from"]}
                     continue
                 index, entry = from_row(row)
-                if wanted is None or index in wanted:
+                if frame_indices is None or index in frame_indices:
                     found[index] = entry
         return found
 
 
 def to_row(frame_index: int, entry: Entry) -> list[Any]:
-    """Return a frame as plain values."""
-    memory, version = entry
-    return [frame_index, version, memory.score, memory.counts]
+    """Return an entry as plain values."""
+    record, version = entry
+    return [frame_index, version, record.score, record.counts]
 
 
 def from_row(row: Any) -> tuple[int, Entry]:
-    """Read and check what `to_row` returned.
+    """Read and validate the values of `to_row`.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: A value is invalid.
     """
     if not isinstance(row, list) or len(row) != 4:
-        raise ValueError(f"a frame is [index, version, score, counts], got {row!r:.80}")
+        raise ValueError(f"a frame must be [index, version, score, counts], got {row!r:.80}")
     index, version, score, counts = row
     if counts is not None and not isinstance(counts, str):
-        raise ValueError(f"counts must be a text or null, got {counts!r:.80}")
+        raise ValueError(f"counts must be a string or null, got {counts!r:.80}")
     check_integer(index, "frame index", high=MAX_FRAME_INDEX)
     check_integer(version, "version", high=2**63)
     return index, (MaskRecord(counts, score), version)

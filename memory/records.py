@@ -1,4 +1,4 @@
-"""What is remembered of one object, as values that can be written to JSON and checked when read back."""
+"""Records of an object and its masks, which can be written to JSON and are validated when read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Source = Literal["point", "box", "mask", "language"]
 PromptKind = Literal["point", "box", "mask"]
 _NUM_COORDS = {"point": 2, "box": 4, "mask": 0}
 MAX_FRAME_INDEX = 2**40
-"""Ceiling on a frame's index: at a thousand frames per second it is reached after 34 years."""
+"""Largest frame index, which is reached after 34 years at 1000 frames per second."""
 
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A prompt as it was given.
+    """A visual prompt of an object.
 
     Attributes:
         kind: Point, box or mask.
         frame_index: Frame of the video, from 0.
-        coords: x, y of a point, or left, top, right, bottom of a box, in pixels of the original frame.
-        is_positive: False for a click on what does not belong to the object.
-        counts: Run lengths of a mask, in COCO's compressed form.
+        coords: x, y of a point, or x1, y1, x2, y2 of a box, in pixels of the original frame.
+        is_positive: False for a negative click.
+        counts: Compressed COCO run lengths of a mask.
     """
 
     kind: PromptKind
@@ -44,25 +44,27 @@ class PromptRecord:
         if len(self.coords) != _NUM_COORDS[self.kind] or not all(is_finite_number(value) for value in self.coords):
             raise ValueError(f"a {self.kind} has {_NUM_COORDS[self.kind]} finite coordinates, got {self.coords!r}")
         if (self.counts is not None) != (self.kind == "mask"):
-            raise ValueError(f"run lengths belong to a mask and to nothing else, got {self.counts!r} for a {self.kind}")
+            raise ValueError(
+                f"run lengths are required for a mask and only for a mask, got {self.counts!r} for a {self.kind}"
+            )
 
     @classmethod
     def of_mask(cls, mask: NDArray[Any], frame_index: int) -> PromptRecord:
-        """Record a mask (H, W)."""
+        """Create the record of a mask (H, W)."""
         return cls("mask", frame_index, counts=encode_rle(mask)["counts"])
 
     def mask(self, frame_size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Restore the mask (H, W).
+        """Decode the mask (H, W).
 
         Raises:
-            ValueError: It is a point or a box, or the run lengths are of another size.
+            ValueError: The prompt is a point or a box, or its run lengths are of another size.
         """
         if self.counts is None:
-            raise ValueError(f"a {self.kind} holds no mask")
+            raise ValueError(f"a {self.kind} has no mask")
         return decode_rle({"size": list(frame_size), "counts": self.counts})
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the record as plain values."""
         return {
             "kind": self.kind,
             "frame_index": int(self.frame_index),
@@ -73,17 +75,17 @@ class PromptRecord:
 
     @classmethod
     def from_json(cls, fields: Any, frame_size: tuple[int, int]) -> PromptRecord:
-        """Read and check what `to_json` wrote.
+        """Read and validate values of `to_json`.
 
         Raises:
-            ValueError: It is something else, or a mask does not fill the frame.
+            ValueError: A value is invalid, or a mask is not of the frame's size.
         """
-        kept = check_fields(fields, {"kind", "frame_index", "coords", "is_positive", "counts"}, "a prompt")
-        if not isinstance(kept["coords"], list):
-            raise ValueError(f"coords must be a list, got {kept['coords']!r}")
-        if not isinstance(kept["is_positive"], bool):
-            raise ValueError(f"is_positive must be true or false, got {kept['is_positive']!r}")
-        record = cls(**{**kept, "coords": tuple(kept["coords"])})
+        values = check_fields(fields, {"kind", "frame_index", "coords", "is_positive", "counts"}, "a prompt")
+        if not isinstance(values["coords"], list):
+            raise ValueError(f"coords must be a list, got {values['coords']!r}")
+        if not isinstance(values["is_positive"], bool):
+            raise ValueError(f"is_positive must be true or false, got {values['is_positive']!r}")
+        record = cls(**{**values, "coords": tuple(values["coords"])})
         if record.counts is not None:
             check_rle({"size": list(frame_size), "counts": record.counts})
         return record
@@ -91,11 +93,11 @@ class PromptRecord:
 
 @dataclass(frozen=True, slots=True)
 class MaskRecord:
-    """How an object looked in one frame.
+    """Mask of an object on one frame.
 
     Attributes:
-        counts: Run lengths of its mask in COCO's compressed form; None where it is not seen.
-        score: Confidence of the tracker, higher is surer.
+        counts: Compressed COCO run lengths; None if the object is not visible.
+        score: Confidence of the tracker.
     """
 
     counts: str | None
@@ -107,37 +109,37 @@ class MaskRecord:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the object is seen."""
+        """Whether the object is visible."""
         return self.counts is not None
 
     @classmethod
     def of(cls, mask: NDArray[Any] | None, *, score: float) -> MaskRecord:
-        """Record a mask (H, W); None and an empty one both say that the object is not seen."""
-        is_seen = mask is not None and bool(np.any(mask))
-        return cls(encode_rle(mask)["counts"] if is_seen and mask is not None else None, float(score))
+        """Create the record of a mask (H, W); None and an empty mask both mean that the object is not visible."""
+        counts = encode_rle(mask)["counts"] if mask is not None and np.any(mask) else None
+        return cls(counts, float(score))
 
     def rle(self, frame_size: tuple[int, int]) -> dict[str, Any] | None:
-        """Return the mask as COCO run lengths, or None where the object is not seen."""
+        """Return the mask as COCO run lengths, or None if the object is not visible."""
         return None if self.counts is None else {"size": list(frame_size), "counts": self.counts}
 
     def mask(self, frame_size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Restore the mask (H, W), empty where the object is not seen."""
+        """Decode the mask (H, W), which is empty if the object is not visible."""
         rle = self.rle(frame_size)
         return np.zeros(frame_size, dtype=bool) if rle is None else decode_rle(rle)
 
 
 @dataclass(frozen=True)
 class ObjectRecord:
-    """What is known of an object besides its masks.
+    """Properties of an object other than its masks.
 
     Attributes:
-        object_id: Its id.
-        source: What it was given by.
-        prompts: Points, boxes and masks, the first one and corrections in order.
-        expression: Words that name it, if any.
-        anchor_frame: Frame on which its first mask was made.
-        added_version: The bank's version when it was added.
-        changed_version: The bank's version when it was last corrected or merged.
+        object_id: Id of the object.
+        source: Kind of its first prompt.
+        prompts: Points, boxes and masks: the first prompt and corrections, in order.
+        expression: Referring expression, if any.
+        anchor_frame: Frame on which its first mask was predicted.
+        added_version: Version of the bank when the object was added.
+        changed_version: Version of the bank when the object was last corrected or merged.
     """
 
     object_id: int
@@ -152,14 +154,14 @@ class ObjectRecord:
         check_choice(self.source, get_args(Source), "source")
         check_integer(self.anchor_frame, "anchor_frame", high=MAX_FRAME_INDEX)
         if self.expression is not None and not isinstance(self.expression, str):
-            raise ValueError(f"expression must be a text or None, got {self.expression!r}")
+            raise ValueError(f"expression must be a string or None, got {self.expression!r}")
 
 
 def check_integer(value: Any, name: str, *, low: int = 0, high: int) -> int:
-    """Check that a value is an integer in a range, and return it.
+    """Return a value after checking that it is an integer in a range.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value is not an integer in the range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= int(value) <= high:
         raise ValueError(f"{name} must be an integer in [{low}, {high}], got {value!r}")
@@ -167,20 +169,20 @@ def check_integer(value: Any, name: str, *, low: int = 0, high: int) -> int:
 
 
 def check_choice(value: Any, allowed: tuple[str, ...], name: str) -> None:
-    """Check that a value is one of a few names.
+    """Check that a value is one of the allowed names.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value is not allowed.
     """
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
 def check_fields(value: Any, names: set[str], what: str) -> Mapping[str, Any]:
-    """Check that a value from JSON is an object with exactly these fields.
+    """Check that a JSON value is an object with exactly the given fields, and return it.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value has other fields or is not an object.
     """
     if not isinstance(value, dict) or set(value) != names:
         given = sorted(value) if isinstance(value, dict) else type(value).__name__
@@ -189,5 +191,5 @@ def check_fields(value: Any, names: set[str], what: str) -> Mapping[str, Any]:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value is a number other than infinity and not-a-number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -23,7 +23,7 @@ def encode_rle(mask: NDArray[Any]) -> dict[str, Any]:
         mask: Array (H, W), non-zero on the object.
 
     Returns:
-        `{"size": [H, W], "counts": str}`, ready for JSON.
+        `{"size": [H, W], "counts": str}`, which JSON can store.
 
     Raises:
         ValueError: The mask is not two-dimensional, or empty in a dimension.
@@ -88,7 +88,7 @@ def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
         ValueError: The shapes differ.
     """
     if first.shape != second.shape:
-        raise ValueError(f"masks of different shapes cannot be compared: {first.shape} and {second.shape}")
+        raise ValueError(f"masks must have equal shapes, got {first.shape} and {second.shape}")
     a, b = first != 0, second != 0
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
@@ -96,7 +96,7 @@ def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
 
 def _check_plane(mask: NDArray[Any]) -> None:
     if mask.ndim != 2 or 0 in mask.shape:
-        raise ValueError(f"a mask has shape (H, W) with at least one pixel, not {mask.shape}")
+        raise ValueError(f"a mask must have shape (H, W) with at least one pixel, got {mask.shape}")
 
 
 def _checked_runs(rle: Mapping[str, Any]) -> tuple[tuple[int, int], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""An object memory as one value, and that value as a file which may come from anywhere."""
+"""The content of an object memory bank, and its JSON file, which is validated when read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unipixel.memory.rle import MAX_MASK_PIXELS, check_rle
 
 BANK_FILE = "bank.json"
 MAX_BANK_BYTES = 2**31
-"""Largest file that is read."""
+"""Size in bytes of the largest file that is read."""
 _FORMAT = "unipixel-object-memory-1"
 _TOP_FIELDS = {"format", "frame_size", "version", "next_id", "forgotten", "objects"}
 _OBJECT_FIELDS = {
@@ -29,12 +29,12 @@ _MAX_VERSION = 2**53
 
 @dataclass(frozen=True)
 class StoredObject:
-    """All that is remembered of one object.
+    """The stored record and masks of one object.
 
     Attributes:
-        record: What is known besides its masks.
-        entries: Frame index, look and version of every remembered frame, in order.
-        dropped: First and last frame of which the mask was dropped, or None.
+        record: Its properties other than masks.
+        entries: Frame index and entry of every stored frame, in order.
+        dropped: First and last frame whose mask was dropped, or None.
     """
 
     record: ObjectRecord
@@ -44,13 +44,13 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class BankState:
-    """All that a bank remembers.
+    """The content of a bank.
 
     Attributes:
         frame_size: (H, W) of the video.
-        version: Changes so far.
-        next_id: Id of the next object that asks for none.
-        forgotten: Ids that are gone, with the version at which they went.
+        version: Number of changes.
+        next_id: Next id that is assigned.
+        forgotten: Ids of removed objects, with the version at which they were removed.
         objects: Objects in the order in which they were added.
     """
 
@@ -62,7 +62,7 @@ class BankState:
 
 
 def write_state(state: BankState, folder: Path) -> None:
-    """Write `bank.json`, whole or not at all.
+    """Write `bank.json` atomically.
 
     Raises:
         OSError: The folder cannot be written.
@@ -74,32 +74,32 @@ def write_state(state: BankState, folder: Path) -> None:
         "version": state.version,
         "next_id": state.next_id,
         "forgotten": [[object_id, version] for object_id, version in state.forgotten.items()],
-        "objects": [_object_to_json(held) for held in state.objects],
+        "objects": [_object_to_json(stored) for stored in state.objects],
     }
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        part = Path(scratch) / BANK_FILE
+    with tempfile.TemporaryDirectory(dir=folder) as temporary_folder:
+        part = Path(temporary_folder) / BANK_FILE
         part.write_text(json.dumps(content), encoding="utf-8")
         os.replace(part, folder / BANK_FILE)
 
 
 def read_state(folder: Path) -> BankState:
-    """Read and check what `write_state` wrote.
+    """Read and validate a file of `write_state`.
 
     Raises:
         OSError: There is no such file.
-        ValueError: It is damaged or too large; the message says where.
+        ValueError: The file is damaged or too large.
     """
     file = folder / BANK_FILE
     if (size := file.stat().st_size) > MAX_BANK_BYTES:
-        raise ValueError(f"{file} has {size} bytes, at most {MAX_BANK_BYTES} are read")
+        raise ValueError(f"{file} has {size} bytes: at most {MAX_BANK_BYTES} are allowed")
     try:
         return _state_from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not an object memory: {error}") from error
 
 
-def _object_to_json(held: StoredObject) -> dict[str, Any]:
-    record = held.record
+def _object_to_json(stored: StoredObject) -> dict[str, Any]:
+    record = stored.record
     return {
         "object_id": record.object_id,
         "source": record.source,
@@ -108,8 +108,8 @@ def _object_to_json(held: StoredObject) -> dict[str, Any]:
         "anchor_frame": record.anchor_frame,
         "added_version": record.added_version,
         "changed_version": record.changed_version,
-        "dropped": None if held.dropped is None else list(held.dropped),
-        "frames": [to_row(index, entry) for index, entry in held.entries],
+        "dropped": None if stored.dropped is None else list(stored.dropped),
+        "frames": [to_row(index, entry) for index, entry in stored.entries],
     }
 
 
@@ -122,14 +122,14 @@ def _state_from_json(content: Any) -> BankState:
     )
     version = check_integer(fields["version"], "version", high=_MAX_VERSION)
     objects = tuple(_object_from_json(item, (height, width), version) for item in _list(fields["objects"], "objects"))
-    ids = [held.record.object_id for held in objects]
+    ids = [stored.record.object_id for stored in objects]
     if len(set(ids)) != len(ids):
-        raise ValueError(f"object ids must differ, got {ids}")
+        raise ValueError(f"object ids must be distinct, got {ids}")
     next_id = check_integer(fields["next_id"], "next_id", low=max([0, *ids]) + bool(ids), high=MAX_OBJECT_ID + 1)
-    gone = [_pair(item) for item in _list(fields["forgotten"], "forgotten")]
+    removed = [_pair(item) for item in _list(fields["forgotten"], "forgotten")]
     forgotten = {
-        check_integer(object_id, "forgotten id", high=MAX_OBJECT_ID): check_integer(when, "version", high=version)
-        for object_id, when in gone
+        check_integer(object_id, "forgotten id", high=MAX_OBJECT_ID): check_integer(at_version, "version", high=version)
+        for object_id, at_version in removed
     }
     return BankState((height, width), version, next_id, forgotten, objects)
 
@@ -144,11 +144,11 @@ def _object_from_json(content: Any, frame_size: tuple[int, int], version: int) -
         dropped = (check_integer(first, "first dropped frame", high=last), last)
     entries = {}
     for row in _list(fields["frames"], "frames"):
-        index, (memory, written) = from_row(row)
-        check_integer(written, f"version of frame {index}", high=version)
-        if (rle := memory.rle(frame_size)) is not None:
+        index, (mask_record, version_written) = from_row(row)
+        check_integer(version_written, f"version of frame {index}", high=version)
+        if (rle := mask_record.rle(frame_size)) is not None:
             check_rle(rle)
-        entries[index] = (memory, written)
+        entries[index] = (mask_record, version_written)
     record = ObjectRecord(
         object_id=object_id,
         source=fields["source"],

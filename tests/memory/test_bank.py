@@ -152,7 +152,7 @@ def test_window_without_a_folder_drops_and_says_so(tmp_path: Path) -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=3)
     fill(bank, 7)
     assert [index for index, _ in bank.mask_records(1)] == [4, 5, 6]
-    with pytest.raises(KeyError, match="mask of object 1 on frame 2 was dropped: keep more frames"):
+    with pytest.raises(KeyError, match="mask of object 1 on frame 2 was dropped: increase max_frames"):
         bank.masks_on([2, 6])
     assert not bank.masks_on([8]).any()
     bank.save(tmp_path)
@@ -189,7 +189,7 @@ def test_a_window_bounds_what_is_in_memory() -> None:
 
 def test_a_folder_with_masks_is_refused(tmp_path: Path) -> None:
     fill(ObjectMemoryBank(SIZE, max_frames=1, spill_folder=tmp_path), 3)
-    with pytest.raises(ValueError, match=r"holds masks already \(1\.jsonl\): give an empty folder"):
+    with pytest.raises(ValueError, match=r"already contains masks \(1\.jsonl\): give an empty folder"):
         ObjectMemoryBank(SIZE, spill_folder=tmp_path)
 
 
@@ -204,9 +204,9 @@ def test_unknown_and_duplicate_ids_are_refused(bank: ObjectMemoryBank) -> None:
         lambda: bank.masks_on([0], object_ids=[2]),
     ]
     for call in calls:
-        with pytest.raises(KeyError, match=r"object 2 is not in the memory: known are \[1, 4\]"):
+        with pytest.raises(KeyError, match=r"object 2 is not in the memory: ids are \[1, 4\]"):
             call()
-    with pytest.raises(ValueError, match="object 4 is in the memory already"):
+    with pytest.raises(ValueError, match="object 4 is already in the memory"):
         bank.add(4, source="box")
     with pytest.raises(ValueError, match="cannot be merged with itself"):
         bank.merge(1, 1)
@@ -233,7 +233,7 @@ def test_updates_that_do_not_fit_are_refused(bank: ObjectMemoryBank, arguments: 
         ({"kind": "circle", "frame_index": 0}, "kind of prompt must be one of"),
         ({"kind": "point", "frame_index": 0, "coords": (1.0,)}, "a point has 2 finite coordinates"),
         ({"kind": "box", "frame_index": 0, "coords": (1.0, 2.0, 3.0, float("inf"))}, "a box has 4 finite"),
-        ({"kind": "mask", "frame_index": 0}, "run lengths belong to a mask"),
+        ({"kind": "mask", "frame_index": 0}, "run lengths are required for a mask"),
         ({"kind": "point", "frame_index": -1, "coords": (1.0, 2.0)}, "frame_index must be"),
     ],
 )

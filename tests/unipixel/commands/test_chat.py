@@ -159,7 +159,7 @@ class TestBadInput:
             ("/box 1:30,3,20,9@0", "unipixel: the box (30, 3, 20, 9) is inverted"),
             ("/not-point 1:9,3@0", "unipixel: frame 0 has only negative points"),
             ("/mask 1:nowhere.png@0", "unipixel: [Errno 2] No such file or directory: 'nowhere.png'"),
-            ("/forget 3", "unipixel: object 3 is not in the memory: known are []"),
+            ("/forget 3", "unipixel: object 3 is not in the memory: ids are []"),
             ("/forget x", "unipixel: /forget 'x' names no object"),
             ("/save", "unipixel: /save needs a folder"),
             ("/paint 1", "unipixel: /paint is unknown: allowed are /segment, /point"),
