@@ -81,15 +81,15 @@ def checkpoint(model: UniPixel, processor: Processor, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def training_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that the recipes of `helpers.tiny_training` start from, with clips of 4 frames."""
-    from helpers.tiny_training import tiny_checkpoint
+    from helpers.tiny_training import save_training_checkpoint
 
-    return tiny_checkpoint(tmp_path_factory.mktemp("training_checkpoint"))
+    return save_training_checkpoint(tmp_path_factory.mktemp("training_checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def frames() -> list[np.ndarray]:
     """Six frames (40, 56, 3) uint8 of a bright square that moves right over a dark background."""
-    from helpers.tiny_checkpoint import clip_frames
+    from helpers.moving_square import clip_frames
 
     return clip_frames()
 
@@ -97,7 +97,7 @@ def frames() -> list[np.ndarray]:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """`frames` as `clip.mp4` in the test's folder: H.264 at 10 frames per second."""
-    from helpers.tiny_checkpoint import write_clip
+    from helpers.moving_square import write_clip
 
     return write_clip(tmp_path / "clip.mp4")
 

@@ -1,9 +1,9 @@
-"""How quick the demo is, from a browser: page, first masks, first answer, follow-up.
+"""Latency of the demo in a browser: page, first masks, first answer, follow-up.
 
 Run: python tests/benchmarks/demo.py [--model unipixel-nano] [--repeats 3]
 
 Needs Chromium (`apt-get install chromium`). Prints the median of each figure in seconds, and the number of errors in
-the browser's console. The clip is the bundled one; the click that starts the clock is that on the first example.
+the browser's console. The video is the sample video; times are measured from the click on the first example.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
-# The checkout before the tests, whose folder `unipixel` is no package.
+# The checkout precedes the tests, whose folder `unipixel` is not a package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from helpers.demo_server import served_demo
+from helpers.demo_server import serve_demo
 
 from unipixel.demos.app import DemoSettings
 from unipixel.demos.server import limit_torch_threads
@@ -31,7 +31,7 @@ LONG = 180_000
 
 
 def measure(browser: Browser, address: str) -> tuple[dict[str, float], int]:
-    """Return the seconds of one visit, and how many errors the console told."""
+    """Return the latencies of one session in seconds, and the number of errors in the console."""
     errors: list[str] = []
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
     page = context.new_page()
@@ -69,20 +69,22 @@ def main() -> None:
     program = shutil.which("chromium")
     if program is None:
         raise FileNotFoundError("Chromium is missing: apt-get install chromium")
-    visits, num_errors = [], 0
+    measurements, num_errors = [], 0
     limit_torch_threads()
     with (
-        served_demo(arguments.model, DemoSettings(model_name=arguments.model)) as (_, address),
+        serve_demo(arguments.model, DemoSettings(model_name=arguments.model)) as (_, address),
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         for _ in range(arguments.repeats):
             seconds, errors = measure(browser, address)
-            visits.append(seconds)
+            measurements.append(seconds)
             num_errors += errors
         browser.close()
     for name, goal in GOALS.items():
-        print(f"{name:18} {statistics.median(seconds[name] for seconds in visits):6.2f} s   (goal: under {goal:g} s)")
+        print(
+            f"{name:18} {statistics.median(seconds[name] for seconds in measurements):6.2f} s   (goal: under {goal:g} s)"
+        )
     print(f"console errors     {num_errors:6d}     (goal: 0)")
 
 

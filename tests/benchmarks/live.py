@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers.byte_model import save_checkpoint
 from helpers.moving_discs import MovingDiscs
-from helpers.tiny_checkpoint import save_checkpoint
 
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor

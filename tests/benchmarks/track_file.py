@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from helpers.byte_model import save_checkpoint
 from helpers.moving_discs import MovingDiscs
-from helpers.tiny_checkpoint import save_checkpoint
 
 from unipixel.checkpoints.loading import load_segmenter
 from unipixel.output.writers import MaskWriter, OverlayVideoWriter

@@ -1,14 +1,33 @@
-"""A tiny configuration that fits the bundled tokenizer, whose tokens are bytes."""
+"""A tiny model for the bundled tokenizer, whose tokens are bytes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from parity.weights import tiny_model
 from transformers import Qwen2_5_VLConfig
 
 from unipixel.model.config import UniPixelConfig
+from unipixel.processing.chat_template import load_tokenizer
+from unipixel.processing.processor import Processor
 from unipixel.tracking.config import SegmenterConfig
 
 
+def save_checkpoint(folder: Path) -> Path:
+    """Save the model with random weights and its processor, and return the folder."""
+    model = tiny_model(byte_config())
+    model.save_pretrained(folder)
+    Processor(model.config, load_tokenizer()).save_pretrained(folder)
+    return folder
+
+
 def byte_config(image_size: int = 64, seg_token_id: int = 265) -> UniPixelConfig:
+    """Return the configuration of the model.
+
+    Args:
+        image_size: Side of SAM's input in pixels.
+        seg_token_id: Id of `<|seg|>`; another one makes random weights generate it.
+    """
     qwen = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": 272, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

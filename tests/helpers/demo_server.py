@@ -1,4 +1,4 @@
-"""A demo of random weights, served on a free port by a thread."""
+"""A demo server on a free port, in a thread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
 
 SMALL_LIMITS = Limits(max_sessions=12, max_seconds=5, max_upload_megabytes=1, max_objects=6)
-# Random weights never write an end.
+# Random weights do not generate an end-of-sequence token.
 SHORT_ANSWERS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=12))
 
 
 @contextmanager
-def served_demo(checkpoint: Path | str, settings: DemoSettings) -> Iterator[tuple[Demo, str]]:
-    """Yield a demo and its address; it is gone after the block."""
+def serve_demo(checkpoint: Path | str, settings: DemoSettings) -> Iterator[tuple[Demo, str]]:
+    """Serve a demo for the block; yields the demo and its address."""
     model, processor = UniPixel.from_pretrained(checkpoint), Processor.from_pretrained(checkpoint)
     with Demo(model, processor, settings) as demo:
         config = uvicorn.Config(demo.application, port=0, log_level="error", timeout_graceful_shutdown=1)
@@ -39,8 +39,7 @@ def served_demo(checkpoint: Path | str, settings: DemoSettings) -> Iterator[tupl
 
 
 def _port(server: uvicorn.Server, thread: threading.Thread) -> int:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and thread.is_alive():
+    while thread.is_alive():
         if server.started:
             return int(server.servers[0].sockets[0].getsockname()[1])
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A store of visitors over a tiny random model, for the tests of the demo."""
+"""A session store with a tiny random model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from parity.weights import tiny_model
 
 from helpers.byte_model import byte_config
-from helpers.tiny_checkpoint import write_clip
+from helpers.moving_square import write_clip
 from unipixel.demos.limits import Limits
 from unipixel.demos.sessions.events import Event
 from unipixel.demos.sessions.session_store import SessionStore
@@ -24,19 +24,21 @@ SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_t
 
 
 @cache
-def tiny_pair() -> tuple[UniPixel, Processor]:
+def tiny_model_and_processor() -> tuple[UniPixel, Processor]:
     model = tiny_model(byte_config())
     return model, Processor(model.config, load_tokenizer())
 
 
 def make_store(folder: Path | None = None, **limits: Any) -> SessionStore:
-    return SessionStore(*tiny_pair(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny")
+    return SessionStore(
+        *tiny_model_and_processor(), limits=Limits(**limits), folder=folder, settings=SETTINGS, model_name="tiny"
+    )
 
 
-def session_with_clip(
+def open_session_with_clip(
     store: SessionStore, tmp_path: Path, *, num_frames: int = 6, is_trusted: bool = True
 ) -> UserSession:
-    """A visitor who loaded the moving square; trusted, it needs no process of its own."""
+    """A session with the video of a moving square; a trusted video needs no sandbox process."""
     path = tmp_path / f"clip-{num_frames}.mp4"
     if not path.exists():
         write_clip(path, num_frames=num_frames)

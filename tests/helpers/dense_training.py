@@ -47,10 +47,10 @@ def dense_recipe(start: Path, output: Path, *overrides: str) -> PretrainingRecip
     recipe = load_any_recipe(
         "nano/pretrain",
         [
-            f"output={output}", "model={}", f"model.start={start}", "data.num_frames=4", "data.num_workers=0",
+            f"output={output}", "model={}", f"model.checkpoint={start}", "data.num_frames=4", "data.num_workers=0",
             "data.clip_sizes=[[64, 64], [48, 96]]", "data.image_sizes=[[64, 64]]", "data.tokens_per_batch=1",
             "data.min_conversations=4", "data.initial_clips=4", "data.clips_per_bucket=1", "data.max_tokens=4000",
-            "data.num_clips=8", "loop.max_steps=4", "loop.log_every=1", "loop.warmup_steps=1", *overrides,
+            "data.num_clips=8", "training.max_steps=4", "training.log_every=1", "training.warmup_steps=1", *overrides,
         ],
     )  # fmt: skip
     assert isinstance(recipe, PretrainingRecipe)

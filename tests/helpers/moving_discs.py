@@ -1,4 +1,4 @@
-"""Drawn footage for benchmarks: discs that circle over a noisy ground, in a loop without a seam."""
+"""Synthetic video for benchmarks: discs that circle over a noisy backbackground, in a seamless loop."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 
 
 class MovingDiscs:
-    """A loop of frames that were drawn once.
+    """A loop of precomputed frames.
 
     Attributes:
         frames: (T, H, W, 3) uint8.
-        masks: (T, O, H, W) bool, the discs.
+        masks: (T, O, H, W) bool, masks of the discs.
     """
 
     def __init__(self, num_objects: int, *, width: int, height: int, num_frames: int = 60, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         y, x = np.mgrid[:height, :width].astype(np.float32)
-        ground = np.stack([x / width, y / height, 1 - x / width], axis=-1) * 120 + 40
+        background = np.stack([x / width, y / height, 1 - x / width], axis=-1) * 120 + 40
         self._middles = rng.uniform(0.3, 0.7, (num_objects, 2)) * (width, height)
         self._radius, self._orbit = 0.12 * height, 0.15 * height
         colours = rng.uniform(0, 255, (num_objects, 3))
         self.frames = np.empty((num_frames, height, width, 3), np.uint8)
         self.masks = np.empty((num_frames, num_objects, height, width), bool)
         for index in range(num_frames):
-            picture = ground + rng.normal(0, 3, (height, width, 1)).astype(np.float32)
+            image = background + rng.normal(0, 3, (height, width, 1)).astype(np.float32)
             for row, (left, top) in enumerate(self.centres(index)):
                 self.masks[index, row] = (x - left) ** 2 + (y - top) ** 2 < self._radius**2
-                picture[self.masks[index, row]] = colours[row]
-            self.frames[index] = np.clip(picture, 0, 255)
+                image[self.masks[index, row]] = colours[row]
+            self.frames[index] = np.clip(image, 0, 255)
 
     def centres(self, index: int) -> NDArray[np.float64]:
         """Return x, y of every disc on a frame, (O, 2)."""
@@ -41,11 +41,11 @@ class MovingDiscs:
         return self._middles + self._orbit * np.array([np.cos(angle), np.sin(angle)])
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """Return a frame of the endless video."""
+        """Return a frame of the endless loop."""
         return self.frames[index % len(self.frames)]
 
     def write(self, path: Path, *, num_frames: int, fps: int) -> None:
-        """Encode so many frames as H.264."""
+        """Write the first `num_frames` frames as an H.264 file."""
         height, width = self.frames.shape[1:3]
         with av.open(str(path), "w") as container:
             stream: Any = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "21"})

@@ -1,4 +1,4 @@
-"""Clips for the tests of reading and writing, drawn here so that every pixel's truth is known."""
+"""Clips whose pixels show the frame index, for tests of decoding."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 TIME_BASE = Fraction(1, 1000)
 
 
-def picture(index: int, *, width: int = 64, height: int = 48) -> np.ndarray:
-    """A grey frame whose brightness names its index, with a white upper left quarter."""
+def numbered_frame(index: int, *, width: int = 64, height: int = 48) -> np.ndarray:
+    """Return a grey frame whose brightness encodes its index, with a white upper left quarter."""
     image = np.full((height, width, 3), 10 + 8 * index, dtype=np.uint8)
     image[: height // 2, : width // 2] = 255
     return image
 
 
-def draw(
+def write_numbered_clip(
     path: Path | Any,
     *,
     times_ms: list[int] | None = None,
@@ -32,7 +32,7 @@ def draw(
     options: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> list[int]:
-    """Encode a clip and return its presentation times in milliseconds."""
+    """Write a clip and return the presentation times of its frames in milliseconds."""
     times = times_ms if times_ms is not None else [100 * index for index in range(num_frames)]
     with av.open(path if not isinstance(path, Path) else str(path), "w", format=container_format) as container:
         stream: Any = container.add_stream(codec, rate=10)
@@ -44,7 +44,7 @@ def draw(
         if rotation or is_mirrored:
             stream.set_display_rotation(rotation, hflip=is_mirrored)
         for index, milliseconds in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(index, width=size[0], height=size[1]), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(index, width=size[0], height=size[1]), format="rgb24")
             frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = milliseconds, TIME_BASE
             container.mux(stream.encode(frame))

@@ -15,7 +15,7 @@ from unipixel.train.recipe import Recipe
 from unipixel.train.recipe_files import load_recipe
 
 
-def tiny_checkpoint(folder: Path) -> Path:
+def save_training_checkpoint(folder: Path) -> Path:
     torch.manual_seed(0)
     config = byte_config()
     UniPixel(config).save_pretrained(folder)
@@ -29,7 +29,7 @@ def tiny_recipe(stage: str, start: Path, output: Path, *overrides: str) -> Recip
     return load_recipe(
         f"nano/{stage}",
         [
-            f"output={output}", "model={}", f"model.start={start}", "data.render_size=48", "data.num_frames=4",
-            "loop.batch_size=2", "loop.log_every=1", "loop.max_steps=1", "loop.warmup_share=0.0", *overrides,
+            f"output={output}", "model={}", f"model.checkpoint={start}", "data.render_size=48", "data.num_frames=4",
+            "training.batch_size=2", "training.log_every=1", "training.max_steps=1", "training.warmup_fraction=0.0", *overrides,
         ],
     )  # fmt: skip

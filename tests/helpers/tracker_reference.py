@@ -1,4 +1,4 @@
-"""The tiny segmenter of the recorded figures, drawn videos, and the sam2 package's predictor over both."""
+"""The tiny segmenter of the recorded cases, synthetic videos, and the sam2 package's predictor for both."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from unipixel.tracking.sam2_modules import build_modules
 from unipixel.tracking.segmenter import Segmenter
 
 HEIGHT, WIDTH = 192, 256
-# What configs/sam2.1/*.yaml of the package sets beside its three sections.
-_FLAGS = {
+# The settings of configs/sam2.1/*.yaml of the package besides its three sections.
+_SETTINGS = {
     "sigmoid_scale_for_mem_enc": 20.0,
     "sigmoid_bias_for_mem_enc": -10.0,
     "use_mask_input_as_output_without_sam": True,
@@ -44,11 +44,11 @@ _FLAGS = {
 
 
 def tiny_segmenter(*, score_shift: float = 0.0, config: SegmenterConfig | None = None) -> Segmenter:
-    """Return the segmenter of the recorded figures; `score_shift` makes objects come and go."""
+    """Return the segmenter of the recorded cases; a negative `score_shift` makes objects absent in some frames."""
     segmenter = Segmenter(config or tiny_segmenter_config())
     state = {}
     for name, tensor in segmenter.state_dict().items():
-        # The recorded names call the fuser's layer scale `weight`.
+        # The layer scale of the fuser is named `weight` in the recorded cases.
         recorded = name.replace(".gamma", ".weight") if "fuser" in name else name
         state[name] = seeded_tensor(f"sam2.{recorded}", tuple(tensor.shape))
     state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += score_shift
@@ -57,33 +57,33 @@ def tiny_segmenter(*, score_shift: float = 0.0, config: SegmenterConfig | None =
 
 
 def synthetic_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Draw discs that wander over a shaded ground: (T, H, W, 3) uint8."""
+    """Return a video (T, H, W, 3) uint8 of discs that move over a colour gradient."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    ground = np.stack([x / width, y / height, (x + y) / (height + width)], axis=-1) * 120 + 40
+    background = np.stack([x / width, y / height, (x + y) / (height + width)], axis=-1) * 120 + 40
     centres, speeds = rng.uniform(0.2, 0.8, (3, 2)) * (width, height), rng.uniform(-2.5, 2.5, (3, 2))
     radii, colours = rng.uniform(0.1, 0.22, 3) * height, rng.uniform(0, 255, (3, 3))
     video = np.empty((num_frames, height, width, 3), np.uint8)
     for index in range(num_frames):
-        picture = ground.copy()
+        image = background.copy()
         for centre, speed, radius, colour in zip(centres, speeds, radii, colours, strict=True):
             where = np.abs((centre + speed * index) % (2 * np.array([width, height])) - (width, height))
-            picture[(x - where[0]) ** 2 + (y - where[1]) ** 2 < radius**2] = colour
-        video[index] = np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255)
+            image[(x - where[0]) ** 2 + (y - where[1]) ** 2 < radius**2] = colour
+        video[index] = np.clip(image + rng.normal(0, 4, image.shape), 0, 255)
     return video
 
 
 class OfficialPredictor:
-    """The package's predictor with our weights, on frames that are handed over as tensors."""
+    """The package's predictor with the weights of one of our segmenters, on frames in memory."""
 
-    def __init__(self, segmenter: Segmenter, video: np.ndarray, **flags: Any) -> None:
+    def __init__(self, segmenter: Segmenter, video: np.ndarray, **settings: Any) -> None:
         from sam2.sam2_video_predictor import SAM2VideoPredictor
 
         config = segmenter.config
         modules = build_modules(config)
         sections = {name: modules[name] for name in ("image_encoder", "memory_attention", "memory_encoder")}
         sizes = {"image_size": config.image_size, "num_maskmem": config.num_maskmem}
-        self.predictor = SAM2VideoPredictor(**sections, **sizes, **_FLAGS, **flags).eval()
+        self.predictor = SAM2VideoPredictor(**sections, **sizes, **_SETTINGS, **settings).eval()
         self.predictor.load_state_dict(segmenter.state_dict())
         frames = torch.stack([normalise_frame(frame, image_size=config.image_size) for frame in video])
         loaded = (frames, video.shape[1], video.shape[2])
@@ -91,33 +91,33 @@ class OfficialPredictor:
             self.state = self.predictor.init_state("")
 
     def click(self, frame: int, object_id: int, points: Any, labels: Sequence[int], **options: Any) -> Tensor:
-        """Prompt by clicks; logits (B, H, W) of all objects on the frame."""
+        """Prompt an object by clicks, and return the logits (B, H, W) of all objects on the frame."""
         clicks = {"points": np.array(points, np.float32), "labels": np.array(labels, np.int32)}
         return self.predictor.add_new_points_or_box(self.state, frame, object_id, **clicks, **options)[2][:, 0]
 
     def box(self, frame: int, object_id: int, box: Sequence[float]) -> Tensor:
-        """Prompt by a box; logits (B, H, W)."""
-        verb = self.predictor.add_new_points_or_box
-        return verb(self.state, frame, object_id, box=np.array(box, np.float32))[2][:, 0]
+        """Prompt an object by a box, and return the logits (B, H, W) of all objects on the frame."""
+        add_box = self.predictor.add_new_points_or_box
+        return add_box(self.state, frame, object_id, box=np.array(box, np.float32))[2][:, 0]
 
     def mask(self, frame: int, object_id: int, mask: np.ndarray) -> Tensor:
-        """Prompt by a mask; logits (B, H, W)."""
+        """Prompt an object by a mask, and return the logits (B, H, W) of all objects on the frame."""
         return self.predictor.add_new_mask(self.state, frame, object_id, mask)[2][:, 0]
 
     def propagate(self, **options: Any) -> dict[int, Tensor]:
-        """Follow all objects; logits (B, H, W) by frame index."""
+        """Track all objects, and return logits (B, H, W) by frame index."""
         frames = self.predictor.propagate_in_video(self.state, **options)
         return {index: logits[:, 0].clone() for index, _, logits in frames}
 
 
 def min_iou(ours: Tensor, theirs: Tensor) -> float:
-    """Return the least IoU of masks given as logits (..., H, W); two empty masks agree."""
+    """Return the smallest IoU of masks given as logits (..., H, W); it is 1 for two empty masks."""
     a, b = ours > 0, theirs > 0
     union = (a | b).flatten(-2).sum(-1)
-    shared = (a & b).flatten(-2).sum(-1)
-    return float(torch.where(union > 0, shared / union.clamp(min=1), 1.0).min())
+    intersection = (a & b).flatten(-2).sum(-1)
+    return float(torch.where(union > 0, intersection / union.clamp(min=1), 1.0).min())
 
 
-def foreground(logits: Tensor) -> Tensor:
-    """Return the share of pixels on the object, (...)."""
+def forebackground(logits: Tensor) -> Tensor:
+    """Return the fraction of foreground pixels, (...)."""
     return (logits > 0).float().flatten(-2).mean(-1)

@@ -13,7 +13,7 @@ from helpers.tracker_reference import tiny_segmenter
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
 
-# How transformers calls what SAM 2 calls otherwise, applied in order.
+# Patterns of SAM 2's parameter names and their replacements in transformers, applied in order.
 _RENAMED = (
     (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
     (r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1."),
@@ -55,7 +55,7 @@ _DOWNSAMPLER = re.compile(r"(mask_downsampler)\.encoder\.(\d+)\.")
 
 
 def wider_segmenter() -> Segmenter:
-    """Return the tiny segmenter at twice its width and four times its memory's, for which transformers is fixed."""
+    """Return the tiny segmenter at the smallest widths that transformers supports."""
     tree = json.loads((PARITY / "sam2_tiny.json").read_text(encoding="utf-8"))
     width, memory_dim = 128, 64
     neck, attention, memory = tree["image_encoder"]["neck"], tree["memory_attention"], tree["memory_encoder"]
@@ -82,7 +82,7 @@ def transformers_model(segmenter: Segmenter) -> Any:
 
 
 def transformers_processor(segmenter: Segmenter) -> Any:
-    """Return transformers' processor for the side of our input."""
+    """Return transformers' processor for the input size of a segmenter."""
     from transformers import Sam2ImageProcessor, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
     side = segmenter.config.image_size

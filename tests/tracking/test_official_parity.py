@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, OfficialPredictor, synthetic_video, foreground, min_iou, tiny_segmenter
+from helpers.tracker_reference import HEIGHT, WIDTH, OfficialPredictor, synthetic_video, foreground_fraction, min_iou, tiny_segmenter
 from torch import Tensor
 
 from unipixel.tracking.clip_features import EncodedClip
@@ -63,7 +63,7 @@ def test_stream_of_30_frames_agrees_with_the_official_predictor(kinds: list[str]
     official = OfficialPredictor(segmenter, video)
     _prompt_official(official, kinds)
     theirs = torch.stack(list(official.propagate().values()))
-    share = foreground(theirs)
+    share = foreground_fraction(theirs)
     assert float(share.min()) > 0.01
     assert float(share.max()) < 0.9
     assert min_iou(_stream(StreamingTracker(segmenter), video, kinds), theirs) >= 0.999
@@ -74,7 +74,7 @@ def test_stream_agrees_where_objects_come_and_go() -> None:
     official = OfficialPredictor(segmenter, video)
     _prompt_official(official, ["point", "box", "mask"])
     theirs = torch.stack(list(official.propagate().values()))
-    is_absent = foreground(theirs) == 0
+    is_absent = foreground_fraction(theirs) == 0
     assert bool(is_absent.any())
     assert not bool(is_absent.all())
     ours = _stream(StreamingTracker(segmenter), video, ["point", "box", "mask"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_training import tiny_checkpoint, tiny_recipe
+from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 
 from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.segmenter import Segmenter
@@ -22,7 +22,7 @@ from unipixel.train.segmenter_objective import MaskLossMeter, SegmenterObjective
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+    return save_training_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 def model_of(job: TrainingRun) -> UniPixel:
@@ -50,7 +50,7 @@ def moved_parts(checkpoint: Path, output: Path, stage: str, *overrides: str) -> 
 
 
 def test_stage1_moves_the_reference_projectors_only(checkpoint: Path, tmp_path: Path) -> None:
-    moved = moved_parts(checkpoint, tmp_path, "stage1", "loop.batch_size=8")
+    moved = moved_parts(checkpoint, tmp_path, "stage1", "training.batch_size=8")
     assert moved == {
         "prompt_encoder.ref_proj",
         "prompt_encoder.ref_proj_double",
@@ -62,12 +62,12 @@ def test_stage1_moves_the_reference_projectors_only(checkpoint: Path, tmp_path: 
 
 
 def test_stage2_moves_the_mask_head_only(checkpoint: Path, tmp_path: Path) -> None:
-    moved = moved_parts(checkpoint, tmp_path, "stage2", "loop.batch_size=6")
+    moved = moved_parts(checkpoint, tmp_path, "stage2", "training.batch_size=6")
     assert moved == {f"seg_head.{layer}" for layer in (0, 1, 3)}
 
 
 def test_stage3_leaves_a_merged_checkpoint_that_loads(checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "loop.max_steps=2")
+    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "training.max_steps=2")
     job = prepare(recipe)
     trainer.run(recipe, job.objective, job.dataset, job.collate)
     job.save(tmp_path / "final")
@@ -79,11 +79,11 @@ def test_stage3_leaves_a_merged_checkpoint_that_loads(checkpoint: Path, tmp_path
 
 
 def test_stage3_continues_from_the_partial_weights_of_stage2(checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("stage2", checkpoint, tmp_path / "two", "loop.batch_size=6")
+    recipe = tiny_recipe("stage2", checkpoint, tmp_path / "two", "training.batch_size=6")
     job = prepare(recipe)
     trainer.run(recipe, job.objective, job.dataset, job.collate)
     job.save(tmp_path / "two" / "final")
-    partial = f'model.partial=["{tmp_path / "two" / "final"}"]'
+    partial = f'model.extra_checkpoints=["{tmp_path / "two" / "final"}"]'
     later = prepare(tiny_recipe("stage3", checkpoint, tmp_path / "three", partial))
     trained = model_of(job).seg_head.state_dict()
     for name, tensor in model_of(later).seg_head.state_dict().items():
@@ -94,7 +94,7 @@ def test_gradient_checkpointing_gives_the_same_loss(checkpoint: Path, tmp_path: 
     figures = []
     for setting in ("true", "false"):
         recipe = tiny_recipe(
-            "stage2", checkpoint, tmp_path, f"loop.gradient_checkpointing={setting}", "loop.batch_size=4"
+            "stage2", checkpoint, tmp_path, f"training.gradient_checkpointing={setting}", "training.batch_size=4"
         )
         job = prepare(recipe)
         batch = job.collate([job.dataset[index] for index in range(4)])
@@ -110,7 +110,7 @@ def test_segmenter_stage_takes_a_step_on_blobs_and_shapes(tmp_path: Path) -> Non
     recipe = load_recipe(
         "nano/segmenter",
         [
-            f"output={tmp_path}", "loop.max_steps=1", "loop.batch_size=2", "data.render_size=48",
+            f"output={tmp_path}", "training.max_steps=1", "training.batch_size=2", "data.render_size=48",
             "model={sizes='sizes.toml', image_size=64}", "data.tasks={clip=1.0}",
         ],
     )  # fmt: skip

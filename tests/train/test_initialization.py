@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from helpers.byte_model import byte_config
-from helpers.tiny_training import tiny_checkpoint, tiny_recipe
+from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPat
 from unipixel.model.unipixel import UniPixel
 from unipixel.train import trainer
 from unipixel.train.build import prepare
-from unipixel.train.initialization import init_identity_memory_attention, load_start
+from unipixel.train.initialization import init_identity_memory_attention, load_initial_model
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe_files import load_recipe
@@ -23,7 +23,7 @@ from unipixel.train.recipe_files import load_recipe
 
 def test_heads_of_the_vision_transformer_begin_with_the_patches_around(tmp_path: Path) -> None:
     recipe = load_recipe("nano/segmenter", ["model={sizes='sizes.toml', tokenizer='unipixel-nano'}"])
-    visual = load_start(recipe)[0].model.visual
+    visual = load_initial_model(recipe)[0].model.visual
     side, place = 18, (9, 7)
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = torch.cat([axis.reshape(-1, 1) * visual.rotary_pos_emb.inv_freq for axis in (rows, columns)], dim=1)
@@ -61,8 +61,8 @@ def test_attention_is_exact_while_products_are_rounded() -> None:
 
 
 def test_training_in_bfloat16_attends_in_float32(tmp_path: Path) -> None:
-    start = tiny_checkpoint(tmp_path / "start")
-    recipe = tiny_recipe("stage2", start, tmp_path / "run", "loop.precision=bfloat16",
+    start = save_training_checkpoint(tmp_path / "start")
+    recipe = tiny_recipe("stage2", start, tmp_path / "run", "training.precision=bfloat16",
                          "data.tasks={'image:segment/attribute'=1.0}")  # fmt: skip
     job = prepare(recipe)
     kinds = set()

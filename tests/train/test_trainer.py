@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_training import tiny_checkpoint, tiny_recipe
+from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 from torch import nn
 
 from unipixel.train import trainer
 from unipixel.train.build import prepare
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.recipe import Recipe
+from unipixel.train.run_log import LOG_FILE, InvalidExampleCounter
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+    return save_training_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 def losses(recipe: Recipe) -> dict[int, float]:
-    lines = (Path(recipe.output) / trainer.LOG_FILE).read_text(encoding="utf-8").splitlines()
+    lines = (Path(recipe.output) / LOG_FILE).read_text(encoding="utf-8").splitlines()
     return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
 
 
@@ -33,7 +34,7 @@ def take_steps(recipe: Recipe, *, stop_after: int | None = None) -> nn.Module:
 
 
 def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_path: Path) -> None:
-    steps = ("loop.max_steps=4", "loop.save_every=100", "lora.dropout=0.1")
+    steps = ("training.max_steps=4", "training.save_every=100", "lora.dropout=0.1")
     whole = tiny_recipe("stage3", checkpoint, tmp_path / "whole", *steps)
     broken = tiny_recipe("stage3", checkpoint, tmp_path / "broken", *steps)
     expected = take_steps(whole)
@@ -45,7 +46,7 @@ def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_pa
 
 
 def test_broken_count_names_samples_and_stops_beyond_the_share(caplog: pytest.LogCaptureFixture) -> None:
-    count = trainer.InvalidExampleCounter(max_share=0.1, least=10)
+    count = InvalidExampleCounter(max_fraction=0.1, min_samples=10)
     broken = [InvalidExample("clips/7", "no mask")]
     count.add(broken, num_taken=20)
     assert "clips/7" in caplog.text
@@ -54,7 +55,7 @@ def test_broken_count_names_samples_and_stops_beyond_the_share(caplog: pytest.Lo
 
 
 def test_rates_sam_has_its_own(checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "loop.sam2_learning_rate=1e-6", "loop.learning_rate=1e-4")
+    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "loop.sam2_learning_rate=1e-6", "training.learning_rate=1e-4")
     job = prepare(recipe)
     run = trainer.build(recipe, job.objective, job.dataset, job.collate)
     names = {id(parameter): name for name, parameter in job.objective.named_parameters()}

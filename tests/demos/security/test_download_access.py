@@ -1,4 +1,4 @@
-"""Downloads: what is in them, and that nothing else is ever handed out."""
+"""Downloads: their content, and that no other file is served."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
-from helpers.demo_sessions import make_store, track, session_with_clip
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, decode
+from helpers.demo_sessions import make_store, open_session_with_clip, track
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, probe_video
 from PIL import Image
 from pycocotools.coco import COCO
 
+from unipixel.demos.errors import DownloadError, UnknownSessionError
 from unipixel.demos.security.download_access import MEDIA_TYPES, open_download
 from unipixel.demos.sessions.downloads import FILE_NAMES, KINDS
-from unipixel.demos.errors import DownloadError, UnknownSessionError
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.sessions.user_session import UserSession
 
@@ -36,15 +36,15 @@ def store(tmp_path: Path) -> Iterator[SessionStore]:
 
 @pytest.fixture
 def user_session(store: SessionStore, tmp_path: Path) -> UserSession:
-    user_session = session_with_clip(store, tmp_path)
-    user_session.mask(1, MASK)
+    user_session = open_session_with_clip(store, tmp_path)
+    user_session.prompts.add_mask(1, MASK)
     list(user_session.ask("What is [1]?"))
-    user_session.rename(1, "cup")
+    user_session.prompts.rename(1, "cup")
     return user_session
 
 
 class TestContent:
-    def test_masks_are_those_that_are_shown(self, user_session: UserSession) -> None:
+    def test_masks_equal_those_of_the_session(self, user_session: UserSession) -> None:
         with zipfile.ZipFile(user_session.download("masks")) as archive:
             assert archive.namelist() == [f"1/{index:05d}.png" for index in range(NUM_FRAMES)]
             for index in range(NUM_FRAMES):
@@ -52,7 +52,7 @@ class TestContent:
                 shown = user_session.masks_at(index).get(1, np.zeros((HEIGHT, WIDTH), dtype=bool))
                 assert np.array_equal(pixels == 255, shown)
 
-    def test_coco_is_read_by_its_own_reader(self, user_session: UserSession) -> None:
+    def test_coco_is_read_by_pycocotools(self, user_session: UserSession) -> None:
         document = COCO(str(user_session.download("coco")))
         shown = user_session.objects()[0].visible_frames
         assert [item["frame_index"] for item in document.loadImgs(document.getImgIds())] == list(range(NUM_FRAMES))
@@ -60,26 +60,26 @@ class TestContent:
         assert [item["name"] for item in document.loadCats(document.getCatIds())] == ["cup"]
 
     def test_overlay_has_every_frame(self, user_session: UserSession) -> None:
-        assert decode(user_session.download("overlay")) == (NUM_FRAMES, (WIDTH, HEIGHT))
+        assert probe_video(user_session.download("overlay")) == (NUM_FRAMES, (WIDTH, HEIGHT))
 
     def test_overlay_of_an_image_is_an_image(self, store: SessionStore, tmp_path: Path) -> None:
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "still.png")
         user_session = store.open()
         user_session.load(tmp_path / "still.png", is_trusted=True)
-        user_session.mask(1, MASK)
+        user_session.prompts.add_mask(1, MASK)
         track(user_session)
         path = user_session.download("overlay")
         assert path.name == "overlay.png"
         assert Image.open(path).size == (WIDTH, HEIGHT)
 
-    def test_timeline_tells_where_each_object_is_seen(self, user_session: UserSession) -> None:
+    def test_timeline_contains_the_visible_frames(self, user_session: UserSession) -> None:
         document = json.loads(user_session.download("timeline").read_text(encoding="utf-8"))
         assert document["num_frames"] == NUM_FRAMES
         (entry,) = document["objects"]
         assert (entry["id"], entry["name"]) == (1, "cup")
-        assert entry["visible_frames"] == user_session.timeline()[1]
+        assert entry["visible_frames"] == list(user_session.objects()[0].visible_frames)
 
-    def test_whole_session_holds_the_upload_and_the_conversation(
+    def test_complete_session_contains_the_upload_and_the_conversation(
         self, user_session: UserSession, tmp_path: Path
     ) -> None:
         with zipfile.ZipFile(user_session.download("session")) as archive:
@@ -90,22 +90,22 @@ class TestContent:
         assert conversation["turns"][0]["question"] == "What is [1]?"
         assert upload == (tmp_path / "clip-6.mp4").read_bytes()
 
-    def test_whole_session_may_be_taken_before_anything_was_followed(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = session_with_clip(store, tmp_path)
+    def test_complete_session_can_be_downloaded_before_tracking(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = open_session_with_clip(store, tmp_path)
         with zipfile.ZipFile(user_session.download("session")) as archive:
             assert "upload/clip-6.mp4" in archive.namelist()
-        with pytest.raises(DownloadError, match="nothing was followed yet"):
+        with pytest.raises(DownloadError, match="no object was tracked yet"):
             user_session.download("masks")
 
-    def test_clip_named_like_a_file_of_ours_replaces_none(self, store: SessionStore, tmp_path: Path) -> None:
-        user_session = session_with_clip(store, tmp_path)
+    def test_upload_named_like_another_file_replaces_none(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = open_session_with_clip(store, tmp_path)
         user_session.load(tmp_path / "clip-6.mp4", name="../../bank.json", is_trusted=True)
         with zipfile.ZipFile(user_session.download("session")) as archive:
             assert not any(name.startswith(("/", "..")) or ".." in name.split("/") for name in archive.namelist())
             assert json.loads(archive.read("memory/bank.json"))["format"]
 
-    def test_files_name_neither_the_server_nor_the_key(self, user_session: UserSession, tmp_path: Path) -> None:
-        secrets = [str(tmp_path).encode(), user_session.key.encode(), user_session.folder.name.encode()]
+    def test_files_contain_neither_server_paths_nor_the_key(self, user_session: UserSession, tmp_path: Path) -> None:
+        secrets = [str(tmp_path).encode(), user_session.key.encode(), user_session.lifecycle.folder.name.encode()]
         for kind in KINDS:
             path = user_session.download(kind)
             contents = [path.read_bytes()]
@@ -118,18 +118,18 @@ class TestContent:
         with pytest.raises(DownloadError, match="choose masks, coco, overlay, timeline, session"):
             user_session.download("../session.json")
 
-    def test_stopped_download_leaves_nothing_behind(
+    def test_cancelled_download_leaves_no_files(
         self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(av.VideoFrame, "from_ndarray", lambda *_, **__: user_session.cancel())
+        monkeypatch.setattr(av.VideoFrame, "from_ndarray", lambda *_, **__: user_session.lifecycle.cancel())
         with pytest.raises((DownloadError, AttributeError)):
             user_session.download("overlay")
-        assert list((user_session.folder / "results").iterdir()) == []
-        assert not user_session.is_busy
+        assert list((user_session.lifecycle.folder / "results").iterdir()) == []
+        assert not user_session.lifecycle.is_busy
 
 
-class TestServing:
-    def test_every_kind_is_served_to_its_visitor(self, store: SessionStore, user_session: UserSession) -> None:
+class TestAccess:
+    def test_every_kind_is_served_to_its_session(self, store: SessionStore, user_session: UserSession) -> None:
         for kind in KINDS:
             path = user_session.download(kind)
             assert path.name in FILE_NAMES
@@ -137,15 +137,15 @@ class TestServing:
             with open_download(store, user_session.key, path.name) as file:
                 assert file.read() == path.read_bytes()
 
-    def test_nobody_elses_files_are_served(
+    def test_files_of_another_session_are_not_served(
         self, store: SessionStore, user_session: UserSession, tmp_path: Path
     ) -> None:
         user_session.download("coco")
-        other = session_with_clip(store, tmp_path)
-        with pytest.raises(DownloadError, match="was not made yet"):
+        other = open_session_with_clip(store, tmp_path)
+        with pytest.raises(DownloadError, match="does not exist yet"):
             open_download(store, other.key, "coco.json")
         with pytest.raises(UnknownSessionError):
-            open_download(store, user_session.folder.name, "coco.json")
+            open_download(store, user_session.lifecycle.folder.name, "coco.json")
         with pytest.raises(UnknownSessionError):
             open_download(store, "x" * 43, "coco.json")
 
@@ -176,11 +176,11 @@ class TestServing:
             "~",
         ],
     )
-    def test_name_that_leads_elsewhere_is_no_download(
-        self, shelf: tuple[SessionStore, UserSession, UserSession], name: str, encode: object
+    def test_name_that_is_a_path_is_refused(
+        self, two_sessions: tuple[SessionStore, UserSession, UserSession], name: str, encode: object
     ) -> None:
-        store, user_session, other = shelf
-        written = name.format(other=other.folder.name, folder=user_session.folder)
+        store, user_session, other = two_sessions
+        written = name.format(other=other.lifecycle.folder.name, folder=user_session.lifecycle.folder)
         assert callable(encode)
         with pytest.raises(DownloadError, match="no download of that name"):
             open_download(store, user_session.key, encode(written))
@@ -190,31 +190,31 @@ class TestServing:
         self, store: SessionStore, user_session: UserSession, tmp_path: Path, target: str
     ) -> None:
         user_session.download("timeline")
-        results = user_session.folder / "results"
+        results = user_session.lifecycle.folder / "results"
         (tmp_path / "secret").write_text("hidden", encoding="utf-8")
         if target == "file":
             (results / "coco.json").symlink_to(tmp_path / "secret")
         elif target == "other":
-            other = session_with_clip(store, tmp_path)
-            other.mask(1, MASK)
+            other = open_session_with_clip(store, tmp_path)
+            other.prompts.add_mask(1, MASK)
             track(other)
             (results / "coco.json").symlink_to(other.download("coco"))
         else:
             elsewhere = tmp_path / "elsewhere"
             elsewhere.mkdir()
             (elsewhere / "coco.json").write_text("hidden", encoding="utf-8")
-            results.rename(user_session.folder / "before")
+            results.rename(user_session.lifecycle.folder / "before")
             results.symlink_to(elsewhere)
-        with pytest.raises(DownloadError, match="was not made yet"):
+        with pytest.raises(DownloadError, match="does not exist yet"):
             open_download(store, user_session.key, "coco.json")
 
-    def test_what_is_no_plain_file_is_not_served(self, store: SessionStore, user_session: UserSession) -> None:
+    def test_folder_is_not_served(self, store: SessionStore, user_session: UserSession) -> None:
         user_session.download("timeline")
-        (user_session.folder / "results" / "coco.json").mkdir()
-        with pytest.raises(DownloadError, match="was not made yet"):
+        (user_session.lifecycle.folder / "results" / "coco.json").mkdir()
+        with pytest.raises(DownloadError, match="does not exist yet"):
             open_download(store, user_session.key, "coco.json")
 
-    def test_files_go_with_their_visitor(self, store: SessionStore, user_session: UserSession) -> None:
+    def test_files_are_removed_with_their_session(self, store: SessionStore, user_session: UserSession) -> None:
         user_session.download("coco")
         store.close(user_session.key)
         with pytest.raises(UnknownSessionError):
@@ -222,13 +222,13 @@ class TestServing:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionStore, UserSession, UserSession]]:
-    """Two visitors with a download each."""
-    folder = tmp_path_factory.mktemp("shelf")
+def two_sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionStore, UserSession, UserSession]]:
+    """Two sessions with a download each."""
+    folder = tmp_path_factory.mktemp("two_sessions")
     store = make_store(folder / "store")
-    user_sessions = [session_with_clip(store, folder) for _ in range(2)]
+    user_sessions = [open_session_with_clip(store, folder) for _ in range(2)]
     for user_session in user_sessions:
-        user_session.mask(1, MASK)
+        user_session.prompts.add_mask(1, MASK)
         track(user_session)
         user_session.download("coco")
     yield store, user_sessions[0], user_sessions[1]

@@ -1,4 +1,4 @@
-"""Many visitors: apart from each other, bounded, put away, restored, removed."""
+"""User sessions: isolated, bounded, offloaded, restored, removed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.demo_sessions import make_store, track, session_with_clip
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH
+from helpers.demo_sessions import make_store, open_session_with_clip, track
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH
 
 from unipixel.demos.errors import BusyError, UnknownSessionError
 from unipixel.demos.sessions.events import Answered
@@ -25,26 +25,26 @@ OTHER = np.zeros((HEIGHT, WIDTH), dtype=bool)
 OTHER[20:36, 30:50] = True
 
 
-class TestApart:
+class TestIsolation:
     def test_keys_are_random_and_long(self) -> None:
         store = make_store()
         keys = {store.open().key for _ in range(20)}
         assert len(keys) == 20
-        # 43 characters of 6 bits hold the 256 random bits that are drawn.
+        # 43 characters of 6 bits encode 256 random bits.
         assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", key) for key in keys)
         store.close_all()
 
-    def test_two_visitors_share_nothing(self, tmp_path: Path) -> None:
+    def test_two_sessions_share_nothing(self, tmp_path: Path) -> None:
         store = make_store()
-        one, other = (session_with_clip(store, tmp_path) for _ in range(2))
-        one.mask(1, MASK)
-        one.rename(1, "mine")
+        one, other = (open_session_with_clip(store, tmp_path) for _ in range(2))
+        one.prompts.add_mask(1, MASK)
+        one.prompts.rename(1, "mine")
         list(one.ask("What is [1]?"))
         assert other.objects() == []
         assert other.history == []
         assert other.masks_at(0) == {}
-        assert one.folder != other.folder
-        other.mask(1, OTHER)
+        assert one.lifecycle.folder != other.lifecycle.folder
+        other.prompts.add_mask(1, OTHER)
         track(other)
         store.close(other.key)
         assert [item.name for item in one.objects()] == ["mine"]
@@ -57,48 +57,48 @@ class TestApart:
     )
     def test_wrong_key_opens_nothing(self, tmp_path: Path, key: str) -> None:
         store = make_store()
-        session_with_clip(store, tmp_path)
-        with pytest.raises(UnknownSessionError, match="is not known here"):
+        open_session_with_clip(store, tmp_path)
+        with pytest.raises(UnknownSessionError, match="is unknown or has expired"):
             store.get(key)
         store.close_all()
 
-    def test_folders_tell_no_key(self, tmp_path: Path) -> None:
+    def test_folders_do_not_contain_the_key(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = session_with_clip(store, tmp_path)
-        track_and_put_away(store, user_session)
+        user_session = open_session_with_clip(store, tmp_path)
+        track_and_offload(store, user_session)
         written = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "store").rglob("*")]
         texts = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
         assert not any(user_session.key in name for name in written)
         assert not any(user_session.key.encode() in text for text in texts)
-        # The name of a folder is no key either.
+        # Nor is the name of a folder a key.
         with pytest.raises(UnknownSessionError):
-            store.get(user_session.folder.name)
+            store.get(user_session.lifecycle.folder.name)
 
-    def test_folders_are_readable_by_the_server_alone(self, tmp_path: Path) -> None:
+    def test_folders_are_readable_by_the_server_only(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = session_with_clip(store, tmp_path)
-        user_session.mask(1, MASK)
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.prompts.add_mask(1, MASK)
         track(user_session)
         user_session.download("coco")
-        for folder in (store.folder, user_session.folder, user_session.folder / "results"):
+        for folder in (store.folder, user_session.lifecycle.folder, user_session.lifecycle.folder / "results"):
             assert folder.stat().st_mode & 0o077 == 0
 
-    def test_visitors_at_once_are_answered_as_if_alone(self, tmp_path: Path) -> None:
+    def test_concurrent_sessions_are_answered_as_if_alone(self, tmp_path: Path) -> None:
         store = make_store(max_workers=2, max_waiting=8)
-        alone = session_with_clip(store, tmp_path)
+        alone = open_session_with_clip(store, tmp_path)
         outcomes: dict[int, tuple[str, bytes]] = {}
 
-        def visit(number: int, user_session: UserSession) -> None:
-            user_session.mask(1, MASK if number % 2 else OTHER)
+        def ask(number: int, user_session: UserSession) -> None:
+            user_session.prompts.add_mask(1, MASK if number % 2 else OTHER)
             last = list(user_session.ask(f"What is [1]{'?' * (number % 2 + 1)}"))[-1]
             assert isinstance(last, Answered)
             outcomes[number] = (last.text, b"".join(_masks(user_session)))
 
-        visit(0, alone)
-        visit(1, session_with_clip(store, tmp_path))
+        ask(0, alone)
+        ask(1, open_session_with_clip(store, tmp_path))
         expected = dict(outcomes)
-        user_sessions = {number: session_with_clip(store, tmp_path) for number in range(2, 8)}
-        threads = [threading.Thread(target=visit, args=pair) for pair in user_sessions.items()]
+        user_sessions = {number: open_session_with_clip(store, tmp_path) for number in range(2, 8)}
+        threads = [threading.Thread(target=ask, args=pair) for pair in user_sessions.items()]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -109,195 +109,197 @@ class TestApart:
         store.close_all()
 
 
-class TestPuttingAway:
-    def test_least_recently_used_goes_to_disk_and_comes_back_whole(self, tmp_path: Path) -> None:
+class TestOffload:
+    def test_least_recently_used_session_is_offloaded_and_restored(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = session_with_clip(store, tmp_path)
-        first.mask(1, MASK)
-        first.rename(1, "cup")
+        first = open_session_with_clip(store, tmp_path)
+        first.prompts.add_mask(1, MASK)
+        first.prompts.rename(1, "cup")
         list(first.ask("What is [1]?"))
-        first.box(2, (4, 4, 20, 20))
+        first.prompts.add_box(2, (4, 4, 20, 20))
         masks, objects, history = _masks(first), first.objects(), first.history
-        second = session_with_clip(store, tmp_path)
-        assert (first.is_awake, second.is_awake, store.num_awake) == (False, True, 1)
-        assert first.num_bytes == 0
+        second = open_session_with_clip(store, tmp_path)
+        assert (first.lifecycle.is_loaded, second.lifecycle.is_loaded, store.num_loaded) == (False, True, 1)
+        assert first.lifecycle.num_bytes == 0
         again = store.get(first.key)
         assert (again.objects(), again.history, _masks(again)) == (objects, history, masks)
-        assert (first.is_awake, second.is_awake) == (True, False)
+        assert (first.lifecycle.is_loaded, second.lifecycle.is_loaded) == (True, False)
         assert isinstance(list(again.ask("And [2]?"))[-1], Answered)
         store.close_all()
 
-    def test_untrusted_clip_comes_back_through_its_own_process(self, tmp_path: Path) -> None:
+    def test_untrusted_video_is_restored_in_the_sandbox(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = session_with_clip(store, tmp_path, is_trusted=False)
+        first = open_session_with_clip(store, tmp_path, is_trusted=False)
         frame = first.frame(3)
-        session_with_clip(store, tmp_path, is_trusted=False)
-        assert not first.is_awake
+        open_session_with_clip(store, tmp_path, is_trusted=False)
+        assert not first.lifecycle.is_loaded
         assert np.array_equal(first.frame(3), frame)
         store.close_all()
 
-    def test_sessions_outlive_the_server_where_their_folder_does(self, tmp_path: Path) -> None:
+    def test_sessions_in_a_permanent_folder_outlive_the_server(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        user_session = session_with_clip(store, tmp_path)
-        user_session.mask(1, MASK)
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.prompts.add_mask(1, MASK)
         track(user_session)
         masks = _masks(user_session)
         store.close_all()
         later = make_store(tmp_path / "store")
         assert _masks(later.get(user_session.key)) == masks
 
-    def test_closed_tab_frees_memory_and_the_link_still_works(self, tmp_path: Path) -> None:
+    def test_closed_tab_frees_memory_and_the_link_stays_valid(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = session_with_clip(store, tmp_path)
-        user_session.mask(1, MASK)
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.prompts.add_mask(1, MASK)
         track(user_session)
         masks = _masks(user_session)
         store.offload(user_session.key)
-        assert (user_session.is_awake, user_session.num_bytes) == (False, 0)
+        assert (user_session.lifecycle.is_loaded, user_session.lifecycle.num_bytes) == (False, 0)
         assert _masks(store.get(user_session.key)) == masks
         store.close_all()
 
-    def test_tab_closed_during_work_frees_memory_when_the_work_has_stopped(self, tmp_path: Path) -> None:
+    def test_tab_closed_during_work_frees_memory_after_the_work_stops(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = session_with_clip(store, tmp_path)
-        user_session.mask(1, MASK)
-        with store._context.line.slot():
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.prompts.add_mask(1, MASK)
+        with store._context.queue.slot():
             events = user_session.track()
             next(events)
             store.offload(user_session.key)
             list(events)
-        assert not user_session.is_awake
-        assert user_session.objects()[0].is_waiting
+        assert not user_session.lifecycle.is_loaded
+        assert user_session.objects()[0].has_pending_prompts
         store.close_all()
 
-    def test_tab_closed_before_a_clip_leaves_nothing(self) -> None:
+    def test_tab_closed_without_a_video_removes_the_session(self) -> None:
         store = make_store()
         store.offload(store.open().key)
         assert store.num_known == 0
         store.close_all()
 
     @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "unipixel-demo-session-1"}', "[" * 100_000])
-    def test_damaged_session_is_refused_in_plain_words(self, tmp_path: Path, content: str) -> None:
+    def test_damaged_session_is_refused(self, tmp_path: Path, content: str) -> None:
         store = make_store(tmp_path / "store")
-        user_session = session_with_clip(store, tmp_path)
+        user_session = open_session_with_clip(store, tmp_path)
         store.offload(user_session.key)
-        (user_session.folder / SESSION_FILE).write_text(content, encoding="utf-8")
+        (user_session.lifecycle.folder / SESSION_FILE).write_text(content, encoding="utf-8")
         with pytest.raises(UnknownSessionError, match="open a new one"):
             user_session.frame(0)
 
     @pytest.mark.parametrize("media", ["../../clip-6.mp4", "{folder}/clip-6.mp4", "..", "/etc/passwd"])
-    def test_saved_session_names_no_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
+    def test_saved_session_cannot_refer_to_a_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
         store = make_store(tmp_path / "store")
-        user_session = session_with_clip(store, tmp_path)
+        user_session = open_session_with_clip(store, tmp_path)
         store.offload(user_session.key)
-        file = user_session.folder / SESSION_FILE
-        own = next(user_session.folder.glob("upload-*")).name
+        file = user_session.lifecycle.folder / SESSION_FILE
+        own = next(user_session.lifecycle.folder.glob("upload-*")).name
         file.write_text(file.read_text(encoding="utf-8").replace(own, media.format(folder=tmp_path)), encoding="utf-8")
         with pytest.raises(UnknownSessionError):
             user_session.frame(0)
 
-    def test_full_disk_of_one_is_no_error_of_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_session_that_cannot_be_saved_does_not_affect_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store = make_store(max_sessions=2)
-        first = session_with_clip(store, tmp_path)
-        second = session_with_clip(store, tmp_path)
-        monkeypatch.setattr(first, "offload", _fail)
-        third = session_with_clip(store, tmp_path)
-        assert [user_session.is_awake for user_session in (first, second, third)] == [True, False, True]
+        first = open_session_with_clip(store, tmp_path)
+        second = open_session_with_clip(store, tmp_path)
+        monkeypatch.setattr(first.lifecycle, "offload", _fail)
+        third = open_session_with_clip(store, tmp_path)
+        assert [user_session.lifecycle.is_loaded for user_session in (first, second, third)] == [True, False, True]
         store.close_all()
 
 
-class TestBounds:
-    def test_all_in_memory_at_work_leave_no_room(self, tmp_path: Path) -> None:
+class TestLimits:
+    def test_busy_sessions_are_not_offloaded_for_another(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=1)
-        first = session_with_clip(store, tmp_path)
-        with store._context.line.slot():
+        first = open_session_with_clip(store, tmp_path)
+        with store._context.queue.slot():
             events = first.ask("What?")
             next(events)
-            with pytest.raises(BusyError, match="the server is full: 1 visitors are at work"):
-                session_with_clip(store, tmp_path)
+            with pytest.raises(BusyError, match="the server is full: 1 sessions are busy"):
+                open_session_with_clip(store, tmp_path)
         list(events)
         store.close_all()
 
-    def test_memory_ceiling_puts_visitors_away(self, tmp_path: Path) -> None:
+    def test_memory_limit_offloads_sessions(self, tmp_path: Path) -> None:
         store = make_store(max_memory_megabytes=0.05)
-        first = session_with_clip(store, tmp_path)
-        first.mask(1, MASK)
+        first = open_session_with_clip(store, tmp_path)
+        first.prompts.add_mask(1, MASK)
         list(first.ask("What is [1]?"))
-        assert first.num_bytes > 0.05 * 2**20
-        session_with_clip(store, tmp_path)
-        assert not first.is_awake
+        assert first.lifecycle.num_bytes > 0.05 * 2**20
+        open_session_with_clip(store, tmp_path)
+        assert not first.lifecycle.is_loaded
         store.close_all()
 
-    def test_number_of_kept_sessions_is_bounded(self, tmp_path: Path) -> None:
+    def test_number_of_saved_sessions_is_bounded(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=2, max_saved_sessions=3)
-        user_sessions = [session_with_clip(store, tmp_path) for _ in range(5)]
+        user_sessions = [open_session_with_clip(store, tmp_path) for _ in range(5)]
         assert store.num_known == 3
-        assert [user_session.is_closed for user_session in user_sessions] == [True, True, False, False, False]
-        assert not user_sessions[0].folder.exists()
+        assert [user_session.lifecycle.is_closed for user_session in user_sessions] == [True, True, False, False, False]
+        assert not user_sessions[0].lifecycle.folder.exists()
         with pytest.raises(UnknownSessionError):
             store.get(user_sessions[0].key)
         store.close_all()
 
-    def test_pages_without_a_clip_give_way_first(self, tmp_path: Path) -> None:
+    def test_sessions_without_a_video_are_removed_first(self, tmp_path: Path) -> None:
         store = make_store(max_sessions=2, max_saved_sessions=3)
-        worker = session_with_clip(store, tmp_path)
+        worker = open_session_with_clip(store, tmp_path)
         for _ in range(10):
             store.open()
-        assert not worker.is_closed
+        assert not worker.lifecycle.is_closed
         assert store.num_known == 3
         store.close_all()
 
-    def test_disk_ceiling_removes_the_oldest(self, tmp_path: Path) -> None:
+    def test_disk_limit_removes_the_least_recently_used_session(self, tmp_path: Path) -> None:
         store = make_store(max_disk_megabytes=0.004)
-        first = session_with_clip(store, tmp_path)
-        (first.folder / "ballast").write_bytes(bytes(5000))
+        first = open_session_with_clip(store, tmp_path)
+        (first.lifecycle.folder / "padding").write_bytes(bytes(5000))
         store.open()
-        assert first.is_closed
+        assert first.lifecycle.is_closed
         store.close_all()
 
-    def test_session_ends_with_its_age(self, tmp_path: Path) -> None:
+    def test_expired_session_is_removed(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        user_session = session_with_clip(store, tmp_path)
-        user_session.last_used -= 101
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.lifecycle.last_used -= 101
         with pytest.raises(UnknownSessionError):
             store.get(user_session.key)
         store.sweep()
-        assert not user_session.folder.exists()
+        assert not user_session.lifecycle.folder.exists()
 
-    def test_session_of_an_earlier_run_ends_with_its_age(self, tmp_path: Path) -> None:
+    def test_expired_session_of_an_earlier_run_is_removed(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_age_seconds=100)
-        user_session = session_with_clip(store, tmp_path)
+        user_session = open_session_with_clip(store, tmp_path)
         store.close_all()
         old = time.time() - 101
-        for path in (user_session.folder / SESSION_FILE, user_session.folder):
+        for path in (user_session.lifecycle.folder / SESSION_FILE, user_session.lifecycle.folder):
             os.utime(path, (old, old))
-        (tmp_path / "store" / "somebody elses").mkdir()
+        (tmp_path / "store" / "unrelated").mkdir()
         later = make_store(tmp_path / "store", max_age_seconds=100)
         with pytest.raises(UnknownSessionError):
             later.get(user_session.key)
         later.sweep()
-        assert [path.name for path in (tmp_path / "store").iterdir()] == ["somebody elses"]
+        assert [path.name for path in (tmp_path / "store").iterdir()] == ["unrelated"]
 
-    def test_temporary_folder_ends_with_the_store(self, tmp_path: Path) -> None:
+    def test_temporary_folder_is_removed_with_the_store(self, tmp_path: Path) -> None:
         store = make_store()
-        user_session = session_with_clip(store, tmp_path)
-        assert user_session.folder.is_relative_to(store.folder)
+        user_session = open_session_with_clip(store, tmp_path)
+        assert user_session.lifecycle.folder.is_relative_to(store.folder)
         store.close_all()
         assert not store.folder.exists()
 
-    def test_twenty_visitors_leave_no_more_than_two(self, tmp_path: Path) -> None:
+    def test_twenty_sessions_leave_no_more_than_two(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store", max_sessions=1, max_saved_sessions=2)
         for _ in range(20):
-            user_session = session_with_clip(store, tmp_path)
-            user_session.mask(1, MASK)
+            user_session = open_session_with_clip(store, tmp_path)
+            user_session.prompts.add_mask(1, MASK)
             track(user_session)
-            assert store.num_awake <= 1
+            assert store.num_loaded <= 1
         assert store.num_known == 2
         assert len(list((tmp_path / "store").iterdir())) == 2
 
 
-def track_and_put_away(store: SessionStore, user_session: UserSession) -> None:
-    user_session.mask(1, MASK)
+def track_and_offload(store: SessionStore, user_session: UserSession) -> None:
+    user_session.prompts.add_mask(1, MASK)
     track(user_session)
     store.offload(user_session.key)
 

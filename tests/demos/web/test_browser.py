@@ -1,4 +1,4 @@
-"""The pages, in a real browser: Debian's Chromium (`apt-get install chromium`), driven by Playwright."""
+"""The pages in Chromium (`apt-get install chromium`), driven by Playwright."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, served_demo
-from helpers.tiny_checkpoint import NUM_FRAMES, save_checkpoint, write_clip
+from helpers.byte_model import save_checkpoint
+from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, serve_demo
+from helpers.moving_square import NUM_FRAMES, write_clip
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -33,7 +34,7 @@ LONG = 60_000
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str]]:
     checkpoint = save_checkpoint(tmp_path_factory.mktemp("tiny"))
     settings = DemoSettings(model_name=NANO_NAME, limits=SMALL_LIMITS, session=SHORT_ANSWERS)
-    with served_demo(checkpoint, settings) as both:
+    with serve_demo(checkpoint, settings) as both:
         yield both
 
 
@@ -47,8 +48,8 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-class SessionLifecycle:
-    """A page, and what its console said."""
+class BrowserTab:
+    """A page and the errors of its console."""
 
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.context, self.address = context, address
@@ -65,14 +66,14 @@ class SessionLifecycle:
 
 
 @pytest.fixture
-def visit(browser: Browser, served: tuple[Demo, str], request: pytest.FixtureRequest) -> Iterator[SessionLifecycle]:
+def tab(browser: Browser, served: tuple[Demo, str], request: pytest.FixtureRequest) -> Iterator[BrowserTab]:
     options: dict[str, Any] = getattr(request, "param", {})
     width, height = options.get("size", WIDE)
     scheme = options.get("scheme", "light")
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, permissions=["camera"], accept_downloads=True
     )
-    made = SessionLifecycle(context, served[1])
+    made = BrowserTab(context, served[1])
     yield made
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", request.node.name).strip("-").removeprefix("test_")
@@ -92,18 +93,18 @@ def upload(page: Page, file: Path) -> None:
 
 def load(page: Page, file: Path) -> None:
     upload(page, file)
-    page.locator(".up-picture img[src]").first.wait_for(timeout=LONG)
+    page.locator(".up-frame img[src]").first.wait_for(timeout=LONG)
 
 
-def click_picture(page: Page, x: float, y: float) -> None:
-    """Click at a fraction of the picture's width and height."""
-    box = page.locator(".up-stage canvas").bounding_box()
+def click_frame(page: Page, x: float, y: float) -> None:
+    """Click at a fraction of the frame's width and height."""
+    box = page.locator(".up-editor canvas").bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
 
 
-def point_at_square(page: Page) -> None:
-    click_picture(page, 0.08, 0.13)
+def click_square(page: Page) -> None:
+    click_frame(page, 0.08, 0.13)
     page.locator(".up-objects li").first.wait_for(timeout=LONG)
 
 
@@ -116,27 +117,27 @@ def ask(page: Page, question: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "visit", [{"size": WIDE}, {"size": PHONE, "scheme": "dark"}], indirect=True, ids=["wide-light", "phone-dark"]
+    "tab", [{"size": WIDE}, {"size": PHONE, "scheme": "dark"}], indirect=True, ids=["wide-light", "phone-dark"]
 )
-def test_first_page_says_what_to_do_and_fits(visit: SessionLifecycle) -> None:
-    page = visit.page
-    expect(page.get_by_text("Drop a video or a picture here")).to_be_visible()
-    expect(page.get_by_text("The bundled model knows drawn shapes only.")).to_be_visible()
+def test_first_page_explains_itself_and_fits_the_window(tab: BrowserTab) -> None:
+    page = tab.page
+    expect(page.get_by_text("Drop a video or an image here")).to_be_visible()
+    expect(page.get_by_text("The bundled model was trained on synthetic shapes only.")).to_be_visible()
     expect(page.get_by_text("No questions yet.").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize(
-    "visit",
+    "tab",
     [{"size": WIDE}, {"size": WIDE, "scheme": "dark"}, {"size": PHONE, "scheme": "light"}],
     indirect=True,
     ids=["wide-light", "wide-dark", "phone-light"],
 )
-def test_upload_click_ask_and_follow_up(visit: SessionLifecycle, clip: Path) -> None:
-    page = visit.page
+def test_upload_click_question_and_follow_up(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
     load(page, clip)
-    point_at_square(page)
-    expect(page.locator(".up-objects li")).to_contain_text("choose Follow")
+    click_square(page)
+    expect(page.locator(".up-objects li")).to_contain_text("choose Track")
     ask(page, "What is [1] doing?")
     expect(page.locator(".up-asked .up-chip")).to_have_text("[1]")
     expect(page.locator(".up-objects li")).to_contain_text(f"of {NUM_FRAMES} frames")
@@ -147,34 +148,34 @@ def test_upload_click_ask_and_follow_up(visit: SessionLifecycle, clip: Path) -> 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_id_has_the_colour_of_its_mask(visit: SessionLifecycle) -> None:
-    page = visit.page
+def test_id_has_the_color_of_its_mask(tab: BrowserTab) -> None:
+    page = tab.page
     page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-objects .up-chip").wait_for(timeout=LONG)
-    shades = page.locator(".up-chip").evaluate_all("all => all.map((chip) => getComputedStyle(chip).backgroundColor)")
-    assert set(shades) == {"rgb(86, 180, 233)"}
+    colors = page.locator(".up-chip").evaluate_all("all => all.map((chip) => getComputedStyle(chip).backgroundColor)")
+    assert set(colors) == {"rgb(86, 180, 233)"}
     page.wait_for_function("document.querySelector('.up-result video')?.readyState >= 2", timeout=LONG)
-    assert int(page.locator(".up-result").get_attribute("data-frames") or 0) >= 1, "no mask appeared while it worked"
+    assert int(page.locator(".up-result").get_attribute("data-frames") or 0) >= 1, "no mask was shown during the work"
 
 
-def test_objects_are_drawn_named_corrected_and_forgotten(visit: SessionLifecycle, clip: Path) -> None:
-    page = visit.page
+def test_objects_are_drawn_named_corrected_and_removed(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
     load(page, clip)
-    point_at_square(page)
+    click_square(page)
     page.get_by_role("radio", name="New object").click()
     page.get_by_role("radio", name="Box").click()
-    click_picture(page, 0.3, 0.3)
-    click_picture(page, 0.6, 0.7)
+    click_frame(page, 0.3, 0.3)
+    click_frame(page, 0.6, 0.7)
     expect(page.locator(".up-objects li")).to_have_count(2, timeout=LONG)
     page.get_by_role("radio", name="New object").click()
     page.get_by_role("radio", name="Brush").click()
-    box = page.locator(".up-stage canvas").bounding_box()
+    box = page.locator(".up-editor canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
     page.mouse.up()
-    page.get_by_role("button", name="Use painted mask").click()
+    page.get_by_role("button", name="Use drawn mask").click()
     expect(page.locator(".up-objects li")).to_have_count(3, timeout=LONG)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".up-objects li")).to_have_count(2, timeout=LONG)
@@ -187,16 +188,16 @@ def test_objects_are_drawn_named_corrected_and_forgotten(visit: SessionLifecycle
     expect(page.locator(".up-objects li")).to_have_count(1, timeout=LONG)
 
 
-def test_keys_move_the_frame_and_click(visit: SessionLifecycle, clip: Path) -> None:
-    page = visit.page
+def test_keys_change_the_frame_and_click(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
     load(page, clip)
-    picture = page.locator(".up-picture").first
-    picture.focus()
+    frame = page.locator(".up-frame").first
+    frame.focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    expect(page.locator(".up-frames output")).to_contain_text("2 / 5")
+    expect(page.locator(".up-frame-slider output")).to_contain_text("2 / 5")
     page.keyboard.press("Home")
-    expect(page.locator(".up-frames output")).to_contain_text("0 / 5")
+    expect(page.locator(".up-frame-slider output")).to_contain_text("0 / 5")
     for key in ("Shift+ArrowLeft", "Shift+ArrowUp", "Enter"):
         page.keyboard.press(key)
     expect(page.locator(".up-objects li")).to_have_count(1, timeout=LONG)
@@ -204,10 +205,10 @@ def test_keys_move_the_frame_and_click(visit: SessionLifecycle, clip: Path) -> N
     expect(page.locator(".up-objects li")).to_have_count(0, timeout=LONG)
 
 
-def test_download_and_restore_after_reload(visit: SessionLifecycle, clip: Path) -> None:
-    page = visit.page
+def test_results_are_downloaded_and_the_session_is_restored_after_reload(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
     load(page, clip)
-    point_at_square(page)
+    click_square(page)
     ask(page, "What is [1] doing?")
     with page.expect_download(timeout=LONG) as waiting:
         page.locator(".up-download", has_text="COCO").click()
@@ -217,59 +218,57 @@ def test_download_and_restore_after_reload(visit: SessionLifecycle, clip: Path) 
     page.reload()
     expect(page.locator(".up-asked")).to_have_count(1, timeout=LONG)
     expect(page.locator(".up-objects li")).to_have_count(1)
-    other = visit.open(link)
+    other = tab.open(link)
     expect(other.locator(".up-asked")).to_have_count(1, timeout=LONG)
     ask(page, "And now?")
 
 
-def test_picture_is_asked_about(visit: SessionLifecycle, tmp_path: Path) -> None:
-    page = visit.page
+def test_image_is_loaded_and_tracked(tab: BrowserTab, tmp_path: Path) -> None:
+    page = tab.page
     pixels = np.full((90, 120, 3), 200, np.uint8)
     pixels[20:60, 30:80] = (200, 60, 40)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    load(page, tmp_path / "picture.png")
-    expect(page.locator(".up-frames")).to_be_hidden()
-    point_at_square(page)
-    page.locator("#up-follow").click()
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    load(page, tmp_path / "image.png")
+    expect(page.locator(".up-frame-slider")).to_be_hidden()
+    click_square(page)
+    page.locator("#up-track").click()
     page.locator(".up-result img").wait_for(timeout=LONG)
     expect(page.locator(".up-objects li small")).to_contain_text("visible")
 
 
-def test_two_visitors_do_not_see_each_other(
-    visit: SessionLifecycle, clip: Path, browser: Browser, served: tuple[Demo, str]
-) -> None:
-    load(visit.page, clip)
-    point_at_square(visit.page)
+def test_two_sessions_are_isolated(tab: BrowserTab, clip: Path, browser: Browser, served: tuple[Demo, str]) -> None:
+    load(tab.page, clip)
+    click_square(tab.page)
     context = browser.new_context()
-    other = SessionLifecycle(context, served[1])
+    other = BrowserTab(context, served[1])
     expect(other.page.locator(".up-objects li")).to_have_count(0)
     load(other.page, clip)
-    point_at_square(other.page)
+    click_square(other.page)
     other.page.get_by_role("button", name="Forget object 1").click()
     expect(other.page.locator(".up-objects li")).to_have_count(0, timeout=LONG)
-    expect(visit.page.locator(".up-objects li")).to_have_count(1)
+    expect(tab.page.locator(".up-objects li")).to_have_count(1)
     assert other.errors == []
     context.close()
 
 
-def test_work_is_stopped(visit: SessionLifecycle) -> None:
-    page = visit.page
+def test_work_is_cancelled(tab: BrowserTab) -> None:
+    page = tab.page
     page.get_by_role("button", name="What colour is [1]?").click()
     page.locator(".up-result img").wait_for(timeout=LONG)
     page.locator("#up-stop").click()
-    expect(page.get_by_text("Stopped: you stopped it.")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text("Stopped: cancelled by the user.")).to_be_visible(timeout=LONG)
     expect(page.locator("#up-stop")).to_be_disabled()
 
 
-def test_question_without_a_video_is_told_beside_the_upload(visit: SessionLifecycle) -> None:
-    page = visit.page
+def test_question_without_a_video_shows_an_error_beside_the_upload(tab: BrowserTab) -> None:
+    page = tab.page
     page.locator("#up-question textarea").fill("What is [1] doing?")
     page.locator("#up-ask").click()
     expect(page.locator(".up-upload .up-error")).to_contain_text("There is no video yet", timeout=LONG)
 
 
-def test_question_about_an_unknown_object_is_told_beside_the_question(visit: SessionLifecycle, clip: Path) -> None:
-    page = visit.page
+def test_question_about_an_unknown_object_shows_an_error_beside_the_question(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
     load(page, clip)
     page.locator("#up-question textarea").fill("What is [7] doing?")
     page.locator("#up-ask").click()
@@ -278,29 +277,27 @@ def test_question_about_an_unknown_object_is_told_beside_the_question(visit: Ses
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("no video", "video"), ("too large", "at most 1 MB"), ("too long", "seconds")]
+    ("kind", "words"), [("no video", "video"), ("too large", "the maximum is 1 MB"), ("too long", "seconds")]
 )
-def test_upload_that_is_refused_says_why(
-    visit: SessionLifecycle, tmp_path: Path, clip: Path, kind: str, words: str
-) -> None:
+def test_refused_upload_shows_the_reason(tab: BrowserTab, tmp_path: Path, clip: Path, kind: str, words: str) -> None:
     file = tmp_path / "clip.mp4"
     if kind == "no video":
-        file.write_text("this is no video")
+        file.write_text("not a video")
     elif kind == "too large":
         file.write_bytes(b"x" * 2**21)
     else:
         write_clip(file, num_frames=60)
-    upload(visit.page, file)
-    expect(visit.page.locator(".up-upload .up-error")).to_contain_text(words, timeout=LONG)
-    expect(visit.page.locator(".up-upload .up-status")).to_be_hidden()
+    upload(tab.page, file)
+    expect(tab.page.locator(".up-upload .up-error")).to_contain_text(words, timeout=LONG)
+    expect(tab.page.locator(".up-upload .up-status")).to_be_hidden()
 
 
-def test_live_page_follows_the_camera(visit: SessionLifecycle) -> None:
-    page = visit.page
+def test_live_page_tracks_in_the_camera(tab: BrowserTab) -> None:
+    page = tab.page
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start webcam").click()
     page.locator(".up-live img").wait_for(timeout=LONG)
-    expect(page.locator(".up-live output")).to_contain_text("pictures per second", timeout=LONG)
+    expect(page.locator(".up-live output")).to_contain_text("frames per second", timeout=LONG)
     page.locator(".up-live img").click(position={"x": 60, "y": 60})
     live_objects = page.get_by_role("tabpanel").last.locator(".up-objects li")
     expect(live_objects).to_have_count(1, timeout=LONG)
@@ -309,7 +306,7 @@ def test_live_page_follows_the_camera(visit: SessionLifecycle) -> None:
     expect(page.locator("#up-live-question textarea")).to_have_value("", timeout=LONG)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "live_running.png")
-    # However little is on the page, it is as wide as the window.
+    # The page is as wide as the window, however little it contains.
     page_box = page.locator(".gradio-container").bounding_box()
     assert page_box is not None
     assert page_box["width"] == WIDE[0]
@@ -317,26 +314,26 @@ def test_live_page_follows_the_camera(visit: SessionLifecycle) -> None:
     expect(page.locator(".up-live img")).to_be_hidden(timeout=LONG)
 
 
-def test_link_of_a_lost_session_opens_a_new_one(visit: SessionLifecycle) -> None:
-    lost = visit.open(f"{visit.address}?session={'A' * 43}")
-    expect(lost.get_by_role("alert").filter(has_text="Here is a new one")).to_be_visible(timeout=LONG)
-    lost.get_by_role("button", name="Find the blue circle").click()
-    expect(lost.locator(".up-answered")).to_have_count(1, timeout=LONG)
+def test_link_of_an_unknown_session_opens_a_new_one(tab: BrowserTab) -> None:
+    page = tab.open(f"{tab.address}?session={'A' * 43}")
+    expect(page.get_by_role("alert").filter(has_text="A new session was opened")).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Segment the blue circle").click()
+    expect(page.locator(".up-answered")).to_have_count(1, timeout=LONG)
 
 
-def test_list_of_functions_opens(visit: SessionLifecycle) -> None:
-    visit.page.get_by_role("button", name="Use via API").click()
-    expect(visit.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
+def test_list_of_api_functions_opens(tab: BrowserTab) -> None:
+    tab.page.get_by_role("button", name="Use via API").click()
+    expect(tab.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
 
 
-def test_closed_tab_frees_its_memory(visit: SessionLifecycle, clip: Path, served: tuple[Demo, str]) -> None:
-    load(visit.page, clip)
-    key = visit.page.url.split("session=")[1]
+def test_closed_tab_frees_its_memory(tab: BrowserTab, clip: Path, served: tuple[Demo, str]) -> None:
+    load(tab.page, clip)
+    key = tab.page.url.split("session=")[1]
     user_session = served[0].store.get(key)
-    assert user_session.is_awake
-    visit.page.goto("about:blank")
+    assert user_session.lifecycle.is_loaded
+    tab.page.goto("about:blank")
     for _ in range(100):
-        if not user_session.is_awake:
+        if not user_session.lifecycle.is_loaded:
             break
-        visit.page.wait_for_timeout(100)
-    assert not user_session.is_awake
+        tab.page.wait_for_timeout(100)
+    assert not user_session.lifecycle.is_loaded

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, foreground, min_iou
+from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, foreground_fraction, min_iou
 from helpers.transformers_reference import transformers_model, transformers_processor, wider_segmenter
 from torch import Tensor
 
@@ -65,7 +65,7 @@ def _theirs(model: Any, processor: Any, inputs: dict[str, Any], *, start: int, *
 
 
 def _check(ours: Tensor, theirs: Tensor, *, least: float = 0.999) -> None:
-    share = foreground(theirs)
+    share = foreground_fraction(theirs)
     assert 0.01 < float(share.mean()) < 0.95
     assert min_iou(ours, theirs) >= least
 

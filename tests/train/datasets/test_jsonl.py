@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tiny_training import tiny_checkpoint, tiny_recipe
+from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 from PIL import Image
 
 from unipixel.cli import main
@@ -47,9 +47,9 @@ def write(folder: Path, *lines: dict[str, Any]) -> Path:
 
 
 def test_own_data_of_ten_clips_takes_a_step(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    checkpoint = save_training_checkpoint(tmp_path / "tiny")
     file = write(tmp_path, *[line(tmp_path, number) for number in range(10)])
-    recipe = tiny_recipe("tune", checkpoint, tmp_path / "run", f"data.path={file}", "loop.max_steps=2")
+    recipe = tiny_recipe("finetune", checkpoint, tmp_path / "run", f"data.path={file}", "training.max_steps=2")
     job = prepare(recipe)
     trainer.run(recipe, job.objective, job.dataset, job.collate)
     job.save(tmp_path / "tuned")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tiny_training import tiny_checkpoint
+from helpers.tiny_training import save_training_checkpoint
 
 from unipixel.cli import main
 from unipixel.memory.bank import ObjectMemoryBank
@@ -18,8 +18,8 @@ from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import MaskPrompt
-from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.base_session import Answer
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.session import Session
 from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.evaluation import synthetic as world
@@ -29,7 +29,7 @@ from unipixel.train.evaluation.metrics import MetricAccumulator, score_masks
 
 
 def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    checkpoint = save_training_checkpoint(tmp_path / "tiny")
     arguments = ["--limit", "9", "--frames", "4", "--render-size", "48", "--seed", "3", "--json"]
     assert main(["eval", "world", "--model", str(checkpoint), *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -45,7 +45,7 @@ def test_eval_world_prints_the_agreed_shape(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_eval_world_says_what_was_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    checkpoint = save_training_checkpoint(tmp_path / "tiny")
     arguments = ["--limit", "6", "--frames", "4", "--render-size", "48", "--json"]
     choices = ["--anchor", "best", "--prefill", "tracker", "--no-memory", "--pooling", "window"]
     assert main(["eval", "world", "--model", str(checkpoint), *arguments, *choices]) == 0
@@ -54,7 +54,7 @@ def test_eval_world_says_what_was_compared(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_eval_world_takes_some_tasks_and_names_unknown_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny")
+    checkpoint = save_training_checkpoint(tmp_path / "tiny")
     arguments = ["--model", str(checkpoint), "--limit", "3", "--frames", "4", "--render-size", "48", "--json"]
     assert main(["eval", "world", *arguments, "--tasks", "track"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -171,7 +171,7 @@ def test_untold_session_follows_objects_but_tells_nothing(
         return ask(dialogue, turn, **options)
 
     monkeypatch.setattr(Conversation, "ask", noted)
-    folder = tiny_checkpoint(tmp_path / "tiny")
+    folder = save_training_checkpoint(tmp_path / "tiny")
     session = kind(UniPixel.from_pretrained(folder), Processor.from_pretrained(folder), [np.zeros((40, 40, 3), "u1")])
     session.prompt(1, MaskPrompt(np.ones((40, 40), dtype=bool), frame_index=0))
     session.ask("What is [1]?")

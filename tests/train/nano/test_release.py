@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 
 import torch
-from helpers.tiny_training import tiny_checkpoint
+from helpers.tiny_training import save_training_checkpoint
 
 from unipixel.model.config import read_eos_ids
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
-from unipixel.train.initialization import load_start
+from unipixel.train.initialization import load_initial_model
 from unipixel.train.nano.release import LOGS_FILE, release
 from unipixel.train.recipe_files import load_recipe
-from unipixel.train.trainer import LOG_FILE
+from unipixel.train.run_log import LOG_FILE
 
 
 def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "tiny")
+    folder = save_training_checkpoint(tmp_path / "tiny")
     log = tmp_path / "run"
     log.mkdir()
     lines = [json.dumps({"step": step, "loss": 1 / step, "grad_norm": 3.0}) for step in range(1, 101)]
@@ -38,7 +38,9 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
 
 
 def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
-    model, processor = load_start(load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"]))
+    model, processor = load_initial_model(
+        load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"])
+    )
     model.save_pretrained(tmp_path / "saved")
     assert UniPixel.from_pretrained(tmp_path / "saved").config.eos_token_ids == (processor.tokenizer.eos_token_id,)
 

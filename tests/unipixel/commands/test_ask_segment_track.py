@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_checkpoint
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_clip, write_mask, write_sound
+from helpers import moving_square
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_audio, write_clip, write_mask
 from PIL import Image
 
 from unipixel import cli
@@ -120,7 +120,7 @@ class TestResults:
         self, unipixel: Command, clip: Path, tmp_path: Path
     ) -> None:
         unipixel("track", clip, "--point", "1:10,12@4", "--out", tmp_path / "out")
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4") == (NUM_FRAMES, (WIDTH, HEIGHT))
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4") == (NUM_FRAMES, (WIDTH, HEIGHT))
 
     @pytest.mark.parametrize("command", [["track"], ["ask", "Where is [1]?"], ["segment", "cup"]])
     def test_json_on_stdout_is_the_result_file(
@@ -181,7 +181,7 @@ class TestSegment:
         code, printed, _ = unipixel("segment", clip, "the red cup", "--out", tmp_path / "out")
         assert (code, printed) == (0, "Answer 1.\n")
         assert _result(tmp_path / "out")["objects"] == []
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4")[0] == NUM_FRAMES
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == NUM_FRAMES
 
 
 class TestManyQuestions:
@@ -300,7 +300,7 @@ class TestBadInput:
         (tmp_path / "zero.mp4").touch()
         (tmp_path / "text.mp4").write_text("no video", encoding="utf-8")
         (tmp_path / "bare").mkdir()
-        write_sound(tmp_path / "sound.mp4")
+        write_audio(tmp_path / "sound.mp4")
         argv = ["a cup"] if command == "segment" else ["--point", "1:5,3@0"]
         _assert_refused(unipixel(command, tmp_path / source, *argv, "--out", tmp_path / "out"), message)
         assert not (tmp_path / "out").exists()
@@ -310,7 +310,11 @@ class TestBadInput:
         [
             ("track", [], "nothing to track: give --point, --box or --mask"),
             ("ask", ["  "], "the question is empty"),
-            ("ask", ["Where is [4]?"], "names [4], which is neither prompted nor in the object memory: known ids are none"),
+            (
+                "ask",
+                ["Where is [4]?"],
+                "names [4], which is neither prompted nor in the object memory: known ids are none",
+            ),
             ("segment", ["."], "nothing is left to segment of the query '.'"),
             ("ask", [], "give a VIDEO and a question, or --questions FILE.jsonl"),
             ("ask", ["What?", "--frames", "0"], "num_frames must be at least 1, got 0"),
@@ -361,7 +365,7 @@ class TestBadInput:
         code, _, error = unipixel("track", clip, "--point", "1:10,12@0", "--out", tmp_path / "out")
         assert (code, error) == (130, "unipixel: interrupted\n")
         assert [len(item["frames"]) for item in _result(tmp_path / "out")["objects"]] == [3]
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4")[0] == 3
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 3
 
     def test_libraries_add_nothing_to_the_one_line(self, clip: Path, checkpoint: Path) -> None:
         """In a process of its own, where models are loaded for the first time."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_checkpoint
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_mask
+from helpers import moving_square
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, write_mask
 
 from unipixel import cli
 from unipixel.session.conversation import Conversation, Reply
@@ -128,7 +128,7 @@ class TestSaving:
         assert result["answer"] == "Nothing moves.\nNothing moves."
         assert [item["id"] for item in result["objects"]] == [2]
         assert len(os.listdir(out / "masks/2")) == len(os.listdir(out / "davis/clip")) == NUM_FRAMES
-        assert tiny_checkpoint.decode(out / "overlay.mp4") == (NUM_FRAMES, (WIDTH, HEIGHT))
+        assert moving_square.probe_video(out / "overlay.mp4") == (NUM_FRAMES, (WIDTH, HEIGHT))
 
     def test_save_follows_what_waits_and_needs_no_question(self, chat: Chat, tmp_path: Path) -> None:
         out = tmp_path / "result"

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from helpers.tiny_checkpoint import save_checkpoint
+from helpers.byte_model import save_checkpoint
 
 from unipixel.cli import main
 from unipixel.commands.demo import check_public, is_loopback, read_users

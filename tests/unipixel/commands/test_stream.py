@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_checkpoint
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
+from helpers import moving_square
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 
 from unipixel import cli
 from unipixel.commands import _streaming
@@ -109,7 +109,7 @@ class TestLines:
         assert num_dropped == 40 - len(indices) > 0
         # The prompt went to the first frame that was treated.
         assert [item["id"] for item in lines[0]["objects"]] == [1]
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4")[0] == len(indices)
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == len(indices)
 
     @pytest.mark.parametrize(
         ("source", "is_live"),
@@ -180,7 +180,7 @@ class TestOverlay:
     def test_overlay_holds_the_treated_frames(self, stream: Any, clip: Path, tmp_path: Path) -> None:
         stream(clip, *POINT, "--every", 2, "--out", tmp_path / "out")
         assert os.listdir(tmp_path / "out") == ["overlay.mp4"]
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4") == (3, (WIDTH, HEIGHT))
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4") == (3, (WIDTH, HEIGHT))
 
     def test_ctrl_c_leaves_a_valid_overlay(
         self, stream: Any, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +188,7 @@ class TestOverlay:
         _stop_at(monkeypatch, 4, KeyboardInterrupt())
         code, lines, error = stream(clip, *POINT, "--out", tmp_path / "out")
         assert (code, len(lines), error) == (130, 4, "unipixel: interrupted\n")
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4")[0] == 4
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 4
 
     def test_overlay_is_kept_where_the_reader_of_the_lines_leaves(
         self, checkpoint: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,7 +197,7 @@ class TestOverlay:
             monkeypatch.setattr(sys, "stdout", _Closing(pipe.fileno(), after=3))
             code = cli.main(["stream", str(clip), *POINT, "--out", str(tmp_path / "out"), "--model", str(checkpoint)])
         assert code == 1
-        assert tiny_checkpoint.decode(tmp_path / "out/overlay.mp4")[0] == 3
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 3
 
     def test_failure_leaves_nothing(
         self, stream: Any, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model.generation import GenerationSettings

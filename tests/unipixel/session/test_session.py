@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_checkpoint import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
+from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, clip_frames
 from torch import Tensor
 
 from unipixel.model.generation import GenerationSettings

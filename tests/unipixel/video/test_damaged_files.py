@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from helpers.numbered_clips import draw, picture
+from helpers.numbered_clips import numbered_frame, write_numbered_clip
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
@@ -34,11 +34,11 @@ SLOWEST_SECONDS = 20.0
 def sound_bytes(name: str) -> bytes:
     if name in IMAGES:
         buffer = io.BytesIO()
-        Image.fromarray(picture(3)).save(buffer, format=Path(name).suffix[1:].replace("jpg", "jpeg"))
+        Image.fromarray(numbered_frame(3)).save(buffer, format=Path(name).suffix[1:].replace("jpg", "jpeg"))
         return buffer.getvalue()
     codec, pix_fmt = CONTAINERS[name]
     with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder) / name, codec=codec, pix_fmt=pix_fmt, num_frames=8)
+        write_numbered_clip(Path(folder) / name, codec=codec, pix_fmt=pix_fmt, num_frames=8)
         return (Path(folder) / name).read_bytes()
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.numbered_clips import draw, picture
-from helpers.tiny_checkpoint import write_sound
+from helpers.moving_square import write_audio
+from helpers.numbered_clips import numbered_frame, write_numbered_clip
 from PIL import Image
 
 from unipixel.video.live import without_secrets
@@ -40,7 +40,7 @@ def brightness(frame: Any) -> int:
 def test_open_video_container_counts_frames_and_reads_them_exactly(
     tmp_path: Path, name: Any, codec: Any, pix_fmt: Any
 ) -> None:
-    draw(tmp_path / name, codec=codec, pix_fmt=pix_fmt, num_frames=12)
+    write_numbered_clip(tmp_path / name, codec=codec, pix_fmt=pix_fmt, num_frames=12)
     video = open_video(tmp_path / name)
     frames = list(video)
     assert video.info.num_frames == len(frames) == 12
@@ -52,7 +52,7 @@ def test_open_video_container_counts_frames_and_reads_them_exactly(
 
 
 def test_read_of_single_frames_equals_iteration_at_every_index(tmp_path: Path) -> None:
-    draw(tmp_path / "clip.mp4", num_frames=30, options={"g": "7", "bf": "3", "b-pyramid": "normal"})
+    write_numbered_clip(tmp_path / "clip.mp4", num_frames=30, options={"g": "7", "bf": "3", "b-pyramid": "normal"})
     video = open_video(tmp_path / "clip.mp4")
     for frame in video:
         np.testing.assert_array_equal(video.read([frame.index])[0].image, frame.image)
@@ -60,7 +60,7 @@ def test_read_of_single_frames_equals_iteration_at_every_index(tmp_path: Path) -
 
 @pytest.mark.parametrize("options", [{"x264-params": "open-gop=1:keyint=6:bframes=3"}, {"intra-refresh": "1"}])
 def test_read_without_clean_keyframes_equals_iteration(tmp_path: Path, options: Any) -> None:
-    draw(tmp_path / "clip.mp4", num_frames=30, options=options)
+    write_numbered_clip(tmp_path / "clip.mp4", num_frames=30, options=options)
     video = open_video(tmp_path / "clip.mp4")
     frames = list(video)
     for index in (29, 3, 12, 18):
@@ -69,7 +69,7 @@ def test_read_without_clean_keyframes_equals_iteration(tmp_path: Path, options: 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
 def test_frames_variable_rate_keep_their_times(tmp_path: Path, name: Any) -> None:
-    times = draw(tmp_path / name, times_ms=[0, 40, 50, 300, 1300, 1310])
+    times = write_numbered_clip(tmp_path / name, times_ms=[0, 40, 50, 300, 1300, 1310])
     frames = list(open_video(tmp_path / name))
     assert [frame.timestamp_seconds for frame in frames] == pytest.approx([t / 1000 for t in times], abs=1e-6)
     assert [f.timestamp_seconds for f in open_video(tmp_path / name).read([4, 1])] == pytest.approx([1.3, 0.04])
@@ -81,7 +81,7 @@ def test_frames_variable_rate_keep_their_times(tmp_path: Path, name: Any) -> Non
     [(90, False, (-1, 0)), (180, False, (-1, -1)), (270, False, (0, -1)), (0, True, (0, -1)), (90, True, (-1, -1))],
 )
 def test_frames_display_matrix_is_applied(tmp_path: Path, rotation: Any, is_mirrored: Any, corner: Any) -> None:
-    draw(tmp_path / "clip.mp4", rotation=rotation, is_mirrored=is_mirrored, num_frames=3)
+    write_numbered_clip(tmp_path / "clip.mp4", rotation=rotation, is_mirrored=is_mirrored, num_frames=3)
     video = open_video(tmp_path / "clip.mp4")
     image = next(iter(video)).image
     assert image.shape == ((64, 48, 3) if rotation % 180 else (48, 64, 3))
@@ -95,12 +95,12 @@ def test_frames_display_matrix_is_applied(tmp_path: Path, rotation: Any, is_mirr
     ("pix_fmt", "size"), [("yuv420p10le", (64, 48)), ("yuv444p", (63, 47)), ("yuv422p10le", (64, 47))]
 )
 def test_frames_ten_bits_and_odd_sizes_become_rgb(tmp_path: Path, pix_fmt: Any, size: Any) -> None:
-    draw(tmp_path / "clip.mp4", pix_fmt=pix_fmt, size=size, num_frames=4)
+    write_numbered_clip(tmp_path / "clip.mp4", pix_fmt=pix_fmt, size=size, num_frames=4)
     frames = list(open_video(tmp_path / "clip.mp4"))
     assert frames[0].image.shape == (size[1], size[0], 3)
     assert frames[0].image.dtype == np.uint8
     for index, frame in enumerate(frames):
-        assert np.abs(frame.image.astype(int) - picture(index, width=size[0], height=size[1])).mean() < 4
+        assert np.abs(frame.image.astype(int) - numbered_frame(index, width=size[0], height=size[1])).mean() < 4
 
 
 def test_frames_alpha_is_composited_on_black(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_open_video_beside_damage_gives_no_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, codec, pix_fmt in CODECS:
-            draw(tmp_path / name, codec=codec, pix_fmt=pix_fmt, num_frames=6)
+            write_numbered_clip(tmp_path / name, codec=codec, pix_fmt=pix_fmt, num_frames=6)
             list(open_video(tmp_path / name))
 
 
@@ -156,7 +156,7 @@ def test_open_video_unreadable_raises_oserror_that_names_it(tmp_path: Path) -> N
     (tmp_path / "zero.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 200)
     (tmp_path / "empty_folder").mkdir()
-    write_sound(tmp_path / "sound.m4a")
+    write_audio(tmp_path / "sound.m4a")
     cases = {
         "zero.mp4": "0 bytes",
         "text.mp4": "neither",
@@ -173,8 +173,8 @@ def test_open_video_unreadable_raises_oserror_that_names_it(tmp_path: Path) -> N
 
 
 def test_open_video_playlists_that_name_other_files_are_refused(tmp_path: Path) -> None:
-    draw(tmp_path / "clip.ts", num_frames=3)
-    draw(tmp_path / "clip.mp4", num_frames=3)
+    write_numbered_clip(tmp_path / "clip.ts", num_frames=3)
+    write_numbered_clip(tmp_path / "clip.mp4", num_frames=3)
     playlists = {
         "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/clip.ts\n#EXT-X-ENDLIST\n",
         "list.ffconcat": "ffconcat version 1.0\nfile clip.mp4\n",
@@ -190,13 +190,13 @@ def test_open_video_playlists_that_name_other_files_are_refused(tmp_path: Path) 
 def test_open_video_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("concat:a.mp4", "-i.mp4", "a%03d.mp4", "x?y#z.mp4"):
-        draw(tmp_path / "clip.mp4", num_frames=3)
+        write_numbered_clip(tmp_path / "clip.mp4", num_frames=3)
         (tmp_path / "clip.mp4").rename(tmp_path / name)
         assert open_video(name).info.num_frames == 3
 
 
 def test_open_video_limits_are_enforced(tmp_path: Path) -> None:
-    draw(tmp_path / "clip.mp4", num_frames=5)
+    write_numbered_clip(tmp_path / "clip.mp4", num_frames=5)
     with pytest.raises(ValueError, match=r"5 frames.*allowed 4"):
         open_video(tmp_path / "clip.mp4", max_frames=4)
     with pytest.raises(OSError, match="allowed 1000"):
@@ -253,7 +253,7 @@ def test_folder_with_a_damaged_image_ends_there_with_a_warning(tmp_path: Path) -
 
 
 def test_arrays_lists_can_be_read_twice_and_generators_once() -> None:
-    images = [picture(index) for index in range(4)]
+    images = [numbered_frame(index) for index in range(4)]
     for source in (images, np.stack(images)):
         video = open_video(source)
         assert video.info.num_frames == 4
@@ -274,7 +274,7 @@ def test_arrays_lists_can_be_read_twice_and_generators_once() -> None:
 
 
 def test_stream_from_file_object_and_pipe_yields_frames_in_order(tmp_path: Path) -> None:
-    draw(tmp_path / "clip.ts", num_frames=8)
+    write_numbered_clip(tmp_path / "clip.ts", num_frames=8)
     encoded = (tmp_path / "clip.ts").read_bytes()
     with open_video(io.BytesIO(encoded), max_frames=5) as video:
         assert video.info.num_frames is None

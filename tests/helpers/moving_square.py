@@ -1,4 +1,4 @@
-"""A checkpoint with random weights and a clip, small enough to run whole commands on."""
+"""A clip of a moving square, its frames, masks and files, small enough for tests of whole commands."""
 
 from __future__ import annotations
 
@@ -8,26 +8,13 @@ from typing import Any
 
 import av
 import numpy as np
-from parity.weights import tiny_model
 from PIL import Image
-
-from helpers.byte_model import byte_config
-from unipixel.processing.chat_template import load_tokenizer
-from unipixel.processing.processor import Processor
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 6, 40, 56, 10
 
 
-def save_checkpoint(folder: Path) -> Path:
-    """Save the tiny model with its tokenizer and return the folder."""
-    model = tiny_model(byte_config())
-    model.save_pretrained(folder)
-    Processor(model.config, load_tokenizer()).save_pretrained(folder)
-    return folder
-
-
 def clip_frame(index: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
-    """One frame (H, W, 3) uint8: a bright square that moves right over a dark background."""
+    """Return a frame (H, W, 3) uint8 of a bright square that moves right over a dark background."""
     width, height = size
     frame = np.full((height, width, 3), 30, dtype=np.uint8)
     left = 4 + 4 * (index % 8)
@@ -36,14 +23,14 @@ def clip_frame(index: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.nda
 
 
 def clip_frames() -> list[np.ndarray]:
-    """The frames of the clip, (H, W, 3) uint8."""
+    """Return the frames of the clip, (H, W, 3) uint8."""
     return [clip_frame(index) for index in range(NUM_FRAMES)]
 
 
 def write_clip(
     path: Path, *, num_frames: int = NUM_FRAMES, size: tuple[int, int] = (WIDTH, HEIGHT), codec: str = "libx264"
 ) -> Path:
-    """Encode the moving square; the suffix selects the container."""
+    """Write the moving square as a video; the suffix selects the container."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
@@ -65,14 +52,14 @@ def write_mask(path: Path, *, size: tuple[int, int] = (WIDTH, HEIGHT), is_empty:
     return path
 
 
-def decode(path: Path) -> tuple[int, tuple[int, int]]:
-    """Return number and size (width, height) of the frames of a video."""
+def probe_video(path: Path) -> tuple[int, tuple[int, int]]:
+    """Return the number and the size (width, height) of the frames of a video."""
     with av.open(str(path)) as container:
         frames = [(frame.width, frame.height) for frame in container.decode(video=0)]
     return len(frames), frames[0]
 
 
-def write_sound(path: Path) -> Path:
+def write_audio(path: Path) -> Path:
     """Write a container with an audio stream and no video stream."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("aac", rate=8000)
