@@ -118,6 +118,6 @@ def min_iou(ours: Tensor, theirs: Tensor) -> float:
     return float(torch.where(union > 0, intersection / union.clamp(min=1), 1.0).min())
 
 
-def forebackground(logits: Tensor) -> Tensor:
+def foreground_fraction(logits: Tensor) -> Tensor:
     """Return the fraction of foreground pixels, (...)."""
     return (logits > 0).float().flatten(-2).mean(-1)
