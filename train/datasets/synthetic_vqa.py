@@ -14,6 +14,7 @@ from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibili
 from unipixel.train.datasets.synthetic.labels import SceneLabels, label_scene
 from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
+from unipixel.train.datasets.synthetic.language.region_descriptions import regions_turn
 
 # A group named `image:TASK` shows one frame, any other the whole clip.
 IMAGE_PREFIX = "image:"
@@ -86,8 +87,8 @@ def add_turns(sample: Sample, rng: np.random.Generator, max_turns: int, *, label
     count = int(rng.integers(1, max_turns + 1))
     if sample.task.startswith(("segment/", "plain")):
         manner = "plain"
-    elif sample.task == "pixelqa/mask":
-        manner = "pixelqa"
+    elif sample.task in ("pixelqa/mask", "pairs", "regions"):
+        manner = sample.task.partition("/")[0]
     else:
         return sample
     if count <= len(sample.turns):
@@ -109,9 +110,13 @@ def add_turns(sample: Sample, rng: np.random.Generator, max_turns: int, *, label
 
 def _draft(sample: Sample, labels: SceneLabels, rng: np.random.Generator, manner: str) -> QuestionAnswer | None:
     num_frames, forbidden = len(sample.clip.frames), held_out_pairs(cast(Split, sample.split))
-    if manner == "pixelqa":
-        pool = tuple(row for row, name in enumerate(sample.clip.object_ids) if name in sample.prompts)
-        both = len(pool) > 1 and rng.random() < 0.5
+    names = sample.clip.object_ids
+    if manner == "regions":
+        rows = tuple(names.index(name) for name in sorted(sample.prompts))
+        return regions_turn(rng, labels, rows=rows, is_fixed=False)
+    if manner in ("pixelqa", "pairs"):
+        pool = tuple(row for row, name in enumerate(names) if name in sample.prompts)
+        both = manner == "pairs" or (len(pool) > 1 and rng.random() < 0.5)
         is_choice = bool(rng.random() < 0.6)
         found = pixelqa_turn(rng, labels, pool=pool, count=2 if both else 1, is_choice=is_choice, forbidden=forbidden)
         return None if found is None else found[0]

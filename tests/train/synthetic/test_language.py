@@ -10,30 +10,23 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-import unipixel.train.datasets.synthetic.sample_generation as samples_module
+from unipixel.processing.prompt_templates import ALL_REGIONS, SEGMENTATION_QUESTIONS
 from unipixel.train.datasets.synthetic import QuestionAnswer, Sample, generate
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out_pairs
-from unipixel.train.datasets.synthetic.language.answers import PLACES
-from unipixel.train.datasets.synthetic.language.templates import (
-    DESCRIPTION,
-    EXPLANATORY,
-    QUERY,
-    QUESTION,
-    SENTENCE,
-    bare,
-)
+from unipixel.train.datasets.synthetic.language.answers import POSITIONS
+from unipixel.train.datasets.synthetic.rasterization import RasterizedScene
 
 NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
 
 
 @pytest.fixture(scope="module")
-def unpainted() -> Iterator[None]:
-    """Skip the painting: the language depends on the masks alone, and painting draws its numbers last."""
+def unrendered() -> Iterator[None]:
+    """Skip the rendering: the language depends on the masks alone, and rendering uses the random numbers last."""
     patch = pytest.MonkeyPatch()
     patch.setattr(
-        samples_module,
-        "_paint",
-        lambda rng, stage, *, split: np.zeros((len(stage.moments), stage.height, stage.width, 3), np.uint8),
+        RasterizedScene,
+        "render",
+        lambda scene, rng, *, split: np.zeros((len(scene.indices), *scene.view.masks.shape[2:], 3), np.uint8),
     )
     yield
     patch.undo()
@@ -46,7 +39,7 @@ def drawn(task: str, count: int, *, split: Split = "train", start: int = 0) -> l
 
 
 @pytest.fixture(scope="module")
-def pixelqa(unpainted: None) -> list[Sample]:
+def pixelqa(unrendered: None) -> list[Sample]:
     return drawn("pixelqa/point", 750)
 
 
@@ -83,13 +76,13 @@ def named_ids(sample: Sample, phrase: str) -> set[int]:
     return {object_id for object_id, obj in objects if words_hold(phrase, obj)}
 
 
-def test_attribute_queries_mean_exactly_their_targets(unpainted: None) -> None:
+def test_attribute_queries_mean_exactly_their_targets(unrendered: None) -> None:
     for sample in drawn("segment/attribute", 250):
         turn = sample.turns[0]
         assert named_ids(sample, turn.question.lower()) == set(turn.target_ids), turn.question
 
 
-def test_sides_in_segmentation_hold_for_the_masks(unpainted: None) -> None:
+def test_sides_in_segmentation_hold_for_the_masks(unrendered: None) -> None:
     checked = 0
     pattern = r"(left|right) of the ([a-z -]+?) (?:at the (start|end)|in the (first|last) frame)"
     for sample in drawn("segment/relation", 220):
@@ -165,14 +158,14 @@ def test_larger_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     assert checked > 10
 
 
-def test_place_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+def test_position_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
-        if turn.kind != "place":
+        if turn.kind != "position":
             continue
         x, y = centroid(sample, turn.mentioned_ids[0], 0 if "the start" in turn.question else -1)
-        expected = PLACES[3 * int(y * 3) + int(x * 3)]
+        expected = POSITIONS[3 * int(y * 3) + int(x * 3)]
         assert re.search(rf"\b{expected}\b", answer_of(turn)), (turn, x, y)
         checked += 1
     assert checked > 15
@@ -248,21 +241,22 @@ def test_options_follow_the_published_format(pixelqa: list[Sample]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["attribute", "relation", "motion", "reasoning"])
-def test_segmentation_has_none_one_and_several_targets(unpainted: None, kind: str) -> None:
+def test_segmentation_has_none_one_and_several_targets(unrendered: None, kind: str) -> None:
     counts = Counter(min(len(sample.turns[0].target_ids), 2) for sample in drawn(f"segment/{kind}", 120, start=5000))
     assert min(counts[0], counts[1], counts[2]) >= 8
 
 
-def test_evaluation_asks_with_the_fixed_questions(unpainted: None) -> None:
+def test_evaluation_asks_with_the_fixed_questions(unrendered: None) -> None:
     fixed = [
-        re.escape(pool[0]).replace(r"\{\}", "(.+)") for pool in (QUERY, SENTENCE, EXPLANATORY, QUESTION, DESCRIPTION)
+        re.sub(r"(the )?\\\{(query|scene)\\\}", "(.+)", re.escape(pool[0]).replace("\\ ", " "))
+        for pool in SEGMENTATION_QUESTIONS.values()
     ]
     for kind in ("attribute", "relation", "motion", "reasoning"):
         for sample in drawn(f"segment/{kind}", 25, split="test"):
             assert any(re.fullmatch(pattern, sample.turns[0].question) for pattern in fixed), sample.turns[0].question
 
 
-def test_one_frame_is_called_an_image_and_has_no_motion(unpainted: None) -> None:
+def test_one_frame_is_called_an_image_and_has_no_motion(unrendered: None) -> None:
     for seed in range(40):
         sample = generate(seed, split="train", task="segment/attribute", render_size=(128, 128), num_frames=1)
         assert "video" not in sample.turns[0].question + sample.turns[0].answer
@@ -270,12 +264,7 @@ def test_one_frame_is_called_an_image_and_has_no_motion(unpainted: None) -> None
         generate(0, split="train", task="segment/motion", render_size=(64, 64), num_frames=1)
 
 
-def test_query_loses_its_article_and_stop() -> None:
-    assert bare("The red star that moves left.") == "red star that moves left"
-    assert bare("an orange ring") == "orange ring"
-
-
-def test_conversation_mentions_only_objects_it_has_found(unpainted: None) -> None:
+def test_conversation_mentions_only_objects_it_has_found(unrendered: None) -> None:
     another = 0
     for sample in drawn("conversation", 120):
         known: set[int] = set()
@@ -291,7 +280,7 @@ def test_conversation_mentions_only_objects_it_has_found(unpainted: None) -> Non
     assert another > 30
 
 
-def test_pronoun_follows_a_turn_about_one_object(unpainted: None) -> None:
+def test_pronoun_follows_a_turn_about_one_object(unrendered: None) -> None:
     checked = 0
     for sample in drawn("conversation", 150):
         for before, turn in zip(sample.turns, sample.turns[1:], strict=False):
@@ -302,7 +291,7 @@ def test_pronoun_follows_a_turn_about_one_object(unpainted: None) -> None:
     assert checked > 20
 
 
-def test_published_words_all_occur(unpainted: None) -> None:
+def test_published_words_all_occur(unrendered: None) -> None:
     text = ""
     for task in (
         "segment/attribute",
@@ -327,7 +316,7 @@ def test_published_words_all_occur(unpainted: None) -> None:
     assert [phrase for phrase in phrases if phrase not in text] == []
 
 
-def test_captions_describe_the_pointed_object(unpainted: None) -> None:
+def test_captions_describe_the_pointed_object(unrendered: None) -> None:
     for sample in drawn("caption", 60):
         turn = sample.turns[0]
         found = re.match(r"\[(\d+)\] is (an? [a-z -]+?)(?: that| and|\.)", turn.answer)
@@ -335,10 +324,51 @@ def test_captions_describe_the_pointed_object(unpainted: None) -> None:
         assert int(found.group(1)) in named_ids(sample, found.group(2))
 
 
-def test_training_never_names_a_held_out_look(unpainted: None) -> None:
+def test_regions_are_described_line_by_line(unrendered: None) -> None:
+    kinds: Counter[str] = Counter()
+    listed = 0
+    for sample in drawn("regions", 150):
+        turn = sample.turns[0]
+        kinds[turn.kind] += 1
+        lines = [re.fullmatch(r"\[(\d+)\]: (.+)", line) for line in turn.answer.split("\n")]
+        ids = [int(line[1]) for line in lines if line]
+        assert len(ids) == len(lines) >= 2
+        if ALL_REGIONS in turn.question:
+            assert ids == sorted(sample.prompts)
+        else:
+            assert ids == [int(found) for found in re.findall(r"\[(\d+)\]", turn.question)]
+            listed += ids != sorted(ids)
+        for line in lines:
+            if line and turn.kind in ("description", "shape", "colour", "texture", "size"):
+                assert int(line[1]) in named_ids(sample, line[2].split(" that ")[0])
+    assert listed > 15
+    assert set(kinds) == {"description", "shape", "colour", "texture", "size", "motion", "start", "end"}
+
+
+def test_region_positions_hold_for_the_masks(unrendered: None) -> None:
+    checked = 0
+    for sample in drawn("regions", 150):
+        turn = sample.turns[0]
+        if turn.kind not in ("start", "end"):
+            continue
+        for object_id, word in re.findall(r"\[(\d+)\]: (.+)", turn.answer):
+            x, y = centroid(sample, int(object_id), 0 if turn.kind == "start" else -1)
+            assert word == POSITIONS[3 * int(y * 3) + int(x * 3)]
+            checked += 1
+    assert checked > 10
+
+
+def test_pairs_ask_about_two_highlighted_objects(unrendered: None) -> None:
+    for sample in drawn("pairs", 40):
+        assert len(sample.prompts) == 2
+        assert {prompt.kind for prompt in sample.prompts.values()} == {"mask"}
+        assert set(sample.turns[0].mentioned_ids) == set(sample.prompts)
+
+
+def test_training_never_names_a_held_out_look(unrendered: None) -> None:
     pattern = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
     pairs = held_out_pairs("train")
-    for task in ("segment/attribute", "segment/motion", "pixelqa/point", "conversation"):
+    for task in ("segment/attribute", "segment/motion", "pixelqa/point", "regions", "conversation"):
         for sample in drawn(task, 80, start=20_000):
             for turn in sample.turns:
                 for colour, shape in pattern.findall(f"{turn.question} {turn.answer}"):

@@ -14,24 +14,36 @@ from unipixel.train.datasets.synthetic.labels import SceneLabels
 from unipixel.train.datasets.synthetic.language.conversations import conversation
 from unipixel.train.datasets.synthetic.language.questions import caption_turn, pixelqa_turn, plain_turn
 from unipixel.train.datasets.synthetic.language.referring import KINDS, segmentation_turn
+from unipixel.train.datasets.synthetic.language.region_descriptions import MAX_REGIONS, MIN_REGIONS, regions_turn
 from unipixel.train.datasets.synthetic.rasterization import RasterizedScene, sample_frame_size
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import PROMPT_KINDS, sample_prompt
 from unipixel.train.datasets.synthetic.vos_style import sample_vos_clip
 
 PIXELQA = ("pixelqa/point", "pixelqa/box", "pixelqa/mask", "pixelqa/mixed")
-TASKS = (*(f"segment/{kind}" for kind in KINDS), *PIXELQA, "caption", "plain", "conversation", "track")
+TASKS = (
+    *(f"segment/{kind}" for kind in KINDS),
+    *PIXELQA,
+    "pairs",
+    "regions",
+    "caption",
+    "plain",
+    "conversation",
+    "track",
+)
 DEFAULT_MIXTURE: dict[str, float] = {
-    "segment/attribute": 0.12,
-    "segment/relation": 0.12,
-    "segment/motion": 0.13,
-    "segment/reasoning": 0.15,
-    "pixelqa/point": 0.07,
-    "pixelqa/box": 0.07,
-    "pixelqa/mask": 0.1,
+    "segment/attribute": 0.1,
+    "segment/relation": 0.1,
+    "segment/motion": 0.11,
+    "segment/reasoning": 0.13,
+    "pixelqa/point": 0.06,
+    "pixelqa/box": 0.06,
+    "pixelqa/mask": 0.09,
     "pixelqa/mixed": 0.06,
-    "caption": 0.06,
+    "pairs": 0.06,
+    "regions": 0.08,
+    "caption": 0.04,
     "plain": 0.04,
-    "conversation": 0.08,
+    "conversation": 0.07,
 }
 STYLES = ("shapes", "vos")
 MAX_ATTEMPTS = 200
@@ -46,16 +58,24 @@ class _Draft:
         rows: Rows that the turns mention, in the order of their ids.
         prompted: Rows that get a visual prompt.
         prompt: Kind of the prompts.
+        has_ascending_ids: Whether the ids of `rows` ascend.
     """
 
     turns: tuple[QuestionAnswer, ...]
     rows: tuple[int, ...]
     prompted: tuple[int, ...] = ()
     prompt: str = "mask"
+    has_ascending_ids: bool = False
 
 
-def _draft_pixelqa(rng: np.random.Generator, labels: SceneLabels, *, prompt: str, split: Split) -> _Draft | None:
-    count = 1 if labels.num_objects == 1 or rng.random() < 0.5 else 2
+def _draft_pixelqa(
+    rng: np.random.Generator, labels: SceneLabels, *, prompt: str, split: Split, count: int | None = None
+) -> _Draft | None:
+    """Return a question about `count` objects; by default about one or two, equally often."""
+    if count is None:
+        count = 1 if labels.num_objects == 1 or rng.random() < 0.5 else 2
+    if labels.num_objects < count:
+        return None
     pool = tuple(range(labels.num_objects))
     found = pixelqa_turn(
         rng, labels, pool=pool, count=count, is_choice=bool(rng.random() < 0.65), forbidden=held_out_pairs(split)
@@ -73,7 +93,16 @@ def _draft_caption(rng: np.random.Generator, labels: SceneLabels, *, is_fixed: b
     rows = tuple(int(row) for row in rng.permutation(labels.num_objects)[:count])
     turn = caption_turn(rng, labels, row=rows[0], is_fixed=is_fixed, others=rows[1:])
     prompt = PROMPT_KINDS[int(rng.integers(3))]
-    return None if turn is None else _Draft((turn,), rows, rows, prompt)
+    return _Draft((turn,), rows, rows, prompt)
+
+
+def _draft_regions(rng: np.random.Generator, labels: SceneLabels, *, is_fixed: bool) -> _Draft | None:
+    if labels.num_objects < MIN_REGIONS:
+        return None
+    count = int(rng.integers(MIN_REGIONS, min(labels.num_objects, MAX_REGIONS) + 1))
+    rows = tuple(int(row) for row in rng.permutation(labels.num_objects)[:count])
+    turn = regions_turn(rng, labels, rows=rows, is_fixed=is_fixed)
+    return None if turn is None else _Draft((turn,), rows, rows, "mask", has_ascending_ids=True)
 
 
 def _draft(rng: np.random.Generator, labels: SceneLabels, *, task: str, split: Split) -> _Draft | None:
@@ -91,6 +120,10 @@ def _draft(rng: np.random.Generator, labels: SceneLabels, *, task: str, split: S
         return None if turn is None else _Draft((turn,), turn.target_ids)
     if task.startswith("pixelqa/"):
         return _draft_pixelqa(rng, labels, prompt=task.removeprefix("pixelqa/"), split=split)
+    if task == "pairs":
+        return _draft_pixelqa(rng, labels, prompt="mask", split=split, count=2)
+    if task == "regions":
+        return _draft_regions(rng, labels, is_fixed=is_fixed)
     if task == "caption":
         return _draft_caption(rng, labels, is_fixed=is_fixed)
     if task == "plain":
@@ -110,6 +143,8 @@ def _assign_ids(rng: np.random.Generator, draft: _Draft, *, num_objects: int, sp
     numbers = list(range(1, len(rows) + 1))
     if split == "train" and draft.prompted and rng.random() < 0.33:
         numbers = [int(number) for number in rng.permutation(16)[: len(rows)]]
+    if draft.has_ascending_ids:
+        numbers[: len(draft.rows)] = sorted(numbers[: len(draft.rows)])
     return dict(zip(rows, numbers, strict=True))
 
 
@@ -185,7 +220,7 @@ def generate(
             split=split,
             render_size=render_size,
             num_frames=num_frames,
-            interaction_rate=0.6 if task in ("segment/relation", "conversation", *PIXELQA) else 0.3,
+            interaction_rate=0.6 if task in ("segment/relation", "conversation", "pairs", *PIXELQA) else 0.3,
             event_rate=0.5 if task == "segment/reasoning" else 0.15,
             is_part=is_part,
         )

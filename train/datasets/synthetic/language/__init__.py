@@ -1,1 +1,1 @@
-"""Language about drawn clips: references to objects, questions, answers, conversations."""
+"""Language about synthetic clips: referring expressions, questions, answers and conversations."""

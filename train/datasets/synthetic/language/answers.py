@@ -1,4 +1,4 @@
-"""What can be asked about one pointed-at object, each with its answer and plausible wrong ones."""
+"""Questions about one prompted object, with the right answer and plausible wrong ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, Scene
 from unipixel.train.datasets.synthetic.language.comparisons import compare_all
 from unipixel.train.datasets.synthetic.language.phrases import (
     PLAIN_MOTION,
+    Rows,
     Traits,
     full_traits,
     motion_verb,
@@ -21,24 +22,23 @@ from unipixel.train.datasets.synthetic.language.phrases import (
     with_article,
 )
 
-Rows = tuple[int, ...]
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question about rows of the masks, before options are laid out.
+class DraftedQuestion:
+    """A question about rows of the masks, without options.
 
     Attributes:
         kind: What is asked.
-        question: Text with marks.
+        question: Text with placeholders of ids.
         answer: The right answer, short.
-        wrong: Wrong answers that are surely wrong.
+        wrong: Wrong answers, none of which is ambiguous.
         sentence: The answer as a sentence, or "".
-        rows: Objects asked about.
-        exchanged: The answer after the masks of the two objects trade places; None where it would be the
-            same or is open.
-        needs_options: Whether the question makes no sense without options.
+        rows: Objects that the question is about.
+        exchanged: The answer after the masks of the two objects are exchanged; None if it would be the same or
+            is unknown.
+        needs_options: Whether the question requires options.
     """
 
     kind: str
@@ -53,15 +53,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Topic:
-    """What a question may be about.
+    """The objects that a question may be about.
 
     Attributes:
-        pool: Objects it may name.
-        names: How to call each of them.
-        wanted: Whether a yes-or-no question shall have the answer yes. It is drawn before the question, and
-            only what some object of the pool does is asked about, so that the words give nothing away.
-        forbidden: Held-out combinations. They are not named in wrong answers either: a combination that is
-            always wrong in training would be learnt as one that does not exist.
+        pool: Objects that it may name.
+        names: Name of each of them.
+        wanted: Whether the answer to a yes-or-no question is to be yes. It is drawn before the question, which is
+            about a motion of some object of the clip, so that the text alone does not determine the answer.
+        forbidden: Held-out combinations. They are not named in wrong answers either: training would learn that
+            a combination that is always wrong does not exist.
     """
 
     pool: Rows
@@ -75,8 +75,8 @@ def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
     return row, topic.names[row]
 
 
-def place_word(labels: SceneLabels, row: int, index: int) -> str | None:
-    """Name the third of the frame an object lies in: "upper left", "centre", "right" and so on.
+def position_name(labels: SceneLabels, row: int, index: int) -> str | None:
+    """Name the third of the frame that an object is in: "upper left", "centre", "right" and so on.
 
     Args:
         labels: The clip.
@@ -84,7 +84,7 @@ def place_word(labels: SceneLabels, row: int, index: int) -> str | None:
         index: Position in the list of frames.
 
     Returns:
-        The words, or None where it is partly hidden or lies near a border of the thirds.
+        The name, or None if the object is partly occluded or near a border of the thirds.
     """
     if not labels.is_fully_visible[row, index]:
         return None
@@ -102,11 +102,11 @@ def place_word(labels: SceneLabels, row: int, index: int) -> str | None:
     return horizontal or {"upper": "top", "lower": "bottom"}[vertical]
 
 
-PLACES = ("upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right")
+POSITIONS = ("upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right")
 
 
 def motion_summary(labels: SceneLabels, row: int) -> str | None:
-    """Say in a clause all that an object does: "moves left and then stops while growing"."""
+    """Describe the motion of an object in a clause: "moves left and then stops while growing"; None if unknown."""
     truth = {word: values[row] for word, values in labels.motion.items()}
     if truth["moves"] == UNKNOWN and labels.objects[row].plan.path != "still":
         return None
@@ -141,7 +141,7 @@ def motion_summary(labels: SceneLabels, row: int) -> str | None:
 
 
 def describe(rng: np.random.Generator, labels: SceneLabels, row: int) -> str:
-    """Describe an object's looks: "a striped red star"."""
+    """Describe the attributes of an object: "a striped red star"."""
     traits = full_traits(labels, row)
     named = Traits(traits.shape, traits.colour, traits.texture, traits.size if rng.random() < 0.3 else None)
     if named.texture == "plain" and rng.random() < 0.6:
@@ -149,8 +149,8 @@ def describe(rng: np.random.Generator, labels: SceneLabels, row: int) -> str:
     return with_article(noun_phrase(rng, named))
 
 
-def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Shape, colour, texture or size of the first object."""
+def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask for the shape, colour, texture or size of an object."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("shape", "colour", "texture", "size"))
     value = getattr(full_traits(labels, row), name)
@@ -165,11 +165,11 @@ def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> As
     }[name]
     sentence = {"shape": f"It is {with_article(value)}.", "texture": f"It is {value}."}.get(name, f"It is {value}.")
     wrong = tuple(word for word in words if word != value)
-    return Asked(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
+    return DraftedQuestion(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
 
 
-def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """How the first object moves: one true word against surely false ones."""
+def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask how an object moves."""
     row, called = _one_of(rng, topic)
     truth = {word: values[row] for word, values in labels.motion.items() if word not in ("moves", "returns")}
     right = [word for word, value in truth.items() if value == TRUE]
@@ -181,37 +181,37 @@ def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked
     verb = PLAIN_MOTION[pick(rng, right)]
     summary = motion_summary(labels, row)
     others = tuple(PLAIN_MOTION[word] for word in wrong)
-    return Asked("motion", text, verb, others, f"It {summary}." if summary else "", (row,))
+    return DraftedQuestion("motion", text, verb, others, f"It {summary}." if summary else "", (row,))
 
 
-def direction(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Which way the first object moves."""
+def direction(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask in which direction an object moves."""
     row, called = _one_of(rng, topic)
     words = [word for word in DIRECTIONS if labels.motion[word][row] == TRUE]
     if len(words) != 1:
         return None
     text = pick(rng, ("Which way does {} move?", "In which direction does {} go?", "Where is {} heading?"))
     wrong = tuple(word for word in DIRECTIONS if word != words[0])
-    return Asked("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
+    return DraftedQuestion("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
 
 
-def place(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Where the first object is at the start or at the end."""
+def position(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask where an object is at the start or at the end."""
     row, called = _one_of(rng, topic)
     when, index = (("start", 0), ("end", -1))[int(rng.integers(2))]
-    word = place_word(labels, row, index)
+    word = position_name(labels, row, index)
     if word is None:
         return None
     text = pick(rng, ("Where is {} at the {}?", "In which part of the frame is {} at the {}?"))
-    others = tuple(other for other in PLACES if other != word)
+    others = tuple(other for other in POSITIONS if other != word)
     sentence = f"It is {'in' if word == 'centre' or ' ' in word else 'at'} the {word} at the {when}."
     if word in ("left", "right"):
         sentence = f"It is on the {word} at the {when}."
-    return Asked("place", text.format(called, when), word, others, sentence, (row,))
+    return DraftedQuestion("position", text.format(called, when), word, others, sentence, (row,))
 
 
-def hider(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """What hides the first object, described by its looks."""
+def occluder(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask what occludes an object; the answer names attributes."""
     row, called = _one_of(rng, topic)
     truth = labels.relations["behind"][row]
     if (truth == TRUE).sum() != 1 or (truth == UNKNOWN).any():
@@ -228,61 +228,66 @@ def hider(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked 
         return None
     answer = f"the {noun_phrase(rng, traits)}"
     text = pick(rng, ("What hides {}?", "Which object passes in front of {}?", "What does {} hide behind?"))
-    return Asked("hider", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,))
+    return DraftedQuestion(
+        "occluder", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,)
+    )
 
 
-def count_larger(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """How many objects are larger or smaller than the first."""
+def count_larger(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask how many objects are larger or smaller than an object."""
     row, called = _one_of(rng, topic)
     name = pick(rng, ("larger", "smaller"))
     truth = compare_all(labels, row, name)
     if (truth == UNKNOWN).any():
         return None
     number = int((truth == TRUE).sum())
-    if number == 0 and rng.random() < 0.6:  # or "none" would be the answer to most of these questions
+    # Otherwise "none" would be the answer to most of these questions.
+    if number == 0 and rng.random() < 0.6:
         return None
     wrong = tuple(NUMBERS[n] for n in range(max(0, number - 2), min(number + 4, 9)) if n != number)
     text = f"How many objects are {name} than {called}?"
-    return Asked("count", text, NUMBERS[number], wrong, "", (row,))
+    return DraftedQuestion("count", text, NUMBERS[number], wrong, "", (row,))
 
 
-def description(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Which option describes the first object; the wrong ones describe its neighbours, or change one word."""
+def description(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask which option describes an object; the wrong ones describe other objects, or have one word changed."""
     row, called = _one_of(rng, topic)
     clause = motion_summary(labels, row) if rng.random() < 0.4 else None
     traits = full_traits(labels, row)
     own = (traits.shape, traits.colour, traits.texture)
 
-    def text(look: tuple[str | None, str | None, str | None], does: str | None) -> str:
-        phrase = with_article(" ".join(word for word in (look[2], look[1], look[0]) if word))
-        return f"{phrase} that {does}" if does else phrase
+    def text(attributes: tuple[str | None, str | None, str | None], motion: str | None) -> str:
+        phrase = with_article(" ".join(word for word in reversed(attributes) if word))
+        return f"{phrase} that {motion}" if motion else phrase
 
     answer = text(own, clause)
     wrong: list[str] = []
     for index in rng.permutation(labels.num_objects):
         other = full_traits(labels, int(index))
-        look = (other.shape, other.colour, other.texture if own[2] else None)
-        if look != own and (look[2] or not own[2]):
-            wrong.append(text(look, motion_summary(labels, int(index)) if clause else None))
+        attributes = (other.shape, other.colour, other.texture if own[2] else None)
+        if attributes != own and (attributes[2] or not own[2]):
+            wrong.append(text(attributes, motion_summary(labels, int(index)) if clause else None))
     while len(wrong) < 3:
         change = int(rng.integers(2 if own[2] is None else 3))
         words = (SHAPES, COLOURS, TEXTURES)[change]
-        look_list = list(own)
-        look_list[change] = pick(rng, [word for word in words if word != own[change]])
-        if (look_list[0], look_list[1]) in topic.forbidden:
+        changed = list(own)
+        changed[change] = pick(rng, [word for word in words if word != own[change]])
+        if (changed[0], changed[1]) in topic.forbidden:
             continue
-        wrong.append(text((look_list[0], look_list[1], look_list[2]), clause))
+        wrong.append(text((changed[0], changed[1], changed[2]), clause))
     question = pick(rng, ("Which option describes {}?", "Which of these is {}?", "What is {}?")).format(called)
     others = tuple(word for word in dict.fromkeys(wrong) if word != answer)
-    return Asked("description", question, answer, others, "", (row,), needs_options=not question.startswith("What"))
+    return DraftedQuestion(
+        "description", question, answer, others, "", (row,), needs_options=not question.startswith("What")
+    )
 
 
-def does(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Whether an object makes a given motion."""
+def has_motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask whether an object makes a given motion."""
     pool = np.array(topic.pool)
     word = pick(rng, [word for word in labels.motion if word != "returns"])
     truth = labels.motion[word]
-    # Of a single object only what it does, or what another of the clip does, is asked.
+    # The question is about a motion of some object of the clip, so that it does not determine the answer.
     if not (truth == TRUE).any() or (truth[pool] == (TRUE if topic.wanted else FALSE)).sum() == 0:
         return None
     row = int(rng.choice(pool[truth[pool] == (TRUE if topic.wanted else FALSE)]))
@@ -291,20 +296,20 @@ def does(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked |
     base = motion_verb(rng, word).base
     for many, one in (("they move", "it moves"), ("their", "its"), ("themselves", "itself")):
         base = base.replace(many, one)
-    # Wordings with "to be" or a negation do not follow "does".
+    # Wordings with "to be" or a negation cannot follow "does".
     base = {"still": "stay still", "moves": "move", "appears_late": "appear late"}.get(word, base)
     right, wrong = ("yes", "no") if topic.wanted else ("no", "yes")
-    return Asked(word, f"Does {topic.names[row]} {base}?", right, (wrong,), "", (row,))
+    return DraftedQuestion(word, f"Does {topic.names[row]} {base}?", right, (wrong,), "", (row,))
 
 
-Asker = Callable[[np.random.Generator, SceneLabels, Topic], Asked | None]
-ONE_OBJECT: tuple[tuple[Asker, float], ...] = (
+QuestionDrafter = Callable[[np.random.Generator, SceneLabels, Topic], DraftedQuestion | None]
+ONE_OBJECT: tuple[tuple[QuestionDrafter, float], ...] = (
     (attribute, 0.24),
     (motion, 0.19),
     (direction, 0.07),
-    (place, 0.06),
-    (hider, 0.1),
+    (position, 0.06),
+    (occluder, 0.1),
     (count_larger, 0.06),
     (description, 0.15),
-    (does, 0.13),
+    (has_motion, 0.13),
 )

@@ -1,4 +1,4 @@
-"""Claims that rank objects: superlatives, comparisons, order in time, each with a margin."""
+"""Predicates that rank objects: superlatives, comparisons and temporal order, each with a margin."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from numpy.typing import NDArray
 
 from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, logical_and
 from unipixel.train.datasets.synthetic.language.phrases import Traits, Verb, pick, sample_traits, traits_truth
-from unipixel.train.datasets.synthetic.language.predicates import Predicate, anchor, copula
+from unipixel.train.datasets.synthetic.language.predicates import Predicate, copula, reference_object
 
 SPEED_RATIO, AREA_RATIO, EXTENT_RATIO = 1.4, 1.3, 1.12
 _ORDINALS = ("", "second ", "third ")
 
 
 def ranking(values: NDArray[np.float64], members: NDArray[np.bool_], *, ratio: float) -> list[int] | None:
-    """Order objects by one or more measures that must agree.
+    """Rank objects by one or more measures that must agree.
 
     Args:
         values: Measures (O, M); NaN where unknown.
-        members: Which objects compete (O,).
-        ratio: Least quotient of two neighbours in the order, in every measure.
+        members: Whether each object is ranked (O,).
+        ratio: Minimum quotient of two neighbours in the ranking, in every measure.
 
     Returns:
-        Indices from the largest to the smallest, cut off before the first pair that is too close; None
-        where fewer than two compete or one has no value.
+        Indices from the largest to the smallest, up to the first pair that is too close; None if fewer than two
+        are ranked or a value is unknown.
     """
     chosen = np.flatnonzero(members)
     if len(chosen) < 2 or np.isnan(values[chosen]).any():
         return None
     order = chosen[np.argsort(-values[chosen, 0])]
-    sure = [int(order[0])]
+    ranked = [int(order[0])]
     for before, after in itertools.pairwise(order):
         if (values[before] < ratio * values[after] + 1e-9).any():
             break
-        sure.append(int(after))
+        ranked.append(int(after))
     else:
-        return sure
-    # The last one before a close pair is not settled itself.
-    return sure[:-1]
+        return ranked
+    # The last one is too close to the next.
+    return ranked[:-1]
 
 
 def _only(labels: SceneLabels, index: int) -> Truth:
@@ -49,19 +49,19 @@ def _only(labels: SceneLabels, index: int) -> Truth:
 
 
 def size_values(labels: SceneLabels) -> NDArray[np.float64]:
-    """Measures (O, 4) that must agree before one object is called larger: areas and scaled extents."""
-    # Extents need a smaller margin than areas: raise them so that one ratio serves both.
+    """Return the measures of size (O, 4): areas and scaled extents."""
+    # Extents need a smaller margin than areas: they are raised to a power so that one ratio applies to both.
     power = np.log(AREA_RATIO) / np.log(EXTENT_RATIO)
     return np.concatenate([labels.areas, labels.extents**power], axis=1)
 
 
 def speed_values(labels: SceneLabels) -> NDArray[np.float64]:
-    """Measures (O, 2): mean and peak speed, with rest counted as slow rather than as zero."""
+    """Return the measures of speed (O, 2): mean and peak, with a positive minimum."""
     return np.maximum(labels.speeds, 1e-3)
 
 
 def superlative(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """The largest, the second fastest, the leftmost."""
+    """Draw a superlative: the largest, the second fastest, the leftmost."""
     traits = Traits()
     if rng.random() < 0.3:
         index = int(rng.integers(labels.num_objects))
@@ -78,7 +78,7 @@ def superlative(rng: np.random.Generator, labels: SceneLabels) -> Predicate | No
     else:
         values, ratio, most, least = speed_values(labels), SPEED_RATIO, ("fastest", "fastest"), "slowest"
         members = members & (labels.motion["moves"] == TRUE)
-    # Things at rest would be the slowest of all to some viewers.
+    # Whether objects at rest are the slowest is ambiguous.
     has_least = kind == "size" or int((among == TRUE).sum()) == int(members.sum())
     if not has_least or rng.random() < 0.6:
         order, names = ranking(values, members, ratio=ratio), most
@@ -86,9 +86,9 @@ def superlative(rng: np.random.Generator, labels: SceneLabels) -> Predicate | No
         order, names = ranking(1 / values, members, ratio=ratio), (least, least)
     if not order:
         return None
-    place = int(rng.integers(min(len(order), 3))) if rng.random() < 0.4 else 0
-    name = _ORDINALS[place] + pick(rng, names)
-    truth = _only(labels, order[place])
+    rank = int(rng.integers(min(len(order), 3))) if rng.random() < 0.4 else 0
+    name = _ORDINALS[rank] + pick(rng, names)
+    truth = _only(labels, order[rank])
     if rng.random() < 0.5:
         return Predicate(truth, traits, prefix=name, reason=f"it is the {name} one")
     return Predicate(truth, traits, copula(f"the {name}"), is_phrase=False, reason=f"it is the {name} one")
@@ -104,9 +104,9 @@ def _outermost(
     chosen = np.flatnonzero(members)
     if len(chosen) < 2 or not labels.is_visible[chosen, index].all():
         return None
-    places = sign * labels.centres[chosen, index, axis]
-    order = np.argsort(-places)
-    if places[order[0]] - places[order[1]] < 0.09:
+    positions = sign * labels.centres[chosen, index, axis]
+    order = np.argsort(-positions)
+    if positions[order[0]] - positions[order[1]] < 0.09:
         return None
     truth = _only(labels, int(chosen[order[0]]))
     return Predicate(
@@ -115,8 +115,8 @@ def _outermost(
 
 
 def compared(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """Larger, smaller, faster, slower than another object."""
-    found = anchor(rng, labels)
+    """Draw a comparison: larger, smaller, faster or slower than another object."""
+    found = reference_object(rng, labels)
     if found is None:
         return None
     other, phrase = found
@@ -136,11 +136,11 @@ def compared(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
 
 
 def compare_all(labels: SceneLabels, other: int, name: str) -> Truth:
-    """Which objects are larger, smaller, faster or slower than one object.
+    """Return which objects are larger, smaller, faster or slower than one object.
 
     Args:
         labels: The clip.
-        other: The object compared with.
+        other: The object that they are compared with.
         name: "larger", "smaller", "faster" or "slower".
 
     Returns:
@@ -175,7 +175,7 @@ _ORDER_VERBS = {
 
 
 def ordered(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """The first to stop, the last to leave."""
+    """Draw a temporal order: the first to stop, the last to leave."""
     found = event_order(rng, labels)
     if found is None:
         return None
@@ -184,14 +184,14 @@ def ordered(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
 
 
 def event_order(rng: np.random.Generator, labels: SceneLabels) -> tuple[int, str] | None:
-    """Draw an event that at least two objects have at clearly different moments.
+    """Draw an event that at least two objects have at clearly different times.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
 
     Returns:
-        The first or last object to have it, and words such as "first to stop"; None where there is none.
+        The first or last object to have it, and a phrase such as "first to stop"; None if there is no such event.
     """
     for word in rng.permutation(sorted(_ORDER_VERBS)):
         if (labels.motion[str(word)] == UNKNOWN).any():

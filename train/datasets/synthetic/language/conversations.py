@@ -1,12 +1,12 @@
-"""Conversations that use the memory: find an object, ask on by id or pronoun, bring in another object."""
+"""Conversations that use the memory: find an object, ask about it by id or pronoun, find another object."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from unipixel.processing.prompt_templates import segmentation_answer
 from unipixel.train.datasets.samples import QuestionAnswer, placeholder
 from unipixel.train.datasets.synthetic.labels import TRUE, SceneLabels
-from unipixel.train.datasets.synthetic.language import templates
 from unipixel.train.datasets.synthetic.language.phrases import (
     Traits,
     noun_phrase,
@@ -16,23 +16,23 @@ from unipixel.train.datasets.synthetic.language.phrases import (
     traits_truth,
 )
 from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn
-from unipixel.train.datasets.synthetic.language.referring import KINDS, in_reading_order, segmentation_turn
+from unipixel.train.datasets.synthetic.language.referring import KINDS, order_targets, segmentation_turn
 
 
 def _another(rng: np.random.Generator, labels: SceneLabels, known: list[int]) -> QuestionAnswer | None:
-    """Ask for an object not named so far: "And the other star?", "And the blue one?"."""
+    """Ask for an object that was not found yet: "And the other star?", "And the blue one?"."""
     rest = [row for row in range(labels.num_objects) if row not in known]
     if not rest:
         return None
     row = rest[int(rng.integers(len(rest)))]
     shape = labels.objects[row].shape
     same_shape = [other for other in range(labels.num_objects) if labels.objects[other].shape == shape]
-    fresh = tuple(other for other in same_shape if other not in known)
-    if len(fresh) < len(same_shape) and rng.random() < 0.7:
-        noun = shape if len(fresh) == 1 else plural_noun(shape)
+    remaining = tuple(other for other in same_shape if other not in known)
+    if len(remaining) < len(same_shape) and rng.random() < 0.7:
+        noun = shape if len(remaining) == 1 else plural_noun(shape)
         text = pick(rng, ("And the other {}?", "What about the other {}?", "Now segment the other {}."))
-        targets = in_reading_order(labels, fresh)
-        answer = templates.response(count=len(targets), num_frames=len(labels.is_visible[0]))
+        targets = order_targets(labels, remaining)
+        answer = segmentation_answer(len(targets), num_frames=len(labels.is_visible[0]))
         return QuestionAnswer(text.format(noun), answer, targets, kind="another")
     for _ in range(6):
         traits = sample_traits(rng, labels, row, least=1, most=2)
@@ -45,7 +45,7 @@ def _another(rng: np.random.Generator, labels: SceneLabels, known: list[int]) ->
     if traits == Traits(colour=traits.colour):
         phrase = f"{traits.colour} one"
     text = pick(rng, ("And the {}?", "What about the {}?", "Now segment the {}.", "Please also mark the {}."))
-    answer = templates.response(count=1, num_frames=len(labels.is_visible[0]))
+    answer = segmentation_answer(1, num_frames=len(labels.is_visible[0]))
     return QuestionAnswer(text.format(phrase), answer, (row,), kind="another")
 
 
@@ -56,7 +56,7 @@ def _follow_up(
     last: tuple[int, ...],
     forbidden: frozenset[tuple[str, str]],
 ) -> QuestionAnswer | None:
-    """Ask about objects that the conversation has named."""
+    """Ask about objects that were found."""
     is_choice = bool(rng.random() < 0.35)
     if len(known) >= 2 and rng.random() < 0.5:
         found = pixelqa_turn(rng, labels, pool=tuple(known), count=2, is_choice=is_choice, forbidden=forbidden)
@@ -80,12 +80,12 @@ def conversation(
     Args:
         rng: Source of randomness.
         labels: The clip.
-        forbidden: Held-out combinations, not to be named.
-        num_frames: Frames shown.
-        is_fixed: Whether the first turn uses the fixed evaluation questions.
+        forbidden: Held-out combinations, which are not named.
+        num_frames: Number of frames of the clip.
+        is_fixed: Whether the first turn uses the fixed evaluation templates.
 
     Returns:
-        Drafted turns and the objects in the order in which they were found, or None.
+        Drafted turns and the objects in the order in which they were found; None if this attempt failed.
     """
     kind = pick(rng, KINDS)
     first = segmentation_turn(

@@ -1,11 +1,11 @@
-"""What can be asked about two pointed-at objects; most answers change when the objects trade places."""
+"""Questions about two prompted objects; most answers change when their masks are exchanged."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth
-from unipixel.train.datasets.synthetic.language.answers import Asked, Asker, Topic
+from unipixel.train.datasets.synthetic.language.answers import DraftedQuestion, QuestionDrafter, Topic
 from unipixel.train.datasets.synthetic.language.comparisons import compare_all
 from unipixel.train.datasets.synthetic.language.phrases import full_traits, motion_verb, pick, with_article
 
@@ -20,7 +20,7 @@ _SIDE_WORDS = {"left_of": "left of", "right_of": "right of", "above": "above", "
 
 
 def _pair_table(rng: np.random.Generator, labels: SceneLabels) -> tuple[str, tuple[str, ...], Truth]:
-    """Draw a relation of two objects: its word, its wordings, its truth (O, O)."""
+    """Draw a relation of two objects: its name, its wordings and its truth (O, O)."""
     kind = rng.random()
     if kind < 0.52:
         word = pick(rng, ("touches", "overtakes", "behind", "follows", "front", "behind", "overtakes"))
@@ -38,8 +38,8 @@ def _pair_table(rng: np.random.Generator, labels: SceneLabels) -> tuple[str, tup
     return f"same_{word}", (f"Do {{}} and {{}} have the same {word}?",), (values[:, None] == values).astype(np.int8)
 
 
-def relation(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Whether a relation holds between two objects."""
+def relation(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask whether a relation is true of two objects."""
     word, wordings, table = _pair_table(rng, labels)
     pool = np.array(topic.pool)
     among = table[np.ix_(pool, pool)].copy()
@@ -49,14 +49,14 @@ def relation(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Ask
     pairs = np.argwhere(among == (TRUE if topic.wanted else FALSE))
     a, b = (int(row) for row in pool[pairs[int(rng.integers(len(pairs)))]])
     right, wrong = ("yes", "no") if topic.wanted else ("no", "yes")
-    other_way = int(table[b, a])
-    exchanged = wrong if other_way not in (UNKNOWN, int(table[a, b])) else None
+    reversed_truth = int(table[b, a])
+    exchanged = wrong if reversed_truth not in (UNKNOWN, int(table[a, b])) else None
     text = pick(rng, wordings).format(topic.names[a], topic.names[b])
-    return Asked(word, text, right, (wrong,), "", (a, b), exchanged)
+    return DraftedQuestion(word, text, right, (wrong,), "", (a, b), exchanged)
 
 
-def which(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked | None:
-    """Which of two objects is larger, faster, red, moves left."""
+def which(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
+    """Ask which of two objects is larger, faster, red, or moves left."""
     a, b = (int(row) for row in rng.permutation(topic.pool)[:2])
     kind = rng.random()
     if kind < 0.35:
@@ -81,7 +81,7 @@ def which(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Asked 
     answer, wrong = topic.names[right], topic.names[other]
     text = pick(rng, (f"Which of {{}} and {{}} {clause}?", f"Which one {clause}, {{}} or {{}}?"))
     text = text.format(topic.names[a], topic.names[b])
-    return Asked(f"which_{word}", text, answer, (wrong,), "", (a, b), wrong)
+    return DraftedQuestion(f"which_{word}", text, answer, (wrong,), "", (a, b), wrong)
 
 
-TWO_OBJECTS: tuple[tuple[Asker, float], ...] = ((relation, 0.6), (which, 0.4))
+TWO_OBJECTS: tuple[tuple[QuestionDrafter, float], ...] = ((relation, 0.6), (which, 0.4))

@@ -1,12 +1,16 @@
-"""Noun phrases and verb phrases: many wordings for each word of the vocabulary."""
+"""Noun phrases and verb phrases: several wordings for each word of the vocabulary."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from unipixel.train.datasets.synthetic.labels import FALSE, TRUE, UNKNOWN, SceneLabels, Truth, logical_and
+
+Rows: TypeAlias = tuple[int, ...]
+"""Objects of a clip, as rows of its masks."""
 
 GENERIC_NOUNS = (
     ("object", "objects"),
@@ -19,7 +23,7 @@ GENERIC_NOUNS = (
 
 @dataclass(frozen=True)
 class Traits:
-    """Attributes a reference names; None leaves one open."""
+    """Attributes that a phrase names; None for those that it does not."""
 
     shape: str | None = None
     colour: str | None = None
@@ -34,38 +38,40 @@ class Traits:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb phrase in the forms the grammar needs: "moves left", "move left", "moving left"."""
+    """A verb phrase in its forms: "moves left", "move left", "moving left"."""
 
     third: str
     base: str
     participle: str
 
 
+def draw_generator(rng: np.random.Generator, *, is_fixed: bool) -> np.random.Generator | None:
+    """Return the generator of a template: None, for the fixed one, in evaluation and for a third of training."""
+    return None if is_fixed or rng.random() < 0.33 else rng
+
+
 def pick(rng: np.random.Generator, items: list[str] | tuple[str, ...]) -> str:
-    """Draw one of several wordings."""
+    """Draw one of several strings."""
     return items[int(rng.integers(len(items)))]
 
 
 def plural_noun(shape: str) -> str:
-    """Plural of a shape word."""
+    """Return the plural of a shape word."""
     return shape + ("es" if shape == "cross" else "s")
 
 
+def capitalize(text: str) -> str:
+    """Capitalize the first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def with_article(phrase: str) -> str:
-    """Put "a" or "an" before a phrase."""
+    """Prepend "a" or "an"."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 def traits_truth(labels: SceneLabels, traits: Traits) -> Truth:
-    """Which objects have all the named attributes.
-
-    Args:
-        labels: The clip.
-        traits: Attributes; an object of unclear size, or too small for its texture to show, is UNKNOWN.
-
-    Returns:
-        Truth (O,).
-    """
+    """Return whether each object has all the named attributes, (O,); UNKNOWN for an ambiguous size or texture."""
     parts = [np.full(labels.num_objects, TRUE, np.int8)]
     for name in ("shape", "colour"):
         wanted = getattr(traits, name)
@@ -81,16 +87,13 @@ def traits_truth(labels: SceneLabels, traits: Traits) -> Truth:
 
 
 def noun_phrase(rng: np.random.Generator, traits: Traits, *, plural: bool = False, prefix: str = "") -> str:
-    """Word a set of attributes without an article: "small striped red star", "star in red".
+    """Word attributes as a noun phrase without an article: "small striped red star", "star in red".
 
     Args:
         rng: Source of randomness.
         traits: Attributes to name.
-        plural: Whether several objects are meant.
+        plural: Whether the phrase refers to several objects.
         prefix: Words before all attributes, such as "largest".
-
-    Returns:
-        The phrase.
     """
     if traits.shape is None:
         noun = GENERIC_NOUNS[int(rng.integers(len(GENERIC_NOUNS)))][int(plural)]
@@ -122,7 +125,7 @@ def noun_phrase(rng: np.random.Generator, traits: Traits, *, plural: bool = Fals
 
 
 def full_traits(labels: SceneLabels, index: int) -> Traits:
-    """All attributes of one object that can be seen."""
+    """Return all attributes of an object, without an ambiguous size or an illegible texture."""
     obj = labels.objects[index]
     texture = obj.texture if labels.has_legible_texture[index] else None
     return Traits(obj.shape, obj.colour, texture, labels.size_names[index])
@@ -137,11 +140,11 @@ def sample_traits(
         rng: Source of randomness.
         labels: The clip.
         index: The object.
-        least: Fewest attributes.
-        most: Most attributes.
+        least: Minimum number of attributes.
+        most: Maximum number of attributes.
 
     Returns:
-        The attributes; size and texture are left out where they cannot be told.
+        The attributes, without an ambiguous size or an illegible texture.
     """
     known = full_traits(labels, index)
     names = [name for name in ("shape", "colour", "texture", "size") if getattr(known, name) is not None]
@@ -153,16 +156,7 @@ def sample_traits(
 
 
 def unique_traits(rng: np.random.Generator, labels: SceneLabels, index: int) -> Traits | None:
-    """Draw attributes that single out one object.
-
-    Args:
-        rng: Source of randomness.
-        labels: The clip.
-        index: The object.
-
-    Returns:
-        Few attributes that are true of this object and clearly false of all others, or None.
-    """
+    """Draw attributes that identify an object: true of it, and false of all others; None if there are none."""
     for most in (2, 2, 2, 3, 3, 4, 4):
         traits = sample_traits(rng, labels, index, least=1, most=most)
         truth = traits_truth(labels, traits)
@@ -190,7 +184,7 @@ _ADVERBS = {
 
 
 def _verbs(*lines: str) -> tuple[Verb, ...]:
-    """Verbs from "third / base / participle" lines."""
+    """Parse "third / base / participle" lines."""
     return tuple(Verb(*(part.strip() for part in line.split("/"))) for line in lines)
 
 
@@ -288,25 +282,10 @@ PLAIN_MOTION: dict[str, str] = {
 
 
 def motion_verb(rng: np.random.Generator, word: str) -> Verb:
-    """Word a motion.
-
-    Args:
-        rng: Source of randomness.
-        word: A word of `labels.MOTION_WORDS`.
-
-    Returns:
-        One of its wordings; the plain wording of the vocabulary is the likeliest.
-    """
+    """Draw a wording of a motion, one of `labels.MOTION_WORDS`; that of the vocabulary is the most likely."""
     if word in _ADVERBS:
         verb = _VERBS[int(rng.integers(len(_VERBS)))]
         adverb = pick(rng, _ADVERBS[word])
         return Verb(f"{verb.third} {adverb}", f"{verb.base} {adverb}", f"{verb.participle} {adverb}")
     verbs = _MOTION_VERBS[word]
     return verbs[0] if rng.random() < 0.35 else verbs[int(rng.integers(len(verbs)))]
-
-
-def joined(parts: list[str]) -> str:
-    """Join words: "a", "a and b", "a, b and c"."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,4 +1,4 @@
-"""A claim: a property that picks objects out of a clip, with its truth and the words for it."""
+"""Predicates: properties of objects, with their truth and their wording."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from unipixel.train.datasets.synthetic.language.phrases import (
 
 @dataclass(frozen=True)
 class Predicate:
-    """A property of objects in words.
+    """A property of objects, with its wording.
 
     Attributes:
-        truth: Which objects it holds of (O,).
-        traits: Attributes named by the noun phrase; `truth` contains them.
+        truth: Truth for each object (O,).
+        traits: Attributes that the noun phrase names; `truth` includes them.
         verb: Clause after the noun ("moves left"), or None.
         is_phrase: Whether the participle can follow the noun directly ("the star moving left").
         prefix: Superlative or "only" before the noun, or "".
-        reason: Why the objects are meant, for explanations, or "".
+        reason: Explanation in an answer, or "".
     """
 
     truth: Truth
@@ -42,22 +42,22 @@ class Predicate:
 
     @property
     def is_decided(self) -> bool:
-        """Whether it is clearly true or clearly false of every object."""
+        """Whether it is true or false of every object, not UNKNOWN."""
         return not (self.truth == UNKNOWN).any()
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """Objects it holds of."""
+        """Objects of which it is true."""
         return tuple(int(index) for index in np.flatnonzero(self.truth == TRUE))
 
 
-def reference(rng: np.random.Generator, claim: Predicate, *, count: int, is_definite: bool = False) -> str:
-    """Word a claim as a noun phrase with its determiner.
+def reference(rng: np.random.Generator, predicate: Predicate, *, count: int, is_definite: bool = False) -> str:
+    """Word a predicate as a noun phrase with a determiner.
 
     Args:
         rng: Source of randomness.
-        claim: The claim.
-        count: How many objects it holds of; a claim about none is worded as if about one or several.
+        predicate: The predicate.
+        count: Number of objects of which it is true; for 0 it is worded as for one or several.
         is_definite: Whether "the" is the only determiner.
 
     Returns:
@@ -72,29 +72,29 @@ def reference(rng: np.random.Generator, claim: Predicate, *, count: int, is_defi
     elif count == 0 and rng.random() < 0.2:
         style = "any"
     is_plural_noun = plural and style != "every"
-    noun = noun_phrase(rng, claim.traits, plural=is_plural_noun, prefix=claim.prefix)
-    if claim.verb is None:
+    noun = noun_phrase(rng, predicate.traits, plural=is_plural_noun, prefix=predicate.prefix)
+    if predicate.verb is None:
         return f"{style} {noun}"
-    if claim.is_phrase and rng.random() < 0.4:
-        return f"{style} {noun} {claim.verb.participle}"
-    clause = claim.verb.base if is_plural_noun else claim.verb.third
+    if predicate.is_phrase and rng.random() < 0.4:
+        return f"{style} {noun} {predicate.verb.participle}"
+    clause = predicate.verb.base if is_plural_noun else predicate.verb.third
     return f"{style} {noun} {pick(rng, ('that', 'that', 'which'))} {clause}"
 
 
-def question(rng: np.random.Generator, claim: Predicate, *, count: int) -> str:
-    """Word a claim as a question for the objects.
+def question(rng: np.random.Generator, predicate: Predicate, *, count: int) -> str:
+    """Word a predicate as a question.
 
     Args:
         rng: Source of randomness.
-        claim: The claim.
-        count: How many objects it holds of.
+        predicate: The predicate.
+        count: Number of objects of which it is true.
 
     Returns:
         A question such as "Which star moves left?".
     """
     plural = count > 1 or (count == 0 and rng.random() < 0.25)
-    if claim.verb is None or rng.random() < 0.12:
-        named = reference(rng, claim, count=max(count, 1))
+    if predicate.verb is None or rng.random() < 0.12:
+        named = reference(rng, predicate, count=max(count, 1))
         is_many = count > 1 and not named.startswith("every")
         opening = (
             ("Where are", "Can you show me", "Which ones are")
@@ -102,30 +102,30 @@ def question(rng: np.random.Generator, claim: Predicate, *, count: int) -> str:
             else ("Where is", "Can you show me", "Which one is")
         )
         return f"{pick(rng, opening)} {named}?"
-    if claim.traits.is_empty and not claim.prefix and not plural and rng.random() < 0.3:
-        return f"What {claim.verb.third}?"
-    noun = noun_phrase(rng, claim.traits, plural=plural, prefix=claim.prefix)
-    return f"Which {noun} {claim.verb.base if plural else claim.verb.third}?"
+    if predicate.traits.is_empty and not predicate.prefix and not plural and rng.random() < 0.3:
+        return f"What {predicate.verb.third}?"
+    noun = noun_phrase(rng, predicate.traits, plural=plural, prefix=predicate.prefix)
+    return f"Which {noun} {predicate.verb.base if plural else predicate.verb.third}?"
 
 
 def copula(rest: str) -> Verb:
-    """A clause with "to be"."""
+    """Return a clause with "to be"."""
     return Verb(f"is {rest}", f"are {rest}", rest)
 
 
-def attribute_claim(
+def attribute_predicate(
     rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
 ) -> Predicate | None:
-    """A claim about shape, colour, texture and size.
+    """Draw a predicate about shape, colour, texture and size.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
-        is_absent: Whether nothing shall fit it.
-        forbidden: Held-out combinations, which are not named either.
+        is_absent: Whether it should be false of all objects.
+        forbidden: Held-out combinations, which are not named.
 
     Returns:
-        The claim, or None where this draw did not work.
+        The predicate, or None if this attempt failed.
     """
     index = int(rng.integers(labels.num_objects))
     traits = sample_traits(rng, labels, index, least=2 if is_absent else 1, most=3 if rng.random() < 0.8 else 4)
@@ -133,7 +133,7 @@ def attribute_claim(
         values = {name: getattr(traits, name) for name in ("shape", "colour", "texture", "size")}
         name = pick(rng, [name for name, value in values.items() if value is not None])
         words = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "size": SIZES}[name]
-        # Half of the wrong words belong to another object, so that seeing the word's referent is not enough.
+        # Half of the wrong words are attributes of another object, whose presence alone must not suffice.
         present = [getattr(obj, name) for obj in labels.objects if name != "size"]
         values[name] = pick(rng, present) if present and rng.random() < 0.5 else pick(rng, words)
         traits = Traits(**values)
@@ -147,19 +147,19 @@ def attribute_claim(
     return Predicate(truth, traits)
 
 
-def motion_claim(
+def motion_predicate(
     rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, forbidden: frozenset[tuple[str, str]]
 ) -> Predicate | None:
-    """A claim about how objects move, at times of objects with given attributes.
+    """Draw a predicate about the motion of objects, in half of the cases of objects with given attributes.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
-        is_absent: Whether nothing shall fit it.
-        forbidden: Held-out combinations, which are not named either: training would learn that none exists.
+        is_absent: Whether it should be false of all objects.
+        forbidden: Held-out combinations, which are not named: training would learn that they do not exist.
 
     Returns:
-        The claim, or None where this draw did not work.
+        The predicate, or None if this attempt failed.
     """
     index = int(rng.integers(labels.num_objects))
     true_words = [word for word, truth in labels.motion.items() if truth[index] == TRUE]
@@ -190,18 +190,18 @@ def _forms(verb: Verb) -> tuple[str, str, str]:
     return verb.third, verb.base, verb.participle
 
 
-def anchor(
+def reference_object(
     rng: np.random.Generator, labels: SceneLabels, *, names: dict[int, str] | None = None
 ) -> tuple[int, str] | None:
-    """Draw an object and words that single it out.
+    """Draw an object and a phrase that identifies it.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
-        names: Marks of objects that the conversation may call by id, or None.
+        names: Placeholders of objects that may be named by id, or None.
 
     Returns:
-        The object and a phrase with its article (or its mark), or None.
+        The object and a phrase with its article, or its placeholder; or None.
     """
     if names:
         index = int(rng.choice(sorted(names)))
@@ -217,7 +217,7 @@ _SIDES = {
     "above": ("above", "above", "higher than"),
     "below": ("below", "under", "lower than"),
 }
-_MEETINGS = {
+_INTERACTIONS = {
     "behind": (
         "goes behind {} / go behind {} / going behind {}",
         "is hidden by {} / are hidden by {} / hidden by {}",
@@ -251,32 +251,32 @@ _TIMES = {
 }
 
 
-def meeting_verb(rng: np.random.Generator, word: str, other: str) -> Verb:
-    """Word a relation of contact or course: behind, front, touches, follows, overtakes."""
-    line = pick(rng, _MEETINGS[word]) if rng.random() < 0.6 else _MEETINGS[word][0]
+def interaction_verb(rng: np.random.Generator, word: str, other: str) -> Verb:
+    """Word an interaction: behind, front, touches, follows or overtakes."""
+    line = pick(rng, _INTERACTIONS[word]) if rng.random() < 0.6 else _INTERACTIONS[word][0]
     return Verb(*(part.strip().format(other) for part in line.split("/")))
 
 
 def side_verb(rng: np.random.Generator, word: str, other: str, *, when: str) -> Verb:
-    """Word a side: left_of, right_of, above, below; `when` is "", "start" or "end"."""
+    """Word a relative position: left_of, right_of, above or below; `when` is "", "start" or "end"."""
     return copula(f"{pick(rng, _SIDES[word])} {other}{pick(rng, _TIMES[when])}")
 
 
-def relation_claim(
+def relation_predicate(
     rng: np.random.Generator, labels: SceneLabels, *, is_absent: bool, names: dict[int, str] | None = None
 ) -> Predicate | None:
-    """A claim about where objects are, or what they do, relative to another object.
+    """Draw a predicate about the positions or interactions of objects relative to another object.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
-        is_absent: Whether nothing shall fit it.
-        names: Marks of objects that may be called by id, or None.
+        is_absent: Whether it should be false of all objects.
+        names: Placeholders of objects that may be named by id, or None.
 
     Returns:
-        The claim, or None where this draw did not work.
+        The predicate, or None if this attempt failed.
     """
-    found = anchor(rng, labels, names=names)
+    found = reference_object(rng, labels, names=names)
     if found is None or labels.num_objects < 2:
         return None
     other, phrase = found
@@ -286,15 +286,15 @@ def relation_claim(
         table = labels.directions_at[when][word] if when else labels.relations[word]
         verb = side_verb(rng, word, phrase, when=when)
     elif kind < 0.62:
-        return _nearest_claim(rng, labels, other=other, phrase=phrase)
+        return _nearest_predicate(rng, labels, other=other, phrase=phrase)
     else:
-        words = list(_MEETINGS)
+        words = list(_INTERACTIONS)
         if not is_absent:
             words = [word for word in words if (labels.relations[word][:, other] == TRUE).any()]
         if not words:
             return None
         word = pick(rng, words)
-        table, verb = labels.relations[word], meeting_verb(rng, word, phrase)
+        table, verb = labels.relations[word], interaction_verb(rng, word, phrase)
     truth = table[:, other].copy()
     truth[other] = FALSE
     traits = Traits()
@@ -305,8 +305,8 @@ def relation_claim(
     return Predicate(truth, traits, verb, reason=f"it {verb.third}")
 
 
-def _nearest_claim(rng: np.random.Generator, labels: SceneLabels, *, other: int, phrase: str) -> Predicate | None:
-    """The object nearest to, or farthest from, another at the start or the end."""
+def _nearest_predicate(rng: np.random.Generator, labels: SceneLabels, *, other: int, phrase: str) -> Predicate | None:
+    """Draw "nearest to", or "farthest from", another object at the start or the end."""
     when = pick(rng, ("start", "end"))
     gaps = labels.distances_at[when][other].copy()
     gaps[other] = np.nan

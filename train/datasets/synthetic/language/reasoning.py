@@ -1,4 +1,4 @@
-"""Claims that need a rule: counts, sameness, exceptions, world knowledge, and a draw among all rules."""
+"""Predicates that need reasoning: counts, equality, exceptions, ranking and common knowledge."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unipixel.train.datasets.synthetic.language.phrases import (
     traits_truth,
     with_article,
 )
-from unipixel.train.datasets.synthetic.language.predicates import Predicate, anchor, copula, meeting_verb
+from unipixel.train.datasets.synthetic.language.predicates import Predicate, copula, interaction_verb, reference_object
 
-# What a colour word is known from.
-_COLOUR_LORE = {
+# Things of a known colour.
+_COLOUR_ASSOCIATIONS = {
     "green": ("grass", "a fresh leaf", "a frog"),
     "yellow": ("a ripe lemon", "a ripe banana", "the sun in a child's drawing"),
     "white": ("snow", "milk", "fresh cotton"),
@@ -33,7 +33,7 @@ _COLOUR_LORE = {
     "purple": ("an aubergine", "lavender"),
     "cyan": ("a swimming pool", "shallow tropical water"),
 }
-_TEXTURE_LORE = {
+_TEXTURE_ASSOCIATIONS = {
     "striped": (
         "is patterned like a zebra / are patterned like a zebra",
         "has the pattern of a tiger / have the pattern of a tiger",
@@ -47,8 +47,8 @@ _TEXTURE_LORE = {
         "looks like a chessboard / look like a chessboard",
     ),
 }
-# (clause, shapes it is true of, shapes that could be argued about)
-_SHAPE_LORE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+# (clause, shapes of which it is true, ambiguous shapes)
+_SHAPE_ASSOCIATIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("has three corners / have three corners", ("triangle",), ("heart",)),
     ("has exactly three sides / have exactly three sides", ("triangle",), ()),
     ("has four equal sides / have four equal sides", ("square",), ()),
@@ -70,7 +70,7 @@ _SHAPE_LORE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def counted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """The only ring; the ones whose colour appears twice; the odd one out."""
+    """Draw a count: the only ring, the objects whose colour occurs twice, the only one of its kind."""
     name = pick(rng, ("shape", "colour", "colour", "shape", "texture"))
     if name == "texture" and not labels.has_legible_texture.all():
         return None
@@ -104,8 +104,8 @@ def counted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
 
 
 def same(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """Same colour, shape or pattern as another object."""
-    found = anchor(rng, labels)
+    """Draw an equality: the same colour, shape or pattern as another object."""
+    found = reference_object(rng, labels)
     if found is None:
         return None
     other, phrase = found
@@ -121,7 +121,7 @@ def same(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
 
 
 def excepted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """Not red, not a star, does not move, everything but the stars."""
+    """Draw a negation: not red, not a star, does not move."""
     index = int(rng.integers(labels.num_objects))
     obj = labels.objects[index]
     kind = rng.random()
@@ -142,14 +142,14 @@ def excepted(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     return Predicate(truth, Traits(), verb, is_phrase=False, reason=f"it is not {with_article(obj.shape)}")
 
 
-def known(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """Simple knowledge about shapes, colours and patterns."""
+def knowledge(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
+    """Draw common knowledge about shapes, colours and textures."""
     kind = rng.random()
     obj = labels.objects[int(rng.integers(labels.num_objects))]
     if kind < 0.42:
-        things = _COLOUR_LORE[obj.colour if rng.random() < 0.9 else pick(rng, sorted(_COLOUR_LORE))]
+        things = _COLOUR_ASSOCIATIONS[obj.colour if rng.random() < 0.9 else pick(rng, sorted(_COLOUR_ASSOCIATIONS))]
         thing = things[0] if rng.random() < 0.55 else pick(rng, things)
-        colour = next(word for word, things in _COLOUR_LORE.items() if thing in things)
+        colour = next(word for word, things in _COLOUR_ASSOCIATIONS.items() if thing in things)
         truth = np.array([other.colour == colour for other in labels.objects], np.int8)
         verb = Verb(*(f"{have} the colour of {thing}" for have in ("has", "have", "with")))
         if rng.random() < 0.3:
@@ -157,15 +157,15 @@ def known(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
         traits = Traits(shape=obj.shape) if rng.random() < 0.25 else Traits()
         return Predicate(logical_and(truth, traits_truth(labels, traits)), traits, verb, reason=f"it is {colour}")
     if kind < 0.52 and labels.has_legible_texture.all():
-        texture = pick(rng, sorted(_TEXTURE_LORE))
-        third, base = (part.strip() for part in pick(rng, _TEXTURE_LORE[texture]).split("/"))
+        texture = pick(rng, sorted(_TEXTURE_ASSOCIATIONS))
+        third, base = (part.strip() for part in pick(rng, _TEXTURE_ASSOCIATIONS[texture]).split("/"))
         truth = np.array([other.texture == texture for other in labels.objects], np.int8)
         return Predicate(truth, Traits(), Verb(third, base, ""), is_phrase=False, reason=f"it is {texture}")
-    fitting = [line for line in _SHAPE_LORE if obj.shape in line[1]]
+    fitting = [line for line in _SHAPE_ASSOCIATIONS if obj.shape in line[1]]
     clause, shapes, doubtful = (
         fitting[int(rng.integers(len(fitting)))]
         if rng.random() < 0.9
-        else _SHAPE_LORE[int(rng.integers(len(_SHAPE_LORE)))]
+        else _SHAPE_ASSOCIATIONS[int(rng.integers(len(_SHAPE_ASSOCIATIONS)))]
     )
     third, base = (part.strip() for part in clause.split("/"))
     truth = np.array([TRUE if other.shape in shapes else FALSE for other in labels.objects], np.int8)
@@ -178,8 +178,8 @@ def known(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
 
 
 def two_hop(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """A relation to an object that is itself described by a rule."""
-    inner = known(rng, labels) if rng.random() < 0.5 else superlative(rng, labels)
+    """Draw a relation to an object that is itself described by a predicate."""
+    inner = knowledge(rng, labels) if rng.random() < 0.5 else superlative(rng, labels)
     if inner is None or not inner.is_decided or len(inner.targets) != 1:
         return None
     other = inner.targets[0]
@@ -195,7 +195,7 @@ def two_hop(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
     word = pick(rng, words)
     truth = labels.relations[word][:, other].copy()
     truth[other] = FALSE
-    verb = meeting_verb(rng, word, phrase)
+    verb = interaction_verb(rng, word, phrase)
     return Predicate(truth, Traits(), verb, reason=f"it {verb.third}")
 
 
@@ -206,24 +206,24 @@ _KINDS = (
     counted,
     compared,
     compared,
-    known,
+    knowledge,
     same,
     excepted,
     ordered,
     ordered,
     ordered,
-    known,
-    known,
+    knowledge,
+    knowledge,
     two_hop,
 )
 
 
-def reasoning_claim(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
-    """Draw one claim that needs a rule, or None where this draw did not work."""
+def reasoning_predicate(rng: np.random.Generator, labels: SceneLabels) -> Predicate | None:
+    """Draw a predicate that needs reasoning; None if the attempts failed."""
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
-    # Some rules fit few clips; a few tries keep them from dying out.
+    # Some kinds apply to few clips: several attempts keep them frequent enough.
     for _ in range(6):
-        claim = kind(rng, labels)
-        if claim is not None and claim.is_decided:
-            return claim
+        predicate = kind(rng, labels)
+        if predicate is not None and predicate.is_decided:
+            return predicate
     return None

@@ -1,36 +1,40 @@
-"""Segmentation turns: by attribute, relation, motion or reasoning, with one, several or no target."""
+"""Segmentation questions: by attribute, relation, motion or reasoning, with one, several or no target."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from unipixel.processing.prompt_templates import (
+    SegmentationForm,
+    join_words,
+    segmentation_answer,
+    segmentation_question,
+)
+from unipixel.processing.special_tokens import SEG
 from unipixel.train.datasets.samples import QuestionAnswer
 from unipixel.train.datasets.synthetic.labels import SceneLabels
-from unipixel.train.datasets.synthetic.language import templates
-from unipixel.train.datasets.synthetic.language.phrases import joined, noun_phrase, unique_traits
+from unipixel.train.datasets.synthetic.language.phrases import (
+    Rows,
+    capitalize,
+    draw_generator,
+    noun_phrase,
+    unique_traits,
+)
 from unipixel.train.datasets.synthetic.language.predicates import (
     Predicate,
-    attribute_claim,
-    motion_claim,
+    attribute_predicate,
+    motion_predicate,
     question,
     reference,
-    relation_claim,
+    relation_predicate,
 )
-from unipixel.train.datasets.synthetic.language.reasoning import reasoning_claim
+from unipixel.train.datasets.synthetic.language.reasoning import reasoning_predicate
 
 KINDS = ("attribute", "relation", "motion", "reasoning")
 
 
-def in_reading_order(labels: SceneLabels, targets: tuple[int, ...]) -> tuple[int, ...]:
-    """Order several targets: who is seen first, then from left to right, then from top to bottom.
-
-    Args:
-        labels: The clip.
-        targets: Objects.
-
-    Returns:
-        The same objects in the order of their masks in an answer.
-    """
+def order_targets(labels: SceneLabels, targets: Rows) -> Rows:
+    """Order objects for an answer: by the first frame where they are visible, then left to right, top to bottom."""
 
     def key(index: int) -> tuple[int, float, float]:
         first = int(labels.is_visible[index].argmax())
@@ -40,7 +44,7 @@ def in_reading_order(labels: SceneLabels, targets: tuple[int, ...]) -> tuple[int
     return tuple(sorted(targets, key=key))
 
 
-def propose(
+def find_predicate(
     rng: np.random.Generator,
     labels: SceneLabels,
     *,
@@ -49,47 +53,36 @@ def propose(
     forbidden: frozenset[tuple[str, str]],
     num_tries: int = 40,
 ) -> Predicate | None:
-    """Find a claim of a kind that holds of a wanted number of objects.
+    """Find a predicate of a kind that is true of a given number of objects.
 
     Args:
         rng: Source of randomness.
         labels: The clip.
-        kind: A word of `KINDS`.
+        kind: One of `KINDS`.
         count: 0, 1, or 2 for several.
-        forbidden: Held-out combinations, not to be named.
-        num_tries: Draws before giving up.
+        forbidden: Held-out combinations, which are not named.
+        num_tries: Maximum number of attempts.
 
     Returns:
-        A decided claim, or None.
+        A decided predicate, or None.
 
     Raises:
         ValueError: The kind is unknown.
     """
     if kind not in KINDS:
-        raise ValueError(f"Unknown kind {kind!r}; allowed are {', '.join(KINDS)}.")
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
     for _ in range(num_tries):
         if kind == "attribute":
-            claim = attribute_claim(rng, labels, is_absent=count == 0, forbidden=forbidden)
+            predicate = attribute_predicate(rng, labels, is_absent=count == 0, forbidden=forbidden)
         elif kind == "motion":
-            claim = motion_claim(rng, labels, is_absent=count == 0, forbidden=forbidden)
+            predicate = motion_predicate(rng, labels, is_absent=count == 0, forbidden=forbidden)
         elif kind == "relation":
-            claim = relation_claim(rng, labels, is_absent=count == 0)
+            predicate = relation_predicate(rng, labels, is_absent=count == 0)
         else:
-            claim = reasoning_claim(rng, labels)
-        if claim is not None and claim.is_decided and min(len(claim.targets), 2) == count:
-            return claim
+            predicate = reasoning_predicate(rng, labels)
+        if predicate is not None and predicate.is_decided and min(len(predicate.targets), 2) == count:
+            return predicate
     return None
-
-
-def _name(rng: np.random.Generator, labels: SceneLabels, targets: tuple[int, ...]) -> str | None:
-    """Names of the targets by their looks, or None where one cannot be told from the others."""
-    names = []
-    for index in targets:
-        traits = unique_traits(rng, labels, index)
-        if traits is None:
-            return None
-        names.append(f"the {noun_phrase(rng, traits)}")
-    return joined(names)
 
 
 def segmentation_turn(
@@ -107,54 +100,61 @@ def segmentation_turn(
     Args:
         rng: Source of randomness.
         labels: The clip.
-        kind: A word of `KINDS`.
-        forbidden: Held-out combinations, not to be named.
-        num_frames: Frames shown.
-        is_fixed: Whether to use the fixed evaluation questions.
-        counts: Shares of questions about none, one and several objects.
+        kind: One of `KINDS`.
+        forbidden: Held-out combinations, which are not named.
+        num_frames: Number of frames of the clip.
+        is_fixed: Whether to use the fixed evaluation templates.
+        counts: Fractions of questions about no, one and several objects.
 
     Returns:
-        A drafted turn, or None where the clip does not lend itself to it.
+        A drafted turn, or None if no predicate of this kind and count was found.
     """
     count = int(rng.choice(3, p=counts))
-    claim = propose(rng, labels, kind=kind, count=count, forbidden=forbidden)
-    if claim is None:
+    predicate = find_predicate(rng, labels, kind=kind, count=count, forbidden=forbidden)
+    if predicate is None:
         return None
-    targets = in_reading_order(labels, claim.targets)
-    text, answer = _worded(rng, labels, claim, targets, num_frames=num_frames, is_fixed=is_fixed)
+    targets = order_targets(labels, predicate.targets)
+    text, answer = _question_and_answer(rng, labels, predicate, targets, num_frames=num_frames, is_fixed=is_fixed)
     return QuestionAnswer(text, answer, targets, kind=kind)
 
 
-def _worded(
+def _question_and_answer(
     rng: np.random.Generator,
     labels: SceneLabels,
-    claim: Predicate,
-    targets: tuple[int, ...],
+    predicate: Predicate,
+    targets: Rows,
     *,
     num_frames: int,
     is_fixed: bool,
 ) -> tuple[str, str]:
-    """Question and answer in one of the five published forms."""
+    """Word the question in one of the five published forms, and its answer."""
     count = len(targets)
-    form = rng.choice(["query", "sentence", "explanatory", "question", "description"], p=[0.5, 0.3, 0.08, 0.07, 0.05])
-    noun, plain = templates.visual(num_frames), templates.response(count=count, num_frames=num_frames)
+    forms: list[SegmentationForm] = ["query", "sentence", "explanatory", "question", "description"]
+    form = forms[int(rng.choice(len(forms), p=[0.5, 0.3, 0.08, 0.07, 0.05]))]
+    answer = segmentation_answer(count, num_frames=num_frames)
+    names = _names(rng, labels, targets) if form == "question" and count else None
+    if form == "explanatory" and predicate.reason and count == 1:
+        answer += f" This is because {predicate.reason}."
+    elif names is not None:
+        answer = f"{capitalize(names)} {join_words([SEG] * count)}."
+    elif form not in ("query", "sentence") and not (form == "description" and count < 2):
+        form = "query"
+    if form == "query":
+        text = reference(rng, predicate, count=count, is_definite=is_fixed)
+    elif form == "description":
+        text = capitalize(reference(rng, predicate, count=1)) + "."
+    else:
+        text = question(rng, predicate, count=count)
+    generator = draw_generator(rng, is_fixed=is_fixed)
+    return segmentation_question(text, form=form, num_frames=num_frames, generator=generator), answer
 
-    def ask(pool: tuple[str, ...]) -> str:
-        return templates.draw(rng, pool, is_fixed=is_fixed)
 
-    if form == "explanatory" and claim.reason and count == 1:
-        return ask(templates.EXPLANATORY).format(
-            question(rng, claim, count=count)
-        ), f"{plain} This is because {claim.reason}."
-    if form == "question" and count:
-        name = _name(rng, labels, targets)
-        if name is not None:
-            named = f"{name[0].upper()}{name[1:]} {joined([templates.SEG] * count)}."
-            return ask(templates.QUESTION).format(question(rng, claim, count=count)), named
-    if form == "description" and count < 2:
-        described = reference(rng, claim, count=1)
-        return ask(templates.DESCRIPTION).format(described[0].upper() + described[1:] + "."), plain
-    if form == "sentence":
-        return ask(templates.SENTENCE).format(question(rng, claim, count=count)), plain
-    query = reference(rng, claim, count=count, is_definite=is_fixed)
-    return templates.fill(ask(templates.QUERY), query, noun), plain
+def _names(rng: np.random.Generator, labels: SceneLabels, targets: Rows) -> str | None:
+    """Name the targets by their attributes; None if these do not identify one of them."""
+    names = []
+    for index in targets:
+        traits = unique_traits(rng, labels, index)
+        if traits is None:
+            return None
+        names.append(f"the {noun_phrase(rng, traits)}")
+    return join_words(names)
