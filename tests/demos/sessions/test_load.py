@@ -74,12 +74,11 @@ def test_eight_concurrent_sessions_are_answered_and_isolated(served: tuple[Demo,
         finally:
             client.close()
 
-    with ThreadPoolExecutor(NUM_SESSIONS) as pool:
-        # The model is occupied until every session has asked its first question.
-        with demo.store._context.queue.slot():
-            waits = pool.map(run, range(NUM_SESSIONS))
-            while demo.store.num_waiting < NUM_SESSIONS:
-                time.sleep(0.01)
+    # The model is occupied until every session has asked its first question.
+    with ThreadPoolExecutor(NUM_SESSIONS) as pool, demo.store._context.queue.slot():
+        waits = pool.map(run, range(NUM_SESSIONS))
+        while demo.store.num_waiting < NUM_SESSIONS:
+            time.sleep(0.01)
     assert all(num_waits >= 1 for num_waits in waits)
     assert demo.store.num_waiting == 0
 
