@@ -1,4 +1,4 @@
-"""A UniPixel model from a file of sizes, with fresh weights and a vocabulary of its own."""
+"""Configuration of a small UniPixel model from a file of sizes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from unipixel.processing.special_tokens import IM_END, IMAGE_PAD, VIDEO_PAD, VIS
 from unipixel.tracking.config import SegmenterConfig
 
 _SECTIONS = ("segmenter", "vocabulary", "budget", "language", "vision")
+_OPTIONAL_SECTIONS = ("memory",)
 
 
 def configure(sizes: Mapping[str, Any], tokenizer: Tokenizer, *, image_size: int | None = None) -> UniPixelConfig:
     """Describe a model.
 
     Args:
-        sizes: Tables `segmenter`, `language` and `vision` of a sizes file.
+        sizes: Tables `segmenter`, `language` and `vision` of a sizes file, and optionally `memory` with
+            `pool_weighting` and `position_embedding`, see `UniPixelConfig`.
         tokenizer: Its vocabulary decides the rows of the embedding.
         image_size: Overrides the side of the segmenter's input.
 
@@ -60,6 +62,7 @@ def configure(sizes: Mapping[str, Any], tokenizer: Tokenizer, *, image_size: int
         mem_token_id=mem,
         memory_pool_order="raster",
         eos_token_ids=(end,),
+        **{f"memory_{name}": value for name, value in sizes.get("memory", {}).items()},
     )
 
 
@@ -75,5 +78,5 @@ def check_sections(sizes: Mapping[str, Any]) -> None:
     Raises:
         ValueError: It has not.
     """
-    if set(sizes) != set(_SECTIONS):
+    if set(sizes) - set(_OPTIONAL_SECTIONS) != set(_SECTIONS):
         raise ValueError(f"a sizes file holds the tables {list(_SECTIONS)}, got {sorted(sizes)}")

@@ -95,6 +95,15 @@ def test_clip_of_other_patch_sizes_follows_the_configuration(frames: list[np.nda
     assert clip.video.pixel_values.shape == (t * h * w, 6 * 64)
 
 
+def test_a_budget_of_196_tokens_per_frame_fills_a_square_grid_of_14() -> None:
+    config = byte_config()
+    config.qwen.vision_config.patch_size = 8
+    budget = FrameBudget(8, min_tokens=36, max_tokens=196, is_still=True)
+    clip = Processor(config, load_tokenizer(), budget=budget).clip([np.zeros((224, 224, 3), np.uint8)] * 8)
+    assert clip.layout.grid_thw == (8, 28, 28)
+    assert clip.layout.num_tokens == 8 * 196
+
+
 def test_still_frames_are_seen_as_images_are(frames: list[np.ndarray]) -> None:
     budget = FrameBudget(5, min_tokens=4, max_tokens=8, is_still=True)
     processor = Processor(byte_config(), load_tokenizer(), budget=budget)
