@@ -28,7 +28,7 @@ def square(left: int, width: int = 2) -> np.ndarray:
 
 @pytest.fixture
 def bank() -> ObjectMemoryBank:
-    """Object 1 moves right over frames 0 to 5, object 4 is seen on frames 2 and 3."""
+    """A bank in which object 1 moves right over frames 0 to 5 and object 4 is visible on frames 2 and 3."""
     bank = ObjectMemoryBank(SIZE)
     bank.add(1, source="point", prompts=[POINT], anchor_frame=3)
     bank.add(4, source="language", expression="the red cup")
@@ -38,7 +38,7 @@ def bank() -> ObjectMemoryBank:
     return bank
 
 
-def test_masks_on_frames_are_those_remembered(bank: ObjectMemoryBank) -> None:
+def test_masks_on_returns_the_stored_masks(bank: ObjectMemoryBank) -> None:
     masks = bank.masks_on([0, 2, 5])
     assert masks.shape == (3, 2, *SIZE)
     assert (masks[:, 0] == np.stack([square(0), square(2), square(5)])).all()
@@ -47,7 +47,7 @@ def test_masks_on_frames_are_those_remembered(bank: ObjectMemoryBank) -> None:
     assert not bank.masks_on([77]).any()
 
 
-def test_frames_keep_score_and_visibility(bank: ObjectMemoryBank) -> None:
+def test_mask_records_have_score_and_visibility(bank: ObjectMemoryBank) -> None:
     memory = bank.mask_record(1, 2)
     assert memory is not None
     assert (memory.is_visible, memory.score) == (True, 0.7)
@@ -58,7 +58,7 @@ def test_frames_keep_score_and_visibility(bank: ObjectMemoryBank) -> None:
     assert [index for index, _ in bank.mask_records(4)] == list(range(6))
 
 
-def test_ids_are_given_or_the_next_that_was_never_used() -> None:
+def test_add_without_an_id_takes_the_next_unused_id() -> None:
     bank = ObjectMemoryBank(SIZE)
     assert bank.add(source="box") == 1
     assert bank.add(7, source="box") == 7
@@ -69,7 +69,7 @@ def test_ids_are_given_or_the_next_that_was_never_used() -> None:
     assert bank.ids == (1, 7, 9, 8)
 
 
-def test_changes_since_tells_new_changed_and_forgotten(bank: ObjectMemoryBank) -> None:
+def test_changes_since_returns_added_changed_and_forgotten(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.update(1, 5, square(4))
     bank.add(5, source="box")
@@ -79,14 +79,14 @@ def test_changes_since_tells_new_changed_and_forgotten(bank: ObjectMemoryBank) -
     assert bank.changes_since(bank.version) == type(changes)((), (), ())
 
 
-def test_changes_on_other_frames_are_left_out(bank: ObjectMemoryBank) -> None:
+def test_changes_since_ignores_other_frames(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.update(1, 5, square(0))
     assert bank.changes_since(then, frame_indices=[0, 2, 4]).changed == ()
     assert bank.changes_since(then, frame_indices=[0, 5]).changed == (1,)
 
 
-def test_the_same_mask_again_is_no_change_but_for_its_score(bank: ObjectMemoryBank) -> None:
+def test_update_with_the_same_mask_changes_the_score_alone(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.update(1, 0, square(0), score=0.25)
     memory = bank.mask_record(1, 0)
@@ -95,7 +95,7 @@ def test_the_same_mask_again_is_no_change_but_for_its_score(bank: ObjectMemoryBa
     assert bank.version == then
 
 
-def test_correct_forgets_from_its_frame_on_and_keeps_the_prompt(bank: ObjectMemoryBank) -> None:
+def test_correct_deletes_masks_from_its_frame_on_and_adds_the_prompt(bank: ObjectMemoryBank) -> None:
     then = bank.version
     bank.correct(1, PromptRecord("point", 4, (1.0, 1.0), is_positive=False))
     assert [index for index, _ in bank.mask_records(1)] == [0, 1, 2, 3]
@@ -105,7 +105,7 @@ def test_correct_forgets_from_its_frame_on_and_keeps_the_prompt(bank: ObjectMemo
     assert list(bank.mask_records(1)) == []
 
 
-def test_merge_keeps_the_union_and_forgets_the_other(bank: ObjectMemoryBank) -> None:
+def test_merge_stores_the_union_and_removes_the_other(bank: ObjectMemoryBank) -> None:
     bank.merge(1, 4)
     assert bank.ids == (1,)
     assert (bank.masks_on([2])[0, 0] == (square(2) | square(0))).all()
@@ -139,7 +139,7 @@ def test_saved_bank_is_loaded_without_loss(bank: ObjectMemoryBank, tmp_path: Pat
     assert list((tmp_path / "memory").iterdir()) == [tmp_path / "memory" / BANK_FILE]
 
 
-def test_saved_bank_keeps_spilled_masks(tmp_path: Path) -> None:
+def test_saved_bank_includes_spilled_masks(tmp_path: Path) -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=2, spill_folder=tmp_path / "spill")
     fill(bank, 7)
     bank.save(tmp_path)
@@ -148,7 +148,7 @@ def test_saved_bank_keeps_spilled_masks(tmp_path: Path) -> None:
     assert again.state() == bank.state()
 
 
-def test_window_without_a_folder_drops_and_says_so(tmp_path: Path) -> None:
+def test_old_masks_without_a_folder_are_dropped_and_refused(tmp_path: Path) -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=3)
     fill(bank, 7)
     assert [index for index, _ in bank.mask_records(1)] == [4, 5, 6]
@@ -160,7 +160,7 @@ def test_window_without_a_folder_drops_and_says_so(tmp_path: Path) -> None:
         ObjectMemoryBank.load(tmp_path).masks_on([0])
 
 
-def test_window_with_a_folder_reads_old_masks_back(tmp_path: Path) -> None:
+def test_old_masks_with_a_folder_are_read_from_disk(tmp_path: Path) -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=3, spill_folder=tmp_path)
     fill(bank, 7)
     assert (bank.masks_on(range(7))[:, 0] == np.stack([square(frame) for frame in range(7)])).all()
@@ -172,7 +172,7 @@ def test_window_with_a_folder_reads_old_masks_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_keep_only_moves_other_frames_out(tmp_path: Path) -> None:
+def test_keep_only_moves_other_frames_to_disk_or_drops_them(tmp_path: Path) -> None:
     spilling, dropping = ObjectMemoryBank(SIZE, spill_folder=tmp_path), ObjectMemoryBank(SIZE)
     for bank in (spilling, dropping):
         fill(bank, 6)
@@ -181,7 +181,7 @@ def test_keep_only_moves_other_frames_out(tmp_path: Path) -> None:
     assert [index for index, _ in dropping.mask_records(1)] == [0, 3, 5]
 
 
-def test_a_window_bounds_what_is_in_memory() -> None:
+def test_max_frames_bounds_the_frames_in_memory() -> None:
     bank = ObjectMemoryBank(SIZE, max_frames=4)
     fill(bank, 50)
     assert len(list(bank.mask_records(1))) == 4
@@ -220,7 +220,9 @@ def test_unknown_and_duplicate_ids_are_refused(bank: ObjectMemoryBank) -> None:
         ((1, 1.5, None), "frame_index must be an integer"),
     ],
 )
-def test_updates_that_do_not_fit_are_refused(bank: ObjectMemoryBank, arguments: tuple[Any, ...], message: str) -> None:
+def test_updates_with_wrong_shape_or_index_are_refused(
+    bank: ObjectMemoryBank, arguments: tuple[Any, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         bank.update(*arguments)
     with pytest.raises(ValueError, match="score must be a finite number"):
@@ -242,7 +244,7 @@ def test_prompt_records_out_of_range_are_refused(arguments: dict[str, Any], mess
         PromptRecord(**arguments)
 
 
-@pytest.mark.parametrize("source", ["dream", None])
+@pytest.mark.parametrize("source", ["unknown", None])
 def test_an_unknown_source_is_refused(bank: ObjectMemoryBank, source: Any) -> None:
     with pytest.raises(ValueError, match="source must be one of"):
         bank.add(source=source)
@@ -320,9 +322,9 @@ def test_a_file_cut_or_altered_anywhere_never_crashes(tmp_path_factory: Any, dat
     fill(bank, 3)
     bank.save(folder)
     content = bytearray((folder / BANK_FILE).read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    content[place] = data.draw(st.integers(0, 255))
-    (folder / BANK_FILE).write_bytes(content[: data.draw(st.integers(place, len(content)))])
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] = data.draw(st.integers(0, 255))
+    (folder / BANK_FILE).write_bytes(content[: data.draw(st.integers(position, len(content)))])
     try:
         loaded = ObjectMemoryBank.load(folder)
     except ValueError:
@@ -330,15 +332,15 @@ def test_a_file_cut_or_altered_anywhere_never_crashes(tmp_path_factory: Any, dat
     loaded.masks_on([0, 1, 2])
 
 
-class WindowedBank(RuleBasedStateMachine):
-    """A bank with a window and a folder remembers what one without them remembers."""
+class SpillingBank(RuleBasedStateMachine):
+    """A bank with `max_frames` and a folder has the same masks as one without."""
 
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.plain = ObjectMemoryBank(SIZE)
-        self.windowed = ObjectMemoryBank(SIZE, max_frames=2, spill_folder=self.folder.name)
-        self.both = (self.plain, self.windowed)
+        self.spilling = ObjectMemoryBank(SIZE, max_frames=2, spill_folder=self.folder.name)
+        self.both = (self.plain, self.spilling)
         for bank in self.both:
             bank.add(source="box")
 
@@ -374,23 +376,23 @@ class WindowedBank(RuleBasedStateMachine):
 
     @rule(frames=st.sets(st.integers(0, 6)))
     def keep_only(self, frames: set[int]) -> None:
-        self.windowed.keep_only(frames)
+        self.spilling.keep_only(frames)
 
     @invariant()
-    def remembers_the_same(self) -> None:
-        assert self.plain.ids == self.windowed.ids
-        assert (self.plain.masks_on(range(7)) == self.windowed.masks_on(range(7))).all()
+    def has_the_same_masks(self) -> None:
+        assert self.plain.ids == self.spilling.ids
+        assert (self.plain.masks_on(range(7)) == self.spilling.masks_on(range(7))).all()
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
 
-TestWindowedBank = WindowedBank.TestCase
-TestWindowedBank.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestSpillingBank = SpillingBank.TestCase
+TestSpillingBank.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
-def test_frame_memory_takes_an_empty_mask_as_not_seen() -> None:
+def test_mask_record_of_an_empty_mask_is_not_visible() -> None:
     assert MaskRecord.of(np.zeros(SIZE), score=1) == MaskRecord.of(None, score=1.0) == MaskRecord(None, 1.0)
 
 

@@ -1,10 +1,10 @@
-"""Compares a checkpoint with recorded figures of the published implementation.
+"""Compares a checkpoint with recorded outputs of the published implementation.
 
     python tests/parity/run_case.py --checkpoint DIR --case DIR [--inputs DIR] [--seg-token-id N]
         --sam2-config FILE.json [--pooling window|raster]
 
-Prints one line of JSON. A figure that the case does not record is null. Runs in float32 on the CPU, with
-float32 memories.
+Prints one line of JSON with the differences; those that the case does not record are null. Computes in float32 on
+the CPU, with float32 memories.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unipixel import GenerationSettings, ModelInputs, ReferencePrompt, SegmenterConfig, TokenMasks, UniPixel, VideoInput
 
-Figures = dict[str, float | bool | None]
+Differences = dict[str, float | bool | None]
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, type=Path)
     parser.add_argument("--case", required=True, type=Path)
-    parser.add_argument("--inputs", type=Path, help="case whose inputs are used; by default the case itself")
-    parser.add_argument("--seg-token-id", type=int, help="replaces the checkpoint's")
+    parser.add_argument("--inputs", type=Path, help="case to read the inputs from; by default the case itself")
+    parser.add_argument("--seg-token-id", type=int, help="replaces the id of the checkpoint")
     parser.add_argument("--sam2-config", required=True, type=Path)
     parser.add_argument("--pooling", choices=("window", "raster"), default="window")
     arguments = parser.parse_args()
@@ -51,43 +51,45 @@ def main() -> None:
     print(json.dumps(compare(model, inputs, outputs)))
 
 
-def compare(model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Figures:
-    """Compute a case and return how far it is from the recorded figures.
+def compare(model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Differences:
+    """Compute a case and return the differences from the recorded outputs.
 
     Args:
         model: In float32.
         inputs: Tensors of an `inputs.safetensors`.
-        outputs: Tensors of an `outputs.safetensors`; those that are absent are not compared.
+        outputs: Tensors of an `outputs.safetensors`; missing ones are not compared.
     """
-    figures: Figures = dict.fromkeys(
+    differences: Differences = dict.fromkeys(
         ("logits_max_abs_diff", "embeds_max_abs_diff", "mask_logits_max_abs_diff", "position_ids_equal",
          "mask_iou_min", "generated_ids_equal", "generated_mask_iou_min")
     )  # fmt: skip
     with torch.no_grad():
-        _compare_forward(model, inputs, outputs, figures)
-        _compare_generation(model, inputs, outputs, figures)
-    return figures
+        _compare_forward(model, inputs, outputs, differences)
+        _compare_generation(model, inputs, outputs, differences)
+    return differences
 
 
-def _compare_forward(model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor], figures: Figures) -> None:
+def _compare_forward(
+    model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor], differences: Differences
+) -> None:
     if not {"logits", "inputs_embeds", "position_ids", "mask_logits"} & set(outputs):
         return
     output = model(_model_inputs(inputs, inputs["input_ids"]))
     if "logits" in outputs:
-        figures["logits_max_abs_diff"] = _max_abs_diff(output.logits, outputs["logits"])
+        differences["logits_max_abs_diff"] = _max_abs_diff(output.logits, outputs["logits"])
     if "inputs_embeds" in outputs:
-        figures["embeds_max_abs_diff"] = _max_abs_diff(output.inputs_embeds, outputs["inputs_embeds"])
+        differences["embeds_max_abs_diff"] = _max_abs_diff(output.inputs_embeds, outputs["inputs_embeds"])
     if "position_ids" in outputs:
-        figures["position_ids_equal"] = torch.equal(output.position_ids, outputs["position_ids"])
+        differences["position_ids_equal"] = torch.equal(output.position_ids, outputs["position_ids"])
     if "mask_logits" in outputs:
         tokens = model.mask_tokens(model.seg_states(output, inputs["input_ids"]))
         logits = _video_logits(model, inputs, tokens)
-        figures["mask_logits_max_abs_diff"] = _max_abs_diff(logits, outputs["mask_logits"])
-        figures["mask_iou_min"] = _iou_min(logits > 0, outputs["mask_logits"] > 0)
+        differences["mask_logits_max_abs_diff"] = _max_abs_diff(logits, outputs["mask_logits"])
+        differences["mask_iou_min"] = _iou_min(logits > 0, outputs["mask_logits"] > 0)
 
 
 def _compare_generation(
-    model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor], figures: Figures
+    model: UniPixel, inputs: dict[str, Tensor], outputs: dict[str, Tensor], differences: Differences
 ) -> None:
     if "generated_ids" not in outputs:
         return
@@ -95,16 +97,16 @@ def _compare_generation(
     settings = GenerationSettings(max_new_tokens=len(expected))
     prompt_ids = inputs["generate_prompt_ids"]
     answer = model.generate(_model_inputs(inputs, prompt_ids), settings=settings)[0]
-    figures["generated_ids_equal"] = list(answer.token_ids) == expected
+    differences["generated_ids_equal"] = list(answer.token_ids) == expected
     masks = outputs.get("generated_masks")
     if masks is not None and len(masks):
-        # The published code also yields a mask for each `<|seg|>` of the prompt, before those it generates.
+        # The published code also returns a mask for each `<|seg|>` of the prompt, before those of the answer.
         reading = model(_model_inputs(inputs, prompt_ids))
         in_prompt = model.mask_tokens(model.seg_states(reading, prompt_ids))
         tokens = torch.cat([in_prompt, answer.mask_tokens])
         logits = _video_logits(model, inputs, tokens) if len(tokens) else torch.zeros(0)
-        same = len(logits) == len(masks)
-        figures["generated_mask_iou_min"] = _iou_min(logits > 0, masks.bool()) if same else 0.0
+        is_complete = len(logits) == len(masks)
+        differences["generated_mask_iou_min"] = _iou_min(logits > 0, masks.bool()) if is_complete else 0.0
 
 
 def _model_inputs(inputs: dict[str, Tensor], ids: Tensor) -> ModelInputs:
@@ -124,7 +126,7 @@ def _model_inputs(inputs: dict[str, Tensor], ids: Tensor) -> ModelInputs:
 
 
 def _video_logits(model: UniPixel, inputs: dict[str, Tensor], tokens: Tensor) -> Tensor:
-    """(objects, frames, H, W) logits at the size of the video."""
+    """Return the logits (objects, frames, H, W) at the size of the video."""
     height, width = (int(side) for side in inputs["frame_size"])
     frames = model.segment_video(inputs["sam_frames"], tokens, memory_dtype=torch.float32)
     return torch.stack([frame.resized(height, width) for frame in frames], dim=1)
@@ -135,10 +137,10 @@ def _max_abs_diff(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _iou_min(ours: Tensor, theirs: Tensor) -> float:
-    """Smallest IoU over objects and frames; two empty masks agree."""
+    """Return the smallest IoU over objects and frames; it is 1 for two empty masks."""
     union = (ours | theirs).flatten(2).sum(-1)
-    common = (ours & theirs).flatten(2).sum(-1)
-    return float(torch.where(union > 0, common / union.clamp(min=1), 1.0).min())
+    intersection = (ours & theirs).flatten(2).sum(-1)
+    return float(torch.where(union > 0, intersection / union.clamp(min=1), 1.0).min())
 
 
 def _is_raster(arguments: Any) -> bool:

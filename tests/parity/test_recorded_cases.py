@@ -1,4 +1,4 @@
-"""The model computes what the published implementation computes: recorded figures, float32, CPU."""
+"""The model agrees with recorded outputs of the published implementation, in float32 on the CPU."""
 
 # mypy: disable-error-code="union-attr, operator, arg-type"
 
@@ -21,7 +21,7 @@ from unipixel.checkpoints.loading import published_state
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.unipixel import UniPixel
 
-# The published sizes; their configuration files differ from the tiny one in these fields.
+# The fields in which the configurations of the published sizes differ from the tiny one.
 _SIZES = {
     "3b": {"hidden": 2048, "inner": 11008, "layers": 36, "heads": 16, "kv": 2, "vocabulary": 151936, "tied": True},
     "7b": {"hidden": 3584, "inner": 18944, "layers": 28, "heads": 28, "kv": 4, "vocabulary": 152064, "tied": False},
@@ -30,47 +30,47 @@ _SIZES = {
 
 @pytest.mark.parametrize("case", ["point_box", "image_point", "long_square"])
 def test_forward_of_a_recorded_case_agrees(recorded_model: UniPixel, case: str) -> None:
-    figures = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
-    assert figures["embeds_max_abs_diff"] < 1e-4
-    assert figures["logits_max_abs_diff"] < 1e-3
-    assert figures["position_ids_equal"] is True
-    assert figures["generated_ids_equal"] is True
+    differences = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+    assert differences["embeds_max_abs_diff"] < 1e-4
+    assert differences["logits_max_abs_diff"] < 1e-3
+    assert differences["position_ids_equal"] is True
+    assert differences["generated_ids_equal"] is True
 
 
 @pytest.mark.parametrize("case", ["point_box", "image_point"])
 def test_masks_of_a_recorded_case_agree(recorded_model: UniPixel, case: str) -> None:
-    figures = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
-    assert figures["mask_logits_max_abs_diff"] < 1e-2
-    assert figures["mask_iou_min"] > 0.995
+    differences = compare(recorded_model, _tensors(case, "inputs"), _tensors(case, "outputs"))
+    assert differences["mask_logits_max_abs_diff"] < 1e-2
+    assert differences["mask_iou_min"] > 0.995
 
 
-def test_raster_pooling_agrees_with_its_recorded_figures() -> None:
+def test_raster_pooling_agrees_with_its_recorded_outputs() -> None:
     raster = tiny_model(replace(tiny_config(), memory_pool_order="raster"))
-    figures = compare(raster, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
-    assert figures["embeds_max_abs_diff"] < 1e-4
-    assert figures["logits_max_abs_diff"] < 1e-3
+    differences = compare(raster, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
+    assert differences["embeds_max_abs_diff"] < 1e-4
+    assert differences["logits_max_abs_diff"] < 1e-3
 
 
 def test_window_pooling_is_not_raster_pooling(recorded_model: UniPixel) -> None:
-    figures = compare(recorded_model, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
-    assert figures["embeds_max_abs_diff"] > 0.1
+    differences = compare(recorded_model, _tensors("point_box", "inputs"), _tensors("point_box", "outputs_raster"))
+    assert differences["embeds_max_abs_diff"] > 0.1
 
 
 def test_mask_of_a_generated_seg_agrees() -> None:
-    writer = tiny_model(replace(tiny_config(), seg_token_id=500))
-    figures = compare(writer, _tensors("point_box", "inputs"), _tensors("generate_seg", "outputs"))
-    assert figures["generated_ids_equal"] is True
-    assert figures["generated_mask_iou_min"] > 0.995
+    model = tiny_model(replace(tiny_config(), seg_token_id=500))
+    differences = compare(model, _tensors("point_box", "inputs"), _tensors("generate_seg", "outputs"))
+    assert differences["generated_ids_equal"] is True
+    assert differences["generated_mask_iou_min"] > 0.995
 
 
 def test_absent_objects_agree() -> None:
-    """Objects come and go once the object score's bias is lowered (golden case_absent)."""
-    shy = tiny_model()
+    """A lower bias of the object score makes objects absent in some frames (golden case_absent)."""
+    model = tiny_model()
     with torch.no_grad():
-        shy.sam2.sam_mask_decoder.pred_obj_score_head.layers[2].bias -= 0.65
+        model.sam2.sam_mask_decoder.pred_obj_score_head.layers[2].bias -= 0.65
         inputs, expected = _tensors("point_box", "inputs"), _tensors("absent", "outputs")
         tokens = _tensors("point_box", "outputs")["seg_prompt_tokens"]
-        frames = shy.segment_video(inputs["sam_frames"], tokens, memory_dtype=torch.float32)
+        frames = model.segment_video(inputs["sam_frames"], tokens, memory_dtype=torch.float32)
     scores = torch.stack([frame.object_score for frame in frames], dim=1)
     logits = torch.stack([frame.resized(90, 120) for frame in frames], dim=1)
     assert (expected["object_score_logits"] < 0).any()
@@ -92,10 +92,10 @@ def test_run_case_prints_one_line_of_json(tmp_path: Path, recorded_model: UniPix
     environment = os.environ | {"PYTHONPATH": str(PARITY.parent.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert len(done.stdout.splitlines()) == 1
-    figures = json.loads(done.stdout)
-    assert figures["generated_ids_equal"] is True
-    assert figures["generated_mask_iou_min"] is None
-    assert figures["mask_iou_min"] > 0.995
+    differences = json.loads(done.stdout)
+    assert differences["generated_ids_equal"] is True
+    assert differences["generated_mask_iou_min"] is None
+    assert differences["mask_iou_min"] > 0.995
 
 
 def _tensors(case: str, kind: str) -> dict[str, torch.Tensor]:

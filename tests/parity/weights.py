@@ -1,4 +1,4 @@
-"""The tiny weights of the recorded figures, rebuilt from the names of the tensors."""
+"""The tiny weights of the recorded cases, drawn from the names of the tensors."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ GOLDEN = PARITY / "golden"
 
 
 def tiny_segmenter_config() -> SegmenterConfig:
-    """The SAM 2.1 sizes of the recorded figures."""
+    """Return the SAM 2.1 sizes of the recorded cases."""
     return SegmenterConfig.from_tree(json.loads((PARITY / "sam2_tiny.json").read_text(encoding="utf-8")))
 
 
 def tiny_config() -> UniPixelConfig:
-    """The configuration of the recorded figures: window pooling, untied head."""
+    """Return the configuration of the recorded cases: window pooling, untied head."""
     fields = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
     return UniPixelConfig.from_dict(fields, segmenter=tiny_segmenter_config())
 
 
 def seeded_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Draw a tensor from the name that the reference gives it in memory."""
+    """Draw a tensor from its name in the memory of the reference implementation."""
     values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     if len(shape) == 1:
         values = 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
@@ -43,7 +43,7 @@ def seeded_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def tiny_model(config: UniPixelConfig | None = None) -> UniPixel:
-    """The model of the recorded figures, or one of another configuration drawn in the same way."""
+    """Return the model of the recorded cases, or one of another configuration with weights drawn likewise."""
     model = UniPixel.build_empty(config or tiny_config())
     state = {
         name: seeded_tensor(_reference_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()
@@ -54,5 +54,5 @@ def tiny_model(config: UniPixelConfig | None = None) -> UniPixel:
 
 
 def _reference_name(name: str) -> str:
-    """The name in the reference's memory: ours, with the prompt encoder's parts at the top and gamma renamed."""
+    """Return the name of a tensor in the memory of the reference implementation."""
     return name if name.startswith("model.") else to_disk_name(name)

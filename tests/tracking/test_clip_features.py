@@ -1,4 +1,4 @@
-"""Frames as SAM reads them."""
+"""Normalisation of frames for SAM."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def test_normalise_frame_of_one_colour_is_that_colour_normalised() -> None:
 def test_normalise_frame_halves_by_a_triangle_filter() -> None:
     frame = np.zeros((4, 4, 3), dtype=np.uint8)
     frame[:, :2] = 255
-    # Antialiased bilinear at scale 2: weights 3/7 of a pixel in reach, over pixels 0, 1, 2 for the first column.
+    # The antialiased bilinear filter at scale 2 weights pixels 0, 1, 2 by 3/7, 3/7, 1/7 for the first column.
     red = normalise_frame(frame, image_size=2)[0, 0] * 0.229 + 0.485
     torch.testing.assert_close(red, torch.tensor([6 / 7, 1 / 7]))

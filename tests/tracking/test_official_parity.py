@@ -1,4 +1,4 @@
-"""The tracker against the sam2 package's own predictor: bfloat16 memories, no post-processing."""
+"""The tracker agrees with the predictor of the sam2 package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, OfficialPredictor, synthetic_video, foreground_fraction, min_iou, tiny_segmenter
+from helpers.tracker_reference import (
+    HEIGHT,
+    WIDTH,
+    OfficialPredictor,
+    foreground_fraction,
+    min_iou,
+    synthetic_video,
+    tiny_segmenter,
+)
 from torch import Tensor
 
 from unipixel.tracking.clip_features import EncodedClip
@@ -63,13 +71,13 @@ def test_stream_of_30_frames_agrees_with_the_official_predictor(kinds: list[str]
     official = OfficialPredictor(segmenter, video)
     _prompt_official(official, kinds)
     theirs = torch.stack(list(official.propagate().values()))
-    share = foreground_fraction(theirs)
-    assert float(share.min()) > 0.01
-    assert float(share.max()) < 0.9
+    fraction = foreground_fraction(theirs)
+    assert float(fraction.min()) > 0.01
+    assert float(fraction.max()) < 0.9
     assert min_iou(_stream(StreamingTracker(segmenter), video, kinds), theirs) >= 0.999
 
 
-def test_stream_agrees_where_objects_come_and_go() -> None:
+def test_stream_agrees_where_objects_are_absent_on_some_frames() -> None:
     segmenter, video = tiny_segmenter(score_shift=-0.65), synthetic_video(30)
     official = OfficialPredictor(segmenter, video)
     _prompt_official(official, ["point", "box", "mask"])
@@ -103,11 +111,13 @@ def test_corrections_on_tracked_frames_agree() -> None:
 
 
 @pytest.mark.usefixtures("float32_memories")
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_verbs_agree_after_corrections_in_both_directions(is_kept: bool) -> None:
+@pytest.mark.parametrize("is_permanent", [True, False])
+def test_compatible_predictor_agrees_after_corrections_in_both_directions(is_permanent: bool) -> None:
     segmenter, video = tiny_segmenter(), synthetic_video(12, seed=2)
-    official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=is_kept)
-    predictor = SAM2VideoPredictor(segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_kept)
+    official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=is_permanent)
+    predictor = SAM2VideoPredictor(
+        segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_permanent
+    )
     state = predictor.init_state(video)
     theirs: list[Tensor] = []
     ours: list[Tensor] = []
@@ -142,11 +152,11 @@ def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
     clip = EncodedClip(segmenter, video)
     prompt = click_prompt([CLICK], size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
     prompts = [ClipPrompt(1, 17, prompt)]
-    follower = TrackerCore(segmenter, num_frames=24)
+    core = TrackerCore(segmenter, num_frames=24)
     ours = {
-        frame.frame_index: frame.mask_logits() for frame in propagate_in_video(follower, clip, prompts, direction=direction)
+        frame.frame_index: frame.mask_logits() for frame in propagate_in_video(core, clip, prompts, direction=direction)
     }
-    del theirs[17]  # in both of their passes
+    del theirs[17]  # part of both of their passes
     ours.pop(17, None)
     assert ours.keys() == theirs.keys()
     assert min(min_iou(ours[index], theirs[index]) for index in theirs) >= 0.999
@@ -161,7 +171,7 @@ def test_post_processing_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
         areas = torch.stack([torch.bincount(label.flatten())[label] for label in labels])
         return labels[:, None], areas[:, None]
 
-    # The package's own runs on CUDA only.
+    # The implementation of the package requires CUDA.
     monkeypatch.setattr("sam2.utils.misc.get_connected_components", components)
     segmenter, video = tiny_segmenter(), synthetic_video(8)
     stability = {
@@ -176,6 +186,6 @@ def test_post_processing_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     _prompt_official(official, ["box", "mask"])
     theirs = torch.stack(list(official.propagate().values()))
     tracker = StreamingTracker(segmenter, num_frames=8, is_postprocessed=True)
-    plain = _stream(StreamingTracker(segmenter, num_frames=8), video, ["box", "mask"])
+    unprocessed = _stream(StreamingTracker(segmenter, num_frames=8), video, ["box", "mask"])
     assert min_iou(_stream(tracker, video, ["box", "mask"]), theirs) >= 0.999
-    assert min_iou(plain, theirs) < 0.999
+    assert min_iou(unprocessed, theirs) < 0.999

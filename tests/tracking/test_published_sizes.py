@@ -1,4 +1,4 @@
-"""The four published SAM 2.1 sizes equal what the package builds from its own configuration files."""
+"""The four published SAM 2.1 sizes agree with the models of the package's configuration files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unipixel.tracking.segmenter import Segmenter
 
 
 @pytest.mark.parametrize(("name", "file"), [("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l")])
-def test_names_and_shapes_equal_the_package_s_own(name: str, file: str) -> None:
+def test_names_and_shapes_equal_those_of_the_package(name: str, file: str) -> None:
     with init_empty_weights(include_buffers=False):
         ours = Segmenter(SegmenterConfig.preset(name))
         theirs = build_sam2(

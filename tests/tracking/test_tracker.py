@@ -7,12 +7,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, min_iou, tiny_segmenter
+from helpers.tracker_reference import HEIGHT, WIDTH, min_iou, synthetic_video, tiny_segmenter
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.prompts import click_prompt
-from unipixel.tracking.propagation import ClipPrompt, select_anchor_frames, propagate_in_video, sample_candidate_frames
+from unipixel.tracking.propagation import ClipPrompt, propagate_in_video, sample_candidate_frames, select_anchor_frames
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import StreamingTracker, TrackerState
@@ -20,11 +20,6 @@ from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import SegmentPrompt
 
 POINT, BOX = [[80, 60]], [20, 40, 150, 160]
-
-
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return tiny_segmenter()
 
 
 def _tracker(segmenter: Segmenter, video: np.ndarray, **options: Any) -> StreamingTracker:
@@ -39,29 +34,29 @@ def test_stream_and_whole_clip_are_identical(segmenter: Segmenter) -> None:
     tracker = _tracker(segmenter, video)
     streamed = [tracker.step(frame).masks.mask_logits for frame in video[1:]]
     prompt = click_prompt(POINT, size=(HEIGHT, WIDTH), image_size=segmenter.config.image_size)
-    follower = TrackerCore(segmenter, num_frames=len(video))
+    core = TrackerCore(segmenter, num_frames=len(video))
     whole = [
         frame.masks.mask_logits
-        for frame in propagate_in_video(follower, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
+        for frame in propagate_in_video(core, EncodedClip(segmenter, video), [ClipPrompt(1, 0, prompt)])
     ]
     assert torch.equal(torch.stack(streamed), torch.stack(whole[1:]))
 
 
-def test_coming_and_going_objects_leave_the_others_alone(segmenter: Segmenter) -> None:
+def test_added_and_removed_objects_do_not_change_the_others(segmenter: Segmenter) -> None:
     video = synthetic_video(12)
-    alone, crowd = _tracker(segmenter, video), _tracker(segmenter, video)
+    alone, together = _tracker(segmenter, video), _tracker(segmenter, video)
     for index, frame in enumerate(video[1:], start=1):
-        expected, result = alone.step(frame), crowd.step(frame)
+        expected, result = alone.step(frame), together.step(frame)
         assert torch.equal(expected.masks.mask_logits[0], result.masks.mask_logits[0])
         if index == 3:
-            crowd.add_box(2, BOX)
-            crowd.add_points(3, [[200, 150]])
+            together.add_box(2, BOX)
+            together.add_points(3, [[200, 150]])
         if index == 8:
-            crowd.remove(2)
-    assert crowd.object_ids == (1, 3)
+            together.remove(2)
+    assert together.object_ids == (1, 3)
 
 
-def test_state_does_not_grow_after_the_window_is_full(segmenter: Segmenter) -> None:
+def test_state_has_constant_size_after_the_first_frames(segmenter: Segmenter) -> None:
     video = synthetic_video(4)
     tracker = _tracker(segmenter, video)
     sizes = [(tracker.step(video[index % 4]), tracker.state.num_bytes)[1] for index in range(40)]
@@ -69,7 +64,7 @@ def test_state_does_not_grow_after_the_window_is_full(segmenter: Segmenter) -> N
 
 
 @pytest.mark.slow
-def test_nothing_grows_over_10000_frames(segmenter: Segmenter) -> None:
+def test_memory_use_is_constant_over_10000_frames(segmenter: Segmenter) -> None:
     features = [EncodedClip(segmenter, synthetic_video(4))[index] for index in range(4)]
     tracker, process = StreamingTracker(segmenter), psutil.Process()
     tracker.step(features[0])
@@ -80,11 +75,11 @@ def test_nothing_grows_over_10000_frames(segmenter: Segmenter) -> None:
         sizes.append(tracker.state.num_bytes)
         resident.append(process.memory_info().rss)
     assert len(set(sizes[30:])) == 1
-    # A byte per pixel of each mask that was kept would be ten times as much.
+    # One byte per mask pixel of every frame would be ten times as much.
     assert max(resident) - max(resident[:1000]) < 4 * 2**20
 
 
-def test_corrections_are_bounded_and_the_first_prompt_stays(segmenter: Segmenter) -> None:
+def test_corrections_are_bounded_and_the_first_prompt_is_permanent(segmenter: Segmenter) -> None:
     video = synthetic_video(14)
     tracker = _tracker(segmenter, video)
     for frame in video[1:]:
@@ -111,7 +106,7 @@ def test_state_of_the_base_plus_model_at_1024_is_below_5_megabytes() -> None:
     assert 3.5e6 < state.num_bytes < 5e6
 
 
-def test_copied_and_saved_states_go_on_alike(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_copied_and_saved_states_continue_identically(segmenter: Segmenter, tmp_path: Path) -> None:
     video = synthetic_video(6)
     tracker = _tracker(segmenter, video)
     tracker.step(video[1])
@@ -126,10 +121,12 @@ def test_copied_and_saved_states_go_on_alike(segmenter: Segmenter, tmp_path: Pat
         )
 
 
-def test_language_tokens_and_best_anchor_find_an_object(segmenter: Segmenter) -> None:
+def test_language_tokens_on_selected_anchor_frames_are_propagated(segmenter: Segmenter) -> None:
     tokens = torch.randn(2, 2, segmenter.config.embed_dim, generator=torch.Generator().manual_seed(0))
     clip = EncodedClip(segmenter, synthetic_video(9))
-    anchors = select_anchor_frames(segmenter, clip, SegmentPrompt(tokens=tokens), candidates=sample_candidate_frames(9, count=3))
+    anchors = select_anchor_frames(
+        segmenter, clip, SegmentPrompt(tokens=tokens), candidates=sample_candidate_frames(9, count=3)
+    )
     assert all(anchor in (0, 4, 8) for anchor in anchors)
     prompts = [
         ClipPrompt(row, anchor, SegmentPrompt(tokens=tokens[row : row + 1])) for row, anchor in enumerate(anchors)
@@ -140,7 +137,7 @@ def test_language_tokens_and_best_anchor_find_an_object(segmenter: Segmenter) ->
     }
 
 
-def test_best_anchor_is_the_frame_of_the_highest_score(segmenter: Segmenter) -> None:
+def test_selected_anchor_frame_has_the_highest_score(segmenter: Segmenter) -> None:
     tokens = torch.randn(1, 2, segmenter.config.embed_dim, generator=torch.Generator().manual_seed(0))
     clip, scores = EncodedClip(segmenter, synthetic_video(3)), []
     for index in range(3):
@@ -151,7 +148,7 @@ def test_best_anchor_is_the_frame_of_the_highest_score(segmenter: Segmenter) -> 
     assert anchor == int(np.argmax(scores))
 
 
-def test_absent_objects_have_empty_masks_and_no_presence() -> None:
+def test_absent_objects_have_empty_masks() -> None:
     video = synthetic_video(3)
     tracker = _tracker(tiny_segmenter(score_shift=-100.0), video)
     result = tracker.step(video[1])
@@ -160,7 +157,7 @@ def test_absent_objects_have_empty_masks_and_no_presence() -> None:
     assert not bool(result.mask_of(1).any())
 
 
-def test_redetection_looks_with_the_prompted_frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redetection_reads_the_prompted_frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     video, lost = synthetic_video(6), tiny_segmenter(score_shift=-100.0)
     tracker = _tracker(lost, video, redetect_after=2)
     tracker.step(video[1])
@@ -171,7 +168,7 @@ def test_redetection_looks_with_the_prompted_frames_alone(monkeypatch: pytest.Mo
     assert tracker.state.objects[1].num_absent == 0
 
 
-def test_stepping_without_objects_gives_an_empty_result(segmenter: Segmenter) -> None:
+def test_step_without_objects_returns_an_empty_result(segmenter: Segmenter) -> None:
     result = StreamingTracker(segmenter).step(synthetic_video(1)[0])
     assert result.mask_logits().shape == (0, HEIGHT, WIDTH)
 
@@ -188,7 +185,7 @@ def test_batched_mixed_prompts_equal_single_ones(segmenter: Segmenter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "message"),
+    ("method", "arguments", "message"),
     [
         ("add_points", ([[300, 10]],), r"point \(300, 10\) is outside the frame"),
         ("add_points", ([[-1, 10]],), "outside the frame"),
@@ -202,13 +199,13 @@ def test_batched_mixed_prompts_equal_single_ones(segmenter: Segmenter) -> None:
         ("add_tokens", (torch.zeros(2, 3),), r"must be \(n, 64\)"),
     ],
 )
-def test_bad_prompts_are_refused_and_add_nothing(
-    segmenter: Segmenter, verb: str, arguments: tuple, message: str
+def test_invalid_prompts_are_refused_and_add_nothing(
+    segmenter: Segmenter, method: str, arguments: tuple, message: str
 ) -> None:
     tracker = StreamingTracker(segmenter)
     tracker.step(synthetic_video(1)[0])
     with pytest.raises(ValueError, match=message):
-        getattr(tracker, verb)(7, *arguments)
+        getattr(tracker, method)(7, *arguments)
     assert tracker.object_ids == ()
 
 
@@ -245,7 +242,7 @@ def test_prompts_beyond_the_clip_are_refused(segmenter: Segmenter) -> None:
 
 
 class TestSavedState:
-    def test_pickle_is_refused_unread(self, tmp_path: Path) -> None:
+    def test_pickle_is_refused(self, tmp_path: Path) -> None:
         torch.save({"frame_index": 0}, tmp_path / "state.pt")
         with pytest.raises(OSError, match="is not a saved state, or is damaged"):
             TrackerState.load(tmp_path / "state.pt")
@@ -256,7 +253,7 @@ class TestSavedState:
 
 
 class TestEncodedClip:
-    def test_only_as_many_frames_are_kept_as_memory_allows(self) -> None:
+    def test_cache_is_limited_to_its_size(self) -> None:
         segmenter = tiny_segmenter()
         frames = synthetic_video(6)
         one = EncodedClip(segmenter, frames)[0].num_bytes
@@ -264,4 +261,4 @@ class TestEncodedClip:
         with torch.no_grad():
             for index in (0, 1, 0, 1, 2, 1, 0):
                 clip[index]
-        assert clip.num_encoded == 4  # 0, 1, 2, which drops 0, and 0 again
+        assert clip.num_encoded == 4  # frames 0, 1, 2, which evicts 0, and 0 again

@@ -1,4 +1,4 @@
-"""transformers' video-session verbs against transformers' own model with the same weights."""
+"""The compatible video model agrees with transformers' own model with the same weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tracker_reference import HEIGHT, WIDTH, synthetic_video, foreground_fraction, min_iou
+from helpers.tracker_reference import HEIGHT, WIDTH, foreground_fraction, min_iou, synthetic_video
 from helpers.transformers_reference import transformers_model, transformers_processor, wider_segmenter
 from torch import Tensor
 
@@ -45,13 +45,13 @@ def processor(segmenter: Segmenter) -> Any:
 
 @pytest.fixture(scope="module")
 def frames(processor: Any) -> Tensor:
-    """The clip as transformers' processor prepares it; it rounds where frames are resized, and ours does not."""
+    """The clip as transformers' processor prepares it; it rounds resized frames and ours does not."""
     session = processor.init_video_session(video=list(synthetic_video(NUM_FRAMES)))
     return torch.stack([session.processed_frames[index] for index in range(NUM_FRAMES)])
 
 
 def _logits(predictor: Any, outputs: list[Any]) -> Tensor:
-    """(T, B, H, W) logits of all frames."""
+    """Return the logits (T, B, H, W) of all frames."""
     masks = predictor.post_process_masks([output.pred_masks for output in outputs], [SIZE] * len(outputs), 0.0, False)
     return torch.stack(masks)[:, :, 0]
 
@@ -64,10 +64,9 @@ def _theirs(model: Any, processor: Any, inputs: dict[str, Any], *, start: int, *
     return _logits(processor, outputs).clone()
 
 
-def _check(ours: Tensor, theirs: Tensor, *, least: float = 0.999) -> None:
-    share = foreground_fraction(theirs)
-    assert 0.01 < float(share.mean()) < 0.95
-    assert min_iou(ours, theirs) >= least
+def _check(ours: Tensor, theirs: Tensor, *, minimum: float = 0.999) -> None:
+    assert 0.01 < float(foreground_fraction(theirs).mean()) < 0.95
+    assert min_iou(ours, theirs) >= minimum
 
 
 @pytest.mark.parametrize("inputs", [POINTS, BOXES, REFINED, {"input_masks": _masks()}])
@@ -83,9 +82,9 @@ def test_clip_agrees_with_transformers(
     assert torch.equal(first.pred_masks, outputs[0].pred_masks)
     assert outputs[-1].object_ids == [1, 2]
     assert outputs[-1].object_score_logits.shape == (2, 1)
-    # A mask's object pointer is transformers' own: see the module.
-    least = 0.99 if "input_masks" in inputs else 0.999
-    _check(_logits(predictor, outputs), _theirs(model, processor, inputs, start=0), least=least)
+    # The object pointer of a mask differs: see the module.
+    minimum = 0.99 if "input_masks" in inputs else 0.999
+    _check(_logits(predictor, outputs), _theirs(model, processor, inputs, start=0), minimum=minimum)
 
 
 @pytest.mark.parametrize("options", [{"reverse": True}, {"start_frame_idx": 5, "max_frame_num_to_track": 2}])
@@ -104,10 +103,10 @@ def test_clip_agrees_backwards_and_in_part(
 def test_stream_agrees_with_transformers(segmenter: Segmenter, model: Any, processor: Any, frames: Tensor) -> None:
     predictor = Sam2VideoModel(segmenter)
     theirs, ours = processor.init_video_session(), predictor.init_video_session()
-    verbs = ((processor, theirs), (predictor, ours))
+    sides = ((processor, theirs), (predictor, ours))
     outputs: list[tuple[Any, Sam2VideoSegmentationOutput]] = []
     for index, frame in enumerate(frames):
-        for owner, session in verbs:
+        for owner, session in sides:
             if index == 0:
                 owner.add_inputs_to_inference_session(session, 0, [1, 2], **POINTS, original_size=SIZE)
         outputs.append((model(theirs, frame=frame), predictor(ours, frame=frame)))
@@ -121,7 +120,7 @@ def stream(segmenter: Segmenter) -> tuple[Sam2VideoModel, Sam2VideoInferenceSess
     return predictor, predictor.init_video_session()
 
 
-def test_stream_of_raw_frames_takes_objects_at_any_later_frame(
+def test_stream_of_raw_frames_accepts_objects_on_later_frames(
     stream: tuple[Sam2VideoModel, Sam2VideoInferenceSession],
 ) -> None:
     predictor, session = stream
@@ -133,13 +132,13 @@ def test_stream_of_raw_frames_takes_objects_at_any_later_frame(
         output = predictor(session, frame=frame)
         assert output.object_ids == ([7] if index >= 3 else [])
         sizes.append(sum(state.num_bytes for state in session.objects.values()))
-    assert len(set(sizes[-6:])) == 1, "what a stream remembers must not grow"
+    assert len(set(sizes[-6:])) == 1, "the memories of a stream must not grow"
     session.reset_inference_session()
     assert predictor(session, frame=video[0]).frame_idx == 0
     assert session.obj_ids == []
 
 
-def test_clicks_are_added_unless_old_ones_are_cleared(segmenter: Segmenter, frames: Tensor) -> None:
+def test_clicks_extend_earlier_ones_unless_these_are_cleared(segmenter: Segmenter, frames: Tensor) -> None:
     predictor = Sam2VideoModel(segmenter)
 
     def masks(*clicks: tuple[float, float], is_clearing: bool) -> Tensor:
@@ -185,7 +184,7 @@ def test_padding_points_are_ignored(segmenter: Segmenter, frames: Tensor) -> Non
         ([1, 2], {"input_masks": _masks(), **BOXES}, "cannot be given together"),
     ],
 )
-def test_bad_inputs_are_refused_and_add_nothing(
+def test_invalid_inputs_are_refused_and_add_nothing(
     segmenter: Segmenter, frames: Tensor, object_ids: Any, inputs: dict[str, Any], message: str
 ) -> None:
     predictor = Sam2VideoModel(segmenter)
@@ -195,7 +194,7 @@ def test_bad_inputs_are_refused_and_add_nothing(
     assert session.obj_ids == []
 
 
-def test_calls_that_do_not_fit_a_clip_are_refused(segmenter: Segmenter, frames: Tensor) -> None:
+def test_invalid_calls_for_a_clip_are_refused(segmenter: Segmenter, frames: Tensor) -> None:
     predictor = Sam2VideoModel(segmenter)
     session = predictor.init_video_session(frames, original_size=SIZE)
     with pytest.raises(RuntimeError, match="call add_inputs_to_inference_session"):
@@ -206,7 +205,7 @@ def test_calls_that_do_not_fit_a_clip_are_refused(segmenter: Segmenter, frames: 
         predictor(session, frame=frames[0])
 
 
-def test_calls_that_do_not_fit_a_stream_are_refused(
+def test_invalid_calls_for_a_stream_are_refused(
     stream: tuple[Sam2VideoModel, Sam2VideoInferenceSession], frames: Tensor
 ) -> None:
     predictor, session = stream
