@@ -1,7 +1,7 @@
-"""The sub-commands of `unipixel`, one module each.
+"""The sub-commands of `unipixel`.
 
-A module `NAME.py` is the sub-command NAME. It offers `add_parser(subparsers)`, which describes its
-arguments and imports nothing heavy, and `run(arguments) -> int`, which imports what it needs,
-works, and returns the exit code. Bad input leaves `run` as ValueError, TypeError, OSError,
-LookupError or ImportError.
+A module without a leading underscore defines `add_parsers(subparsers)`, which describes the arguments of its
+commands without importing anything heavy, and for each command a function `run(arguments) -> int`, which imports
+what it needs and returns the exit code. Bad input is raised as ValueError, TypeError, OSError, LookupError or
+ImportError.
 """

@@ -1,8 +1,10 @@
-"""Options that the commands about videos share, and what is built from them."""
+"""Options that several commands share, and the objects that are built from them."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "unipixel-nano"
 MAX_FRAMES = 108_000
-"""Frames of the longest video that is taken by default: an hour at 30 per second."""
-
+"""Default maximum length of a video: an hour at 30 frames per second."""
 
 PROMPT_FORMS = {
     "point": "ID:X,Y@FRAME",
@@ -27,62 +28,59 @@ PROMPT_FORMS = {
 }
 _PROMPT_HELP = {
     "point": "a click on object ID, in pixels of frame FRAME (from 0)",
-    "not-point": "a click beside object ID, which corrects its mask",
+    "not-point": "a click outside object ID, which corrects its mask",
     "box": "a box around object ID",
-    "mask": "a mask of object ID: an image of the frame's size, non-zero on the object",
+    "mask": "a mask of object ID: an image of the frame's size that is non-zero on the object",
 }
 
 
-def add_question_parser(subparsers: Any, name: str, *, summary: str, description: str, metavar: str) -> Any:
-    """Describe the arguments of a command that puts questions about videos, and return its parser."""
-    parser = subparsers.add_parser(name, help=summary, description=description)
-    parser.add_argument("video", metavar="VIDEO", nargs="?", help="file, image, folder of frames, or folder of clips")
-    parser.add_argument("question", metavar=metavar, nargs="?")
-    parser.add_argument(
-        "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks"
-    )
-    add_prompt_options(parser)
-    add_language_options(parser)
-    add_model_options(parser)
-    add_output_options(parser)
-    return parser
+def describe_unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """Return an error message for an unknown name, with the nearest known name and all of them."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    suggestion = f", did you mean {nearest[0]}?" if nearest else ";"
+    return f"unknown {kind} {name}{suggestion} Known {kind}s are {', '.join(known)}"
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--point`, `--not-point`, `--box` and `--mask`, which may be repeated."""
+    """Add `--point`, `--not-point`, `--box` and `--mask`, which can be repeated."""
     group = parser.add_argument_group("prompts")
     for name, form in PROMPT_FORMS.items():
         group.add_argument(f"--{name}", metavar=form, action="append", default=[], help=_PROMPT_HELP[name])
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of a model and of where it runs."""
+    """Add the options for the model and its device."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, folder or hub id (%(default)s)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--postprocess", action="store_true", help="SAM 2's own post-processing of masks")
+    group.add_argument("--postprocess", action="store_true", help="apply SAM 2's post-processing to masks")
 
 
 def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = False) -> None:
-    """Add what decides how the language model is used; a live source leaves no choice of frames to start from."""
+    """Add the options for the language model; a live source has no choice of anchor frames."""
     group = parser.add_argument_group("language")
     group.add_argument(
-        "--frames", type=int, metavar="N", help="frames the language model sees (what its checkpoint says, else 16)"
+        "--frames",
+        type=int,
+        metavar="N",
+        help="frames that the language model receives (by default as many as its checkpoint specifies, else 16)",
     )
     if not is_live:
         group.add_argument(
             "--anchor",
             default="auto",
             choices=("auto", "prompt", "best", "first"),
-            help="where what words found is segmented first: frame 0 or, if absent or doubted there, the best (auto)",
+            help="frame on which an object that the text describes is segmented first: frame 0, or the best frame if "
+            "the object is absent or uncertain there (auto)",
         )
         group.add_argument(
             "--prefill",
             default="model",
             choices=("model", "model-only", "tracker"),
-            help="who segments points and boxes that the question names: the language model unless its mask misses "
-            "them (model), it alone as in the paper (model-only), or the tracker from the prompt itself (tracker)",
+            help="what segments the points and boxes that the question names: the language model unless its mask "
+            "disagrees with the prompt (model), always the language model, as in the paper (model-only), or the "
+            "tracker (tracker)",
         )
     group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
     group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
@@ -90,7 +88,7 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add where results go and in which forms."""
+    """Add the options for the output."""
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks")
     group.add_argument("--json", action="store_true", help="print result.json on stdout")
@@ -98,7 +96,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_result_options(group: Any) -> None:
-    """Add, to a parser or a group of one, what a folder of results holds."""
+    """Add the options for the content of a result folder, to a parser or an argument group."""
     group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
     group.add_argument("--no-overlay", action="store_true", help="write no overlay video")
     group.add_argument("--davis", action="store_true", help="also write palette images in the DAVIS layout")
@@ -123,7 +121,7 @@ def session_settings(arguments: argparse.Namespace) -> SessionSettings:
 
 
 def generation_settings(arguments: argparse.Namespace) -> GenerationSettings:
-    """Return how answers are written.
+    """Return the settings of the text generation.
 
     Raises:
         ValueError: A setting is out of range.
@@ -136,11 +134,11 @@ def generation_settings(arguments: argparse.Namespace) -> GenerationSettings:
 
 
 def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
-    """Load the model and what prepares its inputs.
+    """Load the model and its processor.
 
     Raises:
-        OSError: The model cannot be found, fetched or read.
-        ValueError: Its files do not fit together, or the device is unknown.
+        OSError: The model cannot be found, downloaded or read.
+        ValueError: Its files are inconsistent, or the device is unknown.
     """
     import torch
 
@@ -153,7 +151,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; `auto` is the first of CUDA, MPS and the CPU that is there.
+    """Return the device of a name; `auto` is the first of CUDA, MPS and CPU that is available.
 
     Raises:
         ValueError: There is no such device.

@@ -1,4 +1,4 @@
-"""Prompts on the command line: `ID:X,Y@FRAME`, `ID:X1,Y1,X2,Y2@FRAME`, `ID:FILE.png@FRAME`."""
+"""Visual prompts on the command line: `ID:X,Y@FRAME`, `ID:X1,Y1,X2,Y2@FRAME`, `ID:FILE.png@FRAME`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from unipixel.commands._options import PROMPT_FORMS
+from unipixel.output.overlay import PromptMark
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.video.images import read_mask
 
 
 def read_prompts(arguments: argparse.Namespace) -> dict[int, list[VisualPrompt]]:
-    """Read the prompts of a command line by object, positive ones first.
+    """Read the prompts of a command line by object id, negative points last.
 
     Raises:
-        ValueError: A prompt is not of its form.
+        ValueError: A prompt is malformed.
         OSError: A mask file cannot be read.
     """
     prompts: dict[int, list[VisualPrompt]] = {}
@@ -33,15 +34,18 @@ def read_prompts(arguments: argparse.Namespace) -> dict[int, list[VisualPrompt]]
 
 
 def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, VisualPrompt]:
-    """Read one prompt.
+    """Parse one prompt.
 
     Args:
         kind: `point`, `not-point`, `box` or `mask`.
-        text: Of the form that belongs to it; the frame may be left out and is 0 then.
-        sign: What stands before the kind where the user writes it.
+        text: In the form of the kind; the frame is optional and 0 by default.
+        sign: Characters before the kind, for error messages.
+
+    Returns:
+        The object id and the prompt.
 
     Raises:
-        ValueError: It is not of that form.
+        ValueError: The text does not have this form.
         OSError: A mask file cannot be read.
     """
     try:
@@ -49,7 +53,7 @@ def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, Visual
         body, at, frame = rest.rpartition("@")
         if not at:
             body, frame = rest, "0"
-        object_id, frame_index = _count(head), _count(frame)
+        object_id, frame_index = _parse_index(head), _parse_index(frame)
         if kind == "mask":
             if not body:
                 raise ValueError("no file")
@@ -58,7 +62,7 @@ def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, Visual
         if not all(np.isfinite(values)) or len(values) != (4 if kind == "box" else 2):
             raise ValueError("wrong number of values")
     except ValueError as error:
-        if isinstance(error, _MaskError):
+        if isinstance(error, _EmptyMaskError):
             raise
         raise ValueError(
             f"{sign}{kind} {text!r} is not of the form {PROMPT_FORMS[kind]}, such as {_example(kind)}"
@@ -69,32 +73,30 @@ def parse_prompt(kind: str, text: str, *, sign: str = "--") -> tuple[int, Visual
     return object_id, PointPrompt(values[0], values[1], frame_index, is_positive=kind == "point")
 
 
-def marks(prompts: Iterable[tuple[int, VisualPrompt]]) -> list:
-    """Return what the overlay draws of prompts: points and boxes."""
-    from unipixel.output.overlay import PromptMark
-
-    drawn = []
+def prompt_marks(prompts: Iterable[tuple[int, VisualPrompt]]) -> list[PromptMark]:
+    """Return the marks of points and boxes on the overlay."""
+    marks = []
     for object_id, prompt in prompts:
         if isinstance(prompt, PointPrompt):
             point = (prompt.x, prompt.y)
-            drawn.append(PromptMark(object_id, prompt.frame_index, point_xy=point, is_positive=prompt.is_positive))
+            marks.append(PromptMark(object_id, prompt.frame_index, point_xy=point, is_positive=prompt.is_positive))
         elif isinstance(prompt, BoxPrompt):
-            drawn.append(PromptMark(object_id, prompt.frame_index, box_xyxy=prompt.xyxy))
-    return drawn
+            marks.append(PromptMark(object_id, prompt.frame_index, box_xyxy=prompt.xyxy))
+    return marks
 
 
-class _MaskError(ValueError):
-    """The file was read and holds no mask."""
+class _EmptyMaskError(ValueError):
+    """The mask file has no marked pixel."""
 
 
 def _read_mask(file: Path) -> np.ndarray:
     mask = read_mask(file)
     if not mask.any():
-        raise _MaskError(f"{file}: the mask is empty, it must mark at least one pixel")
+        raise _EmptyMaskError(f"{file}: the mask is empty, it must mark at least one pixel")
     return mask
 
 
-def _count(text: str) -> int:
+def _parse_index(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ValueError("negative")

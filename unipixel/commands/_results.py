@@ -1,4 +1,4 @@
-"""From a scene to files: masks, overlay, palette images, result.json."""
+"""Writing of results: masks, overlay, palette images and result.json."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ RESULT_FILE = "result.json"
 
 
 class ResultWriter:
-    """Writes what a scene holds, frame by frame; a context in which the output folder is open.
+    """Writes the objects of a video frame by frame; a context manager that opens the output folder.
 
-    Without a folder only the result document is made.
+    Without a folder it only builds the result document.
     """
 
     def __init__(self, arguments: argparse.Namespace, *, out: Path | None, davis_name: str = "video") -> None:
-        """Choose what is written.
+        """Choose the outputs.
 
         Args:
             arguments: Options of `add_output_options`.
@@ -57,17 +57,17 @@ class ResultWriter:
         if self._folder is not None:
             self._folder.__exit__(*reason)
 
-    def start(self, scene: VideoObjects, *, prompts: Sequence[PromptMark], **facts: Any) -> Result:
-        """Announce the objects of a scene and open the files.
+    def start(self, objects: VideoObjects, *, prompts: Sequence[PromptMark], **fields: Any) -> Result:
+        """Add the objects of a video to the result and open the files.
 
         Args:
-            scene: Its objects are announced.
-            prompts: What the overlay draws of the prompts.
-            facts: Further fields of `Result`.
+            objects: The objects.
+            prompts: Marks for the overlay.
+            fields: Further fields of `Result`.
         """
-        result = Result(video=scene.video.info, **facts)
-        for object_id in sorted(scene.bank.ids):
-            record = scene.bank[object_id]
+        result = Result(video=objects.video.info, **fields)
+        for object_id in sorted(objects.bank.ids):
+            record = objects.bank[object_id]
             result.add_object(
                 object_id, source=record.source, expression=record.expression, anchor_frame=record.anchor_frame
             )
@@ -77,7 +77,7 @@ class ResultWriter:
             self._folder.at_end(lambda: result.save(path / RESULT_FILE))
             writers: list[Any] = [MaskWriter(path / "masks")]
             if not self._arguments.no_overlay:
-                writers.append(overlay_writer(path, scene.video.info, prompts=prompts))
+                writers.append(overlay_writer(path, objects.video.info, prompts=prompts))
             if self._arguments.davis:
                 writers.append(PaletteWriter(path / "davis" / self._davis_name))
             self._writer = BackgroundWriter(*writers)
@@ -96,24 +96,24 @@ class ResultWriter:
         if self._writer is not None:
             self._writer.write(frame, objects)
 
-    def write_video(self, scene: VideoObjects) -> None:
-        """Write every frame of a scene's video from its memory."""
-        for frame in progress(scene.video, total=scene.video.info.num_frames, label="write"):
-            self.write(frame, masks_on_frame(scene.bank, frame.index))
+    def write_video(self, objects: VideoObjects) -> None:
+        """Write every frame of the video with the masks in the object memory."""
+        for frame in progress_bar(objects.video, total=objects.video.info.num_frames, label="write"):
+            self.write(frame, masks_on_frame(objects.bank, frame.index))
 
 
 def masks_on_frame(bank: ObjectMemoryBank, frame_index: int) -> dict[int, ObjectMask]:
-    """Return what a bank remembers of a frame."""
+    """Return the masks of an object memory on one frame, by object id."""
     objects = {}
     for object_id in bank.ids:
-        look = bank.mask_record(object_id, frame_index)
-        if look is not None:
-            objects[object_id] = ObjectMask(look.mask(bank.frame_size), look.score, look.is_visible)
+        record = bank.mask_record(object_id, frame_index)
+        if record is not None:
+            objects[object_id] = ObjectMask(record.mask(bank.frame_size), record.score, record.is_visible)
     return objects
 
 
-def progress(items: Any, *, total: int | None, label: str) -> Iterator[Any]:
-    """Iterate with a progress bar on stderr, where that is a terminal."""
+def progress_bar(items: Any, *, total: int | None, label: str) -> Iterator[Any]:
+    """Iterate with a progress bar on stderr, if that is a terminal."""
     from tqdm import tqdm
 
     return iter(tqdm(items, total=total, desc=label, unit="frame", disable=not sys.stderr.isatty(), leave=False))

@@ -1,32 +1,65 @@
-"""`unipixel ask`: ask about a video and its objects."""
+"""`unipixel ask` and `unipixel segment`: ask about a video and its objects, or segment what a text describes."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from unipixel.commands._options import add_question_parser
+from unipixel.commands._options import (
+    add_language_options,
+    add_model_options,
+    add_output_options,
+    add_prompt_options,
+)
 
 
-def add_parser(subparsers: Any) -> None:
-    """Describe the arguments of `unipixel ask`."""
-    parser = add_question_parser(
-        subparsers,
+def add_parsers(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel ask` and `unipixel segment`."""
+    ask = subparsers.add_parser(
         "ask",
-        summary="ask about a video; get an answer, and the mask of each object in it",
-        description="Ask about a video. Prompts name objects that the question mentions as [ID].",
-        metavar="QUESTION",
+        help="ask about a video; get an answer, and the mask of each object in it",
+        description="Ask about a video. Prompts define objects that the question names as [ID].",
     )
-    parser.set_defaults(run=run)
+    segment = subparsers.add_parser(
+        "segment",
+        help="segment what a text describes in every frame",
+        description="Segment what a text describes: a noun phrase, or a question.",
+    )
+    for parser, metavar, run in ((ask, "QUESTION", run_ask), (segment, "QUERY", run_segment)):
+        parser.add_argument(
+            "video", metavar="VIDEO", nargs="?", help="file, image, folder of frames, or folder of clips"
+        )
+        parser.add_argument("question", metavar=metavar, nargs="?")
+        parser.add_argument(
+            "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks"
+        )
+        add_prompt_options(parser)
+        add_language_options(parser)
+        add_model_options(parser)
+        add_output_options(parser)
+        parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Answer, write the results and print the answer.
+def run_ask(arguments: argparse.Namespace) -> int:
+    """Answer questions, write the results and print the answers.
 
     Raises:
         ValueError: Bad input.
         OSError: The video, the model or the output folder cannot be used.
     """
-    from unipixel.commands._ask_jobs import run_jobs
+    from unipixel.commands._jobs import run_jobs
 
     return run_jobs(arguments, lambda session, question: session.ask(question))
+
+
+def run_segment(arguments: argparse.Namespace) -> int:
+    """Segment what a text describes, write the results and print the answers.
+
+    Raises:
+        ValueError: Bad input.
+        OSError: The video, the model or the output folder cannot be used.
+    """
+    from unipixel.commands._jobs import run_jobs
+
+    return run_jobs(arguments, lambda session, query: session.segment(query))

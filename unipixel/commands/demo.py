@@ -1,4 +1,4 @@
-"""`unipixel demo`: the web page, and the API behind it."""
+"""`unipixel demo`: a web page with its API."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any
 from unipixel.commands._options import add_model_options
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parsers(subparsers: Any) -> None:
     """Describe the arguments of `unipixel demo`."""
     parser = subparsers.add_parser(
         "demo",
-        help="a web page: click an object, ask about it, watch its masks, ask again",
-        description="Serve the demo. It is reached from this machine only, unless --host says otherwise.",
+        help="a web page: click an object, ask about it, view its masks",
+        description="Serve the demo. By default it is reachable from this machine only.",
     )
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     group.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
-    group.add_argument("--share", action="store_true", help="also reach it under a public address of Gradio's tunnel")
-    group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; visitors must log in")
+    group.add_argument("--share", action="store_true", help="also serve it at a public address through Gradio's tunnel")
+    group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; users must log in")
     group.add_argument(
-        "--public-without-auth", action="store_true", help="let anybody in, where --host or --share make it public"
+        "--public-without-auth", action="store_true", help="allow a public page, by --host or --share, without log-in"
     )
-    group = parser.add_argument_group("visitors")
-    group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory at once; others wait on disk")
+    group = parser.add_argument_group("sessions")
+    group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory; others are offloaded to disk")
     group.add_argument("--max-seconds", type=float, metavar="N", help="longest video")
     group.add_argument("--max-upload-mb", type=float, metavar="N", help="largest upload")
-    group.add_argument("--sessions", type=Path, metavar="DIR", help="keep sessions there, also when the server ends")
+    group.add_argument(
+        "--sessions", type=Path, metavar="DIR", help="folder for sessions, which are kept when the server ends"
+    )
     group.add_argument(
         "--allow-source",
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="let visitors watch rtsp://HOST:PORT/PATH",
+        help="stream that users may open, such as rtsp://HOST:PORT/PATH",
     )
-    group.add_argument(
-        "--allow-private-sources", action="store_true", help="also where such a source is in a private network"
-    )
+    group.add_argument("--allow-private-sources", action="store_true", help="allow such streams in private networks")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -93,10 +93,10 @@ def _announce(text: str) -> None:
 
 
 def read_users(file: Path) -> list[tuple[str, str]]:
-    """Read names and passwords, a `NAME:PASSWORD` per line; empty lines and those that begin with # are left out.
+    """Read a `NAME:PASSWORD` per line; empty lines and lines that start with # are ignored.
 
     Raises:
-        ValueError: A line has another form, or there is none.
+        ValueError: A line is malformed, or there are no users.
         OSError: The file cannot be read.
     """
     users = []
@@ -105,27 +105,29 @@ def read_users(file: Path) -> list[tuple[str, str]]:
             continue
         name, colon, password = line.partition(":")
         if not (name.strip() and colon and password):
-            # The line itself may hold a password.
-            raise ValueError(f"{file}, line {number}: a line is NAME:PASSWORD")
+            # The line is not shown, since it may contain a password.
+            raise ValueError(f"{file}, line {number}: a line must be NAME:PASSWORD")
         users.append((name.strip(), password))
     if not users:
-        raise ValueError(f"{file} names no user: give lines NAME:PASSWORD")
+        raise ValueError(f"{file} contains no user: give lines NAME:PASSWORD")
     return users
 
 
 def check_public(host: str, *, is_shared: bool, has_users: bool) -> None:
-    """Check that a page which others can reach asks for a password, or is meant not to.
+    """Check that a public page requires a log-in, or is explicitly without one.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It has neither.
     """
     if not has_users and (is_shared or not is_loopback(host)):
-        way = "--share" if is_shared else f"--host {host}"
-        raise ValueError(f"{way} lets others in: give --auth FILE with lines NAME:PASSWORD, or --public-without-auth")
+        option = "--share" if is_shared else f"--host {host}"
+        raise ValueError(
+            f"{option} makes the page public: give --auth FILE with lines NAME:PASSWORD, or --public-without-auth"
+        )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address is reached from this machine only."""
+    """Return whether an address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""`unipixel score`: J, F and J&F of predicted masks."""
+"""`unipixel score`: J, F and J&F of predicted masks, as defined by DAVIS."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parsers(subparsers: Any) -> None:
     """Describe the arguments of `unipixel score`."""
     parser = subparsers.add_parser(
         "score",
-        help="J, F and J&F of predicted masks, as DAVIS defines them",
+        help="J, F and J&F of predicted masks, as defined by DAVIS",
         description="Compare folders SEQUENCE/00000.png of masks. Pixel values are object ids; a frame "
-        "that was not predicted counts 0.",
+        "without a prediction scores 0.",
     )
     parser.add_argument("predicted", type=Path, metavar="PREDICTED", help="folder of predicted sequences")
     parser.add_argument("truth", type=Path, metavar="TRUTH", help="folder of true sequences")
-    parser.add_argument("--binary", action="store_true", help="every non-zero pixel is the one object")
+    parser.add_argument("--binary", action="store_true", help="all non-zero pixels are one object")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score two folders and print the figures.
+    """Compare two folders and print the scores.
 
     Raises:
-        ValueError: A mask is mis-sized, or a truth holds no object.
+        ValueError: A mask has a wrong size, or a ground truth contains no object.
         OSError: A folder or file cannot be read.
     """
     from unipixel.train.evaluation.davis import score_folders
@@ -39,12 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_table(scores)
     for name, files in scores["missing"].items():
-        print(f"unipixel: {name}: {len(files)} frame(s) not predicted, counted 0: {_some(files)}", file=sys.stderr)
+        print(
+            f"unipixel: {name}: {len(files)} frame(s) without a prediction, scored 0: {_shorten(files)}",
+            file=sys.stderr,
+        )
     return 0
 
 
 def print_table(scores: dict[str, Any]) -> None:
-    """Print percentages, a line per sequence and one for the mean."""
+    """Print percentages: a line per sequence, and the mean."""
     rows = [*scores["sequences"].items(), ("mean", scores["mean"])]
     width = max(len(name) for name, _ in rows)
     print(f"{'':{width}}    J&F      J      F")
@@ -52,5 +55,5 @@ def print_table(scores: dict[str, Any]) -> None:
         print(f"{name:{width}}  {100 * row['J&F']:5.1f}  {100 * row['J']:5.1f}  {100 * row['F']:5.1f}")
 
 
-def _some(files: list[str]) -> str:
+def _shorten(files: list[str]) -> str:
     return ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")

@@ -1,4 +1,4 @@
-"""`unipixel stream`: follow objects through a stream, a line of JSON per frame."""
+"""`unipixel stream`: track objects through a stream, a line of JSON per frame."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from unipixel.commands._options import add_language_options, add_model_options, add_prompt_options
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parsers(subparsers: Any) -> None:
     """Describe the arguments of `unipixel stream`."""
     parser = subparsers.add_parser(
         "stream",
-        help="follow objects through a camera, a network stream or a file; a line of JSON per frame",
-        description="Follow objects frame by frame and print a line of JSON for each: frame_index, timestamp_seconds "
-        "and objects. An answer to --ask is a line of its own, behind that of its frame.",
+        help="track objects through a camera, a network stream or a file; a line of JSON per frame",
+        description="Track objects frame by frame and print a line of JSON for each frame: frame_index, "
+        "timestamp_seconds and objects. The answer to --ask is a separate line after that of its frame.",
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="rtsp or http address, file, folder, camera number, - for a container on stdin"
@@ -24,29 +24,29 @@ def add_parser(subparsers: Any) -> None:
         "query",
         metavar="QUERY",
         nargs="?",
-        help="text that is segmented on the first frame, and again every --retry seconds until something is found",
+        help="text that is segmented on the first frame, and again every --retry seconds until an object is found",
     )
     group = parser.add_argument_group("stream")
-    group.add_argument("--every", type=int, default=1, metavar="N", help="treat every N-th frame (1)")
-    group.add_argument("--max-frames", type=int, metavar="N", help="end after N treated frames")
-    group.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="ask on the way; repeatable")
+    group.add_argument("--every", type=int, default=1, metavar="N", help="process every N-th frame (1)")
+    group.add_argument("--max-frames", type=int, metavar="N", help="end after N processed frames")
+    group.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="ask a question; repeatable")
     group.add_argument(
         "--ask-at",
         type=float,
         action="append",
         default=[],
         metavar="SECONDS",
-        help="when each --ask is put, in the time of the stream; by default on the first frame",
+        help="time of each --ask, in the time of the stream; by default the first frame",
     )
     group.add_argument("--retry", type=float, default=2.0, metavar="SECONDS", help="see QUERY (2)")
     group.add_argument(
         "--drop",
         default="auto",
         choices=("auto", "always", "never"),
-        help="drop frames that arrive while the model works; auto: those of cameras and live addresses",
+        help="drop frames that arrive while another is processed; auto: those of cameras and live addresses",
     )
     group.add_argument(
-        "--redetect-after", type=int, metavar="N", help="look again for an object after N frames without it"
+        "--redetect-after", type=int, metavar="N", help="search again for an object after N frames without it"
     )
     add_prompt_options(parser)
     add_language_options(parser, is_live=True)
@@ -58,10 +58,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Follow, print, and write the overlay.
+    """Track, print, and write the overlay.
 
     Returns:
-        0, or 2 where a question failed, or it or a prompt was not reached.
+        0, or 2 if a question failed, or a question or prompt was not reached.
 
     Raises:
         ValueError: Bad input.

@@ -1,4 +1,4 @@
-"""`unipixel world`: look at samples of the drawn world, or write them as training data."""
+"""`unipixel synth`: show synthetic samples, or write them as training data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from pathlib import Path
 from typing import Any
 
 
-def add_parser(subparsers: Any) -> None:
-    """Describe the arguments of `unipixel world`."""
+def add_parsers(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel synth`."""
     parser = subparsers.add_parser(
-        "world",
-        help="show samples of the drawn world that nano is trained on",
-        description="Write one HTML page with moving pictures, mask outlines, questions and answers, or a folder "
-        "in the format of your own data.",
+        "synth",
+        help="show or write synthetic samples, as used to train unipixel-nano",
+        description="Write an HTML page with animated clips, mask outlines, questions and answers, or a data set "
+        "in the format that `unipixel check` and `unipixel train` read.",
     )
     parser.add_argument("--show", type=int, default=12, metavar="N", help="number of samples (default 12)")
-    written = parser.add_mutually_exclusive_group(required=True)
-    written.add_argument("--out", type=Path, metavar="PAGE.html", help="page to write")
-    written.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="data set to write, for `unipixel check` and `unipixel train`"
-    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="PAGE.html", help="page to write")
+    target.add_argument("--data", type=Path, metavar="FOLDER", help="folder of a data set to write")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
-    parser.add_argument("--task", help="one task, such as segment/motion; by default one after the other")
+    parser.add_argument("--task", help="a single task, such as segment/motion (default: all in turn)")
     parser.add_argument("--style", choices=("shapes", "vos"), default="shapes")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="shorter side (default: 128 to 640)")
     parser.add_argument("--frames", type=int, default=16, metavar="N", help="frames per clip (default 16)")
@@ -31,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the samples and write the page or the data set.
+    """Generate the samples and write the page or the data set.
 
     Raises:
         ValueError: An argument is out of range, or the task is unknown.
@@ -43,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from unipixel.train.datasets.synthetic.sample_generation import TASKS, generate
 
     if arguments.show < 1 or arguments.frames < 1 or arguments.seed < 0:
-        raise ValueError("--show and --frames must be at least 1, --seed at least 0.")
+        raise ValueError("--show and --frames must be at least 1, --seed at least 0")
     samples = []
     for number in range(arguments.show):
         task = arguments.task
@@ -63,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         print(f"{write_samples(samples, arguments.data)}: {len(samples)} samples")
         return 0
-    title = f"The drawn world: {arguments.split}, seeds {arguments.seed} to {arguments.seed + arguments.show - 1}"
+    title = f"Synthetic samples: {arguments.split}, seeds {arguments.seed} to {arguments.seed + arguments.show - 1}"
     arguments.out.write_text(gallery_page(samples, title=title), encoding="utf-8")
     print(f"{arguments.out}: {len(samples)} samples")
     return 0

@@ -1,35 +1,52 @@
-"""`unipixel train RECIPE.toml [key=value ...]`."""
+"""`unipixel train` and `unipixel check`: train a model from a recipe, and check a data set for it."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+_INVALID_DATA = 1
 
-def add_parser(subparsers: Any) -> None:
-    """Register the sub-command."""
+
+def add_parsers(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel train` and `unipixel check`."""
     parser = subparsers.add_parser(
         "train",
         help="train or fine-tune a model from a recipe",
-        description="Train from a recipe. A run whose folder holds a checkpoint goes on from there. "
-        "Run it under torchrun or accelerate launch for several devices.",
+        description="Train from a recipe. A run whose output folder contains a checkpoint is resumed. "
+        "Use torchrun or accelerate launch for several devices.",
     )
-    parser.add_argument("recipe", help="path of a TOML file, or a bundled one such as nano/stage1")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to replace, as loop.max_steps=10")
-    parser.set_defaults(run=run)
+    parser.add_argument("recipe", help="path of a TOML file, or a bundled recipe such as nano/finetune")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to replace, such as training.max_steps=10"
+    )
+    parser.set_defaults(run=run_train)
+    parser = subparsers.add_parser(
+        "check",
+        help="check a data set for fine-tuning",
+        description="Read every sample of a data set with its media and masks, and list what is invalid.",
+    )
+    parser.add_argument("data", help="JSONL file; its format is described in docs/training.md")
+    parser.add_argument("--frames", type=int, default=8, metavar="N", help="frames per clip that are read (default: 8)")
+    parser.set_defaults(run=run_check)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train."""
-    from pathlib import Path
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train, and write the model.
 
+    Raises:
+        ValueError: The recipe or an override is invalid.
+        OSError: A file cannot be read or written.
+        ImportError: The extra `train` is not installed.
+    """
     from unipixel.train import trainer
     from unipixel.train.build import prepare
     from unipixel.train.nano.pretraining import pretrain
     from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
     from unipixel.train.recipe_files import load_any_recipe
 
-    recipe = load_any_recipe(args.recipe, args.overrides)
+    recipe = load_any_recipe(arguments.recipe, arguments.overrides)
     if isinstance(recipe, PretrainingRecipe):
         print(f"wrote {pretrain(recipe)}")
         return 0
@@ -40,3 +57,20 @@ def run(args: argparse.Namespace) -> int:
         job.save(folder)
         print(f"wrote {folder}")
     return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check a data set, print a line per problem, and return 1 if there are any.
+
+    Raises:
+        OSError: The file cannot be read.
+        ImportError: The extra `train` is not installed.
+    """
+    from unipixel.train.datasets.jsonl import JsonlDataset
+
+    data = JsonlDataset.read(arguments.data, num_frames=arguments.frames)
+    problems = list(data.problems())
+    for problem in problems:
+        print(f"{problem.name}: {problem.reason}")
+    print(f"{len(data.lines)} samples, {len(problems)} invalid")
+    return _INVALID_DATA if problems else 0

@@ -18,7 +18,7 @@ from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
-from unipixel.processing.prompt_templates import SegmentationForm, default_form, segmentation_question
+from unipixel.processing.prompt_templates import SegmentationForm, segmentation_question
 from unipixel.session.callbacks import Callbacks
 from unipixel.session.conversation import Conversation, ConversationSnapshot, check_question
 
@@ -111,7 +111,8 @@ class BaseSession(abc.ABC):
     def _segment(self, query: str, *, form: SegmentationForm | None, callbacks: Callbacks) -> Answer:
         self.timings = {}
         num_frames = self._open_conversation().layout.num_frames
-        question = segmentation_question(query, form=form or default_form(query), num_frames=num_frames)
+        form = form or ("sentence" if query.strip().endswith("?") else "query")
+        question = segmentation_question(query, form=form, num_frames=num_frames)
         return self._answer(question, expression=query.strip(), callbacks=callbacks)
 
     def _ask(self, question: str, callbacks: Callbacks) -> Answer:

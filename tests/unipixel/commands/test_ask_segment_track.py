@@ -1,4 +1,4 @@
-"""`unipixel ask`, `segment` and `track`, run whole: what they write, print and refuse."""
+"""`unipixel ask`, `segment` and `track` from end to end: what they write, print and refuse."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class TestResults:
         _, printed, _ = unipixel("ask", clip, "What?", "--json")
         assert json.loads(printed)["objects"] == []
 
-    def test_question_may_stand_behind_options(self, unipixel: Command, clip: Path, words: list[str]) -> None:
+    def test_question_may_follow_options(self, unipixel: Command, clip: Path, words: list[str]) -> None:
         assert unipixel("ask", clip, "--frames", 2, "What?", "--seed", 1)[:2] == (0, "Answer 1.\n")
 
     def test_image_gives_an_image(self, unipixel: Command, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ class TestResults:
 
 
 class TestSegment:
-    def test_text_names_the_object(
+    def test_text_becomes_the_expression_of_the_object(
         self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reply = Reply("It is <|seg|>.", torch.ones(1, 2, 32), 1, 1)
@@ -227,7 +227,7 @@ class TestManyQuestions:
         assert entries[0]["answers"] == ["Answer 1.", "Answer 2."]
         assert entries[6]["answers"] == ["Answer 3."]
         for entry, reason in zip(
-            entries[1:6], ["line 2", "frame 60 is beyond", "cannot name a folder", "nowhere.mp4", "used twice"],
+            entries[1:6], ["line 2", "frame 60 is outside", "not a valid folder name", "nowhere.mp4", "used twice"],
             strict=True,
         ):  # fmt: skip
             assert reason in entry["error"]
@@ -240,7 +240,7 @@ class TestManyQuestions:
         file.write_text("[]\n", encoding="utf-8")
         assert unipixel("ask", "--questions", file, "--out", tmp_path / "out")[0] == 2
 
-    def test_model_that_is_not_there_leaves_nothing(self, unipixel: Command, clip: Path, tmp_path: Path) -> None:
+    def test_missing_model_leaves_no_output(self, unipixel: Command, clip: Path, tmp_path: Path) -> None:
         file = tmp_path / "questions.jsonl"
         row = json.dumps({"clip": "clip.mp4", "question": "What?"})
         file.write_text(f"{row}\n{row}\n", encoding="utf-8")
@@ -315,11 +315,11 @@ class TestBadInput:
                 ["Where is [4]?"],
                 "names [4], which is neither prompted nor in the object memory: known ids are none",
             ),
-            ("segment", ["."], "nothing is left to segment of the query '.'"),
+            ("segment", ["."], "the query '.' is empty"),
             ("ask", [], "give a VIDEO and a question, or --questions FILE.jsonl"),
             ("ask", ["What?", "--frames", "0"], "num_frames must be at least 1, got 0"),
             ("ask", ["What?", "--temperature", "-1"], "temperature must be 0"),
-            ("ask", ["What?", "--questions", "file.jsonl"], "--questions names clips and questions itself"),
+            ("ask", ["What?", "--questions", "file.jsonl"], "--questions contains clips and questions"),
             ("ask", ["What?", "--device", "warp"], "device 'warp' is unknown"),
         ],
     )
@@ -367,8 +367,8 @@ class TestBadInput:
         assert [len(item["frames"]) for item in _result(tmp_path / "out")["objects"]] == [3]
         assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 3
 
-    def test_libraries_add_nothing_to_the_one_line(self, clip: Path, checkpoint: Path) -> None:
-        """In a process of its own, where models are loaded for the first time."""
+    def test_libraries_print_nothing_beside_the_one_line(self, clip: Path, checkpoint: Path) -> None:
+        """In a new process, where models are loaded for the first time."""
         argv = ["ask", str(clip), "What is [3]?", "--model", str(checkpoint), "--device", "cpu"]
         ran = subprocess.run([sys.executable, "-m", "unipixel.cli", *argv], capture_output=True, text=True, check=False)
         assert (ran.returncode, ran.stdout) == (2, "")

@@ -37,7 +37,7 @@ def chat(checkpoint: Path, clip: Path, capsys: pytest.CaptureFixture[str], monke
 
 @pytest.fixture
 def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked; the model answers with a mask for every request to segment, else with words."""
+    """The questions; the model answers with a mask for every request to segment, otherwise with text."""
     asked: list[str] = []
 
     def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
@@ -52,7 +52,7 @@ def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-class TestTalking:
+class TestConversation:
     def test_answers_are_whole_lines_without_a_prompt(self, chat: Chat, replies: list[str]) -> None:
         assert chat("What moves?", "", "  And why? ", "/quit", "Never asked?") == (0, ["Nothing moves."] * 2, [])
         assert replies == ["What moves?", "And why?"]
@@ -61,7 +61,7 @@ class TestTalking:
         assert chat() == (0, [], [])
         assert chat("What moves?")[:2] == (0, ["Nothing moves."])
 
-    def test_objects_are_pointed_at_listed_and_forgotten(self, chat: Chat, tmp_path: Path) -> None:
+    def test_objects_are_prompted_listed_and_removed(self, chat: Chat, tmp_path: Path) -> None:
         mask = write_mask(tmp_path / "a mask.png")
         code, out, error = chat(
             "/objects",
@@ -76,7 +76,7 @@ class TestTalking:
             "/objects",
         )
         assert (code, error) == (0, [])
-        assert out[:4] == ["no objects yet", *(f"[{key}] waits for the next question" for key in (1, 2, 3))]
+        assert out[:4] == ["no objects yet", *(f"[{key}] is segmented at the next question" for key in (1, 2, 3))]
         listed = out[-2:]
         assert listed[0].startswith("[1] point: visible in ")
         assert listed[0].endswith(f"of {NUM_FRAMES} frames")
@@ -91,14 +91,14 @@ class TestTalking:
 
     def test_prompts_of_the_command_line_are_taken(self, chat: Chat) -> None:
         _, out, _ = chat("/objects", options=("--point", "4:10,10@0"))
-        assert out == ["[4] waits for the next question"]
+        assert out == ["[4] is segmented at the next question"]
 
     def test_help_names_every_command(self, chat: Chat) -> None:
         _, out, _ = chat("/help")
         for name in ("segment", "point", "not-point", "box", "mask", "objects", "forget", "save", "help", "quit"):
             assert any(line.startswith(f"/{name}") for line in out)
 
-    def test_terminal_sees_a_prompt_and_the_answer_as_it_is_written(
+    def test_terminal_shows_a_prompt_and_the_answer_while_it_is_generated(
         self, chat: Chat, replies: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shown: list[str] = []
@@ -130,7 +130,7 @@ class TestSaving:
         assert len(os.listdir(out / "masks/2")) == len(os.listdir(out / "davis/clip")) == NUM_FRAMES
         assert moving_square.probe_video(out / "overlay.mp4") == (NUM_FRAMES, (WIDTH, HEIGHT))
 
-    def test_save_follows_what_waits_and_needs_no_question(self, chat: Chat, tmp_path: Path) -> None:
+    def test_save_tracks_pending_prompts_and_needs_no_question(self, chat: Chat, tmp_path: Path) -> None:
         out = tmp_path / "result"
         chat("/point 1:10,12@3", f"/save {out}", options=("--no-overlay",))
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
@@ -162,8 +162,8 @@ class TestBadInput:
             ("/forget 3", "unipixel: object 3 is not in the memory: ids are []"),
             ("/forget x", "unipixel: /forget 'x' names no object"),
             ("/save", "unipixel: /save needs a folder"),
-            ("/paint 1", "unipixel: /paint is unknown: allowed are /segment, /point"),
-            ("/segment", "unipixel: nothing is left to segment of the query ''"),
+            ("/paint 1", "unipixel: unknown command /paint, did you mean /point? Known commands are /segment, /point"),
+            ("/segment", "unipixel: the query '' is empty"),
             ("Where is [5]?", "unipixel: the question names [5], which is neither prompted nor in the object memory"),
         ],
     )
@@ -183,7 +183,7 @@ class TestBadInput:
 
 
 class _Terminal(io.StringIO):
-    """A terminal on which somebody types."""
+    """Standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -39,7 +39,7 @@ def test_score_table_names_sequences_and_missing_frames(folders: Any, capsys: py
     assert cli.main(["score", str(folders / "predicted"), str(folders / "truth"), "--binary"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1].split() == ["dog", "50.0", "50.0", "50.0"]
-    assert captured.err == "unipixel: dog: 1 frame(s) not predicted, counted 0: 00001.png\n"
+    assert captured.err == "unipixel: dog: 1 frame(s) without a prediction, scored 0: 00001.png\n"
 
 
 def test_main_bad_input_is_one_line_and_exit_code_2(folders: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,8 +53,33 @@ def test_main_bad_input_is_one_line_and_exit_code_2(folders: Any, capsys: pytest
 
 @pytest.mark.parametrize("argv", [[], ["paint"], ["score", "one"]])
 def test_main_wrong_usage_exits_with_2(argv: Any) -> None:
-    with pytest.raises(SystemExit, match="^2$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         cli.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "start", "end"),
+    [
+        (["aks"], "unipixel: unknown command aks, did you mean ask? Known commands are ask, segment, chat", "--help\n"),
+        (
+            ["score", "a", "b", "--jsno"],
+            "unipixel score: unknown option --jsno, did you mean --json? Known options",
+            "",
+        ),
+        (["score", "a", "b", "c"], "unipixel score: unexpected argument 'c'; see unipixel score --help\n", ""),
+        (["--verbos"], "unipixel: unknown option --verbos", ""),
+        (["eval", "world"], "unipixel eval: argument benchmark: invalid choice: 'world' (choose from 'synthetic')", ""),
+    ],
+)
+def test_main_unknown_name_is_one_line_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str], argv: Any, start: str, end: str
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        cli.main(argv)
+    line = capsys.readouterr().err
+    assert line.startswith(start)
+    assert line.endswith(end)
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +101,7 @@ def test_main_errors_of_a_command_become_exit_codes(
     assert capsys.readouterr().err == line
 
 
-def test_main_our_own_mistakes_keep_their_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_internal_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(arguments: Any) -> None:
         raise AssertionError("ours")
 

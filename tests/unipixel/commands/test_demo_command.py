@@ -35,7 +35,7 @@ def test_public_address_needs_a_log_in_or_the_flag(host: str) -> None:
 
 
 def test_shared_page_needs_a_log_in_too() -> None:
-    with pytest.raises(ValueError, match="--share lets others in"):
+    with pytest.raises(ValueError, match="--share makes the page public"):
         check_public("127.0.0.1", is_shared=True, has_users=False)
 
 
@@ -52,14 +52,14 @@ def test_users_are_read_from_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["ann\n", ":secret\n", "ann:\n"])
 def test_bad_line_of_users_is_named_without_its_password(tmp_path: Path, text: str) -> None:
     (tmp_path / "users").write_text(text)
-    with pytest.raises(ValueError, match="line 1: a line is NAME:PASSWORD") as caught:
+    with pytest.raises(ValueError, match="line 1: a line must be NAME:PASSWORD") as caught:
         read_users(tmp_path / "users")
     assert "secret" not in str(caught.value)
 
 
 def test_file_without_users_is_refused(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("# nobody\n")
-    with pytest.raises(ValueError, match="names no user"):
+    with pytest.raises(ValueError, match="contains no user"):
         read_users(tmp_path / "users")
 
 
@@ -69,7 +69,7 @@ def test_missing_gradio_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "unipixel-agent[demo]" in capsys.readouterr().err
 
 
-def test_taken_port_is_told_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_taken_port_is_reported_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["demo", "--port", str(port), "--model", "no-such-model"]) == 2
@@ -97,8 +97,8 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
     try:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
-        told = next(line for line in lines if "The demo is at" in line)
-        address = re.search(r"http://\S+", told)
+        line = next(line for line in lines if "The demo is at" in line)
+        address = re.search(r"http://\S+", line)
         assert address is not None
         assert "UniPixel" in httpx.get(address[0], timeout=30).text
         assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")]
@@ -112,7 +112,7 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 3), (1, 1)])
-def test_pages_are_left_a_core(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+def test_one_core_is_reserved_for_the_pages(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: before)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)

@@ -1,4 +1,4 @@
-"""`unipixel stream`: a line per frame, answers on the way, an overlay that is always valid."""
+"""`unipixel stream`: a line per frame, answers between them, an overlay that stays valid."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class TestLines:
             assert item["score"] == own.score
             assert np.array_equal(decode_rle(item["rle"]) if item["rle"] else own.mask & False, own.mask)
 
-    def test_every_and_max_frames_choose_frames(self, stream: Any, clip: Path) -> None:
+    def test_every_and_max_frames_select_frames(self, stream: Any, clip: Path) -> None:
         _, lines, _ = stream(clip, *POINT, "--every", 2)
         assert [line["frame_index"] for line in lines] == [0, 2, 4]
         _, lines, _ = stream(clip, *POINT, "--every", 2, "--max-frames", 2)
@@ -100,6 +101,16 @@ class TestLines:
         self, stream: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clip = write_clip(tmp_path / "long.mp4", num_frames=40)
+        step = StreamObjects.step
+
+        def step_after_reading(objects: StreamObjects, *frame: Any) -> Any:
+            # The model is slower than the source: all frames arrive while it processes one.
+            for thread in threading.enumerate():
+                if thread.name == "unipixel-reader":
+                    thread.join()
+            return step(objects, *frame)
+
+        monkeypatch.setattr(StreamObjects, "step", step_after_reading)
         code, lines, error = stream(clip, "--drop", "always", "--point", "1:20,16@0", "--out", tmp_path / "out")
         indices = [line["frame_index"] for line in lines]
         assert code == 0
@@ -107,7 +118,7 @@ class TestLines:
         assert indices[-1] == 39
         num_dropped = int(error.split(", ")[1].split()[0])
         assert num_dropped == 40 - len(indices) > 0
-        # The prompt went to the first frame that was treated.
+        # The prompt was added on the first processed frame.
         assert [item["id"] for item in lines[0]["objects"]] == [1]
         assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == len(indices)
 
@@ -122,7 +133,7 @@ class TestLines:
             ("-", False),
         ],
     )
-    def test_live_sources_are_told_from_files(self, source: str, is_live: bool) -> None:
+    def test_live_sources_are_distinguished_from_files(self, source: str, is_live: bool) -> None:
         assert _streaming._is_live(source) is is_live
 
 
@@ -136,7 +147,7 @@ class TestLanguage:
         assert asked == ["Please segment the red cup in this image."]
         assert all([item["id"] for item in line["objects"]] == [1] for line in lines)
 
-    def test_text_is_looked_for_again_until_it_is_found(
+    def test_text_is_segmented_again_until_it_is_found(
         self, stream: Any, clip: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = _answer(monkeypatch, ["There is none.", "There is none.", "It is <|seg|>."])
@@ -144,7 +155,7 @@ class TestLanguage:
         assert len(asked) == 3
         assert [[item["id"] for item in line["objects"]] for line in lines[2:5]] == [[7], [7], [7, 8]]
 
-    def test_answers_are_lines_behind_that_of_their_frame(self, stream: Any, clip: Path) -> None:
+    def test_answers_are_lines_after_that_of_their_frame(self, stream: Any, clip: Path) -> None:
         code, lines, _ = stream(
             clip, *POINT, "--ask", "Where is [1]?", "--ask-at", 0.25, "--ask", "And?", "--ask-at", 0
         )
@@ -172,12 +183,12 @@ class TestLanguage:
         code, lines, error = stream("-", *POINT, "--point", "2:3,3@90", "--ask", "When?", "--ask-at", 30)
         assert code == 2
         assert len(lines) == NUM_FRAMES
-        assert "ended before frame 90, on which object 2 was to be prompted" in error
-        assert "ended before 30 s, when 'When?' was to be asked" in error
+        assert "ended before frame 90, the prompted frame of object 2" in error
+        assert "ended before 30 s, the time of the question 'When?'" in error
 
 
 class TestOverlay:
-    def test_overlay_holds_the_treated_frames(self, stream: Any, clip: Path, tmp_path: Path) -> None:
+    def test_overlay_contains_the_processed_frames(self, stream: Any, clip: Path, tmp_path: Path) -> None:
         stream(clip, *POINT, "--every", 2, "--out", tmp_path / "out")
         assert os.listdir(tmp_path / "out") == ["overlay.mp4"]
         assert moving_square.probe_video(tmp_path / "out/overlay.mp4") == (3, (WIDTH, HEIGHT))
@@ -190,7 +201,7 @@ class TestOverlay:
         assert (code, len(lines), error) == (130, 4, "unipixel: interrupted\n")
         assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 4
 
-    def test_overlay_is_kept_where_the_reader_of_the_lines_leaves(
+    def test_overlay_is_kept_when_standard_output_is_closed(
         self, checkpoint: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with (tmp_path / "pipe").open("w") as pipe:
@@ -212,16 +223,19 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ([], "nothing to follow: give a text, --point, --box, --mask or --ask"),
+            ([], "nothing to track: give a text, --point, --box, --mask or --ask"),
             ([" "], "the question ' ' is empty"),
             (["--ask", ""], "the question '' is empty"),
             ([*POINT, "--every", "0"], "--every must be at least 1, got 0"),
             ([*POINT, "--max-frames", "0"], "--max-frames must be at least 1, got 0"),
             ([*POINT, "--ask", "A?", "--ask", "B?", "--ask-at", "1"], "2 --ask and 1 --ask-at were given"),
-            ([*POINT, "--ask", "A?", "--ask-at", "nan"], "seconds from 0 on, got nan"),
+            ([*POINT, "--ask", "A?", "--ask-at", "nan"], "seconds of at least 0, got nan"),
             (["--point", "1:56,3@0"], "point (56, 3) is outside the frame of 56 x 40"),
             (["--point", "1:5,3@6"], "frame 6 is outside the clip of 6 frames: allowed are 0 to 5"),
-            (["--point", "1:5,3@3", "--every", "2"], "prompted on frame 3, which is not treated with --every 2"),
+            (
+                ["--point", "1:5,3@3", "--every", "2"],
+                "frame 3, but --every 2 processes multiples of 2 only",
+            ),
             (["--point", "1:5"], "--point '1:5' is not of the form ID:X,Y@FRAME"),
             (["--point", "10000:5,5@0"], "an object id must be an integer in [0, 9999]"),
             (["--not-point", "1:5,5@0"], "only negative points"),
@@ -253,7 +267,7 @@ class TestBadInput:
 
 
 class _Unflushed(io.StringIO):
-    """Standard output that tells what was flushed."""
+    """Standard output that records what was flushed."""
 
     flushed = ""
 
@@ -262,7 +276,7 @@ class _Unflushed(io.StringIO):
 
 
 class _Closing(io.StringIO):
-    """Standard output whose reader leaves after some lines."""
+    """Standard output whose reader closes it after some lines."""
 
     def __init__(self, number: int, *, after: int) -> None:
         super().__init__()
@@ -278,7 +292,7 @@ class _Closing(io.StringIO):
 
 
 def _answer(monkeypatch: pytest.MonkeyPatch, replies: list[str]) -> list[str]:
-    """Let the model answer so, in turn, and return the list of what it is asked."""
+    """Replace the model's answers, one after the other, and return the list of questions that it is asked."""
     asked: list[str] = []
 
     def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:

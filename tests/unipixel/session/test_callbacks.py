@@ -1,4 +1,4 @@
-"""Work on a session that is watched, stopped, taken back, and gone on with."""
+"""Callbacks, cancelling, undoing and continuing a session."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ POINT, BOX = PointPrompt(10, 12, 2), BoxPrompt((20, 8, 40, 30), 0)
 MASK = MaskPrompt(np.tri(HEIGHT, WIDTH, dtype=bool), 0)
 
 
-class TestWatching:
-    def test_every_frame_is_told_when_it_is_remembered(self, session: Session) -> None:
-        told: list[int] = []
+class TestCallbacks:
+    def test_every_frame_is_reported_when_it_is_in_memory(self, session: Session) -> None:
+        reported: list[int] = []
 
         def note(followed: TrackedVideoFrame) -> None:
-            told.append(followed.frame.index)
+            reported.append(followed.frame.index)
             assert all(session.bank.mask_record(key, followed.frame.index) is not None for key in followed.objects)
 
         session.prompt(1, BOX)
         session.ask("What is [1]?", on_frame=note)
-        assert told[:NUM_FRAMES] == list(range(NUM_FRAMES))
+        assert reported[:NUM_FRAMES] == list(range(NUM_FRAMES))
 
-    def test_objects_of_the_answer_are_told_too(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_objects_of_the_answer_are_reported_too(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         _answer_with_mask(monkeypatch)
-        told: list[tuple[int, ...]] = []
-        session.ask("Who?", on_frame=lambda followed: told.append(tuple(followed.objects)))
-        assert len(told) >= NUM_FRAMES
-        assert set(told) == {(1,)}
+        reported: list[tuple[int, ...]] = []
+        session.ask("Who?", on_frame=lambda followed: reported.append(tuple(followed.objects)))
+        assert len(reported) >= NUM_FRAMES
+        assert set(reported) == {(1,)}
 
 
-class TestStopping:
+class TestCancelling:
     @pytest.mark.parametrize("num_calls", [0, 1, 3, 8, 14])
-    def test_stopped_question_leaves_the_conversation_as_it_was(
+    def test_cancelled_question_leaves_the_conversation_unchanged(
         self, model: UniPixel, processor: Processor, num_calls: int
     ) -> None:
         stopped, untouched = (Session(model, processor, clip_frames(), settings=SETTINGS) for _ in range(2))
@@ -63,7 +63,7 @@ class TestStopping:
         masks = [each.bank.masks_on(range(NUM_FRAMES), object_ids=[1]) for each in (stopped, untouched)]
         assert np.array_equal(masks[0], masks[1])
 
-    def test_stopped_tracking_leaves_the_objects_waiting(self, session: Session) -> None:
+    def test_cancelled_tracking_leaves_the_prompts_pending(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.objects.track()
         before = session.bank.masks_on(range(NUM_FRAMES))
@@ -75,7 +75,7 @@ class TestStopping:
         assert session.bank.ids == (1,)
         assert np.array_equal(session.bank.masks_on(range(NUM_FRAMES)), before)
 
-    def test_question_stopped_while_its_objects_are_followed_is_not_said(
+    def test_question_cancelled_during_tracking_is_not_in_the_conversation(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _answer_with_mask(monkeypatch)
@@ -83,7 +83,7 @@ class TestStopping:
             session.ask("Who?", should_stop=_after(3))
         assert len(session.bank) == 0
 
-    def test_error_of_a_listener_takes_the_turn_back(self, session: Session) -> None:
+    def test_error_of_a_callback_undoes_the_turn(self, session: Session) -> None:
         session.prompt(1, MASK)
 
         def fail(_: str) -> None:
@@ -91,12 +91,12 @@ class TestStopping:
 
         with pytest.raises(OSError, match="gone"):
             session.ask("What is [1]?", on_text=fail)
-        # The memory was not told, so it is still to be told.
+        # The model has not been given the memory, so the next turn must contain it.
         assert session._injection() is not None
 
 
-class TestPuttingBack:
-    def test_correction_is_taken_back_with_its_masks(self, session: Session) -> None:
+class TestRestoring:
+    def test_correction_is_undone_with_its_masks(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.prompt(2, POINT)
         session.objects.track()
@@ -110,7 +110,7 @@ class TestPuttingBack:
         changes = session.bank.changes_since(version)
         assert (changes.added, changes.changed) == ((), (1,))
 
-    def test_new_object_is_taken_back(self, session: Session) -> None:
+    def test_new_object_is_undone(self, session: Session) -> None:
         kept = session.objects.snapshot_object(1)
         session.prompt(1, BOX)
         session.objects.track()
@@ -118,7 +118,7 @@ class TestPuttingBack:
         assert session.objects.known_ids == set()
         assert session.bank.changes_since(0).forgotten == (1,)
 
-    def test_waiting_prompt_is_taken_back(self, session: Session) -> None:
+    def test_pending_prompt_is_undone(self, session: Session) -> None:
         session.prompt(1, BOX)
         kept = session.objects.snapshot_object(1)
         session.prompt(1, PointPrompt(30, 20, 0))
@@ -126,8 +126,8 @@ class TestPuttingBack:
         assert session.objects.pending_prompts == {1: [BOX]}
 
 
-class TestGoingOn:
-    def test_saved_memory_is_gone_on_with(
+class TestContinuing:
+    def test_saved_memory_is_continued(
         self, session: Session, model: UniPixel, processor: Processor, tmp_path: Path
     ) -> None:
         session.prompt(1, MASK)
@@ -169,7 +169,7 @@ class TestGoingOn:
         assert (again.text, again.num_read_tokens) == (first.text, first.num_read_tokens)
 
     @pytest.mark.parametrize("frame_index", range(NUM_FRAMES))
-    def test_object_that_was_followed_before_the_first_question_is_told_of(
+    def test_object_that_was_tracked_before_the_first_question_is_in_its_memory(
         self, session: Session, frame_index: int
     ) -> None:
         session.prompt(1, replace(MASK, frame_index=frame_index))
@@ -180,7 +180,7 @@ class TestGoingOn:
 
 
 class TestMemory:
-    def test_held_memory_is_counted_and_bounded(self, model: UniPixel, processor: Processor) -> None:
+    def test_used_memory_is_counted_and_bounded(self, model: UniPixel, processor: Processor) -> None:
         free = Session(model, processor, clip_frames(), settings=SETTINGS)
         tight = Session(model, processor, clip_frames(), settings=replace(SETTINGS, max_feature_bytes=1))
         for each in (free, tight):
@@ -199,7 +199,7 @@ def _after(num_calls: int) -> _Countdown:
 
 
 class _Countdown:
-    """Says stop after having been asked some times."""
+    """Return a function that returns True after some calls."""
 
     def __init__(self, num_calls: int) -> None:
         self._left = num_calls

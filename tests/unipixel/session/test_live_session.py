@@ -1,4 +1,4 @@
-"""A live session: masks at once, questions at any moment, a memory that does not grow."""
+"""A live session: immediate masks, questions at any time, bounded memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def session(model: UniPixel, processor: Processor) -> LiveSession:
     return LiveSession(model, processor, settings=SETTINGS)
 
 
-class TestFollowing:
+class TestTracking:
     def test_masks_are_those_of_the_streaming_tracker(self, session: LiveSession, model: UniPixel) -> None:
         tracker = StreamingTracker(model.sam2, memory_dtype=model.dtype)
         for index in range(8):
@@ -67,7 +67,7 @@ class TestFollowing:
         assert session.bank[3].source == "mask"
         assert session.bank.mask_record(3, 0).mask((HEIGHT, WIDTH)).sum() == shown.sum()  # type: ignore[union-attr]
 
-    def test_arrays_are_copied_and_counted(self, session: LiveSession) -> None:
+    def test_frames_given_as_arrays_are_copied_and_numbered(self, session: LiveSession) -> None:
         buffer = _frame(0).image.copy()
         session.step(buffer)
         buffer[:] = 0
@@ -77,7 +77,7 @@ class TestFollowing:
         assert frames[0].image.max() > 0
         assert frames[1].timestamp_seconds == 0.5
 
-    def test_memory_is_told_again_where_a_listener_ended_the_turn(
+    def test_memory_is_repeated_after_a_callback_cancelled_the_turn(
         self, session: LiveSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_: str) -> None:
@@ -121,7 +121,7 @@ class TestFollowing:
 
 
 class TestAsking:
-    def test_question_sees_the_window_and_the_memory(
+    def test_question_includes_the_window_and_the_memory(
         self, session: LiveSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         turns = _note_turns(monkeypatch)
@@ -129,7 +129,7 @@ class TestAsking:
             session.step(_frame(index))
             if index == 6:
                 session.prompt(1, MaskPrompt(_square(), 6))
-        # Random weights lose it on the way: it is shown once more.
+        # Random weights lose the object meanwhile: prompt it again.
         session.prompt(1, MaskPrompt(_square(), 19))
         answer = session.ask("What is [1]?")
         conversation = session._conversation
@@ -165,10 +165,10 @@ class TestAsking:
         _assert_equal({2: session.objects.masks[2]}, object_masks(tracker.add_tokens(2, tokens[0])))
         assert set(session.step(_frame(3))) == {1, 2, 7}
 
-    def test_named_object_that_is_not_there_is_sought_on_later_frames(
+    def test_named_object_that_is_absent_is_searched_on_later_frames(
         self, session: LiveSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Presence is decided by a stand-in: random weights see everything everywhere."""
+        """Presence is decided by a replacement: random weights segment something in every frame."""
         is_there = {0: False, 1: False, 2: True, 3: True}
 
         def decided(tracked: Any) -> dict[int, ObjectMask]:
@@ -184,7 +184,7 @@ class TestAsking:
         assert session.objects.tracker.object_ids == (1,)
         assert session.bank[1].expression == "the red cup"
 
-    def test_more_objects_than_the_ceiling_are_refused_whole(
+    def test_more_objects_than_the_limit_are_refused_together(
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = LiveSession(model, processor, settings=replace(SETTINGS, max_objects=1))
@@ -205,7 +205,7 @@ class TestBadInput:
             lambda session: session.forget(1),
         ],
     )
-    def test_nothing_can_be_said_before_the_first_frame(
+    def test_question_before_the_first_frame_is_refused(
         self, session: LiveSession, act: Callable[[LiveSession], Any]
     ) -> None:
         with pytest.raises(RuntimeError, match=r"there was no frame yet: call step\(frame\) first"):
@@ -253,7 +253,7 @@ class TestBadInput:
 
 class TestWindow:
     @pytest.mark.parametrize("capacity", [1, 2, 3, 8, 16])
-    def test_window_holds_first_and_newest_and_as_many_as_it_may(self, capacity: int) -> None:
+    def test_window_contains_first_and_newest_frame_up_to_its_limit(self, capacity: int) -> None:
         window = FrameBuffer(capacity)
         for index in range(300):
             window.add(_frame(index))
@@ -291,14 +291,14 @@ class TestNewestFrames:
         with LatestFrame(source) as newest:
             for frame in newest:
                 seen.append(frame.index)
-                # Two more arrive while this one is worked on.
+                # Two more arrive while this one is processed.
                 source.let(2)
         assert seen[0] == 0
         assert seen[-1] == 5
         assert len(seen) + newest.num_dropped == 6
         assert newest.num_dropped >= 2
 
-    def test_error_of_the_source_is_raised_where_frames_are_taken(self) -> None:
+    def test_error_of_the_source_is_raised_in_the_consumer(self) -> None:
         def broken() -> Iterator[Frame]:
             yield _frame(0)
             raise OSError("the camera is gone")
@@ -306,14 +306,14 @@ class TestNewestFrames:
         with LatestFrame(broken()) as newest, pytest.raises(OSError, match="the camera is gone"):
             list(newest)
 
-    def test_reader_stops_when_nobody_takes_frames_any_more(self) -> None:
+    def test_reader_stops_when_frames_are_no_longer_consumed(self) -> None:
         newest = LatestFrame(_frame(index) for index in itertools.count())
         assert next(iter(newest)).index >= 0
         assert newest.close(timeout_seconds=10)
 
 
 class _Paced:
-    """Hands out its first frame, then as many as it is let, and waits until each was taken up or replaced."""
+    """Yields its first frame, then as many as it is allowed to, each after the last was taken or replaced."""
 
     def __init__(self, num_frames: int) -> None:
         self._num_frames, self._allowed = num_frames, 1
@@ -340,7 +340,7 @@ class _Paced:
 
 
 def _frame(index: int, seconds: float | None = None) -> Frame:
-    """A bright square that moves over a dark ground."""
+    """A bright square that moves over a dark background."""
     image = np.full((HEIGHT, WIDTH, 3), 30, dtype=np.uint8)
     left = 4 + 2 * (index % 16)
     image[8:24, left : left + 16] = (200, 60, 40)
@@ -354,7 +354,7 @@ def _square() -> np.ndarray:
 
 
 def _visible_tokens(model: UniPixel) -> torch.Tensor:
-    """(1, 2, 32) tokens that the random decoder sees something for."""
+    """Tokens (1, 2, 32) for which the random decoder predicts a non-empty mask."""
     for seed in range(100):
         tokens = torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(seed))
         tracker = StreamingTracker(model.sam2, memory_dtype=model.dtype)

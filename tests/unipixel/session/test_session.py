@@ -36,7 +36,7 @@ POINT, BOX = PointPrompt(10, 12, 2), BoxPrompt((20, 8, 40, 30), 0)
 
 
 class TestAsking:
-    def test_pointed_objects_are_prefilled_followed_and_remembered(self, session: Session) -> None:
+    def test_prompted_objects_are_prefilled_tracked_and_stored(self, session: Session) -> None:
         session.prompt(1, POINT)
         session.prompt(2, BOX)
         answer = session.ask("What is [1] doing to [2]?")
@@ -47,16 +47,16 @@ class TestAsking:
         for object_id in (1, 2):
             assert [index for index, _ in session.bank.mask_records(object_id)] == list(range(NUM_FRAMES))
 
-    def test_frames_seen_are_what_the_budget_says_unless_told(self, model: UniPixel, processor: Processor) -> None:
+    def test_number_of_frames_is_that_of_the_budget_unless_set(self, model: UniPixel, processor: Processor) -> None:
         few = Processor(model.config, processor.tokenizer, budget=FrameBudget(3, 4, 4))
-        untold, told = (
+        default, configured = (
             Session(model, few, clip_frames(), settings=replace(SETTINGS, num_frames=count)) for count in (None, 5)
         )
-        assert untold._open_conversation().layout.frame_indices == (0, 2, 5)
-        assert told._open_conversation().layout.num_frames == 5
+        assert default._open_conversation().layout.frame_indices == (0, 2, 5)
+        assert configured._open_conversation().layout.num_frames == 5
 
-    def test_objects_that_the_model_leaves_out_are_forced(self, session: Session) -> None:
-        # Random weights write no ids by themselves.
+    def test_objects_that_the_model_omits_are_forced(self, session: Session) -> None:
+        # Random weights generate no ids.
         session.prompt(1, POINT)
         session.prompt(2, BOX)
         answer = session.ask("Does [2] touch [1]?")
@@ -65,7 +65,7 @@ class TestAsking:
         assert {1, 2} <= set(session.bank.ids)
 
     def test_forced_tokens_are_those_of_the_text_read_at_once(self, model: UniPixel, processor: Processor) -> None:
-        """Independent truth: the whole exchange with its `<|seg|>` tokens in one forward pass."""
+        """Reference: the whole exchange with its `<|seg|>` tokens in one forward pass."""
         clip = processor.clip(clip_frames()[:4])
         conversation = Conversation(model, processor, clip)
         conversation._settings = GenerationSettings(max_new_tokens=1)
@@ -74,14 +74,14 @@ class TestAsking:
         assert filled.tokens[1].shape == (model.config.num_mask_tokens, model.config.segmenter.embed_dim)
         assert not torch.allclose(filled.tokens[1], filled.tokens[2])
 
-    def test_conversation_holds_questions_and_answers_and_nothing_of_the_prefilling(
+    def test_conversation_contains_questions_and_answers_and_no_prefilling(
         self, session: Session, processor: Processor
     ) -> None:
         session.prompt(1, POINT)
         session.ask("Where is [1]?")
         second = session.ask("Why?")
         prompt_cache = session._conversation._state.prompt_cache
-        # The text that a training sample would have, without the answers' tokens.
+        # The text of a training sample, without the tokens of the answers.
         layout = session._conversation.layout
         masks = session.bank.masks_on(layout.frame_indices, object_ids=[1])
         memory = processor.memory([1], masks, layout) if masks.any() else None
@@ -125,7 +125,7 @@ class TestAsking:
         answer = session.ask("What is [3]?")
         assert answer.prefilled_ids == ()
         assert session.bank[3].source == "mask"
-        # SAM's resolution is 16 pixels for 56: the mask comes back as it was, but for its edge.
+        # SAM's mask has 16 pixels for 56: only the border of the mask may change.
         returned = session.bank.mask_record(3, 1).mask((HEIGHT, WIDTH))
         assert (returned & mask).sum() / (returned | mask).sum() > 0.6
 
@@ -161,14 +161,14 @@ class TestAsking:
         session.ask("What is [1]?")
         assert [index for index, _ in session.bank.mask_records(1)] == [0]
 
-    def test_text_is_handed_on_as_it_is_written(self, session: Session) -> None:
+    def test_text_is_reported_while_it_is_generated(self, session: Session) -> None:
         pieces: list[str] = []
         answer = session.ask("How many?", on_text=pieces.append)
         assert answer.text.startswith("".join(pieces).strip()[:3])
 
 
 class TestCorrecting:
-    def test_correction_follows_the_object_again(self, session: Session) -> None:
+    def test_correction_tracks_the_object_again(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.objects.track()
         before = session.bank.masks_on(range(NUM_FRAMES), object_ids=[1])
@@ -210,7 +210,7 @@ class TestCorrecting:
         assert turns[0].memory is None
         assert [turn.memory.is_update for turn in turns[1:]] == [False, True]
 
-    def test_forgotten_object_is_gone(self, session: Session) -> None:
+    def test_removed_object_is_not_in_the_memory(self, session: Session) -> None:
         session.prompt(1, BOX)
         session.objects.track()
         session.forget(1)
@@ -219,11 +219,9 @@ class TestCorrecting:
 
 
 class TestPrefilledMasks:
-    """A mask that the language model made stays where it shows what was pointed at, else the prompt makes it."""
+    """A mask of the language model is used if it agrees with the prompt; otherwise the prompt is segmented."""
 
-    def test_mask_that_misses_the_prompt_gives_way_to_it(
-        self, session: Session, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_mask_that_misses_the_prompt_is_replaced(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agent, "accepted_ids", lambda *_: ())
         _ask_about_both(session)
         by_tracker = Session(
@@ -234,7 +232,7 @@ class TestPrefilledMasks:
             _assert_same_masks(session, by_tracker, object_id)
         assert [session.bank[key].anchor_frame for key in (1, 2)] == [2, 0]
 
-    def test_model_alone_is_taken_at_its_word(
+    def test_masks_of_the_model_are_used_without_a_check_where_asked(
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = Session(model, processor, clip_frames(), settings=replace(SETTINGS, prefill="model-only"))
@@ -245,14 +243,14 @@ class TestPrefilledMasks:
         for object_id in (1, 2):
             _assert_same_masks(session, checked, object_id)
 
-    def test_each_object_has_its_own_way_and_all_are_followed_at_once(
+    def test_each_object_has_its_own_prefilling_and_all_are_tracked_together(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(agent, "accepted_ids", lambda *_: (1,))
         seen: list[int] = []
         answer = _ask_about_both(session, on_frame=lambda followed: seen.append(followed.frame.index))
         assert answer.accepted_ids == (1,)
-        assert seen == [0, 1, 2, 3, 4, 5, 1, 0]  # forwards from the box on frame 0, back from the point on frame 2
+        assert seen == [0, 1, 2, 3, 4, 5, 1, 0]  # forwards from the box on frame 0, backwards from the point on frame 2
         others = []
         for fitting in ((), (1, 2)):
             monkeypatch.setattr(agent, "accepted_ids", lambda *_, fitting=fitting: fitting)
@@ -264,7 +262,7 @@ class TestPrefilledMasks:
     @pytest.mark.parametrize(
         ("logit", "iou", "is_fitting"), [(2.0, 0.9, True), (2.0, 0.4, False), (-2.0, 0.9, False), (0.1, 0.9, False)]
     )
-    def test_decoder_must_be_surer_than_even(self, logit: float, iou: float, is_fitting: bool) -> None:
+    def test_decoder_confidence_must_exceed_one_half(self, logit: float, iou: float, is_fitting: bool) -> None:
         follower: Any = _Follower(logit, iou)
         assert accepted_ids(follower, {1: torch.zeros(2, 4)}, {1: PointPrompt(1, 1)}) == ((1,) if is_fitting else ())
 
@@ -279,7 +277,7 @@ class TestPrefilledMasks:
             (BoxPrompt((7, 8, 9, 10)), False),
         ],
     )
-    def test_mask_holds_a_point_on_it_and_a_box_that_it_fills(
+    def test_mask_agrees_with_a_point_on_it_and_a_box_that_it_fills(
         self, prompt: PointPrompt | BoxPrompt, is_held: bool
     ) -> None:
         mask = np.zeros((12, 10), dtype=bool)
@@ -299,7 +297,7 @@ class TestAnchors:
         assert session.bank[1].anchor_frame == 0
 
     @pytest.mark.parametrize(("logit", "iou", "anchor"), [(3.0, 0.9, 0), (-3.0, 0.9, 4), (3.0, 0.2, 4)])
-    def test_auto_leaves_frame_0_where_what_words_found_is_absent_or_doubted(
+    def test_auto_uses_the_best_anchor_where_frame_0_has_no_confident_mask(
         self, session: Session, monkeypatch: pytest.MonkeyPatch, logit: float, iou: float, anchor: int
     ) -> None:
         first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
@@ -373,7 +371,7 @@ class TestBadInput:
 
 
 class _Follower:
-    """Sees a square on every frame of 8 x 8 pixels, from pixel 0 to 4."""
+    """Predicts a square on every frame of 8 x 8 pixels, from pixel 0 to 4."""
 
     size = (8, 8)
 
