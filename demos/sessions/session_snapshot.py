@@ -64,14 +64,14 @@ class SessionSnapshot:
         """Copy all objects and masks."""
         objects, masks = (
             _object_records(video_objects),
-            {key: dict(video_objects.bank.frames(key)) for key in video_objects.bank.ids},
+            {key: dict(video_objects.bank.mask_records(key)) for key in video_objects.bank.ids},
         )
         with self._lock:
             self._frame_size, self._objects, self._masks = video_objects.bank.frame_size, objects, masks
 
     def update_frame(self, video_objects: VideoObjects, frame_index: int) -> None:
         """Copy the masks of one frame, and the objects where there are new ones."""
-        masks = {key: video_objects.bank.frame(key, frame_index) for key in video_objects.bank.ids}
+        masks = {key: video_objects.bank.mask_record(key, frame_index) for key in video_objects.bank.ids}
         objects = _object_records(video_objects) if set(masks) - set(self._objects) else None
         with self._lock:
             self._objects = self._objects if objects is None else objects
