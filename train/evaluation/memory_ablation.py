@@ -1,4 +1,4 @@
-"""Sessions whose memory is not what was seen: objects that traded places, or nothing told at all."""
+"""Ablations of the object memory: exchanged masks, or no memory in the question."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unipixel.session.session import Session
 
 
 class NoMemorySession(Session):
-    """A session that fills its memory as others do, but never tells the language model of it.
+    """A session that fills its memory, but does not inject it into questions.
 
-    Objects are segmented and followed all the same. To the model, `[id]` in a question is a bare number.
+    Objects are segmented and tracked as usual. For the language model, `[id]` in a question is only a number.
     """
 
     def _injection(self) -> MemoryInjection | None:
@@ -20,27 +20,27 @@ class NoMemorySession(Session):
 
 
 def exchange_masks(bank: ObjectMemoryBank, first_id: int, second_id: int) -> ObjectMemoryBank:
-    """Return a memory of two objects, each with the masks of the other; everything else stays in its place.
+    """Return a memory of two objects, each with the masks of the other.
 
-    A session over it sees the frames that the session which filled the memory saw, as long as that kept
-    the prompted ones: the anchors become the frames of the first prompts.
+    The anchor frames become those of the first prompts, so that a session with this memory chooses the same frames as
+    the session that filled it.
 
     Args:
-        bank: Holds both objects; it is not changed.
-        first_id: One of them.
-        second_id: The other.
+        bank: Memory with both objects; it is not changed.
+        first_id: Id of one object.
+        second_id: Id of the other.
 
     Raises:
         KeyError: One of them is not in the memory.
     """
     records = [bank[first_id], bank[second_id]]
     state = bank.state()
-    held = {entry.record.object_id: entry for entry in state.objects}
+    entries = {entry.record.object_id: entry for entry in state.objects}
     objects = []
     for record, other_id in zip(records, (second_id, first_id), strict=True):
         anchor = record.prompts[0].frame_index if record.prompts else record.anchor_frame
-        objects.append(replace(held[other_id], record=replace(record, anchor_frame=anchor)))
-    # In the order in which they were added, as they were told of.
+        objects.append(replace(entries[other_id], record=replace(record, anchor_frame=anchor)))
+    # In the order in which they were added.
     order = [object_id for object_id in bank.ids if object_id in (first_id, second_id)]
     objects.sort(key=lambda entry: order.index(entry.record.object_id))
     return ObjectMemoryBank.restore(replace(state, objects=tuple(objects)))

@@ -1,4 +1,4 @@
-"""Pictures of what a model in training answers: one page per validation, to look at beside its figures."""
+"""Images of a model's predictions: one grid per validation."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from unipixel.train.evaluation.synthetic import TASKS, to_prompt
 
 _MAX_NEW_TOKENS = 48
 _NUM_FRAMES, _RENDER_SIZE = 8, 160
-_SHOWN = (0.25, 0.75)
+_SHOWN_TIMES = (0.25, 0.75)
 _LINE, _MARGIN, _WRAP = 14, 6, 96
 
 
 def draw_predictions(
     model: UniPixel, processor: Processor, path: Path, *, split: Split = "val", seed: int = 0, count: int = 7
 ) -> None:
-    """Put a few drawn questions to a model, and draw its masks beside the true ones.
+    """Write an image of a model's masks and answers for a few synthetic questions, beside the correct ones.
 
     Args:
         model: In evaluation mode.
-        processor: That of the model.
-        path: PNG to write: a row per question with two frames as they should be, and the same two as predicted.
-        split: Split of the drawn world.
+        processor: Processor of the model.
+        path: PNG to write, with a row per question: two frames with the true masks, the same two with the predicted
+            ones.
+        split: Split of the samples.
         seed: First seed of the clips.
-        count: Questions; tasks take turns.
+        count: Number of questions; the tasks alternate.
     """
     rows = []
     for number in range(count):
@@ -55,21 +56,21 @@ def _row(model: UniPixel, processor: Processor, sample: Sample) -> NDArray[np.ui
     clip, turn = sample.clip, sample.turns[0]
     settings = SessionSettings(generation=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS))
     session = Session(model, processor, list(clip.frames), settings=settings)
-    for object_id, drawn in sample.prompts.items():
-        session.prompt(object_id, to_prompt(drawn))
+    for object_id, annotation in sample.prompts.items():
+        session.prompt(object_id, to_prompt(annotation))
     answer = session.ask(turn.question)
-    found = tuple(session.objects.known_ids)
-    predicted = session.bank.masks_on(range(len(clip.frames)), object_ids=found)
-    meant = (*sample.prompts, *(name for name in turn.target_ids if name not in sample.prompts))
-    true = np.stack([clip.masks_of(name) for name in meant], axis=1) if meant else predicted[:, :0]
-    frames = [round(share * (len(clip.frames) - 1)) for share in _SHOWN]
-    pictures = [
+    predicted_ids = tuple(session.objects.known_ids)
+    predicted = session.bank.masks_on(range(len(clip.frames)), object_ids=predicted_ids)
+    true_ids = (*sample.prompts, *(name for name in turn.target_ids if name not in sample.prompts))
+    true = np.stack([clip.masks_of(name) for name in true_ids], axis=1) if true_ids else predicted[:, :0]
+    frames = [round(time * (len(clip.frames) - 1)) for time in _SHOWN_TIMES]
+    images = [
         draw_overlay(clip.frames[frame], _objects(ids, masks[frame]))
-        for ids, masks in ((meant, true), (found, predicted))
+        for ids, masks in ((true_ids, true), (predicted_ids, predicted))
         for frame in frames
     ]
-    strip = np.concatenate(pictures, axis=1)
-    text = [f"[{sample.task}] {turn.question}", f"true: {turn.answer}", f"said: {answer.text}"]
+    strip = np.concatenate(images, axis=1)
+    text = [f"[{sample.task}] {turn.question}", f"true: {turn.answer}", f"predicted: {answer.text}"]
     lines = [line for part in text for line in textwrap.wrap(" ".join(part.split()), _WRAP) or [""]]
     width = max(strip.shape[1], _WRAP * 7)
     caption = Image.new("RGB", (width, _LINE * len(lines) + 2 * _MARGIN), "white")
