@@ -190,6 +190,18 @@ def check_fields(value: Any, names: set[str], what: str) -> Mapping[str, Any]:
     return value
 
 
+def check_format(value: Any, expected: str, what: str) -> None:
+    """Check the field `format` of a JSON object, before its other fields.
+
+    Raises:
+        ValueError: It is of another version.
+    """
+    found = value.get("format") if isinstance(value, dict) else None
+    if found != expected:
+        given = "no format" if found is None else f"the format {found!r:.80}"
+        raise ValueError(f"{what} has {given} and was written by another version: this version reads {expected!r}")
+
+
 def is_finite_number(value: Any) -> bool:
     """Return whether a value is a finite number."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -12,7 +12,14 @@ from typing import Any
 
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.memory.mask_track import Entry, from_row, to_row
-from unipixel.memory.records import MAX_FRAME_INDEX, ObjectRecord, PromptRecord, check_fields, check_integer
+from unipixel.memory.records import (
+    MAX_FRAME_INDEX,
+    ObjectRecord,
+    PromptRecord,
+    check_fields,
+    check_format,
+    check_integer,
+)
 from unipixel.memory.rle import MAX_MASK_PIXELS, check_rle
 
 BANK_FILE = "bank.json"
@@ -87,15 +94,17 @@ def read_state(folder: Path) -> BankState:
 
     Raises:
         OSError: There is no such file.
-        ValueError: The file is damaged or too large.
+        ValueError: The file is damaged, too large, or of another version.
     """
     file = folder / BANK_FILE
     if (size := file.stat().st_size) > MAX_BANK_BYTES:
         raise ValueError(f"{file} has {size} bytes: at most {MAX_BANK_BYTES} are allowed")
     try:
-        return _state_from_json(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        check_format(content, _FORMAT, "the file")
+        return _state_from_json(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not an object memory: {error}") from error
+        raise ValueError(f"{file} is not an object memory of this version: {error}") from error
 
 
 def _object_to_json(stored: StoredObject) -> dict[str, Any]:
@@ -115,8 +124,6 @@ def _object_to_json(stored: StoredObject) -> dict[str, Any]:
 
 def _state_from_json(content: Any) -> BankState:
     fields = check_fields(content, _TOP_FIELDS, "the file")
-    if fields["format"] != _FORMAT:
-        raise ValueError(f"format must be {_FORMAT!r}, got {fields['format']!r}")
     height, width = (
         check_integer(side, "frame_size", low=1, high=MAX_MASK_PIXELS) for side in _pair(fields["frame_size"])
     )

@@ -21,6 +21,8 @@ from unipixel.tracking.track_state import ObjectState
 from unipixel.tracking.tracker_core import TrackerCore, collect_masks
 from unipixel.tracking.types import FrameFeatures, FrameMasks, SegmentPrompt
 
+_FORMAT = "unipixel-tracker-state-1"
+
 
 @dataclass(frozen=True)
 class TrackedFrame:
@@ -105,16 +107,16 @@ class TrackerState:
             features = [self.features.embedding, *self.features.high_res]
         objects = {object_id: state.to_dict() for object_id, state in self.objects.items()}
         values = {"frame_index": self.frame_index, "size": self.size, "features": features, "objects": objects}
-        write_tree(path, values)
+        write_tree(path, values, file_format=_FORMAT)
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> TrackerState:
         """Load a state that `save` wrote, onto a device.
 
         Raises:
-            OSError: The file is missing, damaged, or not a saved state.
+            OSError: The file is missing, damaged, of another version, or not a saved state.
         """
-        values = read_tree(path, device=device)
+        values = read_tree(path, file_format=_FORMAT, device=device)
         features = None
         if values["features"] is not None:
             embedding, fine, finer = values["features"]

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipixel.memory.records import PromptRecord, check_fields, check_integer
+from unipixel.memory.records import PromptRecord, check_fields, check_format, check_integer
 
 SESSION_FILE = "session.json"
 MEMORY_FOLDER = "memory"
 RESULTS_FOLDER = "results"
 MAX_SESSION_BYTES = 2**26
 """Maximum size of a `session.json` that is read."""
-_FORMAT = "unipixel-demo-session-1"
+_FORMAT = "unipixel-demo-session-2"
 _FIELDS = {"format", "name", "media", "is_trusted", "frame_size", "names", "turns", "pending_prompts"}
 _MAX_ID = 10**6
 
@@ -87,21 +87,20 @@ class SavedSession:
 
         Raises:
             OSError: The file does not exist.
-            ValueError: The file is damaged or too large.
+            ValueError: The file is damaged, too large, or of another version.
         """
         file = folder / SESSION_FILE
         if (size := file.stat().st_size) > MAX_SESSION_BYTES:
             raise ValueError(f"{SESSION_FILE} has {size} bytes, the maximum is {MAX_SESSION_BYTES}")
         try:
-            fields = check_fields(json.loads(file.read_text(encoding="utf-8")), _FIELDS, SESSION_FILE)
-            return cls._from_fields(fields)
+            content = json.loads(file.read_text(encoding="utf-8"))
+            check_format(content, _FORMAT, SESSION_FILE)
+            return cls._from_fields(check_fields(content, _FIELDS, SESSION_FILE))
         except (TypeError, RecursionError) as error:
             raise ValueError(f"{SESSION_FILE} is damaged: {error}") from error
 
     @classmethod
     def _from_fields(cls, fields: Any) -> SavedSession:
-        if fields["format"] != _FORMAT:
-            raise ValueError(f"format must be {_FORMAT!r}, got {fields['format']!r}")
         height, width = (check_integer(side, "frame_size", low=1, high=2**31) for side in fields["frame_size"])
         media = _text(fields["media"])
         if Path(media).name != media or media in ("", ".", ".."):

@@ -302,6 +302,15 @@ def test_a_damaged_file_is_refused(bank: ObjectMemoryBank, tmp_path: Path, chang
         ObjectMemoryBank.load(tmp_path)
 
 
+@pytest.mark.parametrize("content", [{}, {"format": "unipixel-object-memory-0", "objects": []}])
+def test_a_file_of_another_version_is_refused_with_its_format(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / BANK_FILE).write_text(json.dumps(content))
+    message = r"has (no format|the format 'unipixel-object-memory-0') and was written by another version"
+    with pytest.raises(ValueError, match=message) as error:
+        ObjectMemoryBank.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}'])
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / BANK_FILE).write_bytes(content)

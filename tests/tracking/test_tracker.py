@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 from helpers.tracker_reference import HEIGHT, WIDTH, min_iou, synthetic_video, tiny_segmenter
+from safetensors.torch import save_file
 
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.config import SegmenterConfig
@@ -249,6 +250,12 @@ class TestSavedState:
 
     def test_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="is missing"):
+            TrackerState.load(tmp_path / "state.safetensors")
+
+    @pytest.mark.parametrize("metadata", [None, {"format": "unipixel-tracker-state-0", "tree": "{}"}])
+    def test_state_of_another_version_is_refused(self, tmp_path: Path, metadata: dict[str, str] | None) -> None:
+        save_file({"t0": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=metadata)
+        with pytest.raises(OSError, match=r"was written by another version: this version reads 'unipixel-tracker-.*"):
             TrackerState.load(tmp_path / "state.safetensors")
 
 

@@ -176,7 +176,7 @@ class TestOffload:
         assert store.num_known == 0
         store.close_all()
 
-    @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "unipixel-demo-session-1"}', "[" * 100_000])
+    @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "unipixel-demo-session-2"}', "[" * 100_000])
     def test_damaged_session_is_refused(self, tmp_path: Path, content: str) -> None:
         store = make_store(tmp_path / "store")
         user_session = open_session_with_clip(store, tmp_path)
@@ -184,6 +184,17 @@ class TestOffload:
         (user_session.lifecycle.folder / SESSION_FILE).write_text(content, encoding="utf-8")
         with pytest.raises(UnknownSessionError, match="open a new one"):
             user_session.frame(0)
+
+    def test_session_of_another_version_is_refused_with_its_format(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = make_store(tmp_path / "store")
+        user_session = open_session_with_clip(store, tmp_path)
+        store.offload(user_session.key)
+        (user_session.lifecycle.folder / SESSION_FILE).write_text('{"format": "unipixel-demo-session-1"}')
+        with pytest.raises(UnknownSessionError, match="open a new one"):
+            user_session.frame(0)
+        assert "the format 'unipixel-demo-session-1' and was written by another version" in caplog.text
 
     @pytest.mark.parametrize("media", ["../../clip-6.mp4", "{folder}/clip-6.mp4", "..", "/etc/passwd"])
     def test_saved_session_cannot_refer_to_a_file_outside_its_folder(self, tmp_path: Path, media: str) -> None:
