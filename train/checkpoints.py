@@ -1,4 +1,4 @@
-"""What a finished stage leaves behind."""
+"""Results of training stages: partial weights, merged models, adapters, segmenters."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _FOURIER = "positional_encoding_gaussian_matrix"
 def save_result(
     recipe: Recipe, model: UniPixel, processor: Processor, folder: Path, *, lora: LoraConfig | None = None
 ) -> None:
-    """Write what a stage has trained (spec 2.7).
+    """Write the result of a stage.
 
-    Stages 1 and 2 leave partial weights, the others a whole model; low-rank updates are written by
-    themselves first, then merged.
+    Stages 1 and 2 write partial weights, the others a whole model; low-rank updates are written separately first, then
+    merged.
 
     Args:
-        recipe: The run.
-        model: Trained; low-rank updates are merged into it.
-        processor: That of the model.
-        folder: Where to write.
-        lora: Configuration of the low-rank updates.
+        recipe: Settings of the run.
+        model: The trained model; low-rank updates are merged into it.
+        processor: Processor of the model.
+        folder: Folder of the result.
+        lora: Configuration of the low-rank updates, where there are some.
 
     Raises:
         OSError: The folder cannot be written.
@@ -54,7 +54,7 @@ def save_result(
 
 
 def save_partial(model: UniPixel, folder: Path) -> None:
-    """Write the trained parameters and the random Fourier matrices, without which they mean nothing."""
+    """Write the trained parameters and the random Fourier matrices that they depend on."""
     names = {name for name, _ in trainable_parameters(model)}
     state = {
         to_disk_name(name): tensor.detach().cpu().contiguous()
@@ -65,14 +65,14 @@ def save_partial(model: UniPixel, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def halve(folder: Path) -> int:
-    """Store a single-file checkpoint in half precision; it is still computed with in float32.
+def convert_to_half(folder: Path) -> int:
+    """Store a single-file checkpoint in half precision; `from_pretrained` still loads it in float32.
 
     Args:
-        folder: Holds `model.safetensors`; rewritten in place. The Fourier matrices stay as they are.
+        folder: Folder of `model.safetensors`, which is rewritten. The Fourier matrices stay in float32.
 
     Returns:
-        Bytes of the file.
+        Size of the file in bytes.
 
     Raises:
         OSError: There is no such file.
@@ -87,7 +87,7 @@ def halve(folder: Path) -> int:
 
 
 def save_segmenter(objective: SegmenterObjective, folder: Path) -> None:
-    """Write a segmenter with its sizes."""
+    """Write a segmenter with its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in objective.state_dict().items()}
     save_file(state, folder / SEGMENTER_WEIGHTS, metadata={"format": "pt"})

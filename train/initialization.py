@@ -1,4 +1,4 @@
-"""The model a run starts from."""
+"""Initial models of training runs: loaded from checkpoints, or initialised at random."""
 
 from __future__ import annotations
 
@@ -25,45 +25,46 @@ from unipixel.train.recipe import Recipe, RunRecipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
 _SEGMENTER_PREFIX = "segmenter."
-_WORD_SCALE = 0.2
-# Rows and columns from a patch to those beside it.
-_BESIDE, _ASLANT = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (1, 1), (-1, 1), (1, -1))
-# How much more the patch meant is attended to than others: each pair of channels adds up to this to its logit.
-_NEARNESS = 4.0
-# The same for a place in a memory, and how many of the pairs per axis say so.
-_SAMENESS, _NUM_TURNS = 1.0, 8
+_EMBEDDING_STD = 0.2
+# (row, column) offsets from a patch to its neighbours.
+_ADJACENT_OFFSETS, _DIAGONAL_OFFSETS = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (1, 1), (-1, 1), (1, -1))
+# Largest contribution of a pair of channels to the attention logit of the selected neighbour.
+_NEIGHBOUR_LOGIT = 4.0
+# The same for the selected position in a memory, and the number of pairs per axis that contribute.
+_IDENTITY_LOGIT, _NUM_IDENTITY_PAIRS = 1.0, 8
 
 
-def load_start(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
-    """Build or load a model with its processor, in float32.
+def load_initial_model(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
+    """Build or load the model of a recipe with its processor, in float32.
 
     Raises:
-        ValueError: The recipe names no start, or its parts do not fit together.
+        ValueError: The recipe gives no initial weights, or its settings contradict each other.
         OSError: Weights cannot be read.
     """
-    given = recipe.model
-    if given.sizes is not None:
-        model, processor = _from_nothing(recipe)
-    elif given.start is not None:
-        model = UniPixel.from_pretrained(given.start, dtype=torch.float32)
-        processor = Processor.from_pretrained(given.start)
-    elif given.qwen is not None and given.sam2 is not None:
-        model = UniPixel.from_base(given.qwen, given.sam2, image_size=given.image_size or 768, seed=recipe.seed)
-        processor = Processor(model.config, load_tokenizer(given.qwen))
+    settings = recipe.model
+    if settings.sizes is not None:
+        model, processor = _initialise(recipe)
+    elif settings.checkpoint is not None:
+        model = UniPixel.from_pretrained(settings.checkpoint, dtype=torch.float32)
+        processor = Processor.from_pretrained(settings.checkpoint)
+    elif settings.qwen is not None and settings.sam2 is not None:
+        image_size = settings.image_size or 768
+        model = UniPixel.from_base(settings.qwen, settings.sam2, image_size=image_size, seed=recipe.seed)
+        processor = Processor(model.config, load_tokenizer(settings.qwen))
     else:
-        raise ValueError("the recipe names no start: give [model] sizes, start, or qwen with sam2")
-    if given.image_size not in (None, model.config.segmenter.image_size):
-        model = _resized(model, int(given.image_size or 0))
+        raise ValueError("the recipe gives no initial weights: set [model] sizes, checkpoint, or qwen with sam2")
+    if settings.image_size not in (None, model.config.segmenter.image_size):
+        model = _with_image_size(model, int(settings.image_size or 0))
         processor = Processor(model.config, processor.tokenizer, budget=processor.budget)
-    if given.segmenter is not None:
-        model.sam2.load_state_dict(_segmenter_state(given.segmenter))
-    for folder in given.partial:
+    if settings.segmenter is not None:
+        model.sam2.load_state_dict(_segmenter_state(settings.segmenter))
+    for folder in settings.extra_checkpoints:
         load_partial(model, Path(folder) / PARTIAL_FILE)
     return model.train(), processor
 
 
 def load_segmenter(recipe: Recipe) -> SegmenterObjective:
-    """Build a segmenter from sizes, with the weights of an earlier run where the recipe names one.
+    """Build a segmenter from sizes, with the weights of an earlier run where the recipe gives one.
 
     Raises:
         ValueError: The recipe gives no sizes.
@@ -75,18 +76,18 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
     config = SegmenterConfig.from_tree(tree)
     segmenter = Segmenter(config)
     if recipe.model.segmenter is None:
-        _spread(segmenter)
+        init_segmenter(segmenter)
     else:
         segmenter.load_state_dict(_segmenter_state(recipe.model.segmenter))
     segmenter.sam_prompt_encoder.requires_grad_(not recipe.model.freeze_prompt_encoder)
     return SegmenterObjective(segmenter, weights=recipe.losses)
 
 
-def _from_nothing(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
+def _initialise(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
     sizes = recipe.sizes()
     tokenizer = _tokenizer(recipe, sizes["vocabulary"])
     config = configure(sizes, tokenizer, image_size=recipe.model.image_size)
-    # Seeded again: whether the tokenizer was there already must not change the weights.
+    # Seeded again: the weights must not depend on whether the tokenizer was trained before.
     torch.manual_seed(recipe.seed)
     model = UniPixel(config)
     init_transformers(model)
@@ -94,7 +95,7 @@ def _from_nothing(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
 
 
 def _tokenizer(recipe: RunRecipe, vocabulary: Mapping[str, int]) -> Tokenizer:
-    """Load the tokenizer that the recipe names, or the one of this run, which is made at its start."""
+    """Load the tokenizer that the recipe gives, or the one that this run trains at its start."""
     if recipe.model.tokenizer is not None:
         return Processor.from_pretrained(recipe.model.tokenizer).tokenizer
     folder = Path(recipe.output) / "tokenizer"
@@ -105,69 +106,69 @@ def _tokenizer(recipe: RunRecipe, vocabulary: Mapping[str, int]) -> Tokenizer:
 
 
 def init_transformers(model: UniPixel) -> None:
-    """Let small transformers tell their tokens apart from the start.
+    """Initialise small transformers so that the influence of a token on others does not vanish.
 
-    At transformers' own 0.02, made for wide models, all tokens are attended to alike, and a word is lost in what
-    the layers add to it: after 2000 steps nothing of the question had reached the state that a mask comes from.
+    With the default standard deviation of 0.02, meant for wide models, attention is nearly uniform and the embeddings
+    are small beside the output of the layers: after 2000 steps the mask tokens did not depend on the question.
     """
     language, visual = model.model.language_model, model.model.visual
-    nn.init.normal_(language.embed_tokens.weight, std=_WORD_SCALE)
-    _spread_layers(language.layers)
+    nn.init.normal_(language.embed_tokens.weight, std=_EMBEDDING_STD)
+    _init_layers(language.layers)
     nn.init.normal_(visual.patch_embed.proj.weight, std=visual.patch_embed.proj.weight[0].numel() ** -0.5)
-    _spread_layers(visual.blocks)
-    for place, block in enumerate(visual.blocks):
-        ways = _BESIDE if place % 2 == 0 else _ASLANT
-        _look_beside(block.attn, ways, visual.rotary_pos_emb.inv_freq)
+    _init_layers(visual.blocks)
+    for index, block in enumerate(visual.blocks):
+        offsets = _ADJACENT_OFFSETS if index % 2 == 0 else _DIAGONAL_OFFSETS
+        _init_neighbour_attention(block.attn, offsets, visual.rotary_pos_emb.inv_freq)
 
 
-def _spread_layers(layers: nn.ModuleList) -> None:
-    # What the layers add stays small beside what there is, as in GPT-2.
-    residual_share = (2 * len(layers)) ** -0.5
+def _init_layers(layers: nn.ModuleList) -> None:
+    # Scaled residual projections, as in GPT-2.
+    residual_scale = (2 * len(layers)) ** -0.5
     for name, parameter in layers.named_parameters():
         if parameter.ndim == 2:
-            is_added = name.endswith(("o_proj.weight", "attn.proj.weight", "down_proj.weight"))
-            nn.init.normal_(parameter, std=(residual_share if is_added else 1.0) * parameter.shape[1] ** -0.5)
+            is_residual = name.endswith(("o_proj.weight", "attn.proj.weight", "down_proj.weight"))
+            nn.init.normal_(parameter, std=(residual_scale if is_residual else 1.0) * parameter.shape[1] ** -0.5)
 
 
-def _look_beside(attention: Any, ways: Sequence[tuple[int, int]], angles: Tensor) -> None:
-    """Let each head of the vision transformer attend, at first, to the patch beside its own in one direction.
+def _init_neighbour_attention(attention: Any, offsets: Sequence[tuple[int, int]], angles: Tensor) -> None:
+    """Initialise each head of a vision layer to attend to a neighbouring patch in one direction.
 
-    A vision transformer from nothing has to learn from its data that edges continue in the next patch; a convolution
-    has it built in (arXiv:2103.10697 starts attention as one). With rotary positions constant queries and keys do it:
-    a pair of channels that turns by an angle per patch agrees best where the query is turned by as much beforehand.
+    This gives the vision transformer the locality of a convolution (arXiv:2103.10697 initialises attention as one).
+    With rotary positions constant queries and keys suffice: the dot product of a pair of channels is largest at the
+    offset by which the query was rotated in advance.
 
     Args:
-        attention: A layer of the vision transformer.
-        ways: Rows and columns from a patch to the one that a head attends to; heads beyond them attend as drawn.
-        angles: (d / 4,) by which the pairs of channels of a head turn per patch.
+        attention: Attention of a layer of the vision transformer; changed in place.
+        offsets: (row, column) offset per head; further heads keep their random initialisation.
+        angles: (d / 4,) rotation of the pairs of channels per patch.
     """
     heads, width, count = attention.num_heads, attention.head_dim, len(angles)
-    size = (_NEARNESS * width**0.5) ** 0.5
+    size = (_NEIGHBOUR_LOGIT * width**0.5) ** 0.5
     with torch.no_grad():
         queries, keys, _ = attention.qkv.bias.view(3, heads, width)
-        for head, way in zip(range(heads), ways, strict=False):
-            for first, steps in zip((0, count), way, strict=True):
-                # The other angles hardly differ between the patches of a small frame.
+        for head, offset in zip(range(heads), offsets, strict=False):
+            for first, steps in zip((0, count), offset, strict=True):
+                # The smaller angles differ little between the patches of a small frame.
                 for channel in range(min(2, count)):
-                    turn = angles[channel] * steps
+                    rotation = angles[channel] * steps
                     keys[head, first + channel] = size
-                    queries[head, first + channel] = size * turn.cos()
-                    queries[head, 2 * count + first + channel] = size * turn.sin()
+                    queries[head, first + channel] = size * rotation.cos()
+                    queries[head, 2 * count + first + channel] = size * rotation.sin()
 
 
-def _resized(model: UniPixel, image_size: int) -> UniPixel:
-    """The same weights behind a segmenter of another input size; none of its weights depends on it."""
+def _with_image_size(model: UniPixel, image_size: int) -> UniPixel:
+    """Return the model with another input size of the segmenter, on which no weight depends."""
     tree = {**model.config.segmenter.to_tree(), "image_size": image_size}
     other = UniPixel(replace(model.config, segmenter=SegmenterConfig.from_tree(tree)))
     other.load_state_dict(model.state_dict())
     return other
 
 
-def _spread(segmenter: Segmenter) -> None:
-    """Let signals keep their size through the layers that no residual path goes around.
+def init_segmenter(segmenter: Segmenter) -> None:
+    """Initialise the layers without a residual path so that they preserve the variance of their input.
 
-    PyTorch's own initialisation shrinks them at each, and a model from nothing first has to grow them:
-    measured on 1300 drawn frames, colours were told apart by a third more pixels.
+    PyTorch's default reduces it at each layer. On 1300 synthetic frames this initialisation classified the colour of a
+    third more pixels correctly.
     """
     decoder = segmenter.sam_mask_decoder
     layers = [segmenter.image_encoder.trunk.patch_embed.proj, decoder.conv_s0, decoder.conv_s1]
@@ -180,25 +181,24 @@ def _spread(segmenter: Segmenter) -> None:
 
 
 def init_identity_memory_attention(attention: Any) -> None:
-    """Let the reading of a memory attend, at first, to the place in the earlier frame where it is in this one.
+    """Initialise memory attention to attend to the same position of the earlier frame.
 
-    An object is near where it was a frame ago; a segmenter from nothing has to find out that places in memories are
-    places. What `_look_beside` does for patches is done here for frames.
+    Objects move little from frame to frame. The method is that of `_init_neighbour_attention`, without an offset.
 
     Args:
         attention: A layer's attention to memories, with axial rotary positions; changed in place.
     """
     width = attention.q_proj.out_features // attention.num_heads
-    size = (_SAMENESS * width**0.5) ** 0.5
+    size = (_IDENTITY_LOGIT * width**0.5) ** 0.5
     with torch.no_grad():
         for projection in (attention.q_proj, attention.k_proj):
-            # Neighbouring channels turn together; the first half by columns, the other by rows, fast pairs first.
+            # Adjacent channels form pairs; the first half rotates by column, the second by row, high frequencies first.
             pairs = projection.bias.view(attention.num_heads, 2, width // 4, 2)
-            pairs[:, :, :_NUM_TURNS, 0] += size
+            pairs[:, :, :_NUM_IDENTITY_PAIRS, 0] += size
 
 
 def _segmenter_state(source: str) -> dict[str, Tensor]:
-    """Weights of a segmenter that a stage left, or of the one in a whole model."""
+    """Return the weights of a trained segmenter, or of the segmenter in a whole model."""
     file = Path(source) / SEGMENTER_WEIGHTS
     if not file.is_file():
         return UniPixel.from_pretrained(source, dtype=torch.float32).sam2.state_dict()

@@ -1,4 +1,4 @@
-"""Losses of masks and of text (UniPixel, section 3.4; the mask losses are those of SAM 2).
+"""Losses of masks and text (UniPixel, section 3.4; the mask losses are those of SAM 2).
 
 Shape letters: B objects, K candidate masks, H/W frame in pixels.
 """
@@ -11,15 +11,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
-# A pixel belongs to a resized label where at least half of it is covered. The published code kept every pixel
+from unipixel.train.settings import Settings
+
+# A pixel of a resized label is foreground where at least half of it is covered. The published code takes every pixel
 # above zero, which widens a small object of a large frame by up to a fifth.
 LABEL_THRESHOLD = 0.5
 IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """Weights of the parts of the loss.
 
     Attributes:
@@ -27,30 +30,30 @@ class LossWeights:
         dice: Dice loss of the best candidate.
         iou: Error of the predicted IoU, over all candidates.
         score: Cross-entropy of the object score.
-        others: Share of all candidates in the focal and dice loss, in [0, 1]; the rest is the best one's. A
-            model that starts from nothing otherwise gives each candidate to one object of the frame and
-            never learns to read the prompt.
+        multimask_weight: Weight in [0, 1] of the mean over all candidates in the focal and dice loss; the best one has
+            the rest. Without it, a randomly initialised model assigns each candidate to one object of the frame and
+            does not learn to use the prompt.
         text: Mean cross-entropy of the tokens of answers.
-        stride: Pixels along each side of a target that are scored as one; scoring is a third of the time of a
-            small segmenter.
+        mask_loss_stride: Factor by which targets are reduced before they are compared; the comparison is a third of
+            the time of a small segmenter.
     """
 
     focal: float = 100.0
     dice: float = 5.0
     iou: float = 5.0
     score: float = 5.0
-    others: float = 0.0
+    multimask_weight: float = 0.0
     text: float = 1.0
-    stride: int = 1
+    mask_loss_stride: int = 1
 
     def __post_init__(self) -> None:
         for name in ("focal", "dice", "iou", "score", "text"):
             if getattr(self, name) < 0:
-                raise ValueError(f"weight {name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.others <= 1:
-            raise ValueError(f"others must be a share in [0, 1], got {self.others}")
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}")
+                raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.multimask_weight <= 1:
+            raise ValueError(f"[losses] multimask_weight must be in [0, 1], got {self.multimask_weight}")
+        if self.mask_loss_stride < 1:
+            raise ValueError(f"[losses] mask_loss_stride must be at least 1, got {self.mask_loss_stride}")
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,23 @@ class MaskLoss:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Mean focal loss of each mask (arXiv:1708.02002).
+    """Return the mean focal loss of each mask (arXiv:1708.02002).
 
     Args:
         logits: (..., H, W).
         targets: 0 or 1, broadcast over the leading dimensions of `logits`.
         alpha: Weight of the foreground; the background has 1 - alpha.
-        gamma: How much well-classified pixels are discounted.
+        gamma: Exponent that reduces the weight of well-classified pixels.
 
     Returns:
         (...), mean over the pixels.
     """
     targets = targets.to(logits.dtype).expand_as(logits)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probability = logits.sigmoid()
-    miss = probability + targets - 2 * probability * targets
-    balance = (1 - alpha) + (2 * alpha - 1) * targets
-    return (balance * miss**gamma * cross_entropy).mean(dim=(-2, -1))
+    return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="none").mean(dim=(-2, -1))
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of each mask, smoothed by one pixel.
+    """Return the Dice loss of each mask, smoothed by one pixel.
 
     Args:
         logits: (..., H, W).
@@ -110,7 +109,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU (...) of logits (..., H, W) cut at zero with targets that broadcast over them; 0 where both are empty."""
+    """Return the IoU (...) of logits (..., H, W) above zero with broadcastable targets; 0 where both are empty."""
     predicted = logits > 0
     targets = targets.bool()
     union = (predicted | targets).sum(dim=(-2, -1))
@@ -125,11 +124,11 @@ def mask_loss(
     *,
     weights: LossWeights | None = None,
 ) -> MaskLoss:
-    """Score the candidates of B objects on one frame.
+    """Compute the loss of the candidate masks of B objects on one frame.
 
-    Only the candidate with the lowest weighted focal and dice loss is trained, so that the others may
-    stand for other readings of the prompt; the predicted IoU is trained on all of them. Where the object
-    is absent only its score is.
+    Only the candidate with the lowest weighted focal and dice loss is trained, so that the others can represent other
+    interpretations of an ambiguous prompt; the predicted IoU is trained for all of them. Where the object is absent,
+    only its score is trained.
 
     Args:
         candidate_logits: (B, K, h, w), resized bilinearly to the targets.
@@ -142,19 +141,21 @@ def mask_loss(
         ValueError: The numbers of objects differ.
     """
     if len(candidate_logits) != len(targets):
-        raise ValueError(f"{len(candidate_logits)} predictions meet {len(targets)} target masks")
+        raise ValueError(f"got {len(candidate_logits)} predictions and {len(targets)} target masks")
     weights = weights or LossWeights()
     is_present = targets.flatten(1).any(dim=1)
-    if weights.stride > 1:
-        targets = F.avg_pool2d(targets[:, None].float(), weights.stride)[:, 0] >= LABEL_THRESHOLD
+    if weights.mask_loss_stride > 1:
+        targets = F.avg_pool2d(targets[:, None].float(), weights.mask_loss_stride)[:, 0] >= LABEL_THRESHOLD
     logits = F.interpolate(candidate_logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
-    wanted = targets[:, None]
-    focal, dice = focal_loss(logits, wanted), dice_loss(logits, wanted)
+    candidate_targets = targets[:, None]
+    focal, dice = focal_loss(logits, candidate_targets), dice_loss(logits, candidate_targets)
     best = (weights.focal * focal + weights.dice * dice).argmin(dim=1)
     rows = torch.arange(len(best), device=best.device)
     is_present = is_present.to(logits.dtype)
-    iou_error = (candidate_ious.float() - mask_iou(logits.detach(), wanted)).abs().mean(dim=1)
-    focal, dice = ((part[rows, best].lerp(part.mean(dim=1), weights.others)) * is_present for part in (focal, dice))
+    iou_error = (candidate_ious.float() - mask_iou(logits.detach(), candidate_targets)).abs().mean(dim=1)
+    focal, dice = (
+        (part[rows, best].lerp(part.mean(dim=1), weights.multimask_weight)) * is_present for part in (focal, dice)
+    )
     iou = iou_error * is_present
     score = F.binary_cross_entropy_with_logits(object_score.float(), is_present, reduction="none")
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.score * score
@@ -162,7 +163,7 @@ def mask_loss(
 
 
 def label_masks(coverage: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize masks to the size at which they are compared.
+    """Resize masks to the size at which they are compared with predictions.
 
     Args:
         coverage: (N, H, W) in [0, 1].
@@ -175,22 +176,22 @@ def label_masks(coverage: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[:, 0] > LABEL_THRESHOLD
 
 
-def text_loss(states: Tensor, labels: Tensor, *, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean cross-entropy of the next token over supervised positions.
+def text_loss(states: Tensor, labels: Tensor, *, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the mean cross-entropy of the next token over supervised positions.
 
-    Only those positions meet the vocabulary: the logits of all would not fit into memory for long clips.
+    Logits are computed at these positions only: those of all positions would not fit into memory for long clips.
 
     Args:
         states: (B, L, D).
         labels: (B, L) ids, `IGNORED_LABEL` where a token is not supervised.
-        score: Turns states (N, D) into logits (N, V).
+        logits_of: Computes logits (N, V) from states (N, D).
 
     Returns:
-        A scalar; 0 where nothing is supervised, still part of the graph.
+        A scalar; 0 where nothing is supervised, with a gradient of 0.
     """
     following = labels[:, 1:]
     is_supervised = following != IGNORED_LABEL
-    logits = score(states[:, :-1][is_supervised])
+    logits = logits_of(states[:, :-1][is_supervised])
     if len(logits) == 0:
         return logits.sum()
     return F.cross_entropy(logits.float(), following[is_supervised])

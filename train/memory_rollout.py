@@ -18,12 +18,12 @@ from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
 
 @dataclass(frozen=True)
 class FirstFramePrompts:
-    """How some of the objects are prompted on the first frame of their tracks, all in one way.
+    """Prompts of one kind for b of the B objects, on the first frames of their tracks.
 
     Attributes:
-        rows: (b,) places among the B objects.
+        rows: (b,) indices of the objects.
         prompt: Their prompts, or None where masks are given.
-        masks: (b, S, S) bool, given masks that are taken as they are.
+        masks: (b, S, S) bool, masks that are used as they are.
     """
 
     rows: Tensor
@@ -32,18 +32,18 @@ class FirstFramePrompts:
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.masks is None):
-            raise ValueError("objects are prompted by a prompt or by masks: give one of the two")
+            raise ValueError("objects need a prompt or masks: give one of the two")
 
 
 @dataclass(frozen=True)
 class TrackStep:
-    """What was segmented on one frame of some objects' tracks.
+    """Segmentation of b of the B objects on one frame of their tracks.
 
     Attributes:
-        rows: (b,) places among the B objects.
-        step: Place in the track, from 0.
+        rows: (b,) indices of the objects.
+        step: Position in the track, from 0.
         segmentation: Masks of the b objects.
-        is_given: Whether the masks were given, so that there is nothing to learn from them.
+        is_given: Whether the masks were given as prompts, so that they have no loss.
     """
 
     rows: Tensor
@@ -56,51 +56,50 @@ def memory_rollout(
     segmenter: Segmenter,
     features: FrameFeatures,
     tracks: Tensor,
-    anchors: Sequence[FirstFramePrompts],
+    prompts: Sequence[FirstFramePrompts],
     *,
     num_frames: int | None = None,
     first_step: int = 0,
 ) -> Iterator[TrackStep]:
-    """Segment objects on their first frame and follow them, each along its own list of frames.
+    """Segment objects on their first frames and track them, each along a separate list of frames.
 
-    Objects of different clips go through the modules together: what differs between them is the
-    frame, and each object brings its own.
+    Objects of different clips form one batch, in which each object has its own frame.
 
     Args:
         segmenter: SAM 2.1.
         features: F encoded frames, of any number of clips.
         tracks: (B, L) indices of frames, in the order of tracking.
-        anchors: Prompts of the first frames; every object is in one of them.
-        num_frames: Length of the clip that the pointers' time is scaled by; None as for a stream.
-        first_step: Place in the tracks before which nothing is kept for gradients.
+        prompts: Prompts of the first frames, each object in exactly one of them.
+        num_frames: Length of the clip, which scales the time of object pointers; None for a stream.
+        first_step: Position in the tracks from which gradients are computed.
 
     Yields:
-        First the anchors in the given order, then one step of all objects after the other.
+        The prompted objects on their first frames in the given order, then all objects step by step.
     """
     num_objects, length = tracks.shape
     config = segmenter.config
     states = [ObjectState() for _ in range(num_objects)]
-    for anchor in anchors:
-        current = select_frames(features, tracks[anchor.rows, 0])
+    for prompted in prompts:
+        current = select_frames(features, tracks[prompted.rows, 0])
         with _gradients(from_step=first_step, step=0):
-            segmentation = segment_anchors(segmenter, current, anchor)
-        yield TrackStep(anchor.rows, 0, segmentation, is_given=anchor.masks is not None)
+            segmentation = segment_first_frame(segmenter, current, prompted)
+        yield TrackStep(prompted.rows, 0, segmentation, is_given=prompted.masks is not None)
         if length > 1:
             with _gradients(from_step=first_step, step=0):
                 memories = _encode_memories(segmenter, current, segmentation)
-            for row, memory in zip(anchor.rows.tolist(), memories, strict=True):
+            for row, memory in zip(prompted.rows.tolist(), memories, strict=True):
                 states[row].write_prompted(0, memory)
-    everyone = torch.arange(num_objects, device=tracks.device)
+    all_rows = torch.arange(num_objects, device=tracks.device)
     num_maskmem, max_pointers = config.num_maskmem, config.max_pointers
     for step in range(1, length):
         current = select_frames(features, tracks[:, step])
-        # All tracks start with one prompted frame, so that all read equally many memories.
+        # All tracks start with one prompted frame, so that all have equally many memories.
         ((_, gathered),) = gather_memories(
             states, step, num_maskmem=num_maskmem, max_pointers=max_pointers, num_frames=num_frames
         )
         with _gradients(from_step=first_step, step=step):
             segmentation = segmenter.decode(current, segmenter.attend_memory(current, gathered))
-        yield TrackStep(everyone, step, segmentation)
+        yield TrackStep(all_rows, step, segmentation)
         if step + 1 < length:
             with _gradients(from_step=first_step, step=step):
                 memories = _encode_memories(segmenter, current, segmentation)
@@ -109,7 +108,7 @@ def memory_rollout(
 
 
 def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:
-    """Keep what gradients need from a step on; never more than the caller keeps."""
+    """Enable gradients from a step on, where the caller has them enabled."""
     return torch.set_grad_enabled(torch.is_grad_enabled() and step >= from_step)
 
 
@@ -125,14 +124,16 @@ def select_frames(features: FrameFeatures, indices: Tensor) -> FrameFeatures:
     return FrameFeatures(features.embedding[indices], (fine[indices], finer[indices]))
 
 
-def segment_anchors(segmenter: Segmenter, features: FrameFeatures, anchor: FirstFramePrompts) -> Segmentation:
+def segment_first_frame(segmenter: Segmenter, features: FrameFeatures, prompted: FirstFramePrompts) -> Segmentation:
     """Segment prompted objects on one frame each.
 
     Args:
         segmenter: SAM 2.1.
         features: The frames of the b objects.
-        anchor: Their prompts.
+        prompted: Their prompts.
     """
-    if anchor.masks is not None:
-        return segmenter.use_mask(features, anchor.masks)
-    return segmenter.decode(features, segmenter.embed_without_memory(features, num_objects=len(anchor.rows)), anchor.prompt)
+    if prompted.masks is not None:
+        return segmenter.use_mask(features, prompted.masks)
+    return segmenter.decode(
+        features, segmenter.embed_without_memory(features, num_objects=len(prompted.rows)), prompted.prompt
+    )

@@ -1,4 +1,4 @@
-"""What UniPixel learns: the words of an answer, and the mask behind each `<|seg|>`.
+"""Training objective of UniPixel: the text of answers and the mask of each `<|seg|>`.
 
 Shape letters: B samples, L tokens, D language width, M tracks.
 """
@@ -17,7 +17,7 @@ from unipixel.train.segmenter_objective import MaskLossMeter
 
 
 class UniPixelObjective(nn.Module):
-    """A model with the loss of the paper: text plus masks (section 3.4)."""
+    """A model with the loss of the paper, text plus masks (section 3.4)."""
 
     def __init__(self, model: UniPixel, *, weights: LossWeights | None = None) -> None:
         super().__init__()
@@ -25,38 +25,38 @@ class UniPixelObjective(nn.Module):
         self.weights = weights or LossWeights()
 
     def forward(self, batch: ExampleBatch) -> dict[str, Tensor]:
-        """Return `loss` and, for the log, its parts."""
+        """Return `loss` and its parts for the log."""
         batch = batch.to(self.model.device)
         if batch.encoded is None:
-            return {"loss": _no_loss(self.model)}
+            return {"loss": _zero_loss(self.model)}
         inputs = batch.encoded.inputs
         embedded = self.model.embed(inputs, self.model.encode_videos(inputs.videos))
-        # Padding is on the right, where no real token looks.
+        # Padding is on the right, so that causal attention needs no mask.
         hidden = self.model.model(embedded.embeds, embedded.position_ids)
-        figures = {"text": text_loss(hidden, batch.encoded.labels, score=self.model.logits)}
-        loss = self.weights.text * figures["text"]
-        if len(batch.owners):
-            is_named = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
+        metrics = {"text": text_loss(hidden, batch.encoded.labels, logits_of=self.model.logits)}
+        loss = self.weights.text * metrics["text"]
+        if len(batch.seg_indices):
+            is_seg = inputs.input_ids[:, 1:] == self.model.config.seg_token_id
             # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
-            masks = self._mask_loss(hidden[:, :-1][is_named][batch.owners], batch)
+            masks = self._mask_loss(hidden[:, :-1][is_seg][batch.seg_indices], batch)
             loss = loss + masks.pop("loss")
-            figures |= masks
-        return {"loss": loss, **{name: value.detach() for name, value in figures.items()}}
+            metrics |= masks
+        return {"loss": loss, **{name: value.detach() for name, value in metrics.items()}}
 
     def _mask_loss(self, states: Tensor, batch: ExampleBatch) -> dict[str, Tensor]:
         tokens = self.model.mask_tokens(states)
         # SAM computes in float32 whatever the language model's type.
         with torch.autocast(states.device.type, enabled=False):
             features = self.model.sam2.encode(batch.frames.float())
-            everyone = torch.arange(len(batch.owners), device=states.device)
-            anchors = [FirstFramePrompts(everyone, SegmentPrompt(tokens=tokens.float()))]
-            tally = MaskLossMeter(self.weights)
-            for step in memory_rollout(self.model.sam2, features, batch.tracks, anchors):
-                tally.add(step.segmentation, batch.labels[step.rows, step.step])
-        return tally.means()
+            rows = torch.arange(len(batch.seg_indices), device=states.device)
+            prompts = [FirstFramePrompts(rows, SegmentPrompt(tokens=tokens.float()))]
+            meter = MaskLossMeter(self.weights)
+            for step in memory_rollout(self.model.sam2, features, batch.tracks, prompts):
+                meter.add(step.segmentation, batch.labels[step.rows, step.step])
+        return meter.means()
 
 
-def _no_loss(model: nn.Module) -> Tensor:
-    """A loss without effect where every sample was broken, so that all processes still take the step."""
+def _zero_loss(model: nn.Module) -> Tensor:
+    """Return a loss with zero gradients for a batch of invalid samples, so that all processes still take the step."""
     trained = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(trained).sum() * 0

@@ -1,4 +1,4 @@
-"""Which layers get low-rank updates, and which other parameters a stage trains (spec 2.6)."""
+"""Trainable parameters of each stage, and the layers with low-rank updates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
         "seg_head",
         "sam2",
     ),
-    "tune": (
+    "finetune": (
         *_REFERENCE,
         "prompt_encoder.ref_encoder",
         "prompt_encoder.mem_pos_proj",
@@ -38,7 +38,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
 
 
 def lora_targets(model: nn.Module) -> list[str]:
-    """Return the names of the layers that are updated: the attention of both transformers, not that of SAM."""
+    """Return the names of the layers with low-rank updates: the attention of both transformers, not that of SAM."""
     return [
         name
         for name, module in model.named_modules()
@@ -47,7 +47,7 @@ def lora_targets(model: nn.Module) -> list[str]:
 
 
 def lora_config(model: nn.Module, recipe: LoraRecipe) -> LoraConfig:
-    """Describe the updates for peft."""
+    """Return the configuration of peft for a model and the settings of a recipe."""
     return LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -58,15 +58,15 @@ def lora_config(model: nn.Module, recipe: LoraRecipe) -> LoraConfig:
 
 
 def select_parts(model: UniPixel, stage: str, lora: LoraRecipe | None = None) -> LoraConfig | None:
-    """Make exactly those parameters trainable that a stage trains, and add its low-rank updates.
+    """Make the parameters of a stage trainable and freeze all others; add its low-rank updates.
 
     Args:
         model: Changed in place.
-        stage: `stage1`, `stage2`, `stage3` or `tune`.
-        lora: Low-rank updates, where the stage has them.
+        stage: `stage1`, `stage2`, `stage3` or `finetune`.
+        lora: Settings of the low-rank updates; None adds none.
 
     Returns:
-        The configuration of the updates, to write beside them; None without.
+        The configuration of the updates; None without.
 
     Raises:
         ValueError: The stage is unknown.
@@ -86,5 +86,5 @@ def select_parts(model: UniPixel, stage: str, lora: LoraRecipe | None = None) ->
 
 
 def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the names and values of what is trained; shared weights come once."""
+    """Yield the names and values of trainable parameters; shared ones appear once."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

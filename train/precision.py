@@ -1,7 +1,7 @@
-"""Attention of a run in bfloat16 on a CPU.
+"""Float32 attention for training in bfloat16 on a CPU.
 
-Matrix products are several times faster there in bfloat16, but PyTorch's fused attention is not: its way back takes
-longer than in float32.
+On CPUs, matrix products are several times faster in bfloat16, but the backward pass of PyTorch's fused attention is
+slower than in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Float32Attention(TorchFunctionMode):
-    """While it is entered, fused attention is computed in float32, under autocast too."""
+    """Context in which fused attention is computed in float32, also under autocast."""
 
     def __torch_function__(
         self,
@@ -24,15 +24,15 @@ class Float32Attention(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call what was called, with float32 where it is attention."""
+        """Call a function of torch, in float32 where it is fused attention."""
         options = kwargs or {}
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **options)
         kind = args[0].device.type if args else options["query"].device.type
-        exact = [_exact(value) for value in args], {name: _exact(value) for name, value in options.items()}
+        float32_inputs = [_float32(value) for value in args], {name: _float32(value) for name, value in options.items()}
         with torch.autocast(kind, enabled=False):
-            return func(*exact[0], **exact[1])
+            return func(*float32_inputs[0], **float32_inputs[1])
 
 
-def _exact(value: Any) -> Any:
+def _float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

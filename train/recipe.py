@@ -1,74 +1,75 @@
-"""What to train: the settings of a run, checked once. `unipixel.train.recipe_files` reads them."""
+"""Settings of a training run, read from TOML by `unipixel.train.recipe_files`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from unipixel.train.losses import LossWeights
+from unipixel.train.settings import Settings
 
-Stage = Literal["segmenter", "stage1", "stage2", "stage3", "tune"]
+Stage = Literal["segmenter", "stage1", "stage2", "stage3", "finetune"]
 Precision = Literal["float32", "bfloat16"]
-Schedule = Literal["cosine", "linear", "constant"]
-Anchor = Literal["first", "visible"]
+LearningRateSchedule = Literal["cosine", "linear", "constant"]
+AnchorFrame = Literal["first", "visible"]
 
 
 @dataclass(frozen=True)
-class ModelRecipe:
-    """Where the weights come from.
+class ModelRecipe(Settings):
+    """Initial weights.
 
-    Exactly one of `sizes`, `start` and `qwen` with `sam2` is given.
+    Exactly one of `sizes`, `checkpoint` and `qwen` with `sam2` is given.
 
     Attributes:
-        sizes: TOML file of sizes to build from nothing, relative to the recipe.
-        tokenizer: Checkpoint whose tokenizer a model from nothing takes; None makes one from synthetic texts.
-        start: Folder, bundled name or hub id of a UniPixel checkpoint.
-        qwen: Qwen2.5-VL to start from.
-        sam2: SAM 2.1 checkpoint to start from.
-        partial: Checkpoints of earlier stages that are laid over the start.
-        segmenter: Folder of a trained segmenter that replaces the start's, or a whole model whose segmenter is taken.
-        image_size: Side of the segmenter's input in pixels; None is that of the start.
+        sizes: TOML file with the sizes of a model to initialise at random, relative to the recipe.
+        tokenizer: Checkpoint whose tokenizer a model from `sizes` takes; None trains one on synthetic texts.
+        checkpoint: Folder, bundled name or hub id of a UniPixel checkpoint.
+        qwen: Qwen2.5-VL checkpoint.
+        sam2: SAM 2.1 checkpoint.
+        extra_checkpoints: Partial checkpoints of earlier stages, whose weights replace those above.
+        segmenter: Folder of a trained segmenter, or of a whole model, whose segmenter replaces the one above.
+        image_size: Side of the segmenter's input in pixels; None keeps that of the checkpoint.
         freeze_prompt_encoder: Whether a segmenter's prompt encoder stays as it is: a language model that was trained
             with it writes its embeddings.
     """
 
     sizes: str | None = None
     tokenizer: str | None = None
-    start: str | None = None
+    checkpoint: str | None = None
     qwen: str | None = None
     sam2: str | None = None
-    partial: tuple[str, ...] = ()
+    extra_checkpoints: tuple[str, ...] = ()
     segmenter: str | None = None
     image_size: int | None = None
     freeze_prompt_encoder: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in ("sizes", "start", "qwen") if getattr(self, name) is not None]
+        given = [name for name in ("sizes", "checkpoint", "qwen") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"[model] gives {given}: give one of sizes, start, and qwen with sam2")
+            raise ValueError(f"[model] gives {given}: give one of sizes, checkpoint, and qwen with sam2")
         if (self.qwen is None) != (self.sam2 is None):
             raise ValueError("[model] qwen and sam2 belong together: give both or neither")
 
 
 @dataclass(frozen=True)
-class DataRecipe:
-    """What is learned from.
+class DataRecipe(Settings):
+    """Training samples.
 
     Attributes:
-        tasks: Share of the micro batches by task; a batch holds samples of one task.
-        path: JSONL file of the user's own data; None is the drawn world.
+        tasks: Weight of each task among the micro batches; a batch contains samples of one task.
+        path: JSONL file of a data set; None uses synthetic clips.
         num_frames: Frames of a clip that the language model sees.
         num_mask_frames: Frames of a clip on which masks are trained; 0 trains none.
-        render_size: Shorter side of drawn frames in pixels.
-        max_objects: Masks per sample that are trained, a random choice of them.
+        render_size: Shorter side of synthetic frames in pixels.
+        max_objects: Masks per sample that are trained, chosen at random.
         max_tokens: Longest sample; None is no limit.
-        max_turns: Questions about one drawn clip, where its task allows several.
-        anchor: `first`: masks start on the clip's first frame, as in the paper; `visible`: where a session
-            would start, on the prompted frame or the first that shows the object, in either direction.
-        single_frame_fraction: Share of the batches in which only the first frame of each mask is trained.
-        max_broken_share: Share of broken samples at which training stops.
+        max_turns: Most questions about one synthetic clip, where its task allows several.
+        anchor_frame: Frame where a mask is first predicted. `first`: the clip's first frame, as in the paper;
+            `visible`: the prompted frame or the first that shows the object, as in a session, then in either direction.
+        single_frame_fraction: Fraction of the batches in which masks are trained on their anchor frame alone.
+        max_invalid_fraction: Fraction of invalid samples above which training stops.
     """
 
     tasks: Mapping[str, float] = field(default_factory=dict)
@@ -79,87 +80,87 @@ class DataRecipe:
     max_objects: int = 5
     max_tokens: int | None = None
     max_turns: int = 1
-    anchor: Anchor = "first"
+    anchor_frame: AnchorFrame = "first"
     single_frame_fraction: float = 0.0
-    max_broken_share: float = 0.01
+    max_invalid_fraction: float = 0.01
 
     def __post_init__(self) -> None:
         if not self.tasks:
-            raise ValueError("[data] tasks is empty: give a share per task")
-        if bad := {task: share for task, share in self.tasks.items() if share < 0}:
-            raise ValueError(f"[data] shares must not be negative, got {bad}")
+            raise ValueError("[data] tasks is empty: give a weight per task")
+        if negative := {task: weight for task, weight in self.tasks.items() if weight < 0}:
+            raise ValueError(f"[data] the weights of tasks must not be negative, got {negative}")
         if sum(self.tasks.values()) <= 0:
-            raise ValueError("[data] shares add up to nothing")
+            raise ValueError("[data] the weights of tasks must have a positive sum")
         if self.num_mask_frames < 0:
             raise ValueError(f"[data] num_mask_frames must not be negative, got {self.num_mask_frames}")
         for name in ("num_frames", "render_size", "max_objects", "max_turns"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[data] {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("single_frame_fraction", "max_broken_share"):
+        for name in ("single_frame_fraction", "max_invalid_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
-class LoopRecipe:
-    """How the steps are taken.
+class TrainingRecipe(Settings):
+    """Optimisation, checkpoints and logging.
 
     Attributes:
         max_steps: Optimiser steps.
         batch_size: Samples per device and micro batch.
-        accumulation: Micro batches per optimiser step.
-        learning_rate: Peak rate of everything that has no rate of its own.
-        sam2_learning_rate: Peak rate of SAM 2.1; None is `learning_rate`.
-        schedule: Course of the rate after the warm-up.
-        warmup_share: Share of the steps over which the rate rises.
-        weight_decay: Decay of matrices; vectors have none.
-        clip_norm: Largest norm of the gradient.
-        precision: Type of the computation; weights are kept in float32.
-        gradient_checkpointing: Recompute activations to save memory.
+        gradient_accumulation: Micro batches per optimiser step.
+        learning_rate: Peak learning rate.
+        sam2_learning_rate: Peak learning rate of SAM 2.1; None is `learning_rate`.
+        learning_rate_schedule: Schedule of the learning rate after the warm-up.
+        warmup_fraction: Fraction of the steps over which the learning rate rises.
+        weight_decay: Weight decay of matrices; vectors have none.
+        max_gradient_norm: Norm to which gradients are clipped.
+        precision: Type of the computation; weights are stored in float32.
+        gradient_checkpointing: Whether activations are recomputed to save memory.
         save_every: Steps between checkpoints.
-        keep: Checkpoints that are kept.
+        max_checkpoints: Number of checkpoints that are kept.
         log_every: Steps between lines of the log.
-        validate_every: Steps between validations, each with figures in the log and a page of predictions in
-            `pictures/` of the output; None is never.
-        num_validation: Samples of a validation.
-        num_workers: Processes that prepare samples; 0 is the training process itself.
+        validate_every: Steps between validations, each with metrics in the log and an image of predictions in
+            `predictions/` of the output; None is never.
+        num_validation_samples: Samples of a validation.
+        num_workers: Processes that prepare samples; 0 prepares them in the training process.
         deepspeed: DeepSpeed configuration file.
         fsdp: Options of FSDP, as transformers reads them.
     """
 
     max_steps: int
     batch_size: int = 1
-    accumulation: int = 1
+    gradient_accumulation: int = 1
     learning_rate: float = 2e-5
     sam2_learning_rate: float | None = None
-    schedule: Schedule = "cosine"
-    warmup_share: float = 0.03
+    learning_rate_schedule: LearningRateSchedule = "cosine"
+    warmup_fraction: float = 0.03
     weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    max_gradient_norm: float = 1.0
     precision: Precision = "float32"
     gradient_checkpointing: bool = False
     save_every: int = 500
-    keep: int = 1
+    max_checkpoints: int = 1
     log_every: int = 10
     validate_every: int | None = None
-    num_validation: int = 64
+    num_validation_samples: int = 64
     num_workers: int = 0
     deepspeed: str | None = None
     fsdp: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulation", "save_every", "keep", "log_every"):
+        for name in ("max_steps", "batch_size", "gradient_accumulation", "save_every", "max_checkpoints", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"[loop] {name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"[training] {name} must be at least 1, got {getattr(self, name)}")
         if self.learning_rate <= 0:
-            raise ValueError(f"[loop] learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"[loop] warmup_share must be in [0, 1), got {self.warmup_share}")
+            raise ValueError(f"[training] learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"[training] warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
 
 
 @dataclass(frozen=True)
-class LoraRecipe:
-    """Low-rank updates of the two transformers (spec 2.6).
+class LoraRecipe(Settings):
+    """Low-rank updates of both transformers.
 
     Attributes:
         rank: Rank of an update.
@@ -177,14 +178,14 @@ class LoraRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecipe:
-    """What every training run is given.
+class RunRecipe(Settings):
+    """Settings that all training runs share.
 
     Attributes:
         output: Folder of checkpoints, logs and the result.
-        model: Where the weights come from.
-        seed: Seed of everything random.
-        folder: Folder of the recipe; relative paths of sizes start there.
+        model: Initial weights.
+        seed: Seed of all random choices.
+        folder: Folder of the recipe, to which `model.sizes` is relative.
     """
 
     output: str
@@ -196,11 +197,11 @@ class RunRecipe:
         """Read the file of sizes.
 
         Raises:
-            ValueError: The recipe names none.
+            ValueError: The recipe gives none.
             OSError: The file cannot be read.
         """
         if self.model.sizes is None:
-            raise ValueError("the recipe gives no [model] sizes to build from nothing")
+            raise ValueError("the recipe gives no [model] sizes")
         from unipixel.train.recipe_files import read_toml
 
         return read_toml(Path(self.folder) / self.model.sizes)
@@ -208,22 +209,18 @@ class RunRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(RunRecipe):
-    """One run of the paper's training, of low-rank tuning or of the segmenter's.
+    """Settings of one of the paper's stages, of fine-tuning, or of training a segmenter.
 
     Attributes:
-        stage: What is trained and how; see `unipixel.train.build`.
-        data: What is learned from.
-        loop: How the steps are taken.
-        losses: Weights of the mask loss.
+        stage: What is trained; see `unipixel.train.parameter_groups`.
+        data: Training samples.
+        training: Optimisation, checkpoints and logging.
+        losses: Weights of the loss.
         lora: Low-rank updates; None trains none.
     """
 
     stage: Stage
     data: DataRecipe
-    loop: LoopRecipe
+    training: TrainingRecipe
     losses: LossWeights = field(default_factory=LossWeights)
     lora: LoraRecipe | None = None
-
-    def __post_init__(self) -> None:
-        if self.stage not in get_args(Stage):
-            raise ValueError(f"stage must be one of {get_args(Stage)}, got {self.stage!r}")

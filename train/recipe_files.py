@@ -1,18 +1,19 @@
-"""Recipes from TOML files, overridden from the command line as `key=value`."""
+"""Reading of recipes from TOML files, with overrides `key=value`."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import sys
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.recipe import Recipe, Stage
@@ -22,21 +23,21 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_Section = TypeVar("_Section")
+_Recipe = TypeVar("_Recipe")
 _PRETRAINING = "pretrain"
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe of the paper's stages, of low-rank tuning or of the segmenter's training.
+    """Read a recipe of any stage but the dense pre-training.
 
     Args:
         source: Path of a TOML file, or the name of one that ships with the package, such as `nano/stage1`.
-        overrides: `key=value` with a dotted key and a TOML value, such as `loop.max_steps=10`; a value that
-            is no TOML is a string.
+        overrides: `key=value` with a dotted key and a TOML value, such as `training.max_steps=10`; a value that is
+            not TOML is a string.
 
     Raises:
         FileNotFoundError: There is no such file or bundled recipe.
-        ValueError: A key is unknown, or a value out of range, or the recipe is one of the dense pre-training.
+        ValueError: A key is unknown, a value is out of range, or the recipe is one of the dense pre-training.
     """
     recipe = load_any_recipe(source, overrides)
     if not isinstance(recipe, Recipe):
@@ -47,7 +48,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainingRecipe:
     """Read a recipe of any stage; arguments and errors as for `load_recipe`.
 
-    A table `cpu` of a recipe replaces its settings where there is no GPU.
+    The table `cpu` of a recipe replaces settings where there is no GPU.
     """
     path = find_recipe(source)
     tree = read_toml(path)
@@ -59,27 +60,42 @@ def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe
     tree["folder"] = str(path.parent)
     stages = (*get_args(Stage), _PRETRAINING)
     if tree.get("stage", _PRETRAINING) not in stages:
-        raise ValueError(f"stage must be one of {stages}, got {tree['stage']!r}")
+        stage = tree["stage"]
+        raise ValueError(f"stage must be one of {stages}, got {stage!r} (nearest: {nearest(str(stage), stages)})")
     if tree.get("stage") == _PRETRAINING:
-        return _build(PretrainingRecipe, tree, "")
-    return _build(Recipe, tree, "")
+        return _validated(PretrainingRecipe, tree)
+    return _validated(Recipe, tree)
 
 
 def find_recipe(source: str | Path) -> Path:
-    """Return the file of a recipe given by path or bundled name.
+    """Return the file of a recipe given by its path or bundled name.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file or bundled recipe.
     """
     path = Path(source)
     if path.is_file():
         return path
-    bundled = Path(str(resources.files("unipixel.train") / "recipes"))
+    bundled = _bundled_folder()
     named = bundled / path if path.suffix == ".toml" else bundled / f"{source}.toml"
     if not named.is_file():
-        known = sorted(str(file.relative_to(bundled).with_suffix("")) for file in bundled.glob("*/*.toml"))
-        raise FileNotFoundError(f"no recipe {str(source)!r}: give the path of a TOML file or one of {known}")
+        known = bundled_recipes()
+        raise FileNotFoundError(
+            f"no recipe {str(source)!r} (nearest: {nearest(str(source), known)}): "
+            f"give the path of a TOML file or one of {known}"
+        )
     return named
+
+
+def bundled_recipes() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    folder = _bundled_folder()
+    files = (file for file in folder.glob("*/*.toml") if file.stem != "sizes")
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in files)
+
+
+def _bundled_folder() -> Path:
+    return Path(str(resources.files("unipixel.train") / "recipes"))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -87,18 +103,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no TOML.
+        ValueError: It is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ValueError(f"an override is written key=value, got {override!r}")
+        raise ValueError(f"an override must be key=value, got {override!r}")
     *sections, name = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -119,50 +135,39 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             tree[name] = value
 
 
-def _build(kind: type[_Section], tree: Mapping[str, Any], where: str) -> _Section:
-    """Make a dataclass of a TOML table, with its tables made into dataclasses in turn."""
-    hints = typing.get_type_hints(kind)
-    known = {entry.name: entry for entry in dataclasses.fields(typing.cast(Any, kind))}
-    if unknown := sorted(set(tree) - set(known)):
-        nearest = [difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0] for key in unknown]
-        meant = ", ".join(f"{where}{key} (nearest: {where}{name})" for key, name in zip(unknown, nearest, strict=True))
-        raise ValueError(f"unknown settings {meant}: allowed are {sorted(known)}")
-    required = [
-        name
-        for name, entry in known.items()
-        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-    ]
-    if missing := [where + name for name in required if name not in tree]:
-        raise ValueError(f"the recipe lacks {missing}")
-    return kind(**{key: _value(hints[key], value, f"{where}{key}") for key, value in tree.items()})
+def _validated(kind: type[_Recipe], tree: Mapping[str, Any]) -> _Recipe:
+    """Make a recipe of a tree of TOML tables."""
+    # JSON, because pydantic's strict mode takes a list for a tuple and a table for a dataclass only there.
+    text = json.dumps(tree, default=str)
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise ValueError("; ".join(_described(kind, problem) for problem in error.errors())) from error
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    options = [
-        option
-        for option in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
-        if option is not types.NoneType
-    ]
-    section = next((option for option in options if dataclasses.is_dataclass(option)), None)
-    if section is not None:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} is a section, got {value!r}")
-        return _build(typing.cast(Any, section), value, f"{where}.")
-    origin = typing.get_origin(options[0])
-    if origin is Literal:
-        if value not in get_args(options[0]):
-            raise ValueError(f"{where} must be one of {get_args(options[0])}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list, got {value!r}")
-        return tuple(value)
-    if origin is not None:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be a table, got {value!r}")
-        return value
-    if options[0] is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, options[0]) or (options[0] is int and isinstance(value, bool)):
-        raise ValueError(f"{where} must be of type {options[0].__name__}, got {value!r}")
-    return value
+def _described(kind: type[Any], problem: Mapping[str, Any]) -> str:
+    """Describe an error of pydantic in one line."""
+    *sections, name = problem["loc"] or ("",)
+    key = ".".join(map(str, (*sections, name)))
+    if problem["type"] == "unexpected_keyword_argument":
+        known = _setting_names(kind, sections)
+        path = "".join(f"{section}." for section in sections)
+        return f"unknown setting {key} (nearest: {path}{nearest(name, known)}): allowed are {known}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return f"the recipe lacks {key}"
+    return f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _setting_names(kind: type[Any], sections: Sequence[Any]) -> list[str]:
+    """Return the names of the settings in a section, given by the names of the sections that contain it."""
+    for section in sections:
+        hint = typing.get_type_hints(kind)[section]
+        kind = next(option for option in (hint, *get_args(hint)) if dataclasses.is_dataclass(option))
+    return sorted(entry.name for entry in dataclasses.fields(kind))
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the most similar of some names."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

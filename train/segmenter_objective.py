@@ -1,4 +1,4 @@
-"""What the segmenter learns on its own: to read points, boxes and masks, and to follow.
+"""Training objective of the segmenter: prompted segmentation and tracking.
 
 Shape letters: F frames, B objects, L frames of an object's track, S image size.
 """
@@ -28,74 +28,74 @@ class TrackBatch:
         frames: (F, 3, S, S) normalised frames of all clips.
         tracks: (B, L) indices into `frames`, in the order of tracking.
         labels: (B, L, S, S) bool.
-        anchors: Prompts by point, box or mask; rows of `labels`.
-        place_rows: (b,) rows of objects that are prompted as the language model would do it, by tokens.
-        places: (b, K, 2, 2) boxes each of them may have, corners x, y in pixels.
-        looks: (b, A) numbers of the words for their looks, 0 where nothing is said.
-        num_frames: What the pointers' time is scaled by; None as for a stream.
-        first_step: Place in the tracks from which on masks are learned from; before it objects are only followed.
+        prompts: Prompts by point, box or mask.
+        token_rows: (b,) rows of the objects that are prompted by tokens, as the language model does.
+        boxes_xyxy: (b, K, 2, 2) candidate boxes of these objects, corners x, y in pixels.
+        attributes: (b, A) attribute numbers of these objects, 0 where unknown.
+        num_frames: Length of the clip, which scales the time of object pointers; None for a stream.
+        first_step: Position in the tracks from which masks are trained; before it objects are only tracked.
     """
 
     frames: Tensor
     tracks: Tensor
     labels: Tensor
-    anchors: tuple[FirstFramePrompts, ...]
-    place_rows: Tensor
-    places: Tensor
-    looks: Tensor
+    prompts: tuple[FirstFramePrompts, ...]
+    token_rows: Tensor
+    boxes_xyxy: Tensor
+    attributes: Tensor
     num_frames: int | None = None
     first_step: int = 0
 
     def to(self, device: torch.device) -> TrackBatch:
-        """Return the same batch on a device."""
+        """Return the batch on a device."""
 
         def moved(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.to(device)
 
-        anchors = []
-        for anchor in self.anchors:
-            prompt = anchor.prompt
+        prompts = []
+        for prompted in self.prompts:
+            prompt = prompted.prompt
             if prompt is not None:
                 prompt = SegmentPrompt(coords=moved(prompt.coords), labels=moved(prompt.labels))
-            anchors.append(FirstFramePrompts(anchor.rows.to(device), prompt, moved(anchor.masks)))
+            prompts.append(FirstFramePrompts(prompted.rows.to(device), prompt, moved(prompted.masks)))
         return replace(
             self,
             frames=self.frames.to(device),
             tracks=self.tracks.to(device),
             labels=self.labels.to(device),
-            anchors=tuple(anchors),
-            place_rows=self.place_rows.to(device),
-            places=self.places.to(device),
-            looks=self.looks.to(device),
+            prompts=tuple(prompts),
+            token_rows=self.token_rows.to(device),
+            boxes_xyxy=self.boxes_xyxy.to(device),
+            attributes=self.attributes.to(device),
         )
 
 
-def object_tokens(segmenter: Segmenter, boxes: Tensor, looks: Tensor) -> Tensor:
-    """Tokens (b, 2, C) that say where an object is, as SAM's own prompt encoder would say it, and how it looks.
+def object_tokens(segmenter: Segmenter, boxes: Tensor, attributes: Tensor) -> Tensor:
+    """Compute mask tokens (b, 2, C): SAM's embedding of an object's box plus codes of its attributes.
 
-    A language model that starts from nothing learns to write these before it learns to write better ones. One that
-    is not sure writes the mean of what it holds possible, which is what it is for several boxes here.
+    A randomly initialised language model is first trained to predict these. A regression that is uncertain predicts the
+    mean of the possible values, which several boxes per object simulate.
 
     Args:
         segmenter: SAM 2.1.
-        boxes: (b, K, 2, 2) boxes the object may have: left top and right bottom, x, y in pixels of SAM's input.
-        looks: (b, A) numbers of the words for its looks, 0 or less where nothing is said.
+        boxes: (b, K, 2, 2) candidate boxes: left top and right bottom corners, x, y in pixels of SAM's input.
+        attributes: (b, A) attribute numbers, 0 or less where unknown.
     """
-    places = segmenter.embed_boxes(boxes.reshape(-1, 4)).unflatten(0, boxes.shape[:2]).mean(dim=1)
-    codes = _look_codes(places.shape[-1]).to(places)
-    attributes = torch.arange(len(codes), device=looks.device)
-    return places + codes[attributes, looks.clamp(min=0)].sum(dim=1)
+    box_tokens = segmenter.embed_boxes(boxes.reshape(-1, 4)).unflatten(0, boxes.shape[:2]).mean(dim=1)
+    codes = _attribute_codes(box_tokens.shape[-1]).to(box_tokens)
+    columns = torch.arange(len(codes), device=attributes.device)
+    return box_tokens + codes[columns, attributes.clamp(min=0)].sum(dim=1)
 
 
 @lru_cache(maxsize=4)
-def _look_codes(width: int) -> Tensor:
-    """Codes (A, W, 2, C) of the words of each attribute; fixed, so that nothing has to be kept beside a model."""
+def _attribute_codes(width: int) -> Tensor:
+    """Return the codes (A, W, 2, C) of the values of each attribute; they are fixed, so that no model stores them."""
     generator = torch.Generator().manual_seed(_CODE_SEED)
     codes = torch.zeros(len(ATTRIBUTE_SIZES), max(ATTRIBUTE_SIZES), 2, width)
     for attribute, size in enumerate(ATTRIBUTE_SIZES):
-        drawn = torch.randn(size - 1, 2, width, generator=generator)
-        # Around zero: the mean over all words says nothing, like number 0.
-        codes[attribute, 1:size] = _CODE_SCALE * (drawn - drawn.mean(dim=0))
+        samples = torch.randn(size - 1, 2, width, generator=generator)
+        # Zero mean: the mean over all values equals the code of an unknown one.
+        codes[attribute, 1:size] = _CODE_SCALE * (samples - samples.mean(dim=0))
     return codes
 
 
@@ -110,37 +110,37 @@ class SegmenterObjective(nn.Module):
     def forward(self, batch: TrackBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts and the mean IoU of present objects."""
         batch = batch.to(self.segmenter.no_mem_embed.device)
-        anchors = batch.anchors
-        if len(batch.place_rows):
-            prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.places, batch.looks))
-            anchors = (*anchors, FirstFramePrompts(batch.place_rows, prompt))
+        prompts = batch.prompts
+        if len(batch.token_rows):
+            prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.boxes_xyxy, batch.attributes))
+            prompts = (*prompts, FirstFramePrompts(batch.token_rows, prompt))
         features = self._encode(batch)
-        tally = MaskLossMeter(self.weights)
-        followed = memory_rollout(
-            self.segmenter, features, batch.tracks, anchors, num_frames=batch.num_frames, first_step=batch.first_step
+        meter = MaskLossMeter(self.weights)
+        steps = memory_rollout(
+            self.segmenter, features, batch.tracks, prompts, num_frames=batch.num_frames, first_step=batch.first_step
         )
-        for step in followed:
+        for step in steps:
             if not step.is_given and step.step >= batch.first_step:
-                tally.add(step.segmentation, batch.labels[step.rows, step.step])
-        figures = tally.means()
-        return {name: value if name == "loss" else value.detach() for name, value in figures.items()}
+                meter.add(step.segmentation, batch.labels[step.rows, step.step])
+        means = meter.means()
+        return {name: value if name == "loss" else value.detach() for name, value in means.items()}
 
     def _encode(self, batch: TrackBatch) -> FrameFeatures:
-        """Encode the frames, with gradients where masks are learned from."""
+        """Encode the frames, with gradients where masks are trained."""
         if not batch.first_step:
             return self.segmenter.encode(batch.frames)
-        is_learned = torch.zeros(len(batch.frames), dtype=torch.bool, device=batch.frames.device)
-        is_learned[batch.tracks[:, batch.first_step :]] = True
+        is_trained = torch.zeros(len(batch.frames), dtype=torch.bool, device=batch.frames.device)
+        is_trained[batch.tracks[:, batch.first_step :]] = True
         with torch.no_grad():
-            before = self.segmenter.encode(batch.frames[~is_learned])
-        learned = self.segmenter.encode(batch.frames[is_learned])
-        places = torch.cat([(~is_learned).nonzero(), is_learned.nonzero()]).flatten().argsort()
-        fine, finer = (torch.cat(level) for level in zip(before.high_res, learned.high_res, strict=True))
-        return select_frames(FrameFeatures(torch.cat([before.embedding, learned.embedding]), (fine, finer)), places)
+            context = self.segmenter.encode(batch.frames[~is_trained])
+        trained = self.segmenter.encode(batch.frames[is_trained])
+        order = torch.cat([(~is_trained).nonzero(), is_trained.nonzero()]).flatten().argsort()
+        fine, finer = (torch.cat(level) for level in zip(context.high_res, trained.high_res, strict=True))
+        return select_frames(FrameFeatures(torch.cat([context.embedding, trained.embedding]), (fine, finer)), order)
 
 
 class MaskLossMeter:
-    """Adds up mask losses over frames and objects; every frame of every object weighs the same."""
+    """Averages mask losses over frames and objects with equal weights."""
 
     def __init__(self, weights: LossWeights) -> None:
         self._weights = weights
@@ -148,10 +148,10 @@ class MaskLossMeter:
         self._ious: list[Tensor] = []
 
     def add(self, segmentation: Segmentation, targets: Tensor) -> None:
-        """Score b objects on one frame each.
+        """Add the losses of b objects on one frame each.
 
         Args:
-            segmentation: What was predicted.
+            segmentation: The prediction.
             targets: (b, S, S) bool.
         """
         loss = mask_loss(
@@ -168,13 +168,13 @@ class MaskLossMeter:
             self._ious.append(mask_iou(segmentation.mask_logits, small[:, 0] > 0)[is_present])
 
     def means(self) -> dict[str, Tensor]:
-        """Return the mean `loss` with the parts `focal`, `dice`, `iou_error`, `score` and the `iou` reached.
+        """Return the mean `loss` with the parts `focal`, `dice` and `score`, and the mean `iou`.
 
         Raises:
             RuntimeError: Nothing was added.
         """
         if not self._losses:
-            raise RuntimeError("no mask was scored: call add first")
+            raise RuntimeError("the meter is empty: call add first")
         ious = torch.cat(self._ious)
 
         def mean(name: str) -> Tensor:

@@ -1,14 +1,12 @@
-"""Takes the steps of a recipe: transformers' Trainer over an objective that returns its own loss."""
+"""Training loop of a recipe: transformers' Trainer for an objective that returns its loss."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,76 +19,40 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from unipixel.train.precision import Float32Attention
-from unipixel.train.recipe import LoopRecipe, Recipe
+from unipixel.train.recipe import Recipe, TrainingRecipe
+from unipixel.train.run_log import InvalidExampleCounter, RunLog
 
 WEIGHTS_FILE = "model.safetensors"
-LOG_FILE = "log.jsonl"
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 logger = logging.getLogger(__name__)
 
 
-class InvalidExampleCounter:
-    """Counts samples that could not be used, names each, and stops a run that meets too many."""
-
-    def __init__(self, *, max_share: float = 0.01, least: int = 100) -> None:
-        """Begin to count.
-
-        Args:
-            max_share: Largest share of broken samples that is put up with.
-            least: Samples that are seen before the share is judged.
-        """
-        self._max_share = max_share
-        self._least = least
-        self.num_taken = 0
-        self.num_broken = 0
-
-    def add(self, broken: Sequence[Any], *, num_taken: int) -> None:
-        """Count a micro batch.
-
-        Args:
-            broken: Its broken samples (`InvalidExample`).
-            num_taken: All its samples.
-
-        Raises:
-            ValueError: Too many samples are broken.
-        """
-        self.num_taken += num_taken
-        self.num_broken += len(broken)
-        for example in broken:
-            logger.warning("broken sample %s: %s", example.name, example.reason)
-        if broken and self.num_taken >= self._least and self.num_broken > self._max_share * self.num_taken:
-            raise ValueError(
-                f"{self.num_broken} of {self.num_taken} samples are broken, allowed is a share of {self._max_share}; "
-                f"the last is {broken[-1].name}: {broken[-1].reason}"
-            )
-
-
 class ObjectiveTrainer(Trainer):
-    """Trainer of a module whose forward returns `loss` and further figures for the log."""
+    """Trainer of a module whose forward returns `loss` and further metrics for the log."""
 
     def __init__(
         self,
         *args: Any,
-        rate_of: Callable[[str], float | None] | None = None,
-        broken: InvalidExampleCounter | None = None,
+        learning_rate_of: Callable[[str], float | None] | None = None,
+        invalid_counter: InvalidExampleCounter | None = None,
         **options: Any,
     ) -> None:
         """Prepare a run.
 
         Args:
             *args: As for `Trainer`.
-            rate_of: Peak learning rate of a parameter by name; None is the run's.
-            broken: Counts samples that could not be used.
+            learning_rate_of: Peak learning rate of a parameter by name; None is the run's.
+            invalid_counter: Counts invalid samples.
             **options: As for `Trainer`.
         """
         super().__init__(*args, **options)
         self.optimizer: torch.optim.Optimizer | None
-        self._rate_of = rate_of or (lambda _name: None)
-        self._broken = broken or InvalidExampleCounter()
-        self._figures: dict[str, list[Tensor]] = defaultdict(list)
+        self._learning_rate_of = learning_rate_of or (lambda _name: None)
+        self._invalid_counter = invalid_counter or InvalidExampleCounter()
+        self._metrics: dict[str, list[Tensor]] = defaultdict(list)
 
     def training_step(self, *given: Any, **options: Any) -> Tensor:
-        """Take the loss and its gradient."""
+        """Compute the loss and its gradient."""
         is_slow = self.args.bf16 and self.args.device.type == "cpu"
         with Float32Attention() if is_slow else nullcontext():
             return super().training_step(*given, **options)
@@ -102,30 +64,31 @@ class ObjectiveTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Run the objective and keep its other figures for the log."""
-        self._broken.add(getattr(inputs["batch"], "broken", ()), num_taken=self.args.per_device_train_batch_size)
+        """Compute the objective and store its other metrics for the log."""
+        invalid = getattr(inputs["batch"], "invalid", ())
+        self._invalid_counter.add(invalid, num_samples=self.args.per_device_train_batch_size)
         outputs = model(**inputs)
         for name, value in outputs.items():
             if name != "loss":
-                self._figures[name].append(value.detach())
+                self._metrics[name].append(value.detach())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with the mean of each figure since the last line."""
+        """Log with the mean of each metric since the last line."""
         if "loss" in logs:
-            for name, values in self._figures.items():
+            for name, values in self._metrics.items():
                 logs[name] = float(torch.stack([value.float() for value in values]).mean())
-            self._figures.clear()
+            self._metrics.clear()
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimiser with a group per learning rate; vectors are not decayed."""
+        """Build the optimiser with a parameter group per learning rate and weight decay; vectors are not decayed."""
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
             for name, parameter in (model or self.model).named_parameters():
                 if parameter.requires_grad:
                     decay = self.args.weight_decay if parameter.ndim > 1 else 0.0
-                    rate = self._rate_of(name) or self.args.learning_rate
+                    rate = self._learning_rate_of(name) or self.args.learning_rate
                     groups[rate, decay].append(parameter)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
             parameters = [
@@ -137,10 +100,10 @@ class ObjectiveTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        # What is frozen comes from the recipe's start; buffers are kept, the random Fourier matrices among them.
+        # Frozen parameters come from the recipe's initial weights; buffers are stored, such as random Fourier matrices.
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         state = {k: v for k, v in (state_dict or self.model.state_dict()).items() if k not in frozen}
-        save_file(untied(state), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(drop_shared_tensors(state), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / WEIGHTS_FILE
@@ -152,50 +115,9 @@ class ObjectiveTrainer(Trainer):
         trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
         if unexpected or trained & set(missing):
             raise ValueError(
-                f"{path} does not fit the recipe: missing {sorted(trained & set(missing))[:5]}, "
+                f"{path} does not match the recipe: missing {sorted(trained & set(missing))[:5]}, "
                 f"unexpected {unexpected[:5]}"
             )
-
-
-class RunLog(TrainerCallback):
-    """Appends every logged line to a file that outlives restarts, and validates now and then."""
-
-    def __init__(
-        self, folder: Path, *, validate: Callable[[int], dict[str, float]] | None = None, every: int | None = None
-    ) -> None:
-        """Prepare the log.
-
-        Args:
-            folder: Folder of the run.
-            validate: Given the step, returns figures.
-            every: Steps between validations; None is never.
-        """
-        self._path = folder / LOG_FILE
-        self._validate = validate
-        self._every = every
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Append a line."""
-        if state.is_world_process_zero and logs:
-            self._append({"step": state.global_step, **logs})
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **_: Any) -> None:
-        """Validate where it is due."""
-        is_due = self._every is not None and state.global_step % self._every == 0
-        if not is_due or self._validate is None or model is None or not state.is_world_process_zero:
-            return
-        was_training = model.training
-        model.eval()
-        # Validation draws nothing from the run's random numbers: a run without it takes the same steps.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            figures = self._validate(state.global_step)
-        model.train(was_training)
-        self._append({"step": state.global_step, **{f"validation/{name}": value for name, value in figures.items()}})
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "time": round(time.time(), 1)}) + "\n")
 
 
 def run(
@@ -210,12 +132,12 @@ def run(
     """Train to the end of a recipe, from the last checkpoint in its folder where there is one.
 
     Args:
-        recipe: The run.
+        recipe: Settings of the run.
         objective: Module that returns `loss`.
-        dataset: Samples in the order in which they are taken.
-        collate: Makes the objective's keyword arguments of a list of samples.
-        validate: Given the step, returns figures for the log.
-        stop_after: Stop at this step although the recipe goes on, with a checkpoint there.
+        dataset: Samples in the order of training.
+        collate: Makes the objective's keyword arguments from a list of samples.
+        validate: Returns metrics for the log, given the step.
+        stop_after: Step at which to stop early, with a checkpoint.
 
     Returns:
         The trainer after its last step.
@@ -239,68 +161,68 @@ def build(
     validate: Callable[[int], dict[str, float]] | None = None,
 ) -> ObjectiveTrainer:
     """Return the trainer of a recipe before its first step; see `run`."""
-    loop = recipe.loop
+    settings = recipe.training
     return ObjectiveTrainer(
         model=objective,
         args=training_arguments(recipe),
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[RunLog(Path(recipe.output), validate=validate, every=loop.validate_every)],
-        broken=InvalidExampleCounter(max_share=recipe.data.max_broken_share),
-        rate_of=lambda name: loop.sam2_learning_rate if name.startswith("model.sam2.") else None,
+        callbacks=[RunLog(Path(recipe.output), validate=validate, every=settings.validate_every)],
+        invalid_counter=InvalidExampleCounter(max_fraction=recipe.data.max_invalid_fraction),
+        learning_rate_of=lambda name: settings.sam2_learning_rate if name.startswith("model.sam2.") else None,
     )
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """Translate a recipe for transformers."""
-    loop = recipe.loop
-    # Read by transformers' TensorBoard callback, which has no argument for it any more.
+    """Return the training arguments of transformers for a recipe."""
+    settings = recipe.training
+    # Transformers' TensorBoard callback takes its folder from the environment alone.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(recipe.output) / "tensorboard")
     return TrainingArguments(
         output_dir=recipe.output,
-        max_steps=loop.max_steps,
-        per_device_train_batch_size=loop.batch_size,
-        gradient_accumulation_steps=loop.accumulation,
-        learning_rate=loop.learning_rate,
-        lr_scheduler_type=_SCHEDULES[loop.schedule],
-        warmup_steps=math.ceil(loop.warmup_share * loop.max_steps),
-        weight_decay=loop.weight_decay,
-        max_grad_norm=loop.clip_norm,
-        bf16=loop.precision == "bfloat16",
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=_SCHEDULES[settings.learning_rate_schedule],
+        warmup_steps=math.ceil(settings.warmup_fraction * settings.max_steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        bf16=settings.precision == "bfloat16",
         save_strategy="steps",
-        save_steps=loop.save_every,
-        save_total_limit=loop.keep,
-        logging_steps=loop.log_every,
+        save_steps=settings.save_every,
+        save_total_limit=settings.max_checkpoints,
+        logging_steps=settings.log_every,
         logging_first_step=True,
         seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
-        dataloader_num_workers=loop.num_workers,
-        dataloader_persistent_workers=loop.num_workers > 0,
+        dataloader_num_workers=settings.num_workers,
+        dataloader_persistent_workers=settings.num_workers > 0,
         dataloader_pin_memory=torch.cuda.is_available(),
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         label_names=[],
         report_to=["tensorboard"] if _has_tensorboard() else [],
         ddp_find_unused_parameters=True,
-        **_sharding(loop),
+        **_sharding(settings),
     )
 
 
-def _sharding(loop: LoopRecipe) -> dict[str, Any]:
-    return {name: value for name, value in (("deepspeed", loop.deepspeed), ("fsdp", loop.fsdp)) if value}
+def _sharding(settings: TrainingRecipe) -> dict[str, Any]:
+    return {name: value for name, value in (("deepspeed", settings.deepspeed), ("fsdp", settings.fsdp)) if value}
 
 
-def untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state without the second name of tensors that share their storage."""
-    seen: set[tuple[int, int]] = set()
-    kept = {}
+def drop_shared_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state with one name for each group of tensors that share their storage."""
+    keys: set[tuple[int, int]] = set()
+    unique = {}
     for name, tensor in state.items():
         key = (tensor.data_ptr(), tensor.numel())
-        if tensor.numel() and key in seen:
+        if tensor.numel() and key in keys:
             continue
-        seen.add(key)
-        kept[name] = tensor.detach().contiguous()
-    return kept
+        keys.add(key)
+        unique[name] = tensor.detach().contiguous()
+    return unique
 
 
 def _has_tensorboard() -> bool:

@@ -30,6 +30,7 @@ def tiny_recipe(stage: str, start: Path, output: Path, *overrides: str) -> Recip
         f"nano/{stage}",
         [
             f"output={output}", "model={}", f"model.checkpoint={start}", "data.render_size=48", "data.num_frames=4",
-            "training.batch_size=2", "training.log_every=1", "training.max_steps=1", "training.warmup_fraction=0.0", *overrides,
+            "training.batch_size=2", "training.log_every=1", "training.max_steps=1", "training.warmup_fraction=0.0",
+            *overrides,
         ],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Mask losses against closed forms and torchvision."""
+"""Mask and text losses against closed forms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torchvision.ops import sigmoid_focal_loss
 
 from unipixel.train.losses import (
     IGNORED_LABEL,
@@ -26,26 +25,18 @@ def square() -> torch.Tensor:
     return mask
 
 
-def test_focal_loss_random_masks_equals_torchvision() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 5, 16, 16, generator=generator) * 4
-    targets = torch.rand(3, 1, 16, 16, generator=generator) > 0.6
-    expected = sigmoid_focal_loss(logits, targets.float().expand_as(logits), alpha=0.25, gamma=2, reduction="none")
-    torch.testing.assert_close(focal_loss(logits, targets), expected.mean(dim=(-2, -1)))
-
-
-def test_focal_loss_undecided_pixels_have_closed_form(square: torch.Tensor) -> None:
+def test_focal_loss_uncertain_pixels_have_closed_form(square: torch.Tensor) -> None:
     # p = 1/2 everywhere: (1/2)^2 * ln 2, a quarter of the pixels with weight 1/4 and the others with 3/4.
     expected = 0.25 * math.log(2) * (0.25 * 0.25 + 0.75 * 0.75)
     assert focal_loss(torch.zeros(1, 8, 8), square).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_dice_loss_undecided_pixels_have_closed_form(square: torch.Tensor) -> None:
+def test_dice_loss_uncertain_pixels_have_closed_form(square: torch.Tensor) -> None:
     # Overlap 16 * 1/2, areas 64 * 1/2 + 16.
     assert dice_loss(torch.zeros(1, 8, 8), square).item() == pytest.approx(1 - 17 / 49, rel=1e-5)
 
 
-def test_mask_loss_perfect_candidate_leaves_only_the_other_ious(square: torch.Tensor) -> None:
+def test_mask_loss_perfect_candidate_leaves_only_the_iou_errors_of_others(square: torch.Tensor) -> None:
     sharp = (square.float() * 2 - 1) * 50
     candidates = torch.stack([-sharp, sharp, -sharp], dim=1)
     loss = mask_loss(candidates, torch.tensor([[0.0, 1.0, 0.3]]), torch.tensor([50.0]), square)
@@ -70,22 +61,22 @@ def test_mask_loss_absent_object_trains_only_its_score() -> None:
 
 
 def test_mask_loss_weights_choose_the_best_candidate(square: torch.Tensor) -> None:
-    confident_and_too_large = torch.full((8, 8), 8.0)
-    undecided = torch.zeros(8, 8)
-    candidates = torch.stack([confident_and_too_large, undecided])[None]
+    confident = torch.full((8, 8), 8.0)
+    uncertain = torch.zeros(8, 8)
+    candidates = torch.stack([confident, uncertain])[None]
     focal_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=LossWeights(dice=0))
     dice_only = mask_loss(candidates, torch.zeros(1, 2), torch.zeros(1), square, weights=LossWeights(focal=0))
-    assert focal_only.focal.item() == pytest.approx(focal_loss(undecided, square[0]).item())
-    assert dice_only.dice.item() == pytest.approx(dice_loss(confident_and_too_large, square[0]).item())
+    assert focal_only.focal.item() == pytest.approx(focal_loss(uncertain, square[0]).item())
+    assert dice_only.dice.item() == pytest.approx(dice_loss(confident, square[0]).item())
 
 
 def test_mask_loss_different_counts_are_refused(square: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="2 predictions meet 1 target"):
+    with pytest.raises(ValueError, match="got 2 predictions and 1 target masks"):
         mask_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3), torch.zeros(2), square)
 
 
 def test_mask_loss_weights_negative_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="dice"):
+    with pytest.raises(ValueError, match="dice must not be negative"):
         LossWeights(dice=-1)
 
 
@@ -101,23 +92,23 @@ def test_text_loss_only_supervised_tokens_count() -> None:
     logits = torch.zeros(1, 4, 7)
     logits[0, 1, 3] = 100.0
     labels = torch.tensor([[IGNORED_LABEL, IGNORED_LABEL, 3, IGNORED_LABEL]])
-    assert text_loss(logits, labels, score=torch.clone).item() == pytest.approx(0, abs=1e-6)
-    assert text_loss(torch.zeros(1, 4, 7), labels, score=torch.clone).item() == pytest.approx(math.log(7), rel=1e-6)
+    assert text_loss(logits, labels, logits_of=torch.clone).item() == pytest.approx(0, abs=1e-6)
+    assert text_loss(torch.zeros(1, 4, 7), labels, logits_of=torch.clone).item() == pytest.approx(math.log(7), rel=1e-6)
 
 
 def test_text_loss_nothing_supervised_is_zero_with_a_graph() -> None:
     logits = torch.zeros(1, 4, 7, requires_grad=True)
-    loss = text_loss(logits, torch.full((1, 4), IGNORED_LABEL), score=torch.clone)
+    loss = text_loss(logits, torch.full((1, 4), IGNORED_LABEL), logits_of=torch.clone)
     loss.backward()
     assert loss.item() == 0
 
 
-def test_mask_loss_others_give_every_candidate_its_share(square: torch.Tensor) -> None:
+def test_mask_loss_multimask_weight_averages_all_candidates(square: torch.Tensor) -> None:
     candidates = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    loss = mask_loss(candidates, torch.zeros(1, 3), torch.zeros(1), square, weights=LossWeights(others=1.0))
+    loss = mask_loss(candidates, torch.zeros(1, 3), torch.zeros(1), square, weights=LossWeights(multimask_weight=1.0))
     assert loss.dice.item() == pytest.approx(dice_loss(candidates, square[:, None]).mean().item(), rel=1e-5)
 
 
-def test_mask_loss_weights_share_beyond_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="others"):
-        LossWeights(others=1.5)
+def test_mask_loss_weights_multimask_weight_above_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="multimask_weight must be in"):
+        LossWeights(multimask_weight=1.5)

@@ -49,8 +49,8 @@ def test_a_step_at_the_width_of_the_3b_moves_what_it_trains(checkpoint: Path, tm
         f"3b/{stage}",
         [
             f"output={tmp_path}", f"model={{start='{checkpoint}'}}", "data.num_frames=4", "data.num_mask_frames=2",
-            "data.render_size=112", "loop.batch_size=2", "loop.max_steps=1", "loop.accumulation=1",
-            "loop.warmup_share=0.0", "loop.num_workers=0", "loop.deepspeed=",
+            "data.render_size=112", "training.batch_size=2", "training.max_steps=1", "training.gradient_accumulation=1",
+            "training.warmup_fraction=0.0", "training.num_workers=0", "training.deepspeed=",
         ],
     )  # fmt: skip
     job = prepare(recipe)

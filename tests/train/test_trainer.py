@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if nothing had happened; broken samples are named and counted."""
+"""Resumed runs repeat uninterrupted ones; invalid samples are logged and counted; learning rates of SAM 2.1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_training import save_training_checkpoint, tiny_recipe
+from helpers.tiny_training import tiny_recipe
 from torch import nn
 
 from unipixel.train import trainer
@@ -15,11 +15,6 @@ from unipixel.train.build import prepare
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.recipe import Recipe
 from unipixel.train.run_log import LOG_FILE, InvalidExampleCounter
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_training_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 def losses(recipe: Recipe) -> dict[int, float]:
@@ -33,29 +28,30 @@ def take_steps(recipe: Recipe, *, stop_after: int | None = None) -> nn.Module:
     return job.objective
 
 
-def test_run_killed_and_resumed_has_the_same_loss_curve(checkpoint: Path, tmp_path: Path) -> None:
+def test_run_stopped_and_resumed_has_the_same_losses_and_weights(training_checkpoint: Path, tmp_path: Path) -> None:
     steps = ("training.max_steps=4", "training.save_every=100", "lora.dropout=0.1")
-    whole = tiny_recipe("stage3", checkpoint, tmp_path / "whole", *steps)
-    broken = tiny_recipe("stage3", checkpoint, tmp_path / "broken", *steps)
+    whole = tiny_recipe("stage3", training_checkpoint, tmp_path / "whole", *steps)
+    stopped = tiny_recipe("stage3", training_checkpoint, tmp_path / "stopped", *steps)
     expected = take_steps(whole)
-    take_steps(broken, stop_after=2)
-    resumed = take_steps(broken)
-    assert losses(broken) == losses(whole)
+    take_steps(stopped, stop_after=2)
+    resumed = take_steps(stopped)
+    assert losses(stopped) == losses(whole)
     for (name, one), other in zip(expected.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
 
 
-def test_broken_count_names_samples_and_stops_beyond_the_share(caplog: pytest.LogCaptureFixture) -> None:
-    count = InvalidExampleCounter(max_fraction=0.1, min_samples=10)
-    broken = [InvalidExample("clips/7", "no mask")]
-    count.add(broken, num_taken=20)
+def test_invalid_samples_are_logged_and_stop_the_run_above_the_fraction(caplog: pytest.LogCaptureFixture) -> None:
+    counter = InvalidExampleCounter(max_fraction=0.1, min_samples=10)
+    invalid = [InvalidExample("clips/7", "no mask")]
+    counter.add(invalid, num_samples=20)
     assert "clips/7" in caplog.text
-    with pytest.raises(ValueError, match=r"3 of 28 samples are broken.*clips/7"):
-        count.add(broken * 2, num_taken=8)
+    with pytest.raises(ValueError, match=r"3 of 28 samples are invalid.*clips/7"):
+        counter.add(invalid * 2, num_samples=8)
 
 
-def test_rates_sam_has_its_own(checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("stage3", checkpoint, tmp_path, "loop.sam2_learning_rate=1e-6", "training.learning_rate=1e-4")
+def test_sam2_learning_rate_applies_to_sam2_alone(training_checkpoint: Path, tmp_path: Path) -> None:
+    rates = ("training.sam2_learning_rate=1e-6", "training.learning_rate=1e-4")
+    recipe = tiny_recipe("stage3", training_checkpoint, tmp_path, *rates)
     job = prepare(recipe)
     run = trainer.build(recipe, job.objective, job.dataset, job.collate)
     names = {id(parameter): name for name, parameter in job.objective.named_parameters()}

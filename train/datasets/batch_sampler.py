@@ -1,4 +1,4 @@
-"""Which samples make up which micro batch: one task each, the same after a restart and on every rank."""
+"""Tasks of the micro batches of a run: one task each, the same after a restart and on every rank."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import numpy as np
 
 
 class TaskBatchSampler:
-    """Deals micro batches out to groups of samples.
+    """Assigns tasks to micro batches.
 
-    All processes of a run take the same group at the same time, because their passes must reach the same
-    modules (spec 7.2). The whole run is laid out in advance, so that a restart needs to know nothing but
-    the number of the step.
+    All processes of a run take the same task at the same time, because their passes must use the same modules for
+    gradients to be averaged. The order of the whole run follows from its seed, so that a restart needs only the number
+    of the step.
     """
 
-    def __init__(self, shares: Mapping[str, float], *, num_rounds: int, batch_size: int, seed: int) -> None:
-        """Lay out a run.
+    def __init__(self, weights: Mapping[str, float], *, num_batches: int, batch_size: int, seed: int) -> None:
+        """Choose the task of every batch.
 
         Args:
-            shares: Share of the rounds by group.
-            num_rounds: Micro batches of the run, those that processes take at the same time counted once.
-            batch_size: Samples of a round over all processes.
+            weights: Weight of each task.
+            num_batches: Micro batches of the run; those that processes take at the same time count as one.
+            batch_size: Samples of a micro batch over all processes.
             seed: Seed of the order.
 
         Raises:
-            ValueError: The shares add up to nothing.
+            ValueError: A weight is negative, or their sum is 0.
         """
-        total = sum(shares.values())
-        if total <= 0 or min(shares.values()) < 0:
-            raise ValueError(f"shares must not be negative and must add up to something, got {dict(shares)}")
-        self._names = tuple(shares)
+        total = sum(weights.values())
+        if total <= 0 or min(weights.values()) < 0:
+            raise ValueError(f"weights must not be negative and need a positive sum, got {dict(weights)}")
+        self._names = tuple(weights)
         self._batch_size = batch_size
-        weights = np.array([share / total for share in shares.values()])
-        self._groups = np.random.default_rng([seed, 7]).choice(len(weights), size=num_rounds, p=weights)
-        # How often the group of a round came up before it.
-        self._earlier = np.zeros(num_rounds, np.int64)
-        for group in range(len(weights)):
-            rounds = np.flatnonzero(self._groups == group)
-            self._earlier[rounds] = np.arange(len(rounds))
+        probabilities = np.array([weight / total for weight in weights.values()])
+        self._tasks = np.random.default_rng([seed, 7]).choice(len(weights), size=num_batches, p=probabilities)
+        # Number of earlier batches with the task of each batch.
+        self._num_earlier = np.zeros(num_batches, np.int64)
+        for task in range(len(weights)):
+            batches = np.flatnonzero(self._tasks == task)
+            self._num_earlier[batches] = np.arange(len(batches))
 
     def __len__(self) -> int:
         """Samples of the run."""
-        return len(self._groups) * self._batch_size
+        return len(self._tasks) * self._batch_size
 
-    def place(self, index: int) -> tuple[str, int]:
-        """Return the group of sample `index` of the run and its number within the group.
+    def locate(self, index: int) -> tuple[str, int]:
+        """Return the task of sample `index` of the run, and its number among the samples of the task.
 
         Raises:
             IndexError: The run has no such sample.
@@ -53,4 +53,4 @@ class TaskBatchSampler:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a run of {len(self)}")
         number, offset = divmod(index, self._batch_size)
-        return self._names[self._groups[number]], int(self._earlier[number]) * self._batch_size + offset
+        return self._names[self._tasks[number]], int(self._num_earlier[number]) * self._batch_size + offset

@@ -1,4 +1,4 @@
-"""Examples into batches: texts padded, clips joined, and which masks are trained on which frames.
+"""Collation of examples: padded texts, joined clips, and the frames on which masks are trained.
 
 Shape letters: F frames of all clips, M tracks, L frames of a track, S SAM image size.
 """
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from unipixel.processing.processor import EncodedSample, Processor
 from unipixel.train.datasets.preprocessing import Example
-from unipixel.train.recipe import Anchor
+from unipixel.train.recipe import AnchorFrame
 
 
 @dataclass(frozen=True)
 class InvalidExample:
-    """A sample that could not be used.
+    """A sample that cannot be used.
 
     Attributes:
-        name: Says where it comes from.
-        reason: What is wrong with it.
+        name: Identifies it.
+        reason: Why it is invalid.
     """
 
     name: str
@@ -32,123 +32,123 @@ class InvalidExample:
 
 @dataclass(frozen=True)
 class MaskSampling:
-    """On which frames the masks of a sample are trained.
+    """Sampling of the frames on which masks are trained.
 
     Attributes:
         num_frames: Frames of a track.
-        max_objects: Masks per sample, a random choice of them.
-        anchor: `first`, as in the paper: a track starts on the clip's first frame. `visible`: it starts
-            where a session would, see `Example.anchors`, and runs in either direction.
-        single_frame_fraction: Share of the batches in which only the first frame of a track is segmented.
+        max_objects: Masks per sample, chosen at random.
+        anchor_frame: `first`, as in the paper: a track starts on the clip's first frame. `visible`: it starts as in a
+            session, see `Example.anchors`, and runs in either direction.
+        single_frame_fraction: Fraction of the batches whose tracks have one frame.
     """
 
     num_frames: int
     max_objects: int = 5
-    anchor: Anchor = "first"
+    anchor_frame: AnchorFrame = "first"
     single_frame_fraction: float = 0.0
 
     def track(self, count: int, *, anchor: int, is_single: bool, generator: random.Random) -> tuple[int, ...]:
-        """Choose frames of one object.
+        """Choose the frames of one object's track.
 
         Args:
             count: Frames of the clip.
-            anchor: Frame on which a session would begin to follow it.
-            is_single: Whether only the first frame is wanted.
-            generator: Source of the choices.
+            anchor: Frame where a session would predict its mask first.
+            is_single: Whether the track has one frame.
+            generator: Source of randomness.
 
         Returns:
             Frames in the order of tracking.
         """
         length = 1 if is_single else self.num_frames
-        if self.anchor == "first":
+        if self.anchor_frame == "first":
             steps = [round(step * (count - 1) / max(length - 1, 1)) for step in range(length)]
             return tuple(steps if count > length else range(count))
-        ways = [list(range(anchor, count)), list(range(anchor, -1, -1))]
-        long = [way for way in ways if len(way) >= length]
-        way = generator.choice(long) if long else max(ways, key=len)
-        # What is still too short rests on its last frame, as a clip that stands still.
-        return tuple((way + way[-1:] * length)[:length])
+        directions = [list(range(anchor, count)), list(range(anchor, -1, -1))]
+        complete = [frames for frames in directions if len(frames) >= length]
+        frames = generator.choice(complete) if complete else max(directions, key=len)
+        # Short tracks repeat their last frame.
+        return tuple((frames + frames[-1:] * length)[:length])
 
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """Conversations with the masks they name.
+    """Conversations with their masks.
 
     Attributes:
         encoded: Texts, clips and prompts.
-        frames: (F, 3, S, S) frames for SAM, only those that are trained on.
-        owners: (M,) which `<|seg|>` of the batch each track belongs to, in the order of the texts.
+        frames: (F, 3, S, S) frames for SAM, only those with trained masks.
+        seg_indices: (M,) index of each track's `<|seg|>` among those of the batch, in the order of the texts.
         tracks: (M, L) indices into `frames`.
         labels: (M, L, S, S) bool.
-        broken: Samples that are missing from the batch.
+        invalid: Samples that were left out of the batch.
     """
 
     encoded: EncodedSample | None
     frames: Tensor
-    owners: Tensor
+    seg_indices: Tensor
     tracks: Tensor
     labels: Tensor
-    broken: tuple[InvalidExample, ...] = ()
+    invalid: tuple[InvalidExample, ...] = ()
 
     def to(self, device: torch.device) -> ExampleBatch:
-        """Return the same batch on a device."""
+        """Return the batch on a device."""
         encoded = self.encoded
         if encoded is not None:
             encoded = replace(encoded, inputs=encoded.inputs.to(device), labels=encoded.labels.to(device))
-        moved = {name: getattr(self, name).to(device) for name in ("frames", "owners", "tracks", "labels")}
+        moved = {name: getattr(self, name).to(device) for name in ("frames", "seg_indices", "tracks", "labels")}
         return replace(self, encoded=encoded, **moved)
 
 
 class ExampleCollator:
-    """Joins examples of one task."""
+    """Collates examples of one task."""
 
-    def __init__(self, processor: Processor, plan: MaskSampling | None) -> None:
-        """Prepare to join.
+    def __init__(self, processor: Processor, mask_sampling: MaskSampling | None) -> None:
+        """Prepare to collate.
 
         Args:
-            processor: That of the model.
-            plan: Where masks are trained; None where they are not (stage 1).
+            processor: Processor of the model.
+            mask_sampling: Frames on which masks are trained; None trains none.
         """
         self._processor = processor
-        self._plan = plan
+        self._mask_sampling = mask_sampling
 
     def __call__(self, examples: Sequence[Example | InvalidExample]) -> dict[str, ExampleBatch]:
-        """Return the batch under the objective's keyword; broken samples are left out and named."""
-        whole = [example for example in examples if isinstance(example, Example)]
-        broken = tuple(example for example in examples if isinstance(example, InvalidExample))
-        encoded = self._processor.stack([example.encoded for example in whole]) if whole else None
-        return {"batch": replace(self._masks(whole), encoded=encoded, broken=broken)}
+        """Return the batch under the objective's keyword; invalid samples are left out and listed."""
+        valid = [example for example in examples if isinstance(example, Example)]
+        invalid = tuple(example for example in examples if isinstance(example, InvalidExample))
+        encoded = self._processor.stack([example.encoded for example in valid]) if valid else None
+        return {"batch": replace(self._masks(valid), encoded=encoded, invalid=invalid)}
 
     def _masks(self, examples: Sequence[Example]) -> ExampleBatch:
-        """Lay out the tracks; the names of the samples decide every choice."""
-        plan = self._plan
-        nothing = torch.empty(0, dtype=torch.long)
-        empty = ExampleBatch(None, torch.empty(0), nothing, nothing, torch.empty(0, dtype=torch.bool))
-        if plan is None or not any(example.masks for example in examples):
+        """Choose the tracks; all random choices follow from the names of the samples."""
+        sampling = self._mask_sampling
+        no_indices = torch.empty(0, dtype=torch.long)
+        empty = ExampleBatch(None, torch.empty(0), no_indices, no_indices, torch.empty(0, dtype=torch.bool))
+        if sampling is None or not any(example.masks for example in examples):
             return empty
         generator = random.Random("|".join(example.name for example in examples))
-        is_single = generator.random() < plan.single_frame_fraction
+        is_single = generator.random() < sampling.single_frame_fraction
         frames: list[Tensor] = []
-        places: dict[tuple[int, int], int] = {}
-        owners, tracks, labels, first = [], [], [], 0
+        positions: dict[tuple[int, int], int] = {}
+        seg_indices, tracks, labels, first = [], [], [], 0
         for number, example in enumerate(examples):
             count = len(example.masks)
-            for row in sorted(generator.sample(range(count), min(plan.max_objects, count))):
+            for row in sorted(generator.sample(range(count), min(sampling.max_objects, count))):
                 masks, anchor = example.masks[row], example.anchors[row]
-                track = plan.track(len(masks), anchor=anchor, is_single=is_single, generator=generator)
+                track = sampling.track(len(masks), anchor=anchor, is_single=is_single, generator=generator)
                 for frame in track:
-                    if (number, frame) not in places:
-                        places[number, frame] = len(frames)
+                    if (number, frame) not in positions:
+                        positions[number, frame] = len(frames)
                         frames.append(example.sam_frames[frame])
-                owners.append(first + row)
-                tracks.append([places[number, frame] for frame in track])
+                seg_indices.append(first + row)
+                tracks.append([positions[number, frame] for frame in track])
                 labels.append(masks[list(track)])
             first += count
         length = min(len(track) for track in tracks)
         return replace(
             empty,
             frames=torch.stack(frames),
-            owners=torch.tensor(owners),
+            seg_indices=torch.tensor(seg_indices),
             tracks=torch.tensor([track[:length] for track in tracks]),
             labels=torch.stack([label[:length] for label in labels]),
         )

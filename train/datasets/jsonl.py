@@ -1,16 +1,16 @@
-"""The user's own data: a JSON line per clip, its masks as run lengths or folders of PNG files.
+"""Data sets in JSON lines: one clip per line, with masks as run lengths or folders of PNG files.
 
 One line is an object with the fields
 
 - `id`: name of the sample, for reports; optional.
 - `clip`: video file, or folder of frames, relative to the JSONL file.
-- `turns`: list of `{"question": str, "answer": str, "targets": [id, ...]}`; the answer holds one `<|seg|>` per
-  target, in the same order, and objects may be written as `[id]`.
+- `turns`: list of `{"question": str, "answer": str, "targets": [id, ...]}`; the answer has one `<|seg|>` per
+  target, in the same order; objects are written `[id]`.
 - `objects`: mask of each object by id: `{"rle": [RLE or null per frame]}` (COCO run lengths), or
   `{"folder": path}` with one PNG per frame, in the order of their names, non-zero where the object is.
 - `prompts`: by id `{"frame": int, "point": [x, y]}` or `{"frame": int, "box": [left, top, right, bottom]}` for
-  objects that the question points at, or `{"frame": int, "mask": true}` for objects given by their mask; optional.
-- `task`: group that the sample belongs to; optional.
+  objects that are prompted, or `{"frame": int, "mask": true}` for objects given by their mask; optional.
+- `task`: task that the sample belongs to; optional.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from unipixel.train.datasets.samples import Clip, PromptAnnotation, QuestionAnsw
 from unipixel.video.images import read_mask
 from unipixel.video.open import open_video
 
-EVERYTHING = "all"
+ALL_TASKS = "all"
 _FIELDS = {"id", "clip", "turns", "objects", "prompts", "task"}
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something wrong with a data set.
+class DataProblem:
+    """A problem of one sample.
 
     Attributes:
-        name: Sample, or line of the file.
+        name: Id of the sample.
         reason: What is wrong, and what is expected.
     """
 
@@ -55,9 +55,9 @@ class JsonlDataset:
     """A data set in the format of this module.
 
     Attributes:
-        folder: Paths in the lines start here.
-        lines: The samples as they are written.
-        num_frames: Frames of a clip at most; others are left out at random.
+        folder: Folder to which paths in the lines are relative.
+        lines: The decoded lines.
+        num_frames: Most frames of a clip, chosen at random.
         seed: Seed of the order and of the frames.
     """
 
@@ -68,16 +68,16 @@ class JsonlDataset:
 
     @classmethod
     def read(cls, path: str | Path, *, num_frames: int = 8, seed: int = 0) -> JsonlDataset:
-        """Read a JSONL file; media are opened only when they are needed.
+        """Read a JSONL file; media are opened when a sample is loaded.
 
         Args:
             path: The file.
-            num_frames: Frames of a clip at most.
+            num_frames: Most frames of a clip.
             seed: Seed of the order and of the frames.
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It holds no sample, or a line is no JSON object.
+            ValueError: It contains no sample, or a line is not a JSON object.
         """
         file = Path(path)
         lines = []
@@ -87,32 +87,32 @@ class JsonlDataset:
             try:
                 line = json.loads(text)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
+                raise ValueError(f"{file}, line {number} is not valid JSON: {error}") from error
             if not isinstance(line, dict):
-                raise ValueError(f"{file}, line {number} must hold an object, got {type(line).__name__}")
+                raise ValueError(f"{file}, line {number} must be an object, got {type(line).__name__}")
             lines.append({"id": f"line {number}", **line})
         if not lines:
-            raise ValueError(f"{file} holds no sample")
+            raise ValueError(f"{file} contains no sample")
         return cls(file.parent, tuple(lines), num_frames, seed)
 
-    def draw(self, group: str, number: int) -> Sample:
-        """Return sample `number` of a group; each pass over the group has an order of its own.
+    def draw(self, task: str, number: int) -> Sample:
+        """Return sample `number` of a task; each epoch has a different order.
 
         Args:
-            group: `all`, or a word of the lines' `task`.
-            number: From 0, endless.
+            task: `all`, or a `task` of the lines.
+            number: From 0 and unlimited.
 
         Raises:
-            ValueError: No line belongs to the group, or the sample contradicts itself.
+            ValueError: No line has the task, or the sample is inconsistent.
             OSError: Its media cannot be read.
         """
-        members = [line for line in self.lines if group in (EVERYTHING, line.get("task"))]
+        members = [line for line in self.lines if task in (ALL_TASKS, line.get("task"))]
         if not members:
-            raise ValueError(f"no line of the data has the task {group!r}; {EVERYTHING!r} means every line")
-        epoch, place = divmod(number, len(members))
+            raise ValueError(f"no line of the data has the task {task!r}; {ALL_TASKS!r} selects every line")
+        epoch, index = divmod(number, len(members))
         order = list(range(len(members)))
-        random.Random(f"{self.seed}/{group}/{epoch}").shuffle(order)
-        return self.load(members[order[place]], generator=random.Random(f"{self.seed}/{group}/{number}"))
+        random.Random(f"{self.seed}/{task}/{epoch}").shuffle(order)
+        return self.load(members[order[index]], generator=random.Random(f"{self.seed}/{task}/{number}"))
 
     def load(self, line: Mapping[str, Any], *, generator: random.Random) -> Sample:
         """Read the media of one line.
@@ -122,7 +122,7 @@ class JsonlDataset:
             generator: Chooses the frames.
 
         Raises:
-            ValueError: The line contradicts itself or its media.
+            ValueError: The line is inconsistent, or does not match its media.
             OSError: Its media cannot be read.
         """
         if unknown := sorted(set(line) - _FIELDS):
@@ -132,7 +132,7 @@ class JsonlDataset:
         with open_video(self.folder / str(line["clip"])) as video:
             count = video.info.num_frames
             if not count:
-                raise ValueError(f"{line['clip']} is no clip of known length")
+                raise ValueError(f"{line['clip']}: the number of frames is unknown")
             chosen = random_indices(count, self.num_frames, generator=generator)
             chosen = keep_frames(chosen, [int(prompt["frame"]) for prompt in prompts.values()], num_frames=count)
             images = [frame.image for frame in video.read(chosen)]
@@ -149,17 +149,17 @@ class JsonlDataset:
             num_source_frames=count,
             fps=1.0,
         )
-        placed = {name: _prompt(prompt, chosen, masks[name]) for name, prompt in prompts.items()}
-        kinds = {prompt.kind for prompt in placed.values()}
-        task = "pixelqa/own" if kinds & {"point", "box"} else "conversation"
-        return Sample(clip, task, str(line["id"]), turns, placed, split="train")
+        annotations = {name: _prompt(prompt, chosen, masks[name]) for name, prompt in prompts.items()}
+        kinds = {prompt.kind for prompt in annotations.values()}
+        task = "pixelqa/mixed" if kinds & {"point", "box"} else "conversation"
+        return Sample(clip, task, str(line["id"]), turns, annotations, split="train")
 
-    def problems(self) -> Iterator[Problem]:
-        """Read every sample and yield what is wrong, sample by sample."""
+    def problems(self) -> Iterator[DataProblem]:
+        """Load every sample and yield the problem of each invalid one."""
         for line in self.lines:
             reason = self._reason(line)
             if reason is not None:
-                yield Problem(str(line["id"]), reason)
+                yield DataProblem(str(line["id"]), reason)
 
     def _reason(self, line: Mapping[str, Any]) -> str | None:
         try:
@@ -171,26 +171,26 @@ class JsonlDataset:
     def _masks(
         self, given: Mapping[str, Any], chosen: tuple[int, ...], count: int, size: tuple[int, ...]
     ) -> NDArray[np.bool_]:
-        """Masks (N, H, W) of an object on the chosen frames."""
+        """Load the masks (N, H, W) of an object on the chosen frames."""
         if set(given) == {"rle"}:
             if len(given["rle"]) != count:
                 raise ValueError(
-                    f"{len(given['rle'])} masks were given for {count} frames: give null where one is empty"
+                    f"{len(given['rle'])} masks were given for {count} frames: give null for an empty mask"
                 )
             found = [None if given["rle"][index] is None else decode_rle(given["rle"][index]) for index in chosen]
         elif set(given) == {"folder"}:
             files = sorted((self.folder / given["folder"]).glob("*.png"))
             if len(files) != count:
-                raise ValueError(f"{given['folder']} holds {len(files)} PNG files for {count} frames")
+                raise ValueError(f"{given['folder']} contains {len(files)} PNG files for {count} frames")
             found = [read_mask(files[index]) for index in chosen]
         else:
-            raise ValueError(f"an object has either `rle` or `folder`, got {sorted(given)}")
+            raise ValueError(f"an object must have either `rle` or `folder`, got {sorted(given)}")
         masks = np.zeros((len(chosen), *size), bool)
-        for place, mask in enumerate(found):
+        for index, mask in enumerate(found):
             if mask is not None and mask.shape != tuple(size):
-                raise ValueError(f"a mask is {mask.shape}, its frame {tuple(size)}")
+                raise ValueError(f"a mask has the shape {mask.shape}, its frame {tuple(size)}")
             if mask is not None:
-                masks[place] = mask != 0
+                masks[index] = mask != 0
         return masks
 
 
@@ -198,14 +198,14 @@ def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
     """Write samples in the format of this module: frames as PNG folders, masks as run lengths.
 
     Args:
-        samples: With at least one turn each.
-        folder: Made where it is missing; gets `data.jsonl` and a folder of frames per sample.
+        samples: Samples with at least one turn.
+        folder: Created where it is missing; gets `data.jsonl` and a folder of frames per sample.
 
     Returns:
         The JSONL file.
 
     Raises:
-        ValueError: A sample holds no turn.
+        ValueError: A sample has no turn.
         OSError: The folder cannot be written.
     """
     lines = []
@@ -227,7 +227,7 @@ def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
                 str(object_id): {"rle": [encode_rle(mask) if mask.any() else None for mask in masks]}
                 for object_id, masks in zip(clip.object_ids, clip.masks, strict=True)
             },
-            "prompts": {str(object_id): _written(prompt) for object_id, prompt in sample.prompts.items()},
+            "prompts": {str(object_id): _prompt_fields(prompt) for object_id, prompt in sample.prompts.items()},
         }
         lines.append(json.dumps(line))
     file = folder / "data.jsonl"
@@ -235,7 +235,7 @@ def write_samples(samples: Sequence[Sample], folder: Path) -> Path:
     return file
 
 
-def _written(prompt: PromptAnnotation) -> dict[str, Any]:
+def _prompt_fields(prompt: PromptAnnotation) -> dict[str, Any]:
     if prompt.point is not None:
         return {"frame": prompt.frame, "point": list(prompt.point)}
     if prompt.box_xyxy is not None:
@@ -249,7 +249,7 @@ def _turns(line: Mapping[str, Any]) -> tuple[QuestionAnswer, ...]:
         targets = tuple(int(name) for name in turn.get("targets", ()))
         answer = str(turn["answer"])
         if answer.count(SEG) != len(targets):
-            raise ValueError(f"the answer {answer!r} holds {answer.count(SEG)} {SEG}, targets are {list(targets)}")
+            raise ValueError(f"the answer {answer!r} has {answer.count(SEG)} {SEG}, targets are {list(targets)}")
         turns.append(QuestionAnswer(str(turn["question"]), answer, targets))
     if not turns:
         raise ValueError("a sample needs at least one turn")
@@ -258,8 +258,8 @@ def _turns(line: Mapping[str, Any]) -> tuple[QuestionAnswer, ...]:
 
 def _check_objects(turns: tuple[QuestionAnswer, ...], prompts: Mapping[int, Any], masks: Mapping[int, Any]) -> None:
     named = {name for turn in turns for name in turn.target_ids} | set(prompts)
-    if lost := sorted(named - set(masks)):
-        raise ValueError(f"objects {lost} are targets or prompts and have no masks: known are {sorted(masks)}")
+    if missing := sorted(named - set(masks)):
+        raise ValueError(f"objects {missing} are targets or have prompts, but no masks: known are {sorted(masks)}")
 
 
 def _prompt(prompt: Mapping[str, Any], chosen: tuple[int, ...], masks: NDArray[np.bool_]) -> PromptAnnotation:
@@ -272,4 +272,4 @@ def _prompt(prompt: Mapping[str, Any], chosen: tuple[int, ...], masks: NDArray[n
         return PromptAnnotation("box", frame, box_xyxy=(left, top, right, bottom))
     if prompt.get("mask") is True:
         return PromptAnnotation("mask", frame, mask=masks[frame])
-    raise ValueError(f"a prompt has `point`, `box` or `mask`, got {sorted(prompt)}")
+    raise ValueError(f"a prompt must have `point`, `box` or `mask`, got {sorted(prompt)}")

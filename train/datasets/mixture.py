@@ -1,4 +1,4 @@
-"""The samples of a run by their place in it; what cannot be used is named, never replaced."""
+"""The samples of a run in order; invalid ones are reported, never replaced."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from torch.utils.data import Dataset
 from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
-from unipixel.train.datasets.synthetic import Sample
+from unipixel.train.datasets.samples import Sample
 
 
 class SampleSource(Protocol):
-    """Where samples come from: the drawn world, or files of the user."""
+    """A source of samples: synthetic clips, or a data set in files."""
 
-    def draw(self, group: str, number: int) -> Sample:
-        """Return sample `number` of a group, the same at every call.
+    def draw(self, task: str, number: int) -> Sample:
+        """Return sample `number` of a task, the same at every call.
 
         Raises:
-            ValueError: The sample contradicts itself.
+            ValueError: The sample is inconsistent.
             OSError: Its media cannot be read.
         """
         ...
 
 
-Draw = Callable[[str, int], Example | InvalidExample]
-"""Returns example `number` of a group, the same at every call."""
+LoadExample = Callable[[str, int], Example | InvalidExample]
+"""Returns example `number` of a task, the same at every call."""
 
 
-def built(source: SampleSource, builder: ExampleBuilder) -> Draw:
-    """Return the examples of a source; what cannot be used is named."""
+def example_loader(source: SampleSource, builder: ExampleBuilder) -> LoadExample:
+    """Return a function that loads the examples of a source; for an invalid sample it returns the reason."""
 
-    def draw(group: str, number: int) -> Example | InvalidExample:
+    def load(task: str, number: int) -> Example | InvalidExample:
         try:
-            return builder.build(source.draw(group, number), seed=number)
+            return builder.build(source.draw(task, number), seed=number)
         except (ValueError, KeyError, OSError) as error:
-            return InvalidExample(f"{group}/{number}", f"{type(error).__name__}: {error}")
+            return InvalidExample(f"{task}/{number}", f"{type(error).__name__}: {error}")
 
-    return draw
+    return load
 
 
 class ExampleDataset(Dataset):
     """The examples of a run."""
 
-    def __init__(self, schedule: TaskBatchSampler, draw: Draw) -> None:
+    def __init__(self, sampler: TaskBatchSampler, load: LoadExample) -> None:
         """Describe a run.
 
         Args:
-            schedule: Order of the groups.
-            draw: Where examples come from.
+            sampler: Order of the tasks.
+            load: Loads an example.
         """
-        self._schedule = schedule
-        self._draw = draw
+        self._sampler = sampler
+        self._load = load
 
     def __len__(self) -> int:
         """Samples of the run."""
-        return len(self._schedule)
+        return len(self._sampler)
 
     def __getitem__(self, index: int) -> Example | InvalidExample:
-        """Return example `index`, or what is wrong with it."""
-        return self._draw(*self._schedule.place(index))
+        """Return example `index`, or why it is invalid."""
+        return self._load(*self._sampler.locate(index))

@@ -1,4 +1,4 @@
-"""What a generated sample holds: a clip with exact masks, visual prompts and the turns of a conversation."""
+"""Samples: a clip with exact masks, visual prompts and the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from unipixel.train.datasets.synthetic.scene import Scene
 
-_MARK = re.compile("\x02(\\d+)\x03")
+_PLACEHOLDER = re.compile("\x02(\\d+)\x03")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames and the exact visible part of every object in them.
+    """Frames with the mask of the visible part of every object.
 
     Attributes:
         frames: RGB frames (N, H, W, 3), uint8.
@@ -39,7 +39,7 @@ class Clip:
     fps: float
 
     def masks_of(self, object_id: int) -> NDArray[np.bool_]:
-        """Visible part (N, H, W) of one object.
+        """Return the masks (N, H, W) of one object.
 
         Args:
             object_id: One of `object_ids`.
@@ -48,18 +48,18 @@ class Clip:
             KeyError: There is no object of this id.
         """
         if object_id not in self.object_ids:
-            raise KeyError(f"No object {object_id}; the clip has {self.object_ids}.")
+            raise KeyError(f"object {object_id} is not in the clip, which has {self.object_ids}")
         return self.masks[self.object_ids.index(object_id)]
 
 
 @dataclass(frozen=True)
 class PromptAnnotation:
-    """Where a user pointed at an object.
+    """A visual prompt of one object.
 
     Attributes:
         kind: "point", "box" or "mask".
         frame: Position in the clip's list of frames.
-        point: (x, y) in pixels of the frame, the middle of a pixel lying at .5; only for "point".
+        point: (x, y) in pixels of the frame, the centre of a pixel at .5; only for "point".
         box_xyxy: Left, top, right, bottom in pixels, right and bottom exclusive; only for "box".
         mask: (H, W) bool; only for "mask".
     """
@@ -77,14 +77,14 @@ class QuestionAnswer:
 
     Attributes:
         question: Full text, options included; objects are written `[id]`.
-        answer: Full text; one `<|seg|>` per target.
-        target_ids: Objects of the answer's masks, in the order of its `<|seg|>` marks.
+        answer: Full text with one `<|seg|>` per target.
+        target_ids: Objects of the answer's masks, in the order of its `<|seg|>`.
         mentioned_ids: Objects written in question or answer, in the order of their first mention.
         options: Options without their letters; empty for a free answer.
-        correct_option: Position of the right option, or None.
+        correct_option: Index of the correct option, or None.
         kind: What is asked, such as "motion", "shape" or "same".
-        exchanged_answer: The right answer after the masks of the two mentioned objects trade places (for
-            options: that option's text); None where it would be the same, or where it cannot be told.
+        exchanged_answer: Correct answer after the masks of the two mentioned objects are exchanged (for options: the
+            text of the option); None where it would be the same or is unknown.
     """
 
     question: str
@@ -99,17 +99,17 @@ class QuestionAnswer:
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip and what is said about it.
+    """A clip with a conversation about it.
 
     Attributes:
         clip: Frames and masks.
-        task: One of `samples.TASKS`.
-        kind: Finer division of the task, such as "motion" or "point".
+        task: One of `synthetic.TASKS`, or that of the data set.
+        kind: Subdivision of the task, such as "motion" or "point".
         turns: Questions and answers; none for the task "track".
         prompts: Visual prompt per object id.
-        seed: Seed the sample was made from.
+        seed: Seed that the sample was generated from.
         split: Its split.
-        scene: The true state, object i belonging to `clip.object_ids[i]`; None for the transfer style.
+        scene: Contents of the clip, object i belonging to `clip.object_ids[i]`; None where they are unknown.
     """
 
     clip: Clip
@@ -123,38 +123,38 @@ class Sample:
 
 
 def placeholder(index: int) -> str:
-    """Stand-in for an object's id in drafted text, before ids are given out."""
+    """Return the placeholder of an object's id in a text, before ids are assigned."""
     return f"\x02{index}\x03"
 
 
 def placeholder_rows(text: str) -> tuple[int, ...]:
-    """Objects marked in a drafted text, in the order of their first mention."""
-    return tuple(dict.fromkeys(int(found) for found in _MARK.findall(text)))
+    """Return the rows of the placeholders in a text, in the order of their first mention."""
+    return tuple(dict.fromkeys(int(found) for found in _PLACEHOLDER.findall(text)))
 
 
-def _numbered(text: str, ids: Mapping[int, int]) -> str:
-    return _MARK.sub(lambda found: f"[{ids[int(found.group(1))]}]", text)
+def _with_ids(text: str, ids: Mapping[int, int]) -> str:
+    return _PLACEHOLDER.sub(lambda found: f"[{ids[int(found.group(1))]}]", text)
 
 
 def resolve_ids(turn: QuestionAnswer, ids: Mapping[int, int]) -> QuestionAnswer:
-    """Replace the marks of a drafted turn by ids.
+    """Replace the placeholders of a turn by ids.
 
     Args:
-        turn: Drafted turn, whose objects are rows of the clip's masks.
-        ids: Id per row.
+        turn: Turn with placeholders, whose targets are rows of the clip's masks.
+        ids: Id of each row.
 
     Returns:
-        The turn as it appears in a sample.
+        The turn of a sample.
 
     Raises:
         KeyError: A row has no id.
     """
     return replace(
         turn,
-        question=_numbered(turn.question, ids),
-        answer=_numbered(turn.answer, ids),
+        question=_with_ids(turn.question, ids),
+        answer=_with_ids(turn.answer, ids),
         target_ids=tuple(ids[row] for row in turn.target_ids),
         mentioned_ids=tuple(ids[row] for row in placeholder_rows(turn.question + turn.answer)),
-        options=tuple(_numbered(option, ids) for option in turn.options),
-        exchanged_answer=None if turn.exchanged_answer is None else _numbered(turn.exchanged_answer, ids),
+        options=tuple(_with_ids(option, ids) for option in turn.options),
+        exchanged_answer=None if turn.exchanged_answer is None else _with_ids(turn.exchanged_answer, ids),
     )

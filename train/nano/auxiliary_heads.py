@@ -1,6 +1,6 @@
 """Auxiliary heads of the dense pre-training: per-token attributes and positions, and the boxes of masks.
 
-They give every visual token, memory token and mask token a target of its own and are dropped when the model is saved.
+They give every visual token, memory token and mask token a target, and are dropped when the model is saved.
 The loss of mask tokens regresses SAM's own prompt embeddings, so that the segmenter can read them.
 
 Shape letters: B conversations, N cells of a clip, K tokens, G masks, D channels, A attributes, P positions.

@@ -61,7 +61,7 @@ class DenseBatch:
         num_memory_slots: Most `<|mem|>` of one conversation and frame.
         references: One per `<|ref|>`.
         mask_rows: (G,) conversation of each `<|seg|>`.
-        mask_boxes: (G, 2, 2) corners of its object's box, x, y in pixels of SAM's input; NaN where it is out of sight.
+        mask_boxes: (G, 2, 2) corners of its object's box, x, y in pixels of SAM's input; NaN where it is not visible.
         mask_attributes: (G, A) numbers of the object's attributes.
         mask_coverage: (G, N) fraction of each cell that it covers on the frame on which its mask is asked for.
         reference_attributes: (K, A) attributes of what each `<|mem|>` or `<|ref|>` shows.

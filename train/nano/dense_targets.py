@@ -241,7 +241,7 @@ def _paired(masks: np.ndarray, num_pairs: int) -> Tensor:
 
 
 def _trajectories(masks: np.ndarray) -> np.ndarray:
-    """Middle, size and displacements (O, t, 8) of objects (O, t, H, W); NaN where an object is out of sight."""
+    """Middle, size and displacements (O, t, 8) of objects (O, t, H, W); NaN where an object is not visible."""
     num_objects, t, height, width = masks.shape
     trajectories = np.full((num_objects, t, 8), np.nan, np.float32)
     for row in range(num_objects):

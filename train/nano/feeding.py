@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from unipixel.processing.processor import Processor
-from unipixel.train.nano.conversations import Bucket, ConversationSampler
+from unipixel.train.nano.conversation_sampling import Bucket, ConversationSampler
 from unipixel.train.nano.dense_batch import DenseBatch, DeviceBatch, DeviceClips
 from unipixel.train.nano.pretraining_recipe import PretrainingData
 

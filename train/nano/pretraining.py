@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipixel.train.initialization import load_start
+from unipixel.train.initialization import load_initial_model
 from unipixel.train.nano.checkpoint_file import read_state, write_state
 from unipixel.train.nano.dense_batch import DenseBatch
 from unipixel.train.nano.dense_model import DenseModel
@@ -22,7 +22,7 @@ from unipixel.train.nano.feeding import make_feed
 from unipixel.train.nano.pretraining_objective import PretrainingObjective
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.optimizer import BatchedMuon, is_matrix
-from unipixel.train.trainer import LOG_FILE
+from unipixel.train.run_log import LOG_FILE
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 # AdamW's share of Muon's rate, and its memory: shorter than usual, as a run has a few thousand steps.
@@ -60,11 +60,11 @@ class Pretraining:
             ValueError: The recipe's parts do not fit together, or the checkpoint is of another recipe.
             OSError: Weights cannot be read.
         """
-        self._recipe, self._loop = recipe, recipe.loop
+        self._recipe, self._loop = recipe, recipe.training
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._folder = Path(recipe.output)
         state = self._read_checkpoint()
-        self._model, self._processor = load_start(recipe)
+        self._model, self._processor = load_initial_model(recipe)
         self._model.sam2.requires_grad_(False)
         torch.manual_seed(recipe.seed)
         dense = DenseModel(self._model, has_bfloat16_residual=self._loop.has_bfloat16_residual)
@@ -139,7 +139,7 @@ class Pretraining:
         self._adamw.zero_grad(set_to_none=True)
         loss.backward()
         trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        nn.utils.clip_grad_norm_(trained, self._loop.clip_norm, foreach=True)
+        nn.utils.clip_grad_norm_(trained, self._loop.max_gradient_norm, foreach=True)
         self._muon.step()
         self._adamw.step()
         counters.step += 1
@@ -251,7 +251,7 @@ def _optimizers(objective: nn.Module, recipe: PretrainingRecipe) -> tuple[Batche
     named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
     others = [parameter for name, parameter in named if not is_matrix(name, parameter)]
-    decay, rate = recipe.loop.weight_decay, recipe.loop.learning_rate
+    decay, rate = recipe.training.weight_decay, recipe.training.learning_rate
     groups = [
         {"params": [parameter for parameter in others if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in others if parameter.ndim < 2], "weight_decay": 0.0},

@@ -39,7 +39,13 @@ class PretrainingObjective(nn.Module):
             progress: Fraction of the run that is over; the weights of auxiliary heads fall with it.
         """
         states = self.dense(batch)
-        figures = {**self._text(states, batch), **self._token_targets(states, batch), **self._masks(states, batch)}
+        # States (B, N, D) of visual tokens in the middle of the language model.
+        cells = states.middle[self.dense.is_visual(batch.input_ids)].unflatten(0, (len(batch.input_ids), -1))
+        figures = {
+            **self._text(states, batch),
+            **self._token_targets(states, cells, batch),
+            **self._masks(states, cells, batch),
+        }
         accuracy = figures.pop("accuracy")
         help_left = 1 - (1 - self.weights.final_auxiliary_fraction) * progress
         loss = torch.stack([
@@ -55,11 +61,11 @@ class PretrainingObjective(nn.Module):
         accuracy = (logits.argmax(dim=-1) == following).float().mean()
         return {"text": F.cross_entropy(logits, following), "accuracy": accuracy}
 
-    def _token_targets(self, states: DenseStates, batch: DenseBatch) -> dict[str, Tensor]:
+    def _token_targets(self, states: DenseStates, cells: Tensor, batch: DenseBatch) -> dict[str, Tensor]:
         heads, config = self.heads, self.dense.model.config
         figures = {
             "vision": heads.vision(states.pooling_rows, batch.attributes, batch.positions[..., SIZE_POSITIONS]),
-            "visual_tokens": heads.visual_tokens(self._cells(states, batch), batch.attributes, batch.positions),
+            "visual_tokens": heads.visual_tokens(cells, batch.attributes, batch.positions),
         }
         if len(batch.reference_attributes):
             ids = batch.input_ids
@@ -69,16 +75,11 @@ class PretrainingObjective(nn.Module):
             )
         return figures
 
-    def _masks(self, states: DenseStates, batch: DenseBatch) -> dict[str, Tensor]:
+    def _masks(self, states: DenseStates, cells: Tensor, batch: DenseBatch) -> dict[str, Tensor]:
         if not len(batch.mask_rows):
             return {}
         model = self.dense.model
         # The state that predicts `<|seg|>` describes its mask, not that of the token itself.
         is_next = batch.input_ids[:, 1:] == model.config.seg_token_id
         hidden, middle = (own[:, :-1][is_next] for own in (states.hidden, states.middle))
-        return self.heads.masks(model, hidden, middle, self._cells(states, batch), batch)
-
-    def _cells(self, states: DenseStates, batch: DenseBatch) -> Tensor:
-        """States (B, N, D) of visual tokens in the middle of the language model."""
-        chosen = states.middle[self.dense.is_visual(batch.input_ids)]
-        return chosen.unflatten(0, (len(batch.input_ids), -1))
+        return self.heads.masks(model, hidden, middle, cells, batch)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unipixel.train.recipe import Precision, RunRecipe
+from unipixel.train.settings import Settings
 
 
 @dataclass(frozen=True)
-class PretrainingData:
+class PretrainingData(Settings):
     """What is drawn, and how it is batched.
 
     Attributes:
@@ -76,7 +77,7 @@ class PretrainingData:
 
 
 @dataclass(frozen=True)
-class PretrainingLoop:
+class PretrainingSettings(Settings):
     """How long is trained, and how the steps are taken.
 
     Attributes:
@@ -88,7 +89,7 @@ class PretrainingLoop:
         warmup_steps: Steps over which the rate rises.
         decay_fraction: Last fraction of the run over which the rate falls to zero.
         weight_decay: Decay of matrices; vectors have none.
-        clip_norm: Largest norm of the gradient.
+        max_gradient_norm: Largest norm of the gradient.
         precision: `bfloat16` multiplies matrices in bfloat16; weights are kept in float32.
         has_bfloat16_residual: Whether the states between layers are bfloat16 too.
         is_compiled: Whether the blocks of both transformers are compiled.
@@ -102,7 +103,7 @@ class PretrainingLoop:
     warmup_steps: int = 150
     decay_fraction: float = 0.6
     weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    max_gradient_norm: float = 1.0
     precision: Precision = "bfloat16"
     has_bfloat16_residual: bool = True
     is_compiled: bool = True
@@ -111,21 +112,21 @@ class PretrainingLoop:
 
     def __post_init__(self) -> None:
         if self.max_steps is None and self.max_seconds is None:
-            raise ValueError("[loop] gives no end: set max_steps, max_seconds or both")
+            raise ValueError("[training] gives no end: set max_steps, max_seconds or both")
         for name in ("max_steps", "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"[loop] {name} must be at least 1, got {value}")
-        for name in ("max_seconds", "learning_rate", "clip_norm", "save_every_seconds"):
+                raise ValueError(f"[training] {name} must be at least 1, got {value}")
+        for name in ("max_seconds", "learning_rate", "max_gradient_norm", "save_every_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"[loop] {name} must be positive, got {value}")
+                raise ValueError(f"[training] {name} must be positive, got {value}")
         if not 0 < self.decay_fraction <= 1:
-            raise ValueError(f"[loop] decay_fraction must be in (0, 1], got {self.decay_fraction}")
+            raise ValueError(f"[training] decay_fraction must be in (0, 1], got {self.decay_fraction}")
 
 
 @dataclass(frozen=True)
-class PretrainingLossWeights:
+class PretrainingLossWeights(Settings):
     """Weights of the parts of the loss; see `unipixel.train.nano.auxiliary_heads`.
 
     Attributes:
@@ -162,11 +163,11 @@ class PretrainingRecipe(RunRecipe):
     Attributes:
         stage: `pretrain`.
         data: What is learned from.
-        loop: How the steps are taken.
+        training: How the steps are taken.
         losses: Weights of the parts of the loss.
     """
 
     stage: Literal["pretrain"] = "pretrain"
     data: PretrainingData
-    loop: PretrainingLoop
+    training: PretrainingSettings
     losses: PretrainingLossWeights = field(default_factory=PretrainingLossWeights)

@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unipixel.train.checkpoints import halve
-from unipixel.train.initialization import load_start
-from unipixel.train.recipe import DataRecipe, LoopRecipe, ModelRecipe, Recipe
-from unipixel.train.trainer import LOG_FILE
+from unipixel.train.checkpoints import convert_to_half
+from unipixel.train.initialization import load_initial_model
+from unipixel.train.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
+from unipixel.train.run_log import LOG_FILE
 
 LOGS_FILE = "training_log.json"
 _FIGURES = ("loss", "text", "iou", "dice")
@@ -43,14 +43,14 @@ def release(model: str, out: Path, *, segmenter: str | None, image_size: int | N
         output=str(out),
         model=ModelRecipe(start=model, segmenter=segmenter, image_size=image_size),
         data=DataRecipe(tasks={"none": 1.0}),
-        loop=LoopRecipe(max_steps=1),
+        training=TrainingRecipe(max_steps=1),
     )
-    loaded, processor = load_start(recipe)
+    loaded, processor = load_initial_model(recipe)
     loaded.eval().save_pretrained(out)
     processor.save_pretrained(out)
     runs = {folder.name: summarise(folder / LOG_FILE) for folder in logs}
     (out / LOGS_FILE).write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    return halve(out)
+    return convert_to_half(out)
 
 
 def summarise(path: Path) -> list[dict[str, float]]:

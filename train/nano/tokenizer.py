@@ -1,4 +1,4 @@
-"""A small vocabulary of its own for a small model: byte pairs that are frequent in its training text."""
+"""A small byte-pair vocabulary, built from the texts of synthetic samples."""
 
 from __future__ import annotations
 

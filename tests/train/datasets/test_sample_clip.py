@@ -1,4 +1,4 @@
-"""The bundled sample clip shows what its description says, and its file is what the script draws."""
+"""The bundled sample clip: its file, and the motion of its objects."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_sample_file_is_small_and_complete() -> None:
     assert (info.num_frames, info.fps, info.width, info.height) == (NUM_FRAMES, FPS, 320, 240)
 
 
-def test_sample_file_shows_the_drawn_frames(clip: Clip) -> None:
+def test_sample_file_has_the_rendered_frames(clip: Clip) -> None:
     decoded = np.stack([frame.image for frame in open_video(sample_path())])
     assert np.abs(decoded.astype(int) - clip.frames).mean() < 3
 
@@ -44,13 +44,13 @@ def test_circle_overtakes_the_star(clip: Clip) -> None:
     assert gaps[0] < -30 < 30 < gaps[1]
 
 
-def test_square_stays_where_it_is(clip: Clip) -> None:
+def test_square_is_still(clip: Clip) -> None:
     square = clip.masks_of(SQUARE)
     assert (square == square[0]).all()
     assert square[0].any()
 
 
-def test_heart_is_hidden_for_a_while_and_comes_back(clip: Clip) -> None:
+def test_heart_is_occluded_and_reappears(clip: Clip) -> None:
     areas = clip.masks_of(HEART).sum(axis=(1, 2))
     assert (areas == 0).any()
     assert areas[0] > 900
@@ -58,6 +58,6 @@ def test_heart_is_hidden_for_a_while_and_comes_back(clip: Clip) -> None:
 
 
 def test_sample_shows_no_combination_that_training_holds_out() -> None:
-    shown = {(thing.shape, thing.colour) for thing in sample_scene().objects}
-    shown |= {(thing.plan.direction or thing.plan.path, thing.shape) for thing in sample_scene().objects}
+    shown = {(obj.shape, obj.colour) for obj in sample_scene().objects}
+    shown |= {(obj.plan.direction or obj.plan.path, obj.shape) for obj in sample_scene().objects}
     assert not shown & held_out_pairs("train")

@@ -49,7 +49,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
     assert num_checked > 10
 
 
-def test_every_memory_token_is_told_its_own_object() -> None:
+def test_every_memory_token_has_the_targets_of_its_object() -> None:
     processor = Processor(byte_config(), load_tokenizer())
     sample = generate(4, split="train", task="track", render_size=224, num_frames=4)
     layout = processor.clip(list(sample.clip.frames)).layout
@@ -104,7 +104,7 @@ def test_a_still_frame_shows_its_own_masks_alone() -> None:
     np.testing.assert_allclose(there[:, 3].mean(dim=-1), shares, rtol=0.05)
 
 
-def test_every_reference_is_told_the_object_it_points_at() -> None:
+def test_every_reference_has_the_targets_of_the_object_it_points_at() -> None:
     processor = Processor(byte_config(), load_tokenizer())
     num_checked = 0
     for seed in range(12):

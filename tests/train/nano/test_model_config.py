@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 import unipixel.train.recipes
 from unipixel.processing.chat_template import load_tokenizer

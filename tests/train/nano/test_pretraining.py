@@ -12,11 +12,11 @@ from helpers.dense_training import dense_checkpoint, dense_recipe
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.train.nano.checkpoint_file import write_state
-from unipixel.train.nano.conversations import ConversationSampler
+from unipixel.train.nano.conversation_sampling import ConversationSampler
 from unipixel.train.nano.feeding import WorkerFeed
 from unipixel.train.nano.pretraining import CHECKPOINT_FILE, Pretraining, pretrain
 from unipixel.train.recipe_files import load_any_recipe, load_recipe
-from unipixel.train.trainer import LOG_FILE
+from unipixel.train.run_log import LOG_FILE
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ def test_interrupted_run_equals_an_uninterrupted_one(start: Path, tmp_path: Path
 
 
 def test_steps_on_one_batch_lower_every_loss(start: Path, tmp_path: Path) -> None:
-    run = Pretraining(dense_recipe(start, tmp_path, "loop.max_steps=9", "loop.log_every=3", "loop.decay_fraction=0.1"))
+    run = Pretraining(
+        dense_recipe(start, tmp_path, "training.max_steps=9", "training.log_every=3", "training.decay_fraction=0.1")
+    )
     batch = run.feed.next()
     for _ in range(9):
         run.step(batch)
@@ -120,7 +122,7 @@ def test_recipe_names_the_nearest_key_and_the_missing_end() -> None:
     with pytest.raises(ValueError, match=r"data\.num_worker \(nearest: data\.num_workers\)"):
         load_any_recipe("nano/pretrain", ["data.num_worker=3"])
     with pytest.raises(ValueError, match="gives no end"):
-        load_any_recipe("nano/pretrain", ["loop={}"])
+        load_any_recipe("nano/pretrain", ["training={}"])
     with pytest.raises(ValueError, match="must be in"):
         load_any_recipe("nano/pretrain", ["data.image_fraction=2"])
     with pytest.raises(ValueError, match="a recipe of the stage pretrain"):
@@ -128,7 +130,7 @@ def test_recipe_names_the_nearest_key_and_the_missing_end() -> None:
 
 
 def test_pretraining_that_has_ended_writes_its_model_again(start: Path, tmp_path: Path) -> None:
-    recipe = dense_recipe(start, tmp_path, "loop.max_steps=1")
+    recipe = dense_recipe(start, tmp_path, "training.max_steps=1")
     folder = pretrain(recipe)
     (folder / "config.json").unlink()
     assert (pretrain(recipe) / "config.json").is_file()

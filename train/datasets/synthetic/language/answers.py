@@ -70,7 +70,7 @@ class Topic:
     forbidden: frozenset[tuple[str, str]]
 
 
-def _one_of(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
+def _draw_object(rng: np.random.Generator, topic: Topic) -> tuple[int, str]:
     row = topic.pool[int(rng.integers(len(topic.pool)))]
     return row, topic.names[row]
 
@@ -151,7 +151,7 @@ def describe(rng: np.random.Generator, labels: SceneLabels, row: int) -> str:
 
 def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask for the shape, colour, texture or size of an object."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     name = pick(rng, ("shape", "colour", "texture", "size"))
     value = getattr(full_traits(labels, row), name)
     if value is None:
@@ -165,19 +165,19 @@ def attribute(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Dr
     }[name]
     sentence = {"shape": f"It is {with_article(value)}.", "texture": f"It is {value}."}.get(name, f"It is {value}.")
     wrong = tuple(word for word in words if word != value)
-    return DraftedQuestion(name, pick(rng, wordings).format(called), value, wrong, sentence, (row,))
+    return DraftedQuestion(name, pick(rng, wordings).format(object_name), value, wrong, sentence, (row,))
 
 
 def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask how an object moves."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     truth = {word: values[row] for word, values in labels.motion.items() if word not in ("moves", "returns")}
     right = [word for word, value in truth.items() if value == TRUE]
     shape = labels.objects[row].shape
     wrong = [word for word, value in truth.items() if value == FALSE and (word, shape) not in topic.forbidden]
     if not right or len(wrong) < 3:
         return None
-    text = pick(rng, ("How does {} move?", "What does {} do?", "Which motion does {} make?")).format(called)
+    text = pick(rng, ("How does {} move?", "What does {} do?", "Which motion does {} make?")).format(object_name)
     verb = PLAIN_MOTION[pick(rng, right)]
     summary = motion_summary(labels, row)
     others = tuple(PLAIN_MOTION[word] for word in wrong)
@@ -186,18 +186,18 @@ def motion(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Draft
 
 def direction(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask in which direction an object moves."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     words = [word for word in DIRECTIONS if labels.motion[word][row] == TRUE]
     if len(words) != 1:
         return None
     text = pick(rng, ("Which way does {} move?", "In which direction does {} go?", "Where is {} heading?"))
     wrong = tuple(word for word in DIRECTIONS if word != words[0])
-    return DraftedQuestion("direction", text.format(called), words[0], wrong, f"It moves {words[0]}.", (row,))
+    return DraftedQuestion("direction", text.format(object_name), words[0], wrong, f"It moves {words[0]}.", (row,))
 
 
 def position(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask where an object is at the start or at the end."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     when, index = (("start", 0), ("end", -1))[int(rng.integers(2))]
     word = position_name(labels, row, index)
     if word is None:
@@ -207,12 +207,12 @@ def position(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Dra
     sentence = f"It is {'in' if word == 'centre' or ' ' in word else 'at'} the {word} at the {when}."
     if word in ("left", "right"):
         sentence = f"It is on the {word} at the {when}."
-    return DraftedQuestion("position", text.format(called, when), word, others, sentence, (row,))
+    return DraftedQuestion("position", text.format(object_name, when), word, others, sentence, (row,))
 
 
 def occluder(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask what occludes an object; the answer names attributes."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     truth = labels.relations["behind"][row]
     if (truth == TRUE).sum() != 1 or (truth == UNKNOWN).any():
         return None
@@ -229,13 +229,13 @@ def occluder(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> Dra
     answer = f"the {noun_phrase(rng, traits)}"
     text = pick(rng, ("What hides {}?", "Which object passes in front of {}?", "What does {} hide behind?"))
     return DraftedQuestion(
-        "occluder", text.format(called), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,)
+        "occluder", text.format(object_name), answer, (*wrong, "nothing"), f"It is hidden by {answer}.", (row,)
     )
 
 
 def count_larger(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask how many objects are larger or smaller than an object."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     name = pick(rng, ("larger", "smaller"))
     truth = compare_all(labels, row, name)
     if (truth == UNKNOWN).any():
@@ -245,13 +245,13 @@ def count_larger(rng: np.random.Generator, labels: SceneLabels, topic: Topic) ->
     if number == 0 and rng.random() < 0.6:
         return None
     wrong = tuple(NUMBERS[n] for n in range(max(0, number - 2), min(number + 4, 9)) if n != number)
-    text = f"How many objects are {name} than {called}?"
+    text = f"How many objects are {name} than {object_name}?"
     return DraftedQuestion("count", text, NUMBERS[number], wrong, "", (row,))
 
 
 def description(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> DraftedQuestion | None:
     """Ask which option describes an object; the wrong ones describe other objects, or have one word changed."""
-    row, called = _one_of(rng, topic)
+    row, object_name = _draw_object(rng, topic)
     clause = motion_summary(labels, row) if rng.random() < 0.4 else None
     traits = full_traits(labels, row)
     own = (traits.shape, traits.colour, traits.texture)
@@ -275,7 +275,7 @@ def description(rng: np.random.Generator, labels: SceneLabels, topic: Topic) -> 
         if (changed[0], changed[1]) in topic.forbidden:
             continue
         wrong.append(text((changed[0], changed[1], changed[2]), clause))
-    question = pick(rng, ("Which option describes {}?", "Which of these is {}?", "What is {}?")).format(called)
+    question = pick(rng, ("Which option describes {}?", "Which of these is {}?", "What is {}?")).format(object_name)
     others = tuple(word for word in dict.fromkeys(wrong) if word != answer)
     return DraftedQuestion(
         "description", question, answer, others, "", (row,), needs_options=not question.startswith("What")
