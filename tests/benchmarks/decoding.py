@@ -1,9 +1,9 @@
-"""How fast frames come: PyAV's thread modes in a full pass, and sampling against decord.
+"""Decoding speed: PyAV's thread modes in a full pass, and sampling compared with decord.
 
 Run: python tests/benchmarks/decoding.py CLIP... [--samples 16] [--repeats 5]
 
-Prints, per clip, the best wall and processor seconds of each way, their ratio to `unipixel.video.open`,
-and whether decord's pixels equal ours.
+Prints, per clip, the smallest wall and processor seconds of each method, their ratio to those of
+`unipixel.video.open`, and whether decord's pixels equal ours.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def compare(path: Path, *, samples: int, repeats: int) -> None:
-    """Measure one clip."""
+    """Measure the methods on one clip."""
     count = open_video(path).info.num_frames or 0
     indices = np.linspace(0, count - 1, samples).round().astype(int).tolist()
     ours = np.stack([frame.image for frame in open_video(path).read(indices)])
@@ -85,10 +85,10 @@ def compare(path: Path, *, samples: int, repeats: int) -> None:
     )
 
 
-def report(title: str, ways: dict[str, Callable[[], Any]], *, repeats: int) -> None:
-    """Print a line per way; ratios are of wall and processor time to the first."""
+def report(title: str, methods: dict[str, Callable[[], Any]], *, repeats: int) -> None:
+    """Print a line per method; ratios are of wall and processor time to the first."""
     base: tuple[float, float] | None = None
-    for name, work in ways.items():
+    for name, work in methods.items():
         wall, processor = best_seconds(work, repeats=repeats)
         base = base or (wall, processor)
         print(

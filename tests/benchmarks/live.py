@@ -1,10 +1,10 @@
-"""How a live session keeps up: frames per second, latency, and frames dropped.
+"""Frames per second, latency and dropped frames of a live session.
 
 Run: PYTHONPATH=.:tests python tests/benchmarks/live.py --objects 3 --seconds 60 [--tiny] --json
 
-A drawn source plays at its rate, whether or not anybody is ready; a frame that is overtaken by a newer one
-while the model works is dropped. Latency is the time from the moment that a frame is shown to its masks.
-The first seconds, in which objects are prompted and buffers grow, do not count.
+A synthetic source plays in real time; frames that are replaced by newer ones while the model computes are dropped.
+Latency is the time from the presentation of a frame to its masks. The warm-up, in which objects are prompted and
+buffers grow, is not measured.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from unipixel.video.latest_frame import LatestFrame
 
 
 class Camera:
-    """Yields frames at their times by the clock; what nobody takes is gone."""
+    """Yields frames in real time."""
 
     def __init__(self, discs: MovingDiscs, *, fps: float, seconds: float) -> None:
         self._discs, self._fps, self._seconds = discs, fps, seconds
         self._started = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
-        """Play once."""
+        """Yield every frame at its presentation time."""
         self._started = time.perf_counter()
         for index in range(round(self._fps * self._seconds)):
-            shown_at = index / self._fps
-            time.sleep(max(0.0, self._started + shown_at - time.perf_counter()))
-            yield Frame(index, shown_at, self._discs.frame(index))
+            presented_at = index / self._fps
+            time.sleep(max(0.0, self._started + presented_at - time.perf_counter()))
+            yield Frame(index, presented_at, self._discs.frame(index))
 
     def age(self, frame: Frame) -> float:
-        """Seconds since a frame was shown."""
+        """Return the seconds since the presentation of a frame."""
         return time.perf_counter() - self._started - frame.timestamp_seconds
 
 
-def follow(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up: float) -> dict[str, Any]:
-    """Follow every disc until the camera stops, and return the figures after the warm-up."""
+def measure(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up: float) -> dict[str, Any]:
+    """Track every disc until the source ends, and return the results after the warm-up."""
     latencies: list[float] = []
     before: tuple[float, float, int] | None = None
     with LatestFrame(camera) as frames:
@@ -71,7 +71,7 @@ def follow(session: LiveSession, camera: Camera, discs: MovingDiscs, *, warm_up:
             "frames_per_second": round(len(latencies) / elapsed, 2),
             "latency_seconds_median": round(float(np.median(latencies)), 4),
             "latency_seconds_95": round(float(np.percentile(latencies, 95)), 4),
-            "frames_followed": len(latencies),
+            "frames_tracked": len(latencies),
             "frames_dropped": frames.num_dropped - before[2],
             "processor_seconds_per_frame": round((time.process_time() - before[1]) / len(latencies), 4),
             "kept_bytes": session.objects.num_bytes,
@@ -87,8 +87,8 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--fps", type=float, default=30.0, help="rate of the source (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the source (%(default)s)")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds that do not count (%(default)s)")
-    parser.add_argument("--size", default="1280x720", help="of the source (%(default)s)")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds that are not measured (%(default)s)")
+    parser.add_argument("--size", default="1280x720", help="WxH of the source (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
@@ -98,10 +98,10 @@ def main() -> None:
         model = UniPixel.from_pretrained(source, device=arguments.device)
         session = LiveSession(model, Processor.from_pretrained(source))
     camera = Camera(discs, fps=arguments.fps, seconds=arguments.seconds)
-    figures = follow(session, camera, discs, warm_up=arguments.warm_up)
+    results = measure(session, camera, discs, warm_up=arguments.warm_up)
     report = {
         "model": "tiny" if arguments.tiny else arguments.model, "objects": arguments.objects,
-        "source": f"{arguments.size} at {arguments.fps:g}", "threads": torch.get_num_threads(), **figures,
+        "source": f"{arguments.size} at {arguments.fps:g}", "threads": torch.get_num_threads(), **results,
     }  # fmt: skip
     if arguments.json:
         print(json.dumps(report))

@@ -1,9 +1,9 @@
-"""Runs a model of the 3B's shape with random weights: time, memory, and what a second question costs.
+"""Time and memory of a model with the sizes of the 3B and random weights, for a first and a second question.
 
     python tests/benchmarks/shape_3b.py [--layers N] [--frames 16] [--side 256] [--new-tokens 8] [--json]
 
-Random weights in bfloat16, the bundled tokenizer; figures are of this machine's CPU. `--layers` shortens
-both transformers, for the ratio between a first and a second question.
+The model is in bfloat16 on the CPU and has the bundled tokenizer. `--layers` limits the layers of both transformers,
+which preserves the ratio between a first and a second question.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 @torch.no_grad()
 def run(layers: int, frames: int, side: int, new_tokens: int) -> dict[str, float | int]:
-    """Ask two questions about a clip of noise and return what they cost."""
+    """Ask two questions about a clip of noise and return times and memory."""
     config = config_3b(layers)
     model = random_model(config)
     processor = Processor(config, load_tokenizer())
@@ -57,14 +57,14 @@ def run(layers: int, frames: int, side: int, new_tokens: int) -> dict[str, float
     prepared = time.perf_counter()
     features = model.encode_videos(first.videos)
     encoded = time.perf_counter()
-    # With the clip's features passed in, so that the language model alone is compared.
+    # With encoded videos, so that the language model alone is compared.
     first = replace(first, videos=features)
-    output, first_seconds = _least(lambda: prefill(model, first))
+    output, first_seconds = _fastest(lambda: prefill(model, first))
     started_answer = time.perf_counter()
     answer = model.generate(first, settings=GenerationSettings(max_new_tokens=new_tokens))[0]
     answer_seconds = time.perf_counter() - started_answer
     later = processor.encode_later_turn(Turn("And what else?"), layout=clip.layout).inputs
-    second, second_seconds = _least(lambda: prefill(model, later, prompt_cache=answer.prompt_cache))
+    second, second_seconds = _fastest(lambda: prefill(model, later, prompt_cache=answer.prompt_cache))
     return {
         "layers": layers,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -81,8 +81,8 @@ def run(layers: int, frames: int, side: int, new_tokens: int) -> dict[str, float
     }
 
 
-def _least(compute: Callable[[], PrefillOutput]) -> tuple[PrefillOutput, float]:
-    """Compute three times; the result and the least seconds."""
+def _fastest(compute: Callable[[], PrefillOutput]) -> tuple[PrefillOutput, float]:
+    """Compute three times, and return the result and the smallest number of seconds."""
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
@@ -92,7 +92,7 @@ def _least(compute: Callable[[], PrefillOutput]) -> tuple[PrefillOutput, float]:
 
 
 def config_3b(layers: int) -> UniPixelConfig:
-    """The published 3B, with fewer layers where asked."""
+    """Return the configuration of the published 3B with a given number of layers."""
     fields = json.loads(_TINY.read_text(encoding="utf-8"))
     ref, seg, mem = special_ids(load_tokenizer())
     fields["text_config"] |= {
@@ -118,7 +118,7 @@ def config_3b(layers: int) -> UniPixelConfig:
 
 
 def random_model(config: UniPixelConfig) -> UniPixel:
-    """A model with normal weights, in bfloat16 but for what keeps float32."""
+    """Return a model with random weights in bfloat16, except tensors that stay in float32."""
     from unipixel.checkpoints.tensor_layout import float32_names
 
     model = UniPixel.build_empty(config)

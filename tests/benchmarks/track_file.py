@@ -1,11 +1,11 @@
-"""`unipixel track` on a long file: whether memory stays flat, and what decoding and writing add to tracking.
+"""Memory use of `unipixel track` on a long file, and the cost of decoding and writing relative to tracking.
 
 Run: PYTHONPATH=.:tests python tests/benchmarks/track_file.py --seconds 600 [--tiny] --json
 
-Draws a 720p file, tracks it in a process of its own, and samples that process's memory. Then decoding,
-the model and the writers run alone, over `--stage-frames` frames at most, scaled to the whole file. The
-time of the same command on a file of one frame, mostly imports, is taken off before they are compared.
-The ratio means something on a machine that does nothing else.
+Writes a synthetic 720p file, tracks it in a subprocess, and samples the memory of that process. Then decoding, the
+model and the writers run separately, over at most `--stage-frames` frames, scaled to the whole file. The time of the
+same command on a file of one frame, mostly imports, is subtracted before they are compared. The ratio requires an
+otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 from unipixel.video.open import open_video
 
-# Memory is flat where its last quarter lies at most this share above its second.
-_NOISE = 0.02
+# Memory use is constant if its last quarter is at most this fraction above its second.
+_TOLERANCE = 0.02
 _SAMPLE_SECONDS = 0.25
 
 
@@ -58,10 +58,10 @@ class ProcessRun:
 
 
 def run_track(path: Path, arguments: argparse.Namespace, model: str, discs: MovingDiscs, out: Path) -> ProcessRun:
-    """Run the command on a file and watch it.
+    """Run the command on a file and sample its memory.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     command = [sys.executable, "-m", "unipixel.cli", "track", str(path), "--model", model, "--out", str(out)]
     command += ["--device", arguments.device]
@@ -71,12 +71,12 @@ def run_track(path: Path, arguments: argparse.Namespace, model: str, discs: Movi
     memory: list[tuple[float, int]] = []
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process:
-            watched = psutil.Process(process.pid)
+            monitored = psutil.Process(process.pid)
             while process.poll() is None:
                 try:
-                    memory.append((time.perf_counter() - started, int(watched.memory_info().rss)))
+                    memory.append((time.perf_counter() - started, int(monitored.memory_info().rss)))
                 except psutil.Error:
-                    break  # it ended between the two calls
+                    break  # the process ended between the two calls
                 time.sleep(_SAMPLE_SECONDS)
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         if process.returncode:
@@ -87,10 +87,10 @@ def run_track(path: Path, arguments: argparse.Namespace, model: str, discs: Movi
 
 
 def memory_figures(memory: list[tuple[float, int]], *, since: float) -> dict[str, Any]:
-    """Compare the last quarter of a run with its second, from a moment on at which it had started.
+    """Compare the memory of the last quarter of a run with that of the second, without the first `since` seconds.
 
     Raises:
-        ValueError: The run was too short to tell.
+        ValueError: There are too few samples.
     """
     sizes = np.array([size for seconds, size in memory if seconds >= since]) / 1e6
     if len(sizes) < 8:
@@ -100,13 +100,13 @@ def memory_figures(memory: list[tuple[float, int]], *, since: float) -> dict[str
     quarters = [float(np.median(part)) for part in np.array_split(sizes, 4)]
     return {
         "memory_megabytes_by_quarter": [round(value, 1) for value in quarters],
-        "memory_megabytes_most": round(float(sizes.max()), 1),
-        "memory_is_flat": quarters[3] <= quarters[1] * (1 + _NOISE),
+        "memory_megabytes_max": round(float(sizes.max()), 1),
+        "memory_is_constant": quarters[3] <= quarters[1] * (1 + _TOLERANCE),
     }
 
 
 def timed(items: Iterable[Any], work: Callable[[Any], Any] = lambda item: None, *, count: int) -> float:
-    """Return the seconds per item that getting and treating so many items takes."""
+    """Return the seconds per item of reading and processing `count` items."""
     seconds = 0.0
     iterator = iter(items)
     for _ in range(count):
@@ -119,28 +119,28 @@ def timed(items: Iterable[Any], work: Callable[[Any], Any] = lambda item: None, 
 def stage_seconds(
     path: Path, discs: MovingDiscs, model: str, folder: Path, *, count: int, num_frames: int, device: str
 ) -> dict[str, float]:
-    """Run each stage alone and return its seconds for the whole file."""
+    """Run each stage separately and return its seconds, scaled to the whole file."""
     with open_video(path) as video:
         decoding = timed(video, count=count)
-    # One frame over and over: nothing is decoded, and nothing is held.
+    # One repeated frame, so that nothing is decoded or copied.
     still = np.broadcast_to(discs.frame(0), (count, *discs.frame(0).shape))
     scene = VideoObjects(load_segmenter(model, device=device), open_video(still), memory_dtype=torch.bfloat16)
     for row, (x, y) in enumerate(discs.centres(0)):
         scene.prompt(row + 1, PointPrompt(float(x), float(y), frame_index=0))
-    following = timed(scene.track_frames(), count=count)
+    tracking = timed(scene.track_frames(), count=count)
     with MaskWriter(folder / "masks") as masks, OverlayVideoWriter(folder / "overlay.mp4", fps=30) as overlay:
 
         def write(item: tuple[Frame, dict[int, ObjectMask]]) -> None:
             masks.write(*item)
             overlay.write(*item)
 
-        writing = timed(drawn_results(discs, count), write, count=count)
-    stages = {"decode": decoding, "model": following, "write": writing}
+        writing = timed(ideal_results(discs, count), write, count=count)
+    stages = {"decode": decoding, "model": tracking, "write": writing}
     return {name: round(seconds * num_frames, 2) for name, seconds in stages.items()}
 
 
-def drawn_results(discs: MovingDiscs, count: int) -> Iterator[tuple[Frame, dict[int, ObjectMask]]]:
-    """Yield what a tracker without fault would hand to the writers."""
+def ideal_results(discs: MovingDiscs, count: int) -> Iterator[tuple[Frame, dict[int, ObjectMask]]]:
+    """Yield the ground truth as the results of a tracker."""
     for index in range(count):
         masks = discs.masks[index % len(discs.masks)]
         objects = {row + 1: ObjectMask(mask, 1.0, True) for row, mask in enumerate(masks)}
@@ -148,7 +148,7 @@ def drawn_results(discs: MovingDiscs, count: int) -> Iterator[tuple[Frame, dict[
 
 
 def measure(arguments: argparse.Namespace, model: str, folder: Path) -> dict[str, Any]:
-    """Draw the files, run the command and the stages, and return all figures."""
+    """Write the files, run the command and the stages, and return the results."""
     width, height = (int(side) for side in arguments.size.split("x"))
     discs = MovingDiscs(arguments.objects, width=width, height=height)
     num_frames = max(2, round(arguments.seconds * arguments.fps))
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--objects", type=int, default=1)
-    parser.add_argument("--stage-frames", type=int, default=300, help="frames that each stage runs alone (%(default)s)")
+    parser.add_argument("--stage-frames", type=int, default=300, help="frames of each separate stage (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

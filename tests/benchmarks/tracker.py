@@ -1,10 +1,9 @@
-"""How fast objects are tracked, and how much is kept per frame: ours, the sam2 package, transformers.
+"""Tracking speed and memory growth of this project, the sam2 package and transformers.
 
 Run: PYTHONPATH=.:tests python tests/benchmarks/tracker.py --objects 1,8 --frames 16 --image-size 512 --json
 
-All three run a SAM 2.1 of the same size on the same raw frames, taking turns at every frame. Each frame
-ends in mask logits at the size of the video. Seconds are medians; growth is what objects and frames
-add to what is kept, once every window is full.
+All three run the same SAM 2.1 on the same raw frames, alternating at every frame, up to mask logits at the size of
+the video. Seconds are medians; growth is the increase in stored bytes of objects and frames after the warm-up.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from helpers.tracker_reference import OfficialPredictor, synthetic_video
+from helpers.transformers_reference import transformers_model
 from torch import Tensor
 
 from unipixel.tracking.clip_features import normalise_frame
@@ -27,9 +26,9 @@ from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker
 
 HEIGHT, WIDTH = 480, 640
-# The windows of memories and pointers are full from here on; only later frames count.
+# Number of frames after which attention reads its maximum of memories and pointers; only later frames are measured.
 _WARM_UP = 16
-# A run tracks on: each call treats one frame and returns the bytes that are kept for objects and frames.
+# Each step of a run tracks one frame and yields the bytes stored for objects and frames.
 Run = Iterator[int]
 
 
@@ -46,25 +45,23 @@ def ours(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
 
 
 def official(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
-    """Track with the package's predictor; frames are normalised as they come, as ours are."""
+    """Track with the package's predictor; frames are normalised one by one, as ours are."""
     session = OfficialPredictor(segmenter, video[:1])
     state, size = session.state, segmenter.config.image_size
-    images = _Lazy(video, size)
-    state["images"], state["num_frames"] = images, len(video)
+    state["images"], state["num_frames"] = _NormalisedFrames(video, size), len(video)
     for object_id, point in enumerate(points):
         session.click(0, object_id, [point], [1])
     for _ in session.predictor.propagate_in_video(state):
-        # Its own loader holds every frame of the video as float32 from the start.
+        # The frames are not counted; the loader of the package would store all of them as float32.
         yield _bytes(state["output_dict_per_obj"])
 
 
 def transformers(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) -> Run:
-    """Track with transformers' model of the same sizes; its weights are its own."""
-    from transformers import Sam2VideoModel
+    """Track with transformers' model of the same sizes and weights."""
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
     size = segmenter.config.image_size
-    model = Sam2VideoModel(_transformers_config(segmenter.config)).eval()
+    model = transformers_model(segmenter)
     session = Sam2VideoInferenceSession(video_height=HEIGHT, video_width=WIDTH, dtype=torch.float32)
     with torch.no_grad():
         for index, frame in enumerate(video):
@@ -73,9 +70,9 @@ def transformers(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) ->
                 session.add_new_frame(pixels, 0)
                 for object_id, point in enumerate(points):
                     coords = torch.tensor(point * size / [WIDTH, HEIGHT], dtype=torch.float32).view(1, 1, 1, 2)
-                    place = session.obj_id_to_idx(object_id)
+                    object_index = session.obj_id_to_idx(object_id)
                     labels = torch.ones(1, 1, 1, dtype=torch.int32)
-                    session.add_point_inputs(place, 0, {"point_coords": coords, "point_labels": labels})
+                    session.add_point_inputs(object_index, 0, {"point_coords": coords, "point_labels": labels})
                 session.obj_with_new_inputs = list(range(len(points)))
                 output = model(inference_session=session, frame_idx=0)
             else:
@@ -85,8 +82,8 @@ def transformers(segmenter: Segmenter, video: np.ndarray, points: np.ndarray) ->
             yield _bytes(session.output_dict_per_obj) + _bytes(session.processed_frames)
 
 
-class _Lazy:
-    """Frames that are normalised when they are read."""
+class _NormalisedFrames:
+    """Frames that are normalised on access."""
 
     def __init__(self, video: np.ndarray, size: int) -> None:
         self._video, self._size = video, size
@@ -98,39 +95,8 @@ class _Lazy:
         return normalise_frame(self._video[index], image_size=self._size)
 
 
-def _transformers_config(config: SegmenterConfig) -> Any:
-    from transformers import Sam2VideoConfig
-
-    trunk, grid = config.image_encoder["trunk"], config.feature_size
-    stages = trunk["stages"]
-    vision = {
-        "image_size": config.image_size,
-        "backbone_feature_sizes": [[4 * grid] * 2, [2 * grid] * 2, [grid] * 2],
-        "backbone_config": {
-            "model_type": "sam2_hiera_det_model",
-            "image_size": [config.image_size] * 2,
-            "hidden_size": trunk["embed_dim"],
-            "num_attention_heads": trunk["num_heads"],
-            "blocks_per_stage": stages,
-            "embed_dim_per_stage": [trunk["embed_dim"] * 2**stage for stage in range(4)],
-            "num_attention_heads_per_stage": [trunk["num_heads"] * 2**stage for stage in range(4)],
-            "window_size_per_stage": trunk["window_spec"],
-            "global_attention_blocks": trunk["global_att_blocks"],
-            "window_positional_embedding_background_size": trunk["window_pos_embed_bkg_spatial_size"],
-        },
-    }
-    settings = Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config={"image_size": config.image_size},
-        image_size=config.image_size,
-        memory_attention_rope_feat_sizes=[grid, grid],
-    )
-    settings._attn_implementation = "sdpa"
-    return settings
-
-
 def _bytes(value: object) -> int:
-    """Bytes of all tensors in nested containers; a shared one counts as often as it is held."""
+    """Return the bytes of all tensors in nested containers; a shared one counts at each occurrence."""
     if isinstance(value, Tensor):
         return value.untyped_storage().nbytes() if value.is_contiguous() else value.numel() * value.element_size()
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -138,18 +104,18 @@ def _bytes(value: object) -> int:
 
 
 def compare(config: SegmenterConfig, *, num_objects: int, num_frames: int) -> dict[str, dict[str, float]]:
-    """Measure all three with so many objects, frame by frame in turn, so that all meet the same load."""
+    """Measure all three, alternating at every frame so that all are measured under the same load."""
     video = synthetic_video(num_frames + _WARM_UP, height=HEIGHT, width=WIDTH)
     points = np.random.default_rng(0).uniform(0.2, 0.8, (num_objects, 2)) * [WIDTH, HEIGHT]
     segmenter = Segmenter(config).eval()
-    runs = {way.__name__: way(segmenter, video, points) for way in (ours, official, transformers)}
+    runs = {track.__name__: track(segmenter, video, points) for track in (ours, official, transformers)}
     wall: dict[str, list[float]] = {name: [] for name in runs}
     processor: dict[str, list[float]] = {name: [] for name in runs}
-    kept: dict[str, list[int]] = {name: [] for name in runs}
+    stored: dict[str, list[int]] = {name: [] for name in runs}
     for _ in range(len(video)):
         for name, run in runs.items():
             begin = time.perf_counter(), time.process_time()
-            kept[name].append(next(run))
+            stored[name].append(next(run))
             wall[name].append(time.perf_counter() - begin[0])
             processor[name].append(time.process_time() - begin[1])
     figures: dict[str, dict[str, float]] = {}
@@ -157,7 +123,7 @@ def compare(config: SegmenterConfig, *, num_objects: int, num_frames: int) -> di
         figures[name] = {
             "seconds_per_frame": round(float(np.median(wall[name][_WARM_UP:])), 4),
             "processor_seconds_per_frame": round(float(np.median(processor[name][_WARM_UP:])), 4),
-            "growth_bytes_per_frame": round((kept[name][-1] - kept[name][_WARM_UP - 1]) / num_frames),
+            "growth_bytes_per_frame": round((stored[name][-1] - stored[name][_WARM_UP - 1]) / num_frames),
         }
     for name in ("official", "transformers"):
         for kind in ("seconds", "processor_seconds"):
@@ -170,7 +136,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objects", default="1,8", help="numbers of objects, separated by commas")
-    parser.add_argument("--frames", type=int, default=16, help="frames timed, after the memory is full")
+    parser.add_argument("--frames", type=int, default=16, help="frames measured, after the warm-up")
     parser.add_argument("--image-size", type=int, default=512)
     parser.add_argument("--model", default="tiny", help="tiny, small, base_plus or large")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

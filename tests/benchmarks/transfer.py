@@ -1,9 +1,9 @@
-"""How well a model follows real objects from their true first masks, beside copying these masks to every frame.
+"""Tracking accuracy of a model on real videos from the first masks, compared with copying these masks to every frame.
 
 Run: python tests/benchmarks/transfer.py FOLDER --model unipixel-nano --json
 
-FOLDER holds a folder per sequence, with frames in `images` and palette masks of the same names in `masks`,
-such as DAVIS 2017 has them. Never choose a model by these figures: they are for what was not trained on.
+FOLDER contains a folder per sequence, with frames in `images` and palette masks of the same names in `masks`, as in
+DAVIS 2017. These are test data: do not select a model by the results.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from unipixel.train.evaluation.metrics import score_masks
 
 def measure(folder: Path, model: str) -> dict[str, float]:
     """Return J&F of tracking and of copying for one sequence, the means over its objects."""
-    truth = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))])
-    values = [int(value) for value in np.unique(truth[0]) if value]
-    # 255 leaves pixels out where there are ids besides it, and is the object where it is alone.
+    ground_truth = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))])
+    values = [int(value) for value in np.unique(ground_truth[0]) if value]
+    # 255 marks ignored pixels if there are other ids, and is the only object otherwise.
     ids = [value for value in values if value != 255] or values
     scene = VideoObjects(load_segmenter(model), str(folder / "images"), memory_dtype=torch.bfloat16)
     for object_id in ids:
-        scene.prompt(object_id, MaskPrompt(truth[0] == object_id, frame_index=0))
+        scene.prompt(object_id, MaskPrompt(ground_truth[0] == object_id, frame_index=0))
     scene.track()
-    found = scene.bank.masks_on(range(len(truth)), object_ids=tuple(ids))
+    found = scene.bank.masks_on(range(len(ground_truth)), object_ids=tuple(ids))
 
     def mean(masks: NDArray[np.bool_], object_id: int) -> float:
-        return sum(score_masks(masks, truth == object_id)) / 2
+        return sum(score_masks(masks, ground_truth == object_id)) / 2
 
-    first = [np.broadcast_to(truth[0] == object_id, truth.shape) for object_id in ids]
+    first = [np.broadcast_to(ground_truth[0] == object_id, ground_truth.shape) for object_id in ids]
     return {
         "tracked": float(np.mean([mean(found[:, row], object_id) for row, object_id in enumerate(ids)])),
         "copied": float(np.mean([mean(first[row], object_id) for row, object_id in enumerate(ids)])),
