@@ -149,10 +149,10 @@ def _read_official(file: Path) -> dict[str, Tensor]:
 def _initialize_heads(model: UniPixel) -> None:
     """Initialise the heads as in the published training, with one Fourier matrix for points everywhere."""
     config = model.config
-    sizes = {"width": config.width, "sam_width": config.segmenter.embed_dim}
-    model.prompt_encoder = VisualPromptEncoder(image_size=config.segmenter.image_size, **sizes)
+    width, sam_width, image_size = config.width, config.segmenter.embed_dim, config.segmenter.image_size
+    model.prompt_encoder = VisualPromptEncoder(width=width, sam_width=sam_width, image_size=image_size)
     # Parameters and the random matrix; the published code draws the matrix anew in each process.
     model.prompt_encoder.ref_encoder.load_state_dict(model.sam2.sam_prompt_encoder.state_dict())
-    model.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, **sizes).to(model.dtype)
-    model.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=config.width).to(model.dtype)
+    model.seg_head = MaskTokenHead(num_tokens=config.num_mask_tokens, width=width, sam_width=sam_width).to(model.dtype)
+    model.msk_proj = MemoryProjector(pooled_width=config.pooled_width, width=width).to(model.dtype)
     model.msk_proj.load_state_dict(model.model.visual.merger.mlp.state_dict())

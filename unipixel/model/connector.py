@@ -6,6 +6,7 @@ h, w patch grid, N memory tokens.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -66,16 +67,15 @@ class VisualPromptEncoder(Float32Module):
         self.tem_proj = nn.Linear(sam_width, 3 * sam_width)
         _init_linears(self.ref_proj_single, self.ref_proj_double, self.ref_proj, self.tem_proj)
         nn.init.normal_(self.tem_emb.weight, std=0.02)
+        self.mem_pos_proj: nn.Sequential | None = None
         if has_memory_positions:
             self.add_memory_positions()
 
     def add_memory_positions(self) -> None:
         """Add the projection of memory positions, initialised with zeros: it changes no `<|mem|>` before training."""
-        source = self.ref_proj[-1]
-        projection = nn.Linear(source.in_features, source.out_features, device=source.weight.device)
-        nn.init.zeros_(projection.weight)
-        nn.init.zeros_(projection.bias)
-        self.mem_pos_proj = nn.Sequential(nn.GELU(), projection)
+        self.mem_pos_proj = copy.deepcopy(self.ref_proj)
+        for parameter in self.mem_pos_proj.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, references: Sequence[ReferencePrompt]) -> Tensor:
         """Embed references as (R, D), in the given order."""
@@ -99,7 +99,7 @@ class VisualPromptEncoder(Float32Module):
         Raises:
             RuntimeError: The encoder was built without memory positions.
         """
-        if not hasattr(self, "mem_pos_proj"):
+        if self.mem_pos_proj is None:
             raise RuntimeError("this model has no memory positions: call UniPixel.add_memory_positions first")
         device = self.tem_proj.weight.device
         with torch.autocast(device.type, enabled=False):

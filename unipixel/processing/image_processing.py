@@ -61,10 +61,10 @@ class FrameBudget:
 
     @classmethod
     def read(cls, folder: str | Path) -> FrameBudget:
-        """Read the budget that lies beside a checkpoint; without one it is the published budget.
+        """Read the budget of a checkpoint; the published budget if it has none.
 
         Raises:
-            ValueError: The file holds something else.
+            ValueError: The file has other content.
         """
         file = Path(folder) / BUDGET_FILE
         if not file.is_file():
@@ -72,7 +72,7 @@ class FrameBudget:
         fields: Any = json.loads(file.read_text(encoding="utf-8"))
         allowed = set(asdict(cls()))
         if not isinstance(fields, dict) or not set(fields) <= allowed:
-            raise ValueError(f"{file} must hold an object with the fields {sorted(allowed)}")
+            raise ValueError(f"{file} must be an object with some of the fields {sorted(allowed)}")
         return cls(**fields)
 
     def write(self, folder: str | Path) -> None:

@@ -61,7 +61,7 @@ class TestPooling:
     @given(st.integers(0, 2**32 - 1))
     @settings(max_examples=25, deadline=None)
     def test_rows_are_the_means_under_the_masks(self, seed: int) -> None:
-        """Independent truth: select and average with a loop."""
+        """Reference: select and average in a loop."""
         random = torch.Generator().manual_seed(seed)
         rows = torch.randn(3 * 4 * 5, 7, generator=random)
         masks = torch.rand(3, 2, 4, 5, generator=random) > 0.8

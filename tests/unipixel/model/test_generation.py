@@ -1,4 +1,4 @@
-"""Writing answers: streaming, batches, prefixes, sampling, stopping."""
+"""Generation: streaming, batches, prompt caches, sampling, stopping."""
 
 # mypy: disable-error-code="union-attr, operator, arg-type, assignment"
 
@@ -31,7 +31,7 @@ def _first(clip: VideoInput, *tokens: int) -> ModelInputs:
 
 
 def test_greedy_tokens_are_those_of_repeated_forward_passes(recorded_model: UniPixel, clip: VideoInput) -> None:
-    """Independent truth: no cache, the whole text read anew for each token."""
+    """Reference: no cache, one forward pass over the whole text for each token."""
     answer = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0]
     tokens: list[int] = []
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_follow_up_reads_only_its_new_tokens(recorded_model: UniPixel, clip: Vid
     first = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0]
     second = recorded_model.generate(_question(40, 41, 42), prompt_cache=first.prompt_cache, settings=SHORT)[0]
     assert first.num_read_tokens == 20
-    # Three new tokens and the last one of the answer, which was chosen but not read yet.
+    # Three new tokens and the last one of the answer, which was generated but not processed.
     assert second.num_read_tokens == 4
     at_once = recorded_model.generate(_first(clip, 30, 31, *first.token_ids, 40, 41, 42), settings=SHORT)[0]
     assert second.token_ids == at_once.token_ids
@@ -65,7 +65,7 @@ def test_batch_over_one_prefix_equals_single_answers(recorded_model: UniPixel, c
     assert all(answer.prompt_cache is None for answer in together)
 
 
-def test_each_seg_brings_the_tokens_of_the_state_before_it(clip: VideoInput) -> None:
+def test_mask_tokens_come_from_the_state_before_each_seg(clip: VideoInput) -> None:
     plain = tiny_model()
     tokens = list(plain.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids)
     seg = tokens[2]
@@ -128,7 +128,7 @@ def test_sampling_from_one_token_is_greedy(
     assert recorded_model.generate(_first(clip, 30, 31), settings=settings)[0].token_ids == greedy
 
 
-def test_model_keeps_nothing_of_an_answer(recorded_model: UniPixel, clip: VideoInput) -> None:
+def test_generation_stores_nothing_on_the_model(recorded_model: UniPixel, clip: VideoInput) -> None:
     before = {name: set(vars(module)) for name, module in recorded_model.named_modules()}
     recorded_model.generate(_first(clip, 30, 31), settings=SHORT)
     assert {name: set(vars(module)) for name, module in recorded_model.named_modules()} == before

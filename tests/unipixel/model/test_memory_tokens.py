@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,13 +68,16 @@ def test_added_positions_leave_outputs_as_they_were_until_they_are_trained() -> 
         model.add_memory_positions()
         assert model.config.memory_position_embedding
         assert torch.equal(model(inputs).logits, before)
+    assert model.prompt_encoder.mem_pos_proj is not None
     model(inputs).logits.sum().backward()
-    assert model.prompt_encoder.mem_pos_proj[-1].weight.grad.abs().max() > 0
+    gradients = [parameter.grad for parameter in model.prompt_encoder.mem_pos_proj.parameters()]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
 def test_position_embedding_is_that_of_the_reference_to_the_same_box() -> None:
     model = tiny_model(replace(CONFIG, memory_position_embedding=True))
     encoder = model.prompt_encoder
+    assert encoder.mem_pos_proj is not None
     encoder.mem_pos_proj.load_state_dict(encoder.ref_proj.state_dict())
     cells = torch.zeros(2, 1, 2, 4)
     cells[1, 0, 0, 1] = 1
@@ -86,7 +90,7 @@ def test_position_embedding_is_that_of_the_reference_to_the_same_box() -> None:
     torch.testing.assert_close(embedded, expected)
 
 
-def test_position_embedding_tells_equal_features_in_different_positions_apart() -> None:
+def test_position_embedding_differs_between_positions_of_equal_features() -> None:
     model, pooled = tiny_model(replace(CONFIG, memory_position_embedding=True)), torch.randn(1, CONFIG.pooled_width)
     boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]])
     with torch.no_grad():
@@ -117,6 +121,6 @@ def test_a_published_configuration_has_none_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("field", [{"memory_pool_weighting": "area"}, {"memory_position_embedding": "yes"}])
-def test_an_unknown_value_of_a_setting_is_refused(field: dict[str, str]) -> None:
+def test_an_unknown_value_of_a_setting_is_refused(field: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(field))} must be"):
         replace(CONFIG, **field)

@@ -87,7 +87,7 @@ class TestWindowOrder:
     def test_pooling_rows_give_the_visual_tokens(
         self, recorded_model: UniPixel, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int, int]
     ) -> None:
-        """Independent truth: the merger applied to rows in raster order is the transformer's own output."""
+        """Reference: the merger applied to rows in raster order gives the output of transformers."""
         monkeypatch.setattr(recorded_model.model, "pooling_order", "raster")
         with torch.no_grad():
             features = recorded_model.encode_videos([_clip(*grid)])[0]

@@ -36,7 +36,7 @@ def test_parse_answer_gives_new_ids_to_masks_without_one() -> None:
     assert [segment.object_id for segment in answer.masks] == [3, 4]
 
 
-def test_parse_answer_starts_new_ids_where_told() -> None:
+def test_parse_answer_starts_new_ids_at_the_given_id() -> None:
     assert parse_answer("<|seg|>", next_id=7).display == "[7]"
 
 
@@ -44,7 +44,7 @@ def test_parse_answer_of_a_second_mask_after_an_id_is_a_new_object() -> None:
     assert [segment.object_id for segment in parse_answer("[1] <|seg|> <|seg|>").masks] == [1, 2]
 
 
-def test_parse_answer_of_words_alone_has_no_objects() -> None:
+def test_parse_answer_of_plain_text_has_no_objects() -> None:
     answer = parse_answer(" There is none in [2024a]. \n")
     assert answer.segments == (TextSegment("There is none in [2024a].", (0, 25)),)
 
@@ -74,7 +74,7 @@ def test_display_has_no_special_token_and_spans_fit(text: str) -> None:
     ("text", "expected"),
     [("a<|mem|>b", "ab"), ("<|se<|mem|>g|>", ""), ("a < b | c > d", "a < b | c > d"), ("<|no such|>", "<|no such|>")],
 )
-def test_strip_tokens_leaves_words(text: str, expected: str) -> None:
+def test_strip_tokens_leaves_the_text(text: str, expected: str) -> None:
     assert strip_tokens(text) == expected
 
 

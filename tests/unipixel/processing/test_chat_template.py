@@ -133,7 +133,7 @@ def test_encoded_supervision_covers_answers_and_their_end(pairs: list[tuple[str,
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=2, max_size=3))
-def test_later_turns_continue_what_training_reads(pairs: list[tuple[str, str]]) -> None:
+def test_later_turns_continue_the_training_text(pairs: list[tuple[str, str]]) -> None:
     whole = encode_text(TOKENIZER, render_conversation([Turn(*pair) for pair in pairs])).ids
     ids = encode_text(TOKENIZER, render_conversation([Turn(pairs[0][0])])).ids
     for (_, answer), (question, _) in pairwise(pairs):

@@ -57,7 +57,7 @@ def test_random_indices_fall_in_their_segments(num_frames: int, count: int, seed
 
 
 @given(st.data())
-def test_keep_frames_keeps_every_frame_asked_for(data: st.DataObject) -> None:
+def test_keep_frames_includes_every_requested_frame(data: st.DataObject) -> None:
     num_frames = data.draw(st.integers(1, 200))
     indices = uniform_indices(num_frames, data.draw(counts))
     kept = data.draw(st.sets(st.integers(0, num_frames - 1), max_size=len(indices)))

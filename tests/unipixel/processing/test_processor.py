@@ -31,7 +31,7 @@ def frames() -> list[np.ndarray]:
 
 @pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="golden figures are not at hand")
 @pytest.mark.parametrize("name", ["case_preprocess_long", "case_preprocess_short"])
-def test_everything_before_the_model_is_the_published_one(name: str) -> None:
+def test_model_inputs_equal_the_published_ones(name: str) -> None:
     case = json.loads((SHARED / "golden" / name / "case.json").read_text())
     golden = load_file(SHARED / "golden" / name / "outputs.safetensors")
     processor = Processor(byte_config(image_size=768), load_tokenizer())
@@ -104,7 +104,7 @@ def test_a_budget_of_196_tokens_per_frame_fills_a_square_grid_of_14() -> None:
     assert clip.layout.num_tokens == 8 * 196
 
 
-def test_still_frames_are_seen_as_images_are(frames: list[np.ndarray]) -> None:
+def test_still_frames_are_encoded_as_images(frames: list[np.ndarray]) -> None:
     budget = FrameBudget(5, min_tokens=4, max_tokens=8, is_still=True)
     processor = Processor(byte_config(), load_tokenizer(), budget=budget)
     clip = processor.clip(frames, frame_indices=[0, 3, 4, 8, 9])
@@ -158,7 +158,7 @@ def test_encoded_prompt_is_the_beginning_of_the_training_text(processor: Process
     assert (asked.labels == IGNORED_LABEL).all()
 
 
-def test_model_reads_a_batch_as_it_reads_each_sample(processor: Processor, frames: list[np.ndarray]) -> None:
+def test_model_output_of_a_batch_equals_that_of_each_sample(processor: Processor, frames: list[np.ndarray]) -> None:
     torch.manual_seed(0)
     model = UniPixel(processor.config).eval()
     samples = mixed_samples(processor, frames)
@@ -172,7 +172,9 @@ def test_model_reads_a_batch_as_it_reads_each_sample(processor: Processor, frame
             assert (batch.labels[row, len(alone) :] == IGNORED_LABEL).all()
 
 
-def test_model_reads_a_later_turn_as_it_reads_the_whole(processor: Processor, frames: list[np.ndarray]) -> None:
+def test_model_output_of_a_later_turn_equals_that_of_the_whole_conversation(
+    processor: Processor, frames: list[np.ndarray]
+) -> None:
     torch.manual_seed(0)
     model = UniPixel(processor.config).eval()
     clip = processor.clip(frames)

@@ -29,7 +29,9 @@ def test_fixed_segmentation_questions_are_the_published_ones(
 @pytest.mark.parametrize(
     ("form", "size"), [("query", 10), ("sentence", 5), ("explanatory", 5), ("question", 5), ("description", 5)]
 )
-def test_segmentation_pools_hold_the_fixed_question_and_distinct_wordings(form: t.SegmentationForm, size: int) -> None:
+def test_segmentation_pools_contain_the_fixed_question_and_distinct_wordings(
+    form: t.SegmentationForm, size: int
+) -> None:
     generator = random.Random(0)
     drawn = {t.segmentation_question("cup", form=form, num_frames=4, generator=generator) for _ in range(300)}
     assert len(drawn) == len(t.SEGMENTATION_QUESTIONS[form]) == size

@@ -1,4 +1,4 @@
-"""Points and boxes as the language model reads them."""
+"""Points and boxes as visual prompts of the language model."""
 
 from __future__ import annotations
 
