@@ -46,7 +46,7 @@ def model() -> UniPixel:
 
 @pytest.fixture(scope="session")
 def recorded_model() -> UniPixel:
-    """The model of the recorded cases in tests/parity, for a vocabulary of its own."""
+    """The model of the recorded cases in tests/parity, whose vocabulary no tokenizer matches."""
     from parity.weights import tiny_model
 
     return tiny_model()

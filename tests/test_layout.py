@@ -67,7 +67,7 @@ def repeated(named: dict[tuple[int, str], list[str]]) -> list[str]:
 
 
 def module_graph() -> dict[str, set[str]]:
-    """Return what each module imports from the package when it is imported itself."""
+    """Return which modules of the package each module imports when it is imported itself."""
     names = {module_name(path) for path in sources()}
     graph: dict[str, set[str]] = defaultdict(set)
     for path in sources():

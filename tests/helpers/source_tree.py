@@ -47,7 +47,12 @@ def module_name(path: str) -> str:
 
 
 def imported_names(path: str, *, everywhere: bool) -> Iterator[tuple[str, int]]:
-    """Yield the full names that a module imports, with their lines; those of functions only if `everywhere`."""
+    """Yield the full names that a module imports, with their lines.
+
+    Args:
+        path: The module's path in the repository.
+        everywhere: Include what only functions and type checkers import.
+    """
     pending: list[ast.AST] = [sources()[path]]
     package = module_name(path) if path.endswith("__init__.py") else module_name(path).rpartition(".")[0]
     while pending:
@@ -58,5 +63,9 @@ def imported_names(path: str, *, everywhere: bool) -> Iterator[tuple[str, int]]:
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(part for part in (base, node.module or "") if part)
             yield from ((f"{origin}.{alias.name}", node.lineno) for alias in node.names)
-        elif everywhere or not isinstance(node, Function):
+        elif everywhere or not (isinstance(node, Function) or _is_type_checking(node)):
             pending += ast.iter_child_nodes(node)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

@@ -1,4 +1,4 @@
-"""The bundled model gives what the README and the demo promise of it; the truth is the drawn sample clip."""
+"""The bundled model does what README and the demo state, compared with the ground truth of the sample clip."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def session(model: UniPixel, processor: Processor) -> Session:
 
 
 @pytest.mark.parametrize("object_id", LOOKS)
-def test_what_is_pointed_at_is_told_by_colour_and_shape(session: Session, object_id: int) -> None:
+def test_colour_and_shape_of_the_prompted_object_are_answered(session: Session, object_id: int) -> None:
     colour, shape, point = LOOKS[object_id]
     session.prompt(1, point)
     assert session.ask("What colour is [1]?").text == f"It is {colour}."
@@ -55,26 +55,26 @@ def test_what_is_pointed_at_is_told_by_colour_and_shape(session: Session, object
     assert session.ask("What shape is [1]?").text == f"It is a {shape}."
 
 
-def test_clicked_star_is_followed_to_the_end(session: Session, clip: Clip) -> None:
+def test_clicked_star_is_tracked_to_the_last_frame(session: Session, clip: Clip) -> None:
     session.prompt(1, LOOKS[STAR][2])
     session.objects.track()
     assert _score(session, 1, clip.masks_of(STAR)) > 0.9
 
 
 @pytest.mark.parametrize("object_id", [STAR, CIRCLE, SQUARE])
-def test_what_is_named_is_found_and_followed(session: Session, clip: Clip, object_id: int) -> None:
+def test_named_object_is_segmented_and_tracked(session: Session, clip: Clip, object_id: int) -> None:
     colour, shape, _ = LOOKS[object_id]
     (found,) = session.segment(f"the {colour} {shape}").new_ids
     assert _score(session, found, clip.masks_of(object_id)) > 0.85
 
 
-def test_what_is_not_there_is_not_found(session: Session) -> None:
+def test_absent_object_is_not_segmented(session: Session) -> None:
     answer = session.segment("the purple ring")
     assert not answer.new_ids
     assert not answer.parsed.masks
 
 
-def test_examples_of_the_demo_are_answered_rightly(session: Session, clip: Clip) -> None:
+def test_examples_of_the_demo_are_answered_correctly(session: Session, clip: Clip) -> None:
     asked, found, _still = EXAMPLES
     assert asked.point is not None
     session.prompt(1, PointPrompt(*asked.point))

@@ -60,7 +60,7 @@ def test_heads_start_as_the_published_training_does(started: UniPixel) -> None:
     assert torch.equal(started.seg_head[1].bias, torch.zeros(64))
 
 
-def test_start_is_the_same_in_every_process(sources: tuple[Path, Path], started: UniPixel) -> None:
+def test_initialization_is_the_same_in_every_process(sources: tuple[Path, Path], started: UniPixel) -> None:
     torch.manual_seed(99)
     qwen, sam2 = sources
     again = UniPixel.from_base(qwen, sam2, sam2_config=tiny_segmenter_config(), special_token_ids=IDS)
@@ -68,7 +68,7 @@ def test_start_is_the_same_in_every_process(sources: tuple[Path, Path], started:
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_new_model_pools_in_raster_order_and_survives_saving(tmp_path: Path, started: UniPixel) -> None:
+def test_new_model_pools_in_raster_order_also_after_saving(tmp_path: Path, started: UniPixel) -> None:
     started.save_pretrained(tmp_path)
     loaded = UniPixel.from_pretrained(tmp_path)
     assert loaded.config.memory_pool_order == "raster"

@@ -79,14 +79,14 @@ class TestRoundTrip:
         tiny_model(replace(tiny_config(), memory_pool_order="raster")).save_pretrained(tmp_path)
         assert UniPixel.from_pretrained(tmp_path).config.memory_pool_order == "raster"
 
-    def test_configuration_made_from_sizes_survives(self, tmp_path: Path) -> None:
+    def test_configuration_made_from_sizes_round_trips(self, tmp_path: Path) -> None:
         config = replace(tiny_config(), extra={}, eos_token_ids=(2, 7))
         tiny_model(config).save_pretrained(tmp_path)
         loaded = UniPixel.from_pretrained(tmp_path).config
         assert loaded.eos_token_ids == (2, 7)
         assert loaded.segmenter == config.segmenter
         assert loaded.qwen.text_config.to_dict() == config.qwen.text_config.to_dict()
-        # What transformers 4, and so the published code, reads the rotary sections from.
+        # Where transformers 4, and so the published code, looks up the rotary sections.
         fields = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
         assert fields["text_config"]["rope_scaling"]["mrope_section"] == [2, 3, 3]
 
@@ -134,7 +134,7 @@ class TestRefusals:
         tensors["seg_head.9.bias"] = torch.zeros(1)
         tensors["model.norm.weight"] = torch.zeros(65)
         save_file(tensors, file)
-        with pytest.raises(CheckpointError, match="1 missing: seg_head.1.bias") as error:
+        with pytest.raises(CheckpointError, match=r"1 missing: seg_head\.1\.bias") as error:
             UniPixel.from_pretrained(folder)
         assert "1 unexpected: seg_head.9.bias" in str(error.value)
         assert "model.norm.weight is (65,), expected (64,)" in str(error.value)
@@ -204,13 +204,13 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match="give a folder, a hub id"):
             resolve(tmp_path / "nowhere")
 
-    def test_hub_without_network_names_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hub_without_network_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(OSError, match=r"could not download 'nobody/nothing' .* give a folder"):
             resolve("nobody/nothing")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
-    def test_missing_gpu_is_refused_with_the_remedy(self, folder: Path) -> None:
+    def test_missing_gpu_is_refused_with_the_alternative(self, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"'cuda' is not available, .* use device='cpu'"):
             UniPixel.from_pretrained(folder, device="cuda")
 
@@ -242,7 +242,7 @@ class TestConfig:
         assert tiny_config().eos_token_ids == (2,)
 
     @pytest.mark.parametrize("name", ["tiny", "small", "base_plus", "large", "configs/sam2.1_hiera_b+"])
-    def test_segmenter_tree_survives(self, name: str) -> None:
+    def test_segmenter_tree_round_trips(self, name: str) -> None:
         config = SegmenterConfig.preset(name, image_size=768)
         assert SegmenterConfig.from_tree(json.loads(json.dumps(config.to_tree()))) == config
 

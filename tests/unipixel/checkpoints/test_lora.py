@@ -24,7 +24,7 @@ LORA = LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS)
 
 @pytest.fixture
 def adapted() -> UniPixel:
-    """A model whose LoRA layers do something."""
+    """A model with LoRA layers whose update is not zero."""
     model = tiny_model()
     add_lora(model, LORA)
     for name, parameter in model.named_parameters():
@@ -53,7 +53,7 @@ def test_merged_weight_is_the_closed_form(adapted: UniPixel) -> None:
     torch.testing.assert_close(adapted.get_submodule(LAYERS[0]).weight, expected)
 
 
-def test_adapter_folder_merges_over_its_base(tmp_path: Path, adapted: UniPixel) -> None:
+def test_adapter_folder_is_merged_into_its_base(tmp_path: Path, adapted: UniPixel) -> None:
     with torch.no_grad():
         adapted.seg_head[1].bias += 1
     save_adapter(adapted, tmp_path / "adapter", LORA, trained=("seg_head.1.bias",))
@@ -86,7 +86,7 @@ def test_files_are_named_as_published(tmp_path: Path, adapted: UniPixel) -> None
     }
 
 
-def test_partial_folder_overwrites_what_it_holds(tmp_path: Path) -> None:
+def test_partial_folder_overwrites_only_its_tensors(tmp_path: Path) -> None:
     save_file({"ref_proj.1.bias": torch.full((64,), 3.0)}, tmp_path / "pytorch_model.safetensors")
     loaded = UniPixel.from_pretrained(tmp_path, base=tiny_model())
     assert torch.equal(loaded.prompt_encoder.ref_proj[1].bias, torch.full((64,), 3.0))

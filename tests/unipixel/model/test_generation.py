@@ -41,7 +41,7 @@ def test_greedy_tokens_are_those_of_repeated_forward_passes(recorded_model: UniP
     assert answer.stop_reason == "length"
 
 
-def test_follow_up_reads_only_its_new_tokens(recorded_model: UniPixel, clip: VideoInput) -> None:
+def test_follow_up_processes_only_its_new_tokens(recorded_model: UniPixel, clip: VideoInput) -> None:
     first = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0]
     second = recorded_model.generate(_question(40, 41, 42), prompt_cache=first.prompt_cache, settings=SHORT)[0]
     assert first.num_read_tokens == 20
@@ -51,7 +51,7 @@ def test_follow_up_reads_only_its_new_tokens(recorded_model: UniPixel, clip: Vid
     assert second.token_ids == at_once.token_ids
 
 
-def test_batch_over_one_prefix_equals_single_answers(recorded_model: UniPixel, clip: VideoInput) -> None:
+def test_batch_over_one_prompt_cache_equals_single_answers(recorded_model: UniPixel, clip: VideoInput) -> None:
     prompt_cache = prefill(recorded_model, _first(clip)).prompt_cache
     ids = torch.tensor([[30, 31, 32, 33], [40, 41, 0, 0], [50, 51, 52, 0]])
     batch = ModelInputs(ids, attention_mask=torch.arange(4) < torch.tensor([[4], [2], [3]]))
@@ -71,12 +71,12 @@ def test_mask_tokens_come_from_the_state_before_each_seg(clip: VideoInput) -> No
     seg = tokens[2]
     model = tiny_model(replace(tiny_config(), seg_token_id=seg))
     answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
-    places = [place for place, token in enumerate(answer.token_ids) if token == seg]
+    positions = [position for position, token in enumerate(answer.token_ids) if token == seg]
     inputs = _first(clip, 30, 31, *answer.token_ids)
     with torch.no_grad():
         output = model(inputs)
         expected = model.mask_tokens(model.seg_states(output, inputs.input_ids))
-    assert len(answer.mask_tokens) == len(places) > 0
+    assert len(answer.mask_tokens) == len(positions) > 0
     torch.testing.assert_close(answer.mask_tokens, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Positions, windows, prefixes and precision of the language side."""
+"""Position ids, window order, prompt caches and precision of Qwen2.5-VL."""
 
 # mypy: disable-error-code="union-attr, operator, arg-type, assignment"
 
@@ -150,7 +150,7 @@ class TestPromptCache:
         torch.testing.assert_close(second.hidden_states, at_once.hidden_states[:, -3:], atol=1e-4, rtol=1e-4)
         assert second.lengths == [3]
 
-    def test_prefix_is_not_changed_by_its_continuations(self, recorded_model: UniPixel) -> None:
+    def test_prompt_cache_is_not_changed_by_its_continuations(self, recorded_model: UniPixel) -> None:
         prompt_cache = prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prompt_cache
         question = ModelInputs(torch.tensor([[41, 42]]))
         settings = GenerationSettings(max_new_tokens=4)
@@ -161,7 +161,7 @@ class TestPromptCache:
         assert prompt_cache.cache.get_seq_length() == 15
         assert first.token_ids == again.token_ids
 
-    def test_second_clip_after_a_prefix_is_refused(self, recorded_model: UniPixel) -> None:
+    def test_second_clip_after_a_prompt_cache_is_refused(self, recorded_model: UniPixel) -> None:
         prompt_cache = prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),))).prompt_cache
         with pytest.raises(ValueError, match="start a new conversation"):
             prefill(recorded_model, ModelInputs(_ids(8), videos=(_clip(1, 8, 4),)), prompt_cache=prompt_cache)

@@ -1,4 +1,4 @@
-"""The result folder appears whole or not at all."""
+"""The result folder appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_output_folder_after_an_error_leaves_nothing(tmp_path: Path) -> None:
     assert finished == []
 
 
-def test_output_folder_after_ctrl_c_holds_what_was_finished_and_valid(tmp_path: Path) -> None:
+def test_output_folder_after_ctrl_c_contains_valid_finished_files(tmp_path: Path) -> None:
     target = tmp_path / "result"
     with pytest.raises(KeyboardInterrupt, match="by the user"), OutputFolder(target) as folder:  # noqa: PT012
         folder.at_end(lambda: (folder.path / "result.json").write_text("{}"))
@@ -111,8 +111,8 @@ def test_background_writer_raises_the_error_of_its_thread() -> None:
 
 
 def test_background_writer_closes_after_an_interrupt_at_any_moment() -> None:
-    """Ctrl-C may hit between any two steps of handing a frame over; the thread must still hear of the end."""
-    # In a process of its own: an interrupt at any moment also hits whatever traces this one.
+    """Ctrl-C may come between any two steps of passing a frame on; the thread must still be stopped."""
+    # In a separate process: here an interrupt at a random moment would also stop coverage measurement.
     script = Path(__file__).parents[2] / "helpers" / "interrupted_writer.py"
     environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
     done = subprocess.run([sys.executable, str(script)], env=environment, timeout=240, capture_output=True, text=True)

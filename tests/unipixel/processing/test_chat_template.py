@@ -202,6 +202,8 @@ def test_supervision_of_a_merging_tokenizer_covers_answers_and_their_end(tmp_pat
     )
     tokenizer = load_tokenizer(tmp_path)
     encoded = encode_text(tokenizer, render_conversation([Turn("a dog?", "dog.\n\ndog é <|seg|>."), Turn("So?", "B")]))
-    learnt = [token for token, is_learnt in zip(encoded.ids, encoded.is_supervised, strict=True) if is_learnt]
-    assert tokenizer.decode(learnt) == "dog.\n\ndog é <|seg|>.<|im_end|>B<|im_end|>"
-    assert special_ids(tokenizer)[1] in learnt
+    supervised = [
+        token for token, is_supervised in zip(encoded.ids, encoded.is_supervised, strict=True) if is_supervised
+    ]
+    assert tokenizer.decode(supervised) == "dog.\n\ndog é <|seg|>.<|im_end|>B<|im_end|>"
+    assert special_ids(tokenizer)[1] in supervised

@@ -47,7 +47,7 @@ def test_layout_counts_merged_tokens() -> None:
         (MaskPrompt(np.zeros((480, 854), dtype=bool), 3), "mask on frame 3 is empty"),
     ],
 )
-def test_prompts_off_the_video_are_refused(prompt: VisualPrompt, message: str) -> None:
+def test_prompts_outside_the_video_are_refused(prompt: VisualPrompt, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_prompt(prompt, frame_size=(480, 854), num_video_frames=20)
 
@@ -68,7 +68,7 @@ def test_prompts_on_the_edge_are_accepted(prompt: VisualPrompt) -> None:
         (MaskPrompt(np.ones((480, 854), dtype=bool)), "a mask is no <|ref|>"),
     ],
 )
-def test_prompts_that_are_no_reference_are_refused(prompt: VisualPrompt, message: str) -> None:
+def test_prompts_that_cannot_be_references_are_refused(prompt: VisualPrompt, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_references([prompt], LAYOUT, image_size=768)
 

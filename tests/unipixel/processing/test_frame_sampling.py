@@ -71,12 +71,12 @@ def test_keep_frames_at_equal_distance_replaces_the_earlier() -> None:
     assert keep_frames((0, 4, 8), [6], num_frames=9) == (0, 6, 8)
 
 
-def test_keep_frames_beyond_the_clip_is_refused() -> None:
+def test_keep_frames_outside_the_clip_is_refused() -> None:
     with pytest.raises(ValueError, match="frame 60 is outside the clip of 60 frames: allowed are 0 to 59"):
         select_frames(60, 16, kept=[60])
 
 
-def test_keep_frames_of_more_than_were_chosen_is_refused() -> None:
+def test_keep_frames_of_more_than_were_sampled_is_refused() -> None:
     with pytest.raises(ValueError, match="3 frames must be kept, 2 are sampled"):
         select_frames(60, 2, kept=[1, 2, 3])
 

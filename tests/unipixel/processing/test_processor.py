@@ -50,8 +50,8 @@ def test_model_inputs_equal_the_published_ones(name: str) -> None:
 
     height, width = clip.layout.frame_size
     masks = np.zeros((len(frames), 2, height, width), dtype=bool)
-    for place, index in enumerate(indices):
-        masks[place, 0] = np.asarray(Image.open(dog / f"masks/{index:05d}.png")) > 0
+    for position, index in enumerate(indices):
+        masks[position, 0] = np.asarray(Image.open(dog / f"masks/{index:05d}.png")) > 0
     masks[:, 1, : height // 3, : width // 4] = True
     masks[1::3, 1] = False
     memory = processor.memory([0, 1], masks, clip.layout)
@@ -144,8 +144,8 @@ def test_processor_with_another_tokenizer_is_refused() -> None:
 def test_encode_supervises_answers_only(processor: Processor, frames: list[np.ndarray]) -> None:
     clip = processor.clip(frames)
     sample = processor.encode([Turn("What?", "A dog.")], clip=clip)
-    learnt = sample.inputs.input_ids[sample.labels != IGNORED_LABEL]
-    assert processor.tokenizer.decode(learnt) == "A dog.<|im_end|>"
+    supervised = sample.inputs.input_ids[sample.labels != IGNORED_LABEL]
+    assert processor.tokenizer.decode(supervised) == "A dog.<|im_end|>"
     assert int((sample.inputs.input_ids == 263).sum()) == clip.layout.num_tokens
 
 

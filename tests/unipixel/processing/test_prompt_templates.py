@@ -33,10 +33,10 @@ def test_segmentation_pools_contain_the_fixed_question_and_distinct_wordings(
     form: t.SegmentationForm, size: int
 ) -> None:
     generator = random.Random(0)
-    drawn = {t.segmentation_question("cup", form=form, num_frames=4, generator=generator) for _ in range(300)}
-    assert len(drawn) == len(t.SEGMENTATION_QUESTIONS[form]) == size
-    assert t.segmentation_question("cup", form=form, num_frames=4) in drawn
-    assert all("cup" in question for question in drawn)
+    questions = {t.segmentation_question("cup", form=form, num_frames=4, generator=generator) for _ in range(300)}
+    assert len(questions) == len(t.SEGMENTATION_QUESTIONS[form]) == size
+    assert t.segmentation_question("cup", form=form, num_frames=4) in questions
+    assert all("cup" in question for question in questions)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_every_region_attribute_has_questions() -> None:
 
 @pytest.mark.parametrize("generator", [random.Random(0), np.random.default_rng(0)])
 def test_both_kinds_of_generator_draw_templates(generator: t.TemplateGenerator) -> None:
-    drawn = {t.caption_question("[1]", num_frames=1, generator=generator) for _ in range(200)}
-    assert len(drawn) == len(t.CAPTION_QUESTIONS)
+    questions = {t.caption_question("[1]", num_frames=1, generator=generator) for _ in range(200)}
+    assert len(questions) == len(t.CAPTION_QUESTIONS)

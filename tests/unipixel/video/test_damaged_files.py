@@ -1,4 +1,4 @@
-"""Damaged files end in frames, a warning or an OSError: never in another error, never in a hang."""
+"""Damaged files yield frames, a warning or an OSError, never another error or an endless loop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sound_bytes(name: str) -> bytes:
 
 @st.composite
 def damaged(draw_value: Any, names: Any) -> Any:
-    """A name and its bytes after a cut, flipped bits, a zeroed stretch, or a repeated one."""
+    """A name and its bytes after truncation, flipped bits, a zeroed section or a repeated one."""
     name = draw_value(st.sampled_from(names))
     content = bytearray(sound_bytes(name))
     for _ in range(draw_value(st.integers(1, 3))):

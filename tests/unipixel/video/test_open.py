@@ -1,4 +1,4 @@
-"""Reading videos, whatever they are."""
+"""Decoding videos of all kinds of sources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CODECS = [
 
 
 def brightness(frame: Any) -> int:
-    """Indices told by the lower right quarter's grey."""
+    """Frame indices, decoded from the grey value of the lower right quarter."""
     return round((float(frame.image[-8:, -8:].mean()) - 10) / 8)
 
 
@@ -75,7 +75,7 @@ def test_frames_variable_rate_keep_their_times(tmp_path: Path, name: Any) -> Non
     assert [f.timestamp_seconds for f in open_video(tmp_path / name).read([4, 1])] == pytest.approx([1.3, 0.04])
 
 
-# Where the white upper left quarter goes: (row, column) of the corner, for turns against the clock.
+# Where the white upper left quarter is after a counter-clockwise rotation: (row, column) of the corner.
 @pytest.mark.parametrize(
     ("rotation", "is_mirrored", "corner"),
     [(90, False, (-1, 0)), (180, False, (-1, -1)), (270, False, (0, -1)), (0, True, (0, -1)), (90, True, (-1, -1))],
@@ -219,7 +219,7 @@ def test_image_orientation_depth_and_alpha_are_applied(tmp_path: Path) -> None:
     pixels = np.zeros((20, 30, 3), dtype=np.uint8)
     pixels[:10, :15] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees with the clock
+    exif[0x0112] = 6  # rotated by 90 degrees clockwise
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
     video = open_video(tmp_path / "turned.jpg")
     image = next(iter(video)).image
