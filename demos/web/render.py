@@ -125,8 +125,8 @@ def _object_row(item: ObjectInfo, base: str, num_frames: int, revision: int) -> 
         f'placeholder="Name" aria-label="Name of object {item.id}"><small>{visibility}</small></span>'
         f'<button type="button" data-act="select" aria-label="Correct object {item.id}" '
         'title="Add clicks to this object">Correct</button>'
-        f'<button type="button" data-act="forget" aria-label="Forget object {item.id}" '
-        'title="Remove this object and its masks">Forget</button></li>'
+        f'<button type="button" data-act="forget" aria-label="Remove object {item.id}" '
+        'title="Remove this object and its masks">Remove</button></li>'
     )
 
 
@@ -136,7 +136,7 @@ def live_objects_html(object_ids: Sequence[int]) -> str:
         return '<div class="up-empty"><p>Objects that you click in the live video appear here.</p></div>'
     rows = "".join(
         f'<li data-id="{object_id}">{chip(object_id)}<span class="up-object-text">object {object_id}</span>'
-        f'<button type="button" data-act="forget" aria-label="Forget object {object_id}">Forget</button></li>'
+        f'<button type="button" data-act="forget" aria-label="Remove object {object_id}">Remove</button></li>'
         for object_id in object_ids
     )
     return f'<ul class="up-objects">{rows}</ul>'

@@ -184,7 +184,7 @@ def test_objects_are_drawn_named_corrected_and_removed(tab: BrowserTab, clip: Pa
     expect(page.get_by_role("radio", name="[1] square")).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Correct object 1").click()
     expect(page.get_by_role("radio", name="[1] square")).to_have_attribute("aria-checked", "true")
-    page.get_by_role("button", name="Forget object 2").click()
+    page.get_by_role("button", name="Remove object 2").click()
     expect(page.locator(".up-objects li")).to_have_count(1, timeout=LONG)
 
 
@@ -244,7 +244,7 @@ def test_two_sessions_are_isolated(tab: BrowserTab, clip: Path, browser: Browser
     expect(other.page.locator(".up-objects li")).to_have_count(0)
     load(other.page, clip)
     click_square(other.page)
-    other.page.get_by_role("button", name="Forget object 1").click()
+    other.page.get_by_role("button", name="Remove object 1").click()
     expect(other.page.locator(".up-objects li")).to_have_count(0, timeout=LONG)
     expect(tab.page.locator(".up-objects li")).to_have_count(1)
     assert other.errors == []
