@@ -44,7 +44,7 @@ def test_text_of_an_update_names_only_the_objects_given() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_text_holds_one_token_per_pooled_row(num_frames: int, num_objects: int, random: Random) -> None:
+def test_text_has_one_token_per_pooled_row(num_frames: int, num_objects: int, random: Random) -> None:
     masks = np.zeros((num_frames, num_objects, 30, 40), dtype=bool)
     for row in range(num_objects):
         for frame in random.sample(range(num_frames), random.randint(1, num_frames)):
@@ -88,6 +88,6 @@ def test_frames_that_do_not_fit_the_pairs_are_refused() -> None:
         MemoryInjection((1,), TokenMasks.from_cells(torch.ones(2, 1, 1, 2)), num_frames=5)
 
 
-def test_heading_of_one_frame_speaks_of_an_image() -> None:
+def test_heading_of_one_frame_is_about_an_image() -> None:
     assert "image" in memory_heading(1)
     assert "video with 2 frames" in memory_heading(2)

@@ -1,4 +1,4 @@
-"""What the language says, checked again from scene words and drawn masks, without the package's own labels."""
+"""The synthetic language, checked against the attributes of the scene and its masks, without the package's labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unrendered() -> Iterator[None]:
     patch.undo()
 
 
-def drawn(task: str, count: int, *, split: Split = "train", start: int = 0) -> list[Sample]:
+def samples(task: str, count: int, *, split: Split = "train", start: int = 0) -> list[Sample]:
     return [
         generate(start + seed, split=split, task=task, render_size=(128, 128), num_frames=8) for seed in range(count)
     ]
@@ -40,7 +40,7 @@ def drawn(task: str, count: int, *, split: Split = "train", start: int = 0) -> l
 
 @pytest.fixture(scope="module")
 def pixelqa(unrendered: None) -> list[Sample]:
-    return drawn("pixelqa/point", 750)
+    return samples("pixelqa/point", 750)
 
 
 def answer_of(turn: QuestionAnswer) -> str:
@@ -54,8 +54,8 @@ def centroid(sample: Sample, object_id: int, frame: int) -> np.ndarray:
     return np.array([columns.mean(), rows.mean()]) / 128
 
 
-def words_hold(phrase: str, obj: object) -> bool:
-    """Whether every attribute word of a phrase is true of an object; size by the published limits."""
+def has_named_attributes(phrase: str, obj: object) -> bool:
+    """Whether an object has every attribute that a phrase names; sizes by their documented limits."""
     phrase = phrase.replace("medium-sized", "medium").replace("little", "small").replace("big", "large")
     phrase = phrase.replace("with stripes", "striped").replace("with spots", "spotted")
     phrase = phrase.replace("without a pattern", "plain")
@@ -73,19 +73,19 @@ def words_hold(phrase: str, obj: object) -> bool:
 def named_ids(sample: Sample, phrase: str) -> set[int]:
     assert sample.scene is not None
     objects = zip(sample.clip.object_ids, sample.scene.objects, strict=True)
-    return {object_id for object_id, obj in objects if words_hold(phrase, obj)}
+    return {object_id for object_id, obj in objects if has_named_attributes(phrase, obj)}
 
 
-def test_attribute_queries_mean_exactly_their_targets(unrendered: None) -> None:
-    for sample in drawn("segment/attribute", 250):
+def test_attribute_queries_identify_exactly_their_targets(unrendered: None) -> None:
+    for sample in samples("segment/attribute", 250):
         turn = sample.turns[0]
         assert named_ids(sample, turn.question.lower()) == set(turn.target_ids), turn.question
 
 
-def test_sides_in_segmentation_hold_for_the_masks(unrendered: None) -> None:
+def test_sides_in_segmentation_agree_with_the_masks(unrendered: None) -> None:
     checked = 0
     pattern = r"(left|right) of the ([a-z -]+?) (?:at the (start|end)|in the (first|last) frame)"
-    for sample in drawn("segment/relation", 220):
+    for sample in samples("segment/relation", 220):
         turn = sample.turns[0]
         found = re.search(pattern, turn.question)
         if not found:
@@ -101,7 +101,7 @@ def test_sides_in_segmentation_hold_for_the_masks(unrendered: None) -> None:
 
 
 @pytest.mark.parametrize(("word", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
-def test_direction_questions_hold_for_the_masks(pixelqa: list[Sample], word: str, axis: int, sign: int) -> None:
+def test_direction_questions_agree_with_the_masks(pixelqa: list[Sample], word: str, axis: int, sign: int) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -116,7 +116,7 @@ def test_direction_questions_hold_for_the_masks(pixelqa: list[Sample], word: str
     assert checked >= 2
 
 
-def test_side_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+def test_side_answers_agree_with_the_masks(pixelqa: list[Sample]) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -132,7 +132,7 @@ def test_side_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     assert checked > 50
 
 
-def test_touch_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+def test_touch_answers_agree_with_the_masks(pixelqa: list[Sample]) -> None:
     answers: Counter[str] = Counter()
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -145,7 +145,7 @@ def test_touch_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     assert min(answers["yes"], answers["no"]) >= 5
 
 
-def test_larger_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+def test_larger_answers_agree_with_the_masks(pixelqa: list[Sample]) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -158,7 +158,7 @@ def test_larger_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     assert checked > 10
 
 
-def test_position_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
+def test_position_answers_agree_with_the_masks(pixelqa: list[Sample]) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -171,7 +171,7 @@ def test_position_answers_hold_for_the_masks(pixelqa: list[Sample]) -> None:
     assert checked > 15
 
 
-def test_look_answers_name_the_pointed_object(pixelqa: list[Sample]) -> None:
+def test_attribute_answers_are_those_of_the_prompted_object(pixelqa: list[Sample]) -> None:
     checked = 0
     for sample in pixelqa:
         turn = sample.turns[0]
@@ -184,7 +184,7 @@ def test_look_answers_name_the_pointed_object(pixelqa: list[Sample]) -> None:
     assert checked > 150
 
 
-def test_counts_of_larger_objects_hold_for_the_extents(pixelqa: list[Sample]) -> None:
+def test_counts_of_larger_objects_agree_with_the_extents(pixelqa: list[Sample]) -> None:
     for sample in pixelqa:
         turn = sample.turns[0]
         if turn.kind == "count":
@@ -210,17 +210,17 @@ def test_exchanged_answers_are_those_of_the_other_object(pixelqa: list[Sample]) 
 
 
 def test_letters_are_uniform_and_yes_is_as_likely_as_no(pixelqa: list[Sample]) -> None:
-    places: dict[int, Counter[int | None]] = {2: Counter(), 4: Counter()}
+    positions: dict[int, Counter[int | None]] = {2: Counter(), 4: Counter()}
     answers = Counter(answer_of(sample.turns[0]) for sample in pixelqa)
     for sample in pixelqa:
         turn = sample.turns[0]
-        if len(turn.options) in places:
-            places[len(turn.options)][turn.correct_option] += 1
-    for count, counter in places.items():
+        if len(turn.options) in positions:
+            positions[len(turn.options)][turn.correct_option] += 1
+    for count, counter in positions.items():
         total = sum(counter.values())
         # Four standard deviations of a fair draw.
         slack = 4 * (total / count * (1 - 1 / count)) ** 0.5
-        assert all(abs(counter[place] - total / count) < slack for place in range(count))
+        assert all(abs(counter[position] - total / count) < slack for position in range(count))
     total = answers["yes"] + answers["no"]
     assert abs(answers["yes"] - total / 2) < 2 * total**0.5
 
@@ -242,7 +242,7 @@ def test_options_follow_the_published_format(pixelqa: list[Sample]) -> None:
 
 @pytest.mark.parametrize("kind", ["attribute", "relation", "motion", "reasoning"])
 def test_segmentation_has_none_one_and_several_targets(unrendered: None, kind: str) -> None:
-    counts = Counter(min(len(sample.turns[0].target_ids), 2) for sample in drawn(f"segment/{kind}", 120, start=5000))
+    counts = Counter(min(len(sample.turns[0].target_ids), 2) for sample in samples(f"segment/{kind}", 120, start=5000))
     assert min(counts[0], counts[1], counts[2]) >= 8
 
 
@@ -252,7 +252,7 @@ def test_evaluation_asks_with_the_fixed_questions(unrendered: None) -> None:
         for pool in SEGMENTATION_QUESTIONS.values()
     ]
     for kind in ("attribute", "relation", "motion", "reasoning"):
-        for sample in drawn(f"segment/{kind}", 25, split="test"):
+        for sample in samples(f"segment/{kind}", 25, split="test"):
             assert any(re.fullmatch(pattern, sample.turns[0].question) for pattern in fixed), sample.turns[0].question
 
 
@@ -266,7 +266,7 @@ def test_one_frame_is_called_an_image_and_has_no_motion(unrendered: None) -> Non
 
 def test_conversation_mentions_only_objects_it_has_found(unrendered: None) -> None:
     another = 0
-    for sample in drawn("conversation", 120):
+    for sample in samples("conversation", 120):
         known: set[int] = set()
         assert len(sample.turns) >= 2
         for turn in sample.turns:
@@ -282,7 +282,7 @@ def test_conversation_mentions_only_objects_it_has_found(unrendered: None) -> No
 
 def test_pronoun_follows_a_turn_about_one_object(unrendered: None) -> None:
     checked = 0
-    for sample in drawn("conversation", 150):
+    for sample in samples("conversation", 150):
         for before, turn in zip(sample.turns, sample.turns[1:], strict=False):
             if re.search(r"\bit\b", turn.question) and not turn.mentioned_ids and not turn.target_ids:
                 named = set(before.target_ids) | set(before.mentioned_ids)
@@ -301,7 +301,7 @@ def test_published_words_all_occur(unrendered: None) -> None:
         "pixelqa/box",
         "plain",
     ):
-        for sample in drawn(task, 500 if "reasoning" in task else 100, start=9000):
+        for sample in samples(task, 500 if "reasoning" in task else 100, start=9000):
             text += " ".join(f"{turn.question} {turn.answer}\n" for turn in sample.turns)
     text = text.lower()
     phrases = [
@@ -316,8 +316,8 @@ def test_published_words_all_occur(unrendered: None) -> None:
     assert [phrase for phrase in phrases if phrase not in text] == []
 
 
-def test_captions_describe_the_pointed_object(unrendered: None) -> None:
-    for sample in drawn("caption", 60):
+def test_captions_describe_the_prompted_object(unrendered: None) -> None:
+    for sample in samples("caption", 60):
         turn = sample.turns[0]
         found = re.match(r"\[(\d+)\] is (an? [a-z -]+?)(?: that| and|\.)", turn.answer)
         assert found, turn.answer
@@ -327,7 +327,7 @@ def test_captions_describe_the_pointed_object(unrendered: None) -> None:
 def test_regions_are_described_line_by_line(unrendered: None) -> None:
     kinds: Counter[str] = Counter()
     listed = 0
-    for sample in drawn("regions", 150):
+    for sample in samples("regions", 150):
         turn = sample.turns[0]
         kinds[turn.kind] += 1
         lines = [re.fullmatch(r"\[(\d+)\]: (.+)", line) for line in turn.answer.split("\n")]
@@ -345,9 +345,9 @@ def test_regions_are_described_line_by_line(unrendered: None) -> None:
     assert set(kinds) == {"description", "shape", "colour", "texture", "size", "motion", "start", "end"}
 
 
-def test_region_positions_hold_for_the_masks(unrendered: None) -> None:
+def test_region_positions_agree_with_the_masks(unrendered: None) -> None:
     checked = 0
-    for sample in drawn("regions", 150):
+    for sample in samples("regions", 150):
         turn = sample.turns[0]
         if turn.kind not in ("start", "end"):
             continue
@@ -359,17 +359,17 @@ def test_region_positions_hold_for_the_masks(unrendered: None) -> None:
 
 
 def test_pairs_ask_about_two_highlighted_objects(unrendered: None) -> None:
-    for sample in drawn("pairs", 40):
+    for sample in samples("pairs", 40):
         assert len(sample.prompts) == 2
         assert {prompt.kind for prompt in sample.prompts.values()} == {"mask"}
         assert set(sample.turns[0].mentioned_ids) == set(sample.prompts)
 
 
-def test_training_never_names_a_held_out_look(unrendered: None) -> None:
+def test_training_never_names_a_held_out_combination(unrendered: None) -> None:
     pattern = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
     pairs = held_out_pairs("train")
     for task in ("segment/attribute", "segment/motion", "pixelqa/point", "regions", "conversation"):
-        for sample in drawn(task, 80, start=20_000):
+        for sample in samples(task, 80, start=20_000):
             for turn in sample.turns:
                 for colour, shape in pattern.findall(f"{turn.question} {turn.answer}"):
                     assert (shape, colour) not in pairs, turn

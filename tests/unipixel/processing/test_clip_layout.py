@@ -85,5 +85,5 @@ def test_a_recorded_mask_is_recalled() -> None:
     assert isinstance(recalled, MaskPrompt)
     assert (recalled.mask == mask).all()
     assert recalled.frame_index == 3
-    with pytest.raises(ValueError, match="a point holds no mask"):
+    with pytest.raises(ValueError, match="a point has no mask"):
         record_prompt(PointPrompt(1, 2)).mask((6, 8))
