@@ -21,7 +21,7 @@ from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.checkpoints import SEGMENTER_WEIGHTS
 from unipixel.train.nano.model_config import configure, frame_budget
 from unipixel.train.nano.tokenizer import build_tokenizer, synthetic_texts
-from unipixel.train.recipe import Recipe, RunRecipe
+from unipixel.train.recipe import ModelRecipe, Recipe, RunRecipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
 _SEGMENTER_PREFIX = "segmenter."
@@ -53,14 +53,27 @@ def load_initial_model(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
         processor = Processor(model.config, load_tokenizer(settings.qwen))
     else:
         raise ValueError("the recipe gives no initial weights: set [model] sizes, checkpoint, or qwen with sam2")
+    _set_memory(model, settings)
+    budget = processor.budget
+    if settings.max_tokens_per_frame is not None:
+        budget = replace(budget, max_tokens=settings.max_tokens_per_frame)
     if settings.image_size not in (None, model.config.segmenter.image_size):
         model = _with_image_size(model, int(settings.image_size or 0))
-        processor = Processor(model.config, processor.tokenizer, budget=processor.budget)
     if settings.segmenter is not None:
         model.sam2.load_state_dict(_segmenter_state(settings.segmenter))
     for folder in settings.extra_checkpoints:
         load_partial(model, Path(folder) / PARTIAL_FILE)
-    return model.train(), processor
+    return model.train(), Processor(model.config, processor.tokenizer, budget=budget)
+
+
+def _set_memory(model: UniPixel, settings: ModelRecipe) -> None:
+    """Change how a loaded model pools and embeds memory; a new position embedding changes no output at first."""
+    if settings.memory_pool_weighting is not None:
+        model.config = replace(model.config, memory_pool_weighting=settings.memory_pool_weighting)
+    if settings.memory_position_embedding:
+        model.add_memory_positions()
+    elif settings.memory_position_embedding is False and model.config.memory_position_embedding:
+        raise ValueError("[model] memory_position_embedding is false, but the checkpoint was trained with it")
 
 
 def load_segmenter(recipe: Recipe) -> SegmenterObjective:
@@ -85,6 +98,10 @@ def load_segmenter(recipe: Recipe) -> SegmenterObjective:
 
 def _initialise(recipe: RunRecipe) -> tuple[UniPixel, Processor]:
     sizes = recipe.sizes()
+    settings = recipe.model
+    given = {"pool_weighting": settings.memory_pool_weighting, "position_embedding": settings.memory_position_embedding}
+    memory = sizes.get("memory", {}) | {name: value for name, value in given.items() if value is not None}
+    sizes = {**sizes, "memory": memory}
     tokenizer = _tokenizer(recipe, sizes["vocabulary"])
     config = configure(sizes, tokenizer, image_size=recipe.model.image_size)
     # Seeded again: the weights must not depend on whether the tokenizer was trained before.

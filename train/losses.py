@@ -13,47 +13,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from unipixel.train.settings import Settings
+from unipixel.train.recipe import LossWeights
 
 # A pixel of a resized label is foreground where at least half of it is covered. The published code takes every pixel
 # above zero, which widens a small object of a large frame by up to a fifth.
 LABEL_THRESHOLD = 0.5
 IGNORED_LABEL = -100
-
-
-@dataclass(frozen=True)
-class LossWeights(Settings):
-    """Weights of the parts of the loss.
-
-    Attributes:
-        focal: Focal loss of the best candidate.
-        dice: Dice loss of the best candidate.
-        iou: Error of the predicted IoU, over all candidates.
-        score: Cross-entropy of the object score.
-        multimask_weight: Weight in [0, 1] of the mean over all candidates in the focal and dice loss; the best one has
-            the rest. Without it, a randomly initialised model assigns each candidate to one object of the frame and
-            does not learn to use the prompt.
-        text: Mean cross-entropy of the tokens of answers.
-        mask_loss_stride: Factor by which targets are reduced before they are compared; the comparison is a third of
-            the time of a small segmenter.
-    """
-
-    focal: float = 100.0
-    dice: float = 5.0
-    iou: float = 5.0
-    score: float = 5.0
-    multimask_weight: float = 0.0
-    text: float = 1.0
-    mask_loss_stride: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score", "text"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.multimask_weight <= 1:
-            raise ValueError(f"[losses] multimask_weight must be in [0, 1], got {self.multimask_weight}")
-        if self.mask_loss_stride < 1:
-            raise ValueError(f"[losses] mask_loss_stride must be at least 1, got {self.mask_loss_stride}")
 
 
 @dataclass(frozen=True)

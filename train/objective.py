@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.types import SegmentPrompt
 from unipixel.train.datasets.collate import ExampleBatch
-from unipixel.train.losses import LossWeights, text_loss
+from unipixel.train.losses import text_loss
 from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout
+from unipixel.train.recipe import LossWeights
 from unipixel.train.segmenter_objective import MaskLossMeter
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from unipixel.train.losses import LossWeights
-from unipixel.train.settings import Settings
+from unipixel.model.config import PoolWeighting
 
 Stage = Literal["segmenter", "stage1", "stage2", "stage3", "finetune"]
 Precision = Literal["float32", "bfloat16"]
 LearningRateSchedule = Literal["cosine", "linear", "constant"]
 AnchorFrame = Literal["first", "visible"]
+
+
+class Settings:
+    """Base of the dataclasses that pydantic reads, without unknown keys or values of another type."""
+
+    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class ModelRecipe(Settings):
         extra_checkpoints: Partial checkpoints of earlier stages, whose weights replace those above.
         segmenter: Folder of a trained segmenter, or of a whole model, whose segmenter replaces the one above.
         image_size: Side of the segmenter's input in pixels; None keeps that of the checkpoint.
+        memory_pool_weighting: `uniform` or `coverage`, see `UniPixelConfig`; None keeps that of the sizes or checkpoint.
+        memory_position_embedding: Whether memory tokens have an embedding of their box and time, see `UniPixelConfig`;
+            None keeps that of the sizes or checkpoint.
+        max_tokens_per_frame: Most visual tokens of a frame of a clip; None keeps that of the sizes or checkpoint.
         freeze_prompt_encoder: Whether a segmenter's prompt encoder stays as it is: a language model that was trained
             with it writes its embeddings.
     """
@@ -43,6 +52,9 @@ class ModelRecipe(Settings):
     extra_checkpoints: tuple[str, ...] = ()
     segmenter: str | None = None
     image_size: int | None = None
+    memory_pool_weighting: PoolWeighting | None = None
+    memory_position_embedding: bool | None = None
+    max_tokens_per_frame: int | None = None
     freeze_prompt_encoder: bool = False
 
     def __post_init__(self) -> None:
@@ -156,6 +168,41 @@ class TrainingRecipe(Settings):
             raise ValueError(f"[training] learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"[training] warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
+
+
+@dataclass(frozen=True)
+class LossWeights(Settings):
+    """Weights of the parts of the loss.
+
+    Attributes:
+        focal: Focal loss of the best candidate.
+        dice: Dice loss of the best candidate.
+        iou: Error of the predicted IoU, over all candidates.
+        score: Cross-entropy of the object score.
+        multimask_weight: Weight in [0, 1] of the mean over all candidates in the focal and dice loss; the best one has
+            the rest. Without it, a randomly initialised model assigns each candidate to one object of the frame and
+            does not learn to use the prompt.
+        text: Mean cross-entropy of the tokens of answers.
+        mask_loss_stride: Factor by which targets are reduced before they are compared; the comparison is a third of
+            the time of a small segmenter.
+    """
+
+    focal: float = 100.0
+    dice: float = 5.0
+    iou: float = 5.0
+    score: float = 5.0
+    multimask_weight: float = 0.0
+    text: float = 1.0
+    mask_loss_stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("focal", "dice", "iou", "score", "text"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.multimask_weight <= 1:
+            raise ValueError(f"[losses] multimask_weight must be in [0, 1], got {self.multimask_weight}")
+        if self.mask_loss_stride < 1:
+            raise ValueError(f"[losses] mask_loss_stride must be at least 1, got {self.mask_loss_stride}")
 
 
 @dataclass(frozen=True)

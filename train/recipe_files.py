@@ -164,7 +164,8 @@ def _setting_names(kind: type[Any], sections: Sequence[Any]) -> list[str]:
     """Return the names of the settings in a section, given by the names of the sections that contain it."""
     for section in sections:
         hint = typing.get_type_hints(kind)[section]
-        kind = next(option for option in (hint, *get_args(hint)) if dataclasses.is_dataclass(option))
+        # A section may be optional: `LoraRecipe | None`.
+        kind = next(option for option in (*get_args(hint), hint) if option is not type(None))
     return sorted(entry.name for entry in dataclasses.fields(kind))
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
-from unipixel.train.losses import LossWeights, MaskLoss, mask_iou, mask_loss
+from unipixel.train.losses import MaskLoss, mask_iou, mask_loss
 from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout, select_frames
 from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES
+from unipixel.train.recipe import LossWeights
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
 

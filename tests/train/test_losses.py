@@ -9,13 +9,13 @@ import torch
 
 from unipixel.train.losses import (
     IGNORED_LABEL,
-    LossWeights,
     dice_loss,
     focal_loss,
     label_masks,
     mask_loss,
     text_loss,
 )
+from unipixel.train.recipe import LossWeights
 
 
 @pytest.fixture

@@ -78,3 +78,8 @@ def test_load_recipe_invalid_toml_is_refused(tmp_path: Path) -> None:
     file.write_text("stage = ", encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML"):
         load_recipe(file)
+
+
+def test_load_recipe_unknown_key_of_an_optional_section_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"lora\.rang \(nearest: lora\.rank\)"):
+        load_recipe("nano/stage3", ["lora.rang=3"])

@@ -14,6 +14,7 @@ import numpy as np
 from unipixel.processing.image_processing import fit_size
 from unipixel.processing.processor import Processor
 from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
+from unipixel.train.datasets.synthetic.sample_generation import TASKS
 from unipixel.train.datasets.synthetic_vqa import add_turns
 from unipixel.train.nano.clip_pool import ClipArrays, ClipPool, clip_groups
 from unipixel.train.nano.dense_batch import PackedBatch, pack
@@ -51,7 +52,13 @@ class ConversationSampler:
             seed: Seed of the run.
             worker: Number of this process.
             num_workers: Processes that draw; each has its own clips.
+
+        Raises:
+            ValueError: A task is unknown.
         """
+        for name in (*data.clip_tasks, *data.image_tasks):
+            if name not in TASKS:
+                raise ValueError(f"unknown task {name!r}: allowed are {TASKS}")
         self._processor, self._data = processor, data
         self._seed, self._worker = seed, worker
         self._num_clips = max(1, data.num_clips // num_workers)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unipixel.train.recipe import Precision, RunRecipe
-from unipixel.train.settings import Settings
+from unipixel.train.recipe import Precision, RunRecipe, Settings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unipixel.train.checkpoints import convert_to_half
 from unipixel.train.initialization import load_initial_model
-from unipixel.train.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
+from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.run_log import LOG_FILE
 
 LOGS_FILE = "training_log.json"
@@ -38,13 +38,8 @@ def release(model: str, out: Path, *, segmenter: str | None, image_size: int | N
         OSError: Something cannot be read or written.
         ValueError: The parts do not fit together.
     """
-    recipe = Recipe(
-        stage="stage3",
-        output=str(out),
-        model=ModelRecipe(start=model, segmenter=segmenter, image_size=image_size),
-        data=DataRecipe(tasks={"none": 1.0}),
-        training=TrainingRecipe(max_steps=1),
-    )
+    settings = ModelRecipe(checkpoint=model, segmenter=segmenter, image_size=image_size)
+    recipe = RunRecipe(output=str(out), model=settings)
     loaded, processor = load_initial_model(recipe)
     loaded.eval().save_pretrained(out)
     processor.save_pretrained(out)
