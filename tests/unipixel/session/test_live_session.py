@@ -98,7 +98,7 @@ class TestTracking:
             if index == 0:
                 session.prompt(1, replace(POINT, frame_index=0))
             if index in (59, 199):
-                held = [len(timeline._entries) for timeline in session.bank._timelines.values()]
+                held = [len(track._entries) for track in session.bank._mask_tracks.values()]
                 sizes.append((session.objects.num_bytes, len(session.objects.buffer.frames), held))
         assert sizes[0] == sizes[1]
         assert sizes[1][1] == 5
@@ -113,7 +113,7 @@ class TestTracking:
             shown[index] = session.step(_frame(index))
             if index == 0:
                 shown[0] = session.prompt(1, MaskPrompt(_square(), 0))
-        assert len(session.bank._timelines[1]._entries) == 5
+        assert len(session.bank._mask_tracks[1]._entries) == 5
         for index, masks in shown.items():
             look = session.bank.mask_record(1, index)
             assert look is not None
