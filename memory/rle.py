@@ -1,4 +1,4 @@
-"""Masks as COCO run lengths, with their areas and boxes.
+"""Masks as COCO run lengths, and their boxes.
 
 Shape letters: H, W frame size.
 """
@@ -57,17 +57,6 @@ def check_rle(rle: Mapping[str, Any]) -> None:
     _checked_runs(rle)
 
 
-def rle_area(rle: Mapping[str, Any]) -> int:
-    """Count the pixels of a mask that `encode_rle` encoded, without decoding it."""
-    return int(_unpack_counts(rle["counts"])[1::2].sum())
-
-
-def mask_area(mask: NDArray[Any]) -> int:
-    """Count the pixels of a mask (H, W)."""
-    _check_plane(mask)
-    return int(np.count_nonzero(mask))
-
-
 def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
     """Return the tightest box around a mask (H, W), or None if the mask is empty.
 
@@ -79,19 +68,6 @@ def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
     if not len(columns):
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Return the intersection over union of two masks of one shape; 1 if both are empty.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"masks must have equal shapes, got {first.shape} and {second.shape}")
-    a, b = first != 0, second != 0
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
 
 
 def _check_plane(mask: NDArray[Any]) -> None:
