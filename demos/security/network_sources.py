@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from unipixel.demos.errors import SourceError
 from unipixel.video.frame import MAX_PIXELS
-from unipixel.video.live import NETWORK_TIMEOUT_SECONDS, MediaStream, without_secrets
+from unipixel.video.live import NETWORK_TIMEOUT_SECONDS, MediaStream, remove_credentials
 from unipixel.video.open import Video
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -147,14 +147,14 @@ class SourceRules:
             return Video(
                 MediaStream(
                     checked,
-                    name=without_secrets(address),
+                    name=remove_credentials(address),
                     max_pixels=max_pixels,
                     options=options,
                     timeout_seconds=NETWORK_TIMEOUT_SECONDS,
                 )
             )
         except OSError as error:
-            raise SourceError(f"there is no readable stream at {without_secrets(address)}") from error
+            raise SourceError(f"there is no readable stream at {remove_credentials(address)}") from error
 
 
 def is_private(ip: Address) -> bool:

@@ -42,7 +42,7 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True)
-class _ObjectRecord:
+class _ObjectEntry:
     source: str
     expression: str | None
     anchor_frame: int
@@ -57,13 +57,13 @@ class SessionSnapshot:
         """Create an empty snapshot."""
         self._lock = threading.Lock()
         self._frame_size = (0, 0)
-        self._objects: dict[int, _ObjectRecord] = {}
+        self._objects: dict[int, _ObjectEntry] = {}
         self._masks: dict[int, dict[int, MaskRecord]] = {}
 
     def update(self, video_objects: VideoObjects) -> None:
         """Copy all objects and masks."""
         objects, masks = (
-            _object_records(video_objects),
+            _object_entries(video_objects),
             {key: dict(video_objects.bank.mask_records(key)) for key in video_objects.bank.ids},
         )
         with self._lock:
@@ -72,7 +72,7 @@ class SessionSnapshot:
     def update_frame(self, video_objects: VideoObjects, frame_index: int) -> None:
         """Copy the masks of one frame, and the objects where there are new ones."""
         masks = {key: video_objects.bank.mask_record(key, frame_index) for key in video_objects.bank.ids}
-        objects = _object_records(video_objects) if set(masks) - set(self._objects) else None
+        objects = _object_entries(video_objects) if set(masks) - set(self._objects) else None
         with self._lock:
             self._objects = self._objects if objects is None else objects
             for key, mask in masks.items():
@@ -165,14 +165,14 @@ class SessionSnapshot:
         return tuple(sorted(index for index, mask in masks.items() if mask.is_visible))
 
 
-def _object_records(video_objects: VideoObjects) -> dict[int, _ObjectRecord]:
-    records: dict[int, _ObjectRecord] = {}
+def _object_entries(video_objects: VideoObjects) -> dict[int, _ObjectEntry]:
+    records: dict[int, _ObjectEntry] = {}
     for key in sorted(video_objects.known_ids):
         pending = tuple(record_prompt(prompt) for prompt in video_objects.pending_prompts.get(key, ()))
         if key in video_objects.bank:
             known = video_objects.bank[key]
             prompts = (*known.prompts, *pending)
-            records[key] = _ObjectRecord(known.source, known.expression, known.anchor_frame, bool(pending), prompts)
+            records[key] = _ObjectEntry(known.source, known.expression, known.anchor_frame, bool(pending), prompts)
         else:
-            records[key] = _ObjectRecord(pending[0].kind, None, pending[0].frame_index, True, pending)
+            records[key] = _ObjectEntry(pending[0].kind, None, pending[0].frame_index, True, pending)
     return records

@@ -227,7 +227,7 @@ class UserSession:
 
     def _answer(self, text: str, method: Callable[..., Answer]) -> Iterator[Event]:
         def work(loaded: LoadedSession, callbacks: Callbacks) -> Event:
-            # The model's conversation has no limit of its own: start a new one before it grows past the limit.
+            # The length of the model's conversation is not limited otherwise.
             if loaded.num_turns >= self._context.limits.max_turns:
                 loaded.session.restart()
                 loaded.num_turns = 0
