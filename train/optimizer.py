@@ -106,7 +106,7 @@ def _orthogonalised(updates: Tensor) -> Tensor:
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is a matrix within the blocks of a transformer.
 
-    Heads are left to AdamW: a step of equal size in each of their few directions moves what they say by several
-    per cent, and they never come to rest.
+    Heads are left to AdamW: with Muon, a step of equal size in each of their few directions changes their output by
+    several per cent, so that they do not converge.
     """
     return parameter.ndim == 2 and _BLOCKS.search(name) is not None

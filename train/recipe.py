@@ -36,7 +36,7 @@ class ModelRecipe(Settings):
         extra_checkpoints: Partial checkpoints of earlier stages, whose weights replace those above.
         segmenter: Folder of a trained segmenter, or of a whole model, whose segmenter replaces the one above.
         image_size: Side of the segmenter's input in pixels; None keeps that of the checkpoint.
-        memory_pool_weighting: `uniform` or `coverage`, see `UniPixelConfig`; None keeps that of the sizes or checkpoint.
+        memory_pool_weighting: `uniform` or `coverage`, see `UniPixelConfig`; None keeps that of sizes or checkpoint.
         memory_position_embedding: Whether memory tokens have an embedding of their box and time, see `UniPixelConfig`;
             None keeps that of the sizes or checkpoint.
         max_tokens_per_frame: Most visual tokens of a frame of a clip; None keeps that of the sizes or checkpoint.

@@ -1,9 +1,9 @@
-"""Draws the sample clip that ships with the package: four objects of the drawn world in four seconds.
+"""The bundled sample clip: four synthetic objects in four seconds.
 
     python -m unipixel.train.datasets.sample_clip [FILE.mp4]
 
-Everything is placed by hand, so the clip is the same on every machine; the bytes of the file also
-depend on the version of x264.
+All positions are constants, so that the clip is the same on every machine; the bytes of the file also depend on the
+version of x264.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from unipixel.train.datasets.synthetic.scene import NUM_TIMES, Scene, SceneObjec
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 320, 240, 20, 80
 CRF = 20
-"""Quality of x264: masks stay true to the pixel at the outlines, in a tenth of the allowed 300 kB."""
+"""Quality of x264, at which masks match the pixels of outlines in a tenth of the allowed 300 kB."""
 
-_WALL_TOP, _WALL_FOOT = (0.80, 0.78, 0.82), (0.58, 0.60, 0.67)
+_TOP_COLOUR, _BOTTOM_COLOUR = (0.80, 0.78, 0.82), (0.58, 0.60, 0.67)
 
 
 def sample_scene() -> Scene:
-    """Return what happens in the clip, the farthest object first.
+    """Return the contents of the clip, the farthest object first.
 
-    A striped red star moves right; a blue circle starts behind it and overtakes it. A large green square
-    stays still, and a spotted yellow heart moves up behind it.
+    A striped red star moves right; a blue circle starts behind it and overtakes it. A large green square is still, and
+    a spotted yellow heart moves up behind it.
     """
     objects = (
         _object("heart yellow spotted", 0.17, MotionPlan("line", "up"), start=(1.06, 0.88), end=(1.09, 0.12)),
@@ -48,14 +48,14 @@ def sample_scene() -> Scene:
 
 
 def sample_clip() -> Clip:
-    """Draw the clip; objects 1 to 4 are star, circle, square and heart."""
+    """Render the clip; objects 1 to 4 are star, circle, square and heart."""
     scene = sample_scene()
     times = np.linspace(0, 1, scene.num_frames)
     layers = [rasterize_object(obj, times, pixels_per_unit=HEIGHT) for obj in scene.objects]
     view = compute_visibility(layers, num_frames=scene.num_frames, height=HEIGHT, width=WIDTH)
     frames = np.repeat(_background()[None], scene.num_frames, axis=0)
     for layer, obj in zip(layers, scene.objects, strict=True):
-        composite_layer(frames, layer, _look(obj))
+        composite_layer(frames, layer, _material(obj))
     return Clip(
         frames=(np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8),
         masks=view.masks,
@@ -68,7 +68,7 @@ def sample_clip() -> Clip:
 
 
 def write_sample(path: Path) -> None:
-    """Draw the clip into an MP4 file.
+    """Write the clip as an MP4 file.
 
     Raises:
         OSError: The file cannot be written.
@@ -83,8 +83,8 @@ def write_sample(path: Path) -> None:
 
 
 def main() -> None:
-    """Write the clip to a file, by default where the package keeps it."""
-    parser = argparse.ArgumentParser(description="Draw the bundled sample clip.")
+    """Write the clip to a file, by default to the package's assets."""
+    parser = argparse.ArgumentParser(description="Write the bundled sample clip.")
     parser.add_argument("path", type=Path, nargs="?", default=sample_path(), help="file to write")
     path = parser.parse_args().path
     write_sample(path)
@@ -97,15 +97,15 @@ def _object(
     shape, colour, texture = words.split()
     steps = np.linspace(0, 1, NUM_TIMES)[:, None]
     centres = np.array(start) * (1 - steps) + np.array(end) * steps
-    is_there = np.ones(NUM_TIMES, bool)
-    path = Trajectory(centres, np.full(NUM_TIMES, extent), np.zeros(NUM_TIMES), is_there, None)
+    is_present = np.ones(NUM_TIMES, bool)
+    path = Trajectory(centres, np.full(NUM_TIMES, extent), np.zeros(NUM_TIMES), is_present, None)
     return SceneObject(shape, colour, texture, extent, plan, path)
 
 
-def _look(obj: SceneObject) -> Material:
-    """Paint in the middle of the colour's range; stripes and spots are darker."""
-    shade = COLOUR_RANGES[obj.colour]
-    hue, saturation, value = (sum(limits) / 2 for limits in (shade.hue, shade.saturation, shade.value))
+def _material(obj: SceneObject) -> Material:
+    """Return a material in the middle of the colour's range, with darker stripes and spots."""
+    limits = COLOUR_RANGES[obj.colour]
+    hue, saturation, value = (sum(ends) / 2 for ends in (limits.hue, limits.saturation, limits.value))
     base = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     red, green, blue = (0.42 * channel for channel in base)
     return Material(
@@ -122,11 +122,11 @@ def _look(obj: SceneObject) -> Material:
 
 
 def _background() -> NDArray[np.float32]:
-    """Paint a quiet cloudy wall (H, W, 3), 0 to 1, darker towards the bottom."""
+    """Return a smooth background (H, W, 3), 0 to 1, darker towards the bottom."""
     clouds = smooth_noise(np.random.default_rng(3), height=HEIGHT, width=WIDTH, cells=3)
-    fall = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
-    weight = 0.65 * fall + 0.35 * clouds
-    low, high = np.asarray(_WALL_TOP, np.float32), np.asarray(_WALL_FOOT, np.float32)
+    ramp = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
+    weight = 0.65 * ramp + 0.35 * clouds
+    low, high = np.asarray(_TOP_COLOUR, np.float32), np.asarray(_BOTTOM_COLOUR, np.float32)
     return np.asarray(low + (high - low) * weight, np.float32)
 
 

@@ -1,8 +1,8 @@
-"""J and F of masks, as the DAVIS 2017 benchmark defines them (arXiv:1704.00675, section 5).
+"""J and F of masks, as defined by the DAVIS 2017 benchmark (arXiv:1704.00675, section 5).
 
-J is the overlap of two regions (intersection over union), F the agreement of their contours
-within a tolerance. Both are taken per object and frame and averaged over all frames, the first
-and the last included. Shapes: masks are (H, W) arrays, non-zero where the object is.
+J is the overlap of two regions (intersection over union), F the agreement of their contours within a tolerance. Both
+are computed per object and frame and averaged over all frames, the first and the last included. Masks are (H, W)
+arrays, non-zero where the object is.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 BOUNDARY_TOLERANCE = 0.008
-"""Tolerance of F as a part of the image's diagonal."""
+"""Tolerance of F as a fraction of the image's diagonal."""
 
 VOID_ID = 255
-"""Pixel value that DAVIS leaves out of the comparison, where a sequence has ids besides it."""
+"""Pixel value that DAVIS excludes from the comparison, where a sequence has other ids."""
 
 _MAX_MASK_PIXELS = 89_478_485
 
@@ -40,13 +40,12 @@ def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
 def contour_accuracy(predicted: NDArray[Any], truth: NDArray[Any], *, tolerance: float = BOUNDARY_TOLERANCE) -> float:
     """Return F, the harmonic mean of the contours' precision and recall.
 
-    A contour pixel counts as found when the other contour passes within
-    `ceil(tolerance * diagonal)` pixels of it.
+    A contour pixel is matched where the other contour is within `ceil(tolerance * diagonal)` pixels.
 
     Args:
         predicted: Mask (H, W).
         truth: Mask (H, W).
-        tolerance: Part of the diagonal; 1 or more is a radius in pixels.
+        tolerance: Fraction of the diagonal; 1 or more is a radius in pixels.
 
     Raises:
         ValueError: The masks differ in size, or are not two-dimensional.
@@ -57,7 +56,7 @@ def contour_accuracy(predicted: NDArray[Any], truth: NDArray[Any], *, tolerance:
     contour_p, contour_t = boundary_map(predicted)[window], boundary_map(truth)[window]
     count_p, count_t = np.count_nonzero(contour_p), np.count_nonzero(contour_t)
     if count_p == 0 or count_t == 0:
-        # One contour missing makes precision or recall 0, both missing is agreement.
+        # Two empty contours agree; a single empty one has a precision or recall of 0.
         return 1.0 if count_p == count_t else 0.0
     precision = np.count_nonzero(contour_p & _near(contour_t, radius)) / count_p
     recall = np.count_nonzero(contour_t & _near(contour_p, radius)) / count_t
@@ -80,7 +79,7 @@ def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the box around a mask with a rim of one pixel, where the image has one."""
+    """Return the box around a mask, extended by one pixel within the image."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return slice(0, 0), slice(0, 0)
@@ -91,15 +90,15 @@ def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 
 def _near(contour: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Dilate by a disk. Its pixels are those with a contour pixel at most `radius` away."""
-    # Squared distances are whole numbers, so the small term only undoes the root's rounding.
+    """Dilate by a disk: mark the pixels at most `radius` from a contour pixel."""
+    # Squared distances are integers, so that the small term only compensates the rounding of the root.
     return distance_transform_edt(~contour) <= radius + 1e-6
 
 
 def _same_size(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     if predicted.ndim != 2 or predicted.shape != truth.shape:
-        raise ValueError(f"masks must be (H, W) and of one size, not {predicted.shape} and {truth.shape}")
+        raise ValueError(f"masks must be (H, W) and of one size, got {predicted.shape} and {truth.shape}")
     return predicted.astype(bool), truth.astype(bool)
 
 
@@ -111,7 +110,7 @@ class SequenceScore:
         name: The sequence's folder.
         j_per_object: Mean J over all frames, per object id.
         f_per_object: Mean F over all frames, per object id.
-        missing: File names of the frames that were not predicted; each counts 0.
+        missing: File names of the frames without a prediction; each counts 0.
     """
 
     name: str
@@ -131,20 +130,20 @@ class SequenceScore:
 
 
 def score_sequence(predicted: Path, truth: Path, *, is_binary: bool = False) -> SequenceScore:
-    """Compare two folders of mask images, `00000.png` and so on; the truth says which frames count.
+    """Compare two folders of mask images, `00000.png` and so on; the frames are those of the ground truth.
 
     Args:
         predicted: Folder of predicted masks; it, or frames in it, may be missing.
-        truth: Folder of true masks; its pixel values are object ids.
+        truth: Folder of ground truth masks, whose pixel values are object ids.
         is_binary: Whether every non-zero pixel belongs to the one object.
 
     Raises:
-        ValueError: A prediction's size differs from its truth's, or no truth holds an object.
+        ValueError: A prediction differs in size from its ground truth, or the ground truth has no object.
         OSError: A file cannot be read.
     """
     paths = sorted(truth.glob("*.png"))
     if not paths:
-        raise OSError(f"{truth}: the directory holds no .png masks")
+        raise OSError(f"{truth}: the folder contains no .png masks")
     ids = [1] if is_binary else _object_ids(paths)
     if not ids:
         raise ValueError(f"{truth}: no object in any of {len(paths)} masks")
@@ -174,26 +173,26 @@ def score_sequence(predicted: Path, truth: Path, *, is_binary: bool = False) -> 
 
 
 def _read_pair(predicted: Path, truth: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    ours, true = read_mask(predicted), read_mask(truth)
+    ours, true = read_label_image(predicted), read_label_image(truth)
     if ours.shape != true.shape:
         raise ValueError(
             f"{predicted}: the mask has {ours.shape[1]}x{ours.shape[0]} pixels, "
-            f"its truth {true.shape[1]}x{true.shape[0]}"
+            f"its ground truth {true.shape[1]}x{true.shape[0]}"
         )
     return ours, true
 
 
 def _object_ids(paths: list[Path]) -> list[int]:
-    """Collect the ids of a sequence; 255 is one only where there is no other."""
-    ids = sorted(set().union(*(np.unique(read_mask(path)).tolist() for path in paths)) - {0})
+    """Return the ids of a sequence; 255 is an id only where there is no other."""
+    ids = sorted(set().union(*(np.unique(read_label_image(path)).tolist() for path in paths)) - {0})
     return [object_id for object_id in ids if object_id != VOID_ID] or ids
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask image (H, W) with its stored values: palette indices, grey levels or bits.
+def read_label_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image of object ids (H, W): palette indices, grey levels or bits.
 
     Raises:
-        OSError: It is no readable PNG, or has colours instead of values.
+        OSError: It is not a readable PNG, or has several channels.
     """
     with Image.open(path, formats=("PNG",)) as image:
         if image.width * image.height > _MAX_MASK_PIXELS:
@@ -204,29 +203,29 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def score_folders(predicted: Path, truth: Path, *, binary: bool = False) -> dict[str, Any]:
-    """Score every sequence of a truth folder: `TRUTH/SEQUENCE/00000.png`.
+    """Score every sequence of a folder of ground truth: `TRUTH/SEQUENCE/00000.png`.
 
-    A sequence's figure is the mean over its objects, the final one the mean over all objects of
-    all sequences, as in the benchmark's own evaluation.
+    The score of a sequence is the mean over its objects, the final score the mean over all objects of all sequences, as
+    in the evaluation of the benchmark.
 
     Args:
         predicted: Folder of predicted sequences.
-        truth: Folder of true sequences.
+        truth: Folder of ground truth sequences.
         binary: Whether every non-zero pixel belongs to the one object.
 
     Returns:
         `{"sequences": {NAME: {"J", "F", "J&F"}}, "mean": {"J", "F", "J&F"}, "missing": {NAME: [FILE]}}`.
 
     Raises:
-        ValueError: A mask is mis-sized, or a truth holds no object.
+        ValueError: A mask has another size, or a ground truth has no object.
         OSError: A folder or file cannot be read, or there is no sequence.
     """
     for folder in (predicted, truth):
         if not folder.is_dir():
-            raise NotADirectoryError(f"{folder}: not a directory")
+            raise NotADirectoryError(f"{folder}: not a folder")
     names = sorted(path.name for path in truth.iterdir() if path.is_dir() and any(path.glob("*.png")))
     if not names:
-        raise OSError(f"{truth}: no sequence in it; expected are masks as SEQUENCE/00000.png")
+        raise OSError(f"{truth}: the folder contains no sequence; expected are masks as SEQUENCE/00000.png")
     scores = [score_sequence(predicted / name, truth / name, is_binary=binary) for name in names]
     return {
         "sequences": {score.name: _figures([score.j], [score.f]) for score in scores},

@@ -194,8 +194,7 @@ class _Evaluator:
             session.prompt(object_id, to_prompt(annotation))
         answers = region_lines(session.ask(turn.question).text)
         for object_id, expected in region_lines(turn.answer).items():
-            is_right = is_correct(answers.get(object_id, ""), expected)
-            self._metrics.add_answer(("regions", turn.kind), is_right)
+            self._metrics.add_answer(("regions", turn.kind), is_correct(answers.get(object_id, ""), expected))
 
     def _exchange(self, session: Session, sample: Sample, turn: QuestionAnswer, answer: Answer) -> None:
         """Ask again with exchanged masks of the two objects in the memory, where this changes the correct answer."""

@@ -161,13 +161,13 @@ def test_score_folders_bad_input_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "small/dog", "00000.png", square(0, 0, 10, shape=(20, 20)))
     write(tmp_path / "colour/dog", "00000.png", np.zeros((40, 50, 3)))
     write(tmp_path / "empty/dog", "00000.png", np.zeros((40, 50)))
-    with pytest.raises(ValueError, match="20x20 pixels, its truth 50x40"):
+    with pytest.raises(ValueError, match="20x20 pixels, its ground truth 50x40"):
         score_folders(tmp_path / "small", tmp_path / "truth")
     with pytest.raises(OSError, match="one channel"):
         score_folders(tmp_path / "colour", tmp_path / "truth")
     with pytest.raises(ValueError, match="no object"):
         score_folders(tmp_path / "truth", tmp_path / "empty")
-    with pytest.raises(OSError, match="not a directory"):
+    with pytest.raises(OSError, match="not a folder"):
         score_folders(tmp_path / "nowhere", tmp_path / "truth")
     with pytest.raises(OSError, match="no sequence"):
         score_folders(tmp_path / "truth", tmp_path / "truth/dog")

@@ -13,7 +13,7 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.train.initialization import load_initial_model
 from unipixel.train.nano.release import LOGS_FILE, release
-from unipixel.train.recipe_files import load_recipe
+from unipixel.train.recipe_files import find_recipe, load_recipe
 from unipixel.train.run_log import LOG_FILE
 
 
@@ -38,9 +38,11 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
 
 
 def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
-    model, processor = load_initial_model(
-        load_recipe("nano/segmenter", [f"output={tmp_path}", "model={sizes='sizes.toml'}"])
-    )
+    sizes = find_recipe("nano/segmenter").parent / "sizes.toml"
+    smaller = sizes.read_text(encoding="utf-8").replace("num_samples = 2000", "num_samples = 50")
+    (tmp_path / "sizes.toml").write_text(smaller.replace("size = 1024", "size = 400"), encoding="utf-8")
+    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", f"model={{sizes='{tmp_path / 'sizes.toml'}'}}"])
+    model, processor = load_initial_model(recipe)
     model.save_pretrained(tmp_path / "saved")
     assert UniPixel.from_pretrained(tmp_path / "saved").config.eos_token_ids == (processor.tokenizer.eos_token_id,)
 
