@@ -1,11 +1,13 @@
-"""Initialisation of attention, and float32 attention in bfloat16 training."""
+"""Initial models: settings of memory, and the initialisation of attention."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.byte_model import byte_config
+from helpers.dense_training import dense_checkpoint, dense_recipe
 from helpers.tiny_training import tiny_recipe
 from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
@@ -17,8 +19,7 @@ from unipixel.train import trainer
 from unipixel.train.build import prepare
 from unipixel.train.initialization import init_identity_memory_attention, load_initial_model
 from unipixel.train.objective import UniPixelObjective
-from unipixel.train.precision import Float32Attention
-from unipixel.train.recipe_files import load_recipe
+from unipixel.train.recipe_files import load_any_recipe, load_recipe
 
 
 def test_vision_heads_attend_to_neighbouring_patches_at_first(tmp_path: Path) -> None:
@@ -45,19 +46,6 @@ def test_patches_are_embedded_as_transformers_does_it() -> None:
     patches = torch.randn(6, embed.proj.weight[0].numel(), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(embed(patches), Qwen2_5_VisionPatchEmbed.forward(embed, patches))
-
-
-def test_float32_attention_is_exact_under_autocast() -> None:
-    query, key, value = torch.randn(3, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
-    attend = nn.functional.scaled_dot_product_attention
-    exact = attend(query, key, value)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = attend(query, key, value)
-        with Float32Attention():
-            result = attend(query, key, value)
-            product = query @ key.mT
-    assert rounded.dtype == product.dtype == torch.bfloat16
-    assert torch.equal(result, exact)
 
 
 def test_training_in_bfloat16_computes_attention_in_float32(training_checkpoint: Path, tmp_path: Path) -> None:
@@ -95,3 +83,27 @@ def test_memory_attention_attends_to_the_same_position_at_first() -> None:
     positions = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(9.0), indexing="ij"), dim=-1).view(81, 2)
     distances = torch.cdist(positions, positions)
     assert (weights * distances).sum(dim=-1).mean() < 3.5 < distances.mean()
+
+
+def test_memory_settings_of_a_recipe_reach_a_loaded_model(tmp_path: Path) -> None:
+    start = dense_checkpoint(tmp_path / "start")
+    settings = ["model.memory_pool_weighting=coverage", "model.memory_position_embedding=true"]
+    model, processor = load_initial_model(
+        dense_recipe(start, tmp_path / "run", *settings, "model.max_tokens_per_frame=24")
+    )
+    assert (model.config.memory_pool_weighting, model.config.memory_position_embedding) == ("coverage", True)
+    assert processor.budget.max_tokens == 24
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    again, _ = load_initial_model(dense_recipe(tmp_path / "saved", tmp_path / "again"))
+    assert again.config.memory_pool_weighting == "coverage"
+    with pytest.raises(ValueError, match="memory_position_embedding is false"):
+        load_initial_model(
+            dense_recipe(tmp_path / "saved", tmp_path / "again", "model.memory_position_embedding=false")
+        )
+
+
+def test_memory_settings_of_a_recipe_replace_those_of_the_sizes() -> None:
+    given = "model={sizes='sizes.toml', tokenizer='unipixel-nano', memory_position_embedding=false}"
+    model, _ = load_initial_model(load_any_recipe("nano/pretrain", [given]))
+    assert (model.config.memory_pool_weighting, model.config.memory_position_embedding) == ("coverage", False)

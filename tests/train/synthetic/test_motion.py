@@ -1,8 +1,6 @@
-"""Motion labels, derived again from the centroids and areas of drawn masks."""
+"""Motion labels, compared with the centroids and areas of rendered masks."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,22 +9,22 @@ from unipixel.train.datasets.synthetic.drawing.occlusion import compute_visibili
 from unipixel.train.datasets.synthetic.drawing.shapes import REACH
 from unipixel.train.datasets.synthetic.motion import MotionPlan, progress, trajectory
 from unipixel.train.datasets.synthetic.scene import NUM_TIMES, SceneObject
-from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, motion_truth
+from unipixel.train.datasets.synthetic.trajectories import FALSE, TRUE, UNKNOWN, motion_truth
 
-MOMENTS = np.linspace(0, 1, 17)
+TIMES = np.linspace(0, 1, 17)
 SIDE = 160
 
 
 def tracked(
     plan: MotionPlan, seed: int, *, shape: str = "circle", extent: float = 0.14
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centroids (N, 2) in shorter sides (NaN where hidden) and areas (N,) of the drawn mask."""
+    """Centroids (N, 2) in shorter sides (NaN where hidden) and areas (N,) of the rendered mask."""
     rng = np.random.default_rng(seed)
     frame = (1.25, 1.0)
     path = trajectory(rng, plan=plan, extent=extent, reach=REACH[shape], frame=frame, num_times=NUM_TIMES)
     obj = SceneObject(shape, "red", "plain", extent, plan, path)
-    layer = rasterize_object(obj, MOMENTS, pixels_per_unit=SIDE)
-    masks = compute_visibility([layer], num_frames=len(MOMENTS), height=SIDE, width=round(1.25 * SIDE)).masks[0]
+    layer = rasterize_object(obj, TIMES, pixels_per_unit=SIDE)
+    masks = compute_visibility([layer], num_frames=len(TIMES), height=SIDE, width=round(1.25 * SIDE)).masks[0]
     areas = masks.sum(axis=(1, 2))
     centroids = np.full((len(masks), 2), np.nan)
     for index in np.flatnonzero(areas >= 0.9 * areas.max()):
@@ -68,7 +66,7 @@ def test_still_object_keeps_its_centroid(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("profile", "is_growing"), [("speeds_up", True), ("slows_down", False)])
-def test_change_of_speed_shows_in_the_steps(profile: str, is_growing: bool, seed: int) -> None:
+def test_change_of_speed_changes_the_steps(profile: str, is_growing: bool, seed: int) -> None:
     moved = steps(tracked(MotionPlan("line", "right", profile), seed)[0])
     early, late = moved[:5].sum(), moved[-5:].sum()
     assert (late / early if is_growing else early / late) > 2.2
@@ -76,11 +74,11 @@ def test_change_of_speed_shows_in_the_steps(profile: str, is_growing: bool, seed
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("profile", ["stops", "starts_late"])
-def test_rest_shows_in_the_steps(profile: str, seed: int) -> None:
+def test_stops_and_late_starts_have_no_steps_at_one_end(profile: str, seed: int) -> None:
     moved = steps(tracked(MotionPlan("line", "up", profile), seed)[0])
-    rest, run = (moved[-5:], moved[:4]) if profile == "stops" else (moved[:5], moved[-4:])
-    assert rest.max() < 1e-3
-    assert run.min() > 0.01
+    still, moving = (moved[-5:], moved[:4]) if profile == "stops" else (moved[:5], moved[-4:])
+    assert still.max() < 1e-3
+    assert moving.min() > 0.01
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,7 +111,7 @@ def test_bounce_touches_an_edge_and_reverses(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_growth_shows_in_the_area(seed: int) -> None:
+def test_growth_changes_the_area(seed: int) -> None:
     grown = tracked(MotionPlan("still", growth=1.9), seed)[1]
     shrunk = tracked(MotionPlan("still", growth=1 / 1.9), seed)[1]
     assert grown[-1] / grown[0] == pytest.approx(1.9**2, rel=0.1)
@@ -141,7 +139,7 @@ def test_returning_object_is_absent_in_the_middle(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_spin_turns_the_outline_without_moving_it(seed: int) -> None:
+def test_spinning_object_keeps_its_centroid_and_area(seed: int) -> None:
     centroids, areas = tracked(MotionPlan("still", is_spinning=True), seed, shape="cross", extent=0.3)
     assert np.nanmax(np.ptp(centroids, axis=0)) < 0.01
     assert np.ptp(areas) < 0.05 * areas.max()
@@ -169,19 +167,19 @@ CLEAR: list[tuple[MotionPlan, set[str]]] = [
 
 
 @pytest.mark.parametrize(("plan", "words"), CLEAR)
-def test_true_words_of_a_plan_are_exactly_its_own(plan: MotionPlan, words: set[str]) -> None:
+def test_motion_truth_of_clear_plans(plan: MotionPlan, words: set[str]) -> None:
     assert {word for word, truth in motion_truth(plan).items() if truth == TRUE} == words
 
 
 @pytest.mark.parametrize(
-    ("plan", "word", "check"),
+    ("plan", "word", "truth"),
     [
-        (MotionPlan("bounce"), "turns_back", lambda truth: truth not in (TRUE, FALSE)),
-        (MotionPlan("line", "left", "slows_down"), "stops", lambda truth: truth not in (TRUE, FALSE)),
-        (MotionPlan("still", is_spinning=True), "still", lambda truth: truth not in (TRUE, FALSE)),
-        (MotionPlan("line", "diagonal"), "left", lambda truth: truth not in (TRUE, FALSE)),
-        (MotionPlan("line", "left"), "right", lambda truth: truth == FALSE),
+        (MotionPlan("bounce"), "turns_back", UNKNOWN),
+        (MotionPlan("line", "left", "slows_down"), "stops", UNKNOWN),
+        (MotionPlan("still", is_spinning=True), "still", UNKNOWN),
+        (MotionPlan("line", "diagonal"), "left", UNKNOWN),
+        (MotionPlan("line", "left"), "right", FALSE),
     ],
 )
-def test_arguable_words_are_left_open(plan: MotionPlan, word: str, check: Callable[[int], bool]) -> None:
-    assert check(motion_truth(plan)[word])
+def test_motion_truth_of_ambiguous_and_false_words(plan: MotionPlan, word: str, truth: int) -> None:
+    assert motion_truth(plan)[word] == truth

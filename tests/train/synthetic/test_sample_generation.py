@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from unipixel.train.datasets.synthetic.attributes import (
     MOTIONS,
     SHAPES,
     SIZE_RANGES,
+    SPLITS,
     TEST_MOTION_SHAPES,
     TEST_SHAPE_COLOURS,
     TEXTURES,
@@ -27,7 +29,7 @@ from unipixel.train.datasets.synthetic.attributes import (
 )
 from unipixel.train.datasets.synthetic.gallery import gallery_page
 from unipixel.train.datasets.synthetic.rasterization import sample_frame_indices
-from unipixel.train.datasets.synthetic.scene import sample_scene
+from unipixel.train.datasets.synthetic.scene import Scene, sample_scene
 from unipixel.train.datasets.synthetic.trajectories import motion_truth
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 
@@ -58,34 +60,32 @@ def test_splits_of_one_seed_differ() -> None:
     assert len({digest(small(3, split=split, task="track")) for split in ("train", "val", "test")}) == 3
 
 
-def test_held_out_combinations_occur_only_where_allowed() -> None:
-    seen: dict[Split, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
-    for split, pairs in seen.items():
-        for seed in range(700):
-            scene = sample_scene(np.random.default_rng(seed), split=split, frame=(1.0, 1.0))
-            for obj in scene.objects:
-                pairs.add((obj.shape, obj.colour))
-                truth = motion_truth(obj.plan)
-                pairs.update((word, obj.shape) for word in MOTIONS if truth[word] == 1)
+@cache
+def scenes(split: Split) -> tuple[Scene, ...]:
+    """Enough scenes of a split to show all its combinations."""
+    return tuple(sample_scene(np.random.default_rng(seed), split=split, frame=(16 / 9, 1.0)) for seed in range(700))
+
+
+def combinations(split: Split) -> set[tuple[str, str]]:
+    pairs = {(obj.shape, obj.colour) for scene in scenes(split) for obj in scene.objects}
+    objects = (obj for scene in scenes(split) for obj in scene.objects)
+    return pairs | {(word, obj.shape) for obj in objects for word in MOTIONS if motion_truth(obj.plan)[word] == 1}
+
+
+def test_held_out_combinations_occur_only_in_their_splits() -> None:
+    shown = {split: combinations(split) for split in SPLITS}
     val, test = {*VAL_SHAPE_COLOURS, *VAL_MOTION_SHAPES}, {*TEST_SHAPE_COLOURS, *TEST_MOTION_SHAPES}
-    assert not seen["train"] & (val | test)
-    assert not seen["val"] & test
-    assert seen["val"] >= val
-    assert seen["test"] >= val | test
+    assert not shown["train"] & (val | test)
+    assert not shown["val"] & test
+    assert shown["val"] >= val
+    assert shown["test"] >= val | test
+    others = {(shape, colour) for shape in SHAPES for colour in COLOURS} - held_out_pairs("train")
+    assert shown["train"] >= others
 
 
-def test_all_other_combinations_occur_in_training() -> None:
-    pairs = set()
-    for seed in range(900):
-        scene = sample_scene(np.random.default_rng(seed), split="train", frame=(1.0, 1.0))
-        pairs |= {(obj.shape, obj.colour) for obj in scene.objects}
-    assert pairs == {(shape, colour) for shape in SHAPES for colour in COLOURS} - held_out_pairs("train")
-
-
-def test_scenes_keep_the_published_limits() -> None:
+def test_scenes_are_within_the_published_limits() -> None:
     counts, textures = set(), set()
-    for seed in range(400):
-        scene = sample_scene(np.random.default_rng(seed), split="test", frame=(16 / 9, 1.0))
+    for scene in scenes("test"):
         counts.add(len(scene.objects))
         assert 8 <= scene.num_frames <= 120
         assert 8 <= scene.fps <= 30
@@ -100,7 +100,7 @@ def test_scenes_keep_the_published_limits() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_fills_the_schema(task: str) -> None:
+def test_samples_of_every_task_are_complete(task: str) -> None:
     for seed in range(4):
         sample = small(seed, task=task)
         clip = sample.clip
@@ -121,7 +121,7 @@ def test_every_task_fills_the_schema(task: str) -> None:
             assert "\x02" not in turn.question + turn.answer
 
 
-def test_random_sizes_stay_within_the_published_limits() -> None:
+def test_random_sizes_are_within_the_published_limits() -> None:
     shapes = [generate(seed, split="train", task="track", num_frames=1).clip.frames.shape[1:3] for seed in range(25)]
     for height, width in shapes:
         assert 128 <= min(height, width) <= max(height, width) <= 641
@@ -136,13 +136,13 @@ def test_timestamps_follow_the_frame_rate() -> None:
     assert clip.frame_indices[-1] == clip.num_source_frames - 1
 
 
-def test_indices_are_even_and_hold_both_ends() -> None:
+def test_frame_indices_are_even_and_include_both_ends() -> None:
     assert sample_frame_indices(31, 7).tolist() == [0, 5, 10, 15, 20, 25, 30]
     assert sample_frame_indices(5, 8).tolist() == [0, 1, 2, 3, 4]
     assert sample_frame_indices(9, 1).tolist() == [4]
 
 
-def test_parts_of_clips_are_even_and_lie_anywhere_at_any_pace() -> None:
+def test_parts_of_clips_have_random_starts_and_strides() -> None:
     rng = np.random.default_rng(0)
     parts = [sample_frame_indices(31, 7, part_rng=rng) for _ in range(200)]
     assert all(part[0] >= 0 and part[-1] <= 30 and len(part) == 7 for part in parts)
@@ -154,7 +154,7 @@ def test_parts_of_clips_are_even_and_lie_anywhere_at_any_pace() -> None:
     assert len(set(np.diff(clip.frame_indices).tolist())) == 1
 
 
-def test_drawn_pixels_agree_with_the_masks() -> None:
+def test_rendered_edges_agree_with_the_masks() -> None:
     inside, outside = [], []
     for seed in range(30):
         sample = generate(seed, split="train", task="track", render_size=(96, 96), num_frames=2)
@@ -164,11 +164,11 @@ def test_drawn_pixels_agree_with_the_masks() -> None:
         edge = covered[:, :, 1:] != covered[:, :, :-1]
         inside.append(gradient[edge].mean())
         outside.append(np.median(gradient[~edge]))
-    # Brightness jumps where the masks end.
+    # The gradient is large at the borders of the masks.
     assert np.mean(inside) > 5 * np.mean(outside)
 
 
-def test_fixed_point_is_the_deepest_pixel_and_fixed_box_is_tight() -> None:
+def test_fixed_point_is_far_from_the_outline_and_fixed_box_is_tight() -> None:
     mask = np.zeros((1, 20, 30), bool)
     mask[0, 5:12, 10:17] = True
     rng = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def test_fixed_point_is_the_deepest_pixel_and_fixed_box_is_tight() -> None:
     assert sample_prompt(rng, mask, kind="box", is_fixed=True).box_xyxy == (10, 5, 17, 12)
 
 
-def test_training_points_lie_inside_and_boxes_near() -> None:
+def test_training_points_are_inside_and_boxes_near() -> None:
     rng = np.random.default_rng(1)
     mask = np.zeros((2, 40, 40), bool)
     mask[1] = ndimage.binary_dilation(np.eye(40, dtype=bool), iterations=3)
@@ -195,7 +195,7 @@ def test_prompt_for_an_invisible_object_is_refused() -> None:
         sample_prompt(np.random.default_rng(0), np.zeros((2, 4, 4), bool), kind="box", is_fixed=True)
 
 
-def test_vos_clips_show_every_object_at_the_start() -> None:
+def test_vos_clips_show_every_object_in_the_first_frame() -> None:
     for seed in range(8):
         sample = small(seed, style="vos")
         assert sample.clip.masks[:, 0].any(axis=(1, 2)).all()
@@ -219,7 +219,7 @@ def test_wrong_argument_is_refused(arguments: dict[str, object], message: str) -
         generate(0, **arguments)  # type: ignore[arg-type]
 
 
-def test_page_holds_pictures_questions_and_answers() -> None:
+def test_gallery_page_contains_images_questions_and_answers() -> None:
     sample = small(2, task="pixelqa/box")
     page = gallery_page([sample], title="A <title>")
     assert page.count("data:image/webp;base64,") == 1

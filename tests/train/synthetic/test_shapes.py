@@ -1,4 +1,4 @@
-"""Rasterised shapes against closed-form areas and reaches; shades and patterns against their names."""
+"""Rasterized shapes against closed-form areas; colours and patterns against their definitions."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def still_object(shape: str, *, extent: float, centre: tuple[float, float], angl
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_area_of_every_shape_equals_its_table_entry(shape: str) -> None:
+def test_area_of_every_shape_equals_its_constant(shape: str) -> None:
     inside, _, _ = raster(shape)
     assert inside.mean() * 1.6**2 == pytest.approx(AREAS[shape], abs=0.006)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shape_stays_within_its_reach_and_about_its_unit_box(shape: str) -> None:
+def test_shape_is_within_its_reach_and_unit_box(shape: str) -> None:
     inside, x, y = raster(shape)
     assert np.hypot(x, y)[inside].max() <= REACH[shape] + 0.004
     width, height = np.ptp(x[inside]), np.ptp(y[inside])
@@ -80,7 +80,7 @@ def test_distance_near_the_outline_has_unit_slope(shape: str) -> None:
     assert np.median(slope[near]) == pytest.approx(1.0, abs=0.02)
 
 
-def test_later_object_hides_the_earlier_one() -> None:
+def test_later_object_occludes_the_earlier_one() -> None:
     layers = [
         rasterize_object(still_object("square", extent=0.4, centre=(0.4, 0.5)), np.array([0.0]), pixels_per_unit=100),
         rasterize_object(still_object("square", extent=0.4, centre=(0.6, 0.5)), np.array([0.0]), pixels_per_unit=100),
@@ -94,7 +94,7 @@ def test_later_object_hides_the_earlier_one() -> None:
 
 
 @pytest.mark.parametrize(("gap", "touches"), [(0.01, True), (0.04, False)])
-def test_contact_is_seen_up_to_a_gap_of_one_pixel(gap: float, touches: bool) -> None:
+def test_objects_touch_up_to_a_gap_of_one_pixel(gap: float, touches: bool) -> None:
     layers = [
         rasterize_object(still_object("square", extent=0.2, centre=(0.3, 0.5)), np.array([0.0]), pixels_per_unit=100),
         rasterize_object(
@@ -126,7 +126,7 @@ def test_blob_without_harmonics_is_a_disc() -> None:
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_shade_is_nearest_to_its_own_name(colour: str) -> None:
+def test_sampled_colour_has_exactly_its_name(colour: str) -> None:
     middles = {
         name: colorsys.hsv_to_rgb(*(float(np.mean(v)) for v in (np.mean(s.hue) % 360 / 360, s.saturation, s.value)))
         for name, s in COLOUR_RANGES.items()
@@ -148,7 +148,7 @@ def test_shade_is_nearest_to_its_own_name(colour: str) -> None:
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
-def test_pattern_covers_its_share_with_both_colours(texture: str) -> None:
+def test_pattern_covers_the_expected_fraction(texture: str) -> None:
     rng = np.random.default_rng(5)
     steps = np.linspace(-0.5, 0.5, 200, dtype=np.float32)
     x, y = np.meshgrid(steps, steps)
@@ -161,7 +161,7 @@ def test_pattern_covers_its_share_with_both_colours(texture: str) -> None:
         assert low <= weight.mean() <= high
 
 
-def test_size_words_leave_gaps_around_the_published_limits() -> None:
+def test_size_class_is_none_near_the_published_limits() -> None:
     assert [size_class(size) for size in (0.08, 0.12, 0.17, 0.22, 0.3)] == ["small", None, "medium", None, "large"]
 
 
