@@ -187,7 +187,7 @@ class AnswerStream(Iterator[GeneratedToken]):
         self._positions = output.next_positions
         self._video = output.prompt_cache.video if output.prompt_cache else None
         self._num_read_tokens = output.lengths
-        self._answers = [_Answer() for _ in output.lengths]
+        self._answers = [_PartialGeneration() for _ in output.lengths]
         self._queue: list[GeneratedToken] = []
         self._selected: Tensor | None = None
         self._random = torch.Generator(device=rows.device)
@@ -256,7 +256,7 @@ class AnswerStream(Iterator[GeneratedToken]):
             logits = torch.full_like(logits, float("-inf")).scatter(-1, order, ordered)
         return torch.multinomial(logits.softmax(dim=-1), 1, generator=self._random)[:, 0]
 
-    def _stop_reason(self, answer: _Answer) -> StopReason | None:
+    def _stop_reason(self, answer: _PartialGeneration) -> StopReason | None:
         if answer.token_ids[-1] in self._model.config.eos_token_ids:
             return "end"
         if self.settings.stop_strings and self._decode is not None:
@@ -289,7 +289,7 @@ class AnswerStream(Iterator[GeneratedToken]):
 
 
 @dataclass
-class _Answer:
+class _PartialGeneration:
     token_ids: list[int] = field(default_factory=list)
     mask_tokens: list[Tensor] = field(default_factory=list)
     stop_reason: StopReason | None = None
