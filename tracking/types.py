@@ -72,7 +72,7 @@ class SegmentPrompt:
         return 0 if self.labels is None else int(self.labels.shape[1])
 
     def with_earlier_points(self, coords: Tensor | None, labels: Tensor | None) -> SegmentPrompt:
-        """Return the prompt with earlier points (B, P, 2) and their labels (B, P), if any, in front of its own."""
+        """Return the prompt with earlier points (B, P, 2) and their labels (B, P), if any, before the present ones."""
         if coords is None or labels is None:
             return self
         if self.coords is None or self.labels is None:

@@ -105,7 +105,7 @@ class OutputFolder:
             self._remove_new_parents()
 
     def _remove_new_parents(self) -> None:
-        """Remove the folders that were made on the way to the target, where nothing is in them."""
+        """Remove the parent folders that were created for the target, if they are empty."""
         for parent in self._new_parents:
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -153,8 +153,8 @@ class BackgroundWriter(FrameWriter):
 
     def __init__(self, *writers: FrameWriter, max_pending: int = 4) -> None:
         self._writers = writers
-        # Ctrl-C within the bounded Queue, between waking the other thread and noting that it was woken,
-        # would leave that thread asleep for ever. A SimpleQueue has no such moment; slots make it bounded.
+        # Ctrl-C inside a bounded `queue.Queue` can leave the other thread waiting forever on its condition
+        # variable. A SimpleQueue has none; the slots bound it.
         self._queue: queue.SimpleQueue[tuple[Frame, Mapping[int, ObjectMask]] | None] = queue.SimpleQueue()
         self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(max_pending):

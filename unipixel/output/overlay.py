@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unipixel.memory.rle import mask_box
 from unipixel.tracking.types import ObjectMask
 
-# Seven colours that stay apart for colour-blind eyes (Okabe and Ito, 2008, without black), ordered
+# Seven colours that colour-blind people can distinguish (Okabe and Ito, 2008, without black), ordered
 # so that the first few also differ in lightness.
 _COLORS = (
     (86, 180, 233),
@@ -126,7 +126,7 @@ def _draw_mask(
     weight = round(256 * opacity)
     part[inside] = (fill * (256 - weight) + np.array(color, np.uint16) * weight) >> 8
     part[contour] = color
-    # A dark line within the coloured one keeps it visible on ground of its own colour.
+    # A dark line within the coloured one keeps it visible on a background of the same colour.
     inner = contour & _eroded(inside, stroke, edges)
     part[inner] = np.array(color, np.uint16) * 2 // 5
 
