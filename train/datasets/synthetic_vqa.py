@@ -109,7 +109,9 @@ def add_turns(sample: Sample, rng: np.random.Generator, max_turns: int, *, label
         if drafted is None:
             continue
         turn = resolve_ids(drafted, ids)
-        if turn.question not in (other.question for other in turns):
+        # A second answer about the same attribute of the same regions could be copied from the first.
+        is_repeated = turn_type == "regions" and turn.kind in (other.kind for other in turns)
+        if not is_repeated and turn.question not in (other.question for other in turns):
             turns.append(turn)
     return replace(sample, turns=tuple(turns))
 

@@ -15,6 +15,7 @@ from unipixel.train.datasets.synthetic import QuestionAnswer, Sample, generate
 from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, SIZES, TEXTURES, Split, held_out_pairs
 from unipixel.train.datasets.synthetic.language.answers import POSITIONS
 from unipixel.train.datasets.synthetic.rasterization import RasterizedScene
+from unipixel.train.datasets.synthetic_vqa import add_turns
 
 NUMBERS = dict(zip(["none", "one", "two", "three", "four", "five", "six", "seven", "eight"], range(9), strict=True))
 
@@ -356,6 +357,17 @@ def test_region_positions_agree_with_the_masks(unrendered: None) -> None:
             assert word == POSITIONS[3 * int(y * 3) + int(x * 3)]
             checked += 1
     assert checked > 10
+
+
+def test_further_turns_about_regions_ask_for_other_attributes(unrendered: None) -> None:
+    counts = set()
+    for sample in samples("regions", 20):
+        turns = add_turns(sample, np.random.default_rng(sample.seed), 4).turns
+        counts.add(len(turns))
+        assert len({turn.kind for turn in turns}) == len(turns)
+        for turn in turns:
+            assert set(turn.mentioned_ids) <= set(sample.prompts)
+    assert max(counts) == 4
 
 
 def test_pairs_ask_about_two_highlighted_objects(unrendered: None) -> None:
