@@ -1,4 +1,4 @@
-"""From decoded frames to what a viewer sees: upright RGB pixels and rising times."""
+"""Conversion of decoded frames to upright RGB pixels with increasing timestamps."""
 
 from __future__ import annotations
 
@@ -15,51 +15,50 @@ from unipixel.video.frame import UNTIMED_FPS, check_pixels, composite_on_black
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """Size and orientation of a video's first decoded frame, which hold for the whole.
+    """Size and orientation of the first decoded frame, which apply to the whole video.
 
-    Prompts and masks are in these pixels, so a video that changes its resolution on the way is
-    scaled back to it.
+    Prompts and masks refer to these pixels, so later frames of another resolution are scaled to it.
 
     Attributes:
-        coded_width: Pixels across, as decoded.
-        coded_height: Pixels down, as decoded.
-        is_turned: Whether rows and columns change places before the mirrorings.
-        is_mirrored_x: Whether left and right change places.
-        is_mirrored_y: Whether top and bottom change places.
+        coded_width: Width as decoded.
+        coded_height: Height as decoded.
+        is_transposed: Whether rows and columns are exchanged, before mirroring.
+        is_mirrored_x: Whether left and right are exchanged.
+        is_mirrored_y: Whether top and bottom are exchanged.
     """
 
     coded_width: int
     coded_height: int
-    is_turned: bool = False
+    is_transposed: bool = False
     is_mirrored_x: bool = False
     is_mirrored_y: bool = False
 
     @classmethod
     def of(cls, frame: Any) -> FrameGeometry:
-        """Read a decoded frame's size and display matrix; odd angles are rounded to quarter turns."""
+        """Read the size and display matrix of a decoded frame; angles are rounded to multiples of 90 degrees."""
         data = frame.side_data.get("DISPLAYMATRIX")
         if data is None:
             return cls(frame.width, frame.height)
         a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
-        # Screen x is a * column + c * row, screen y is b * column + d * row.
+        # The displayed x is a * column + c * row, the displayed y is b * column + d * row.
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(frame.width, frame.height, True, c < 0, b < 0)
         return cls(frame.width, frame.height, False, a < 0, d < 0)
 
     @property
-    def shown_size(self) -> tuple[int, int]:
-        """Width and height after the turn."""
+    def display_size(self) -> tuple[int, int]:
+        """Width and height after transposition."""
         size = (self.coded_width, self.coded_height)
-        return size[::-1] if self.is_turned else size
+        return size[::-1] if self.is_transposed else size
 
     def upright(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn and mirror an image (H, W, C) as it is to be seen."""
-        turned = image.transpose(1, 0, 2) if self.is_turned else image
-        return turned[:: -1 if self.is_mirrored_y else 1, :: -1 if self.is_mirrored_x else 1]
+        """Transpose and mirror an image (H, W, C) for display."""
+        transposed = image.transpose(1, 0, 2) if self.is_transposed else image
+        return transposed[:: -1 if self.is_mirrored_y else 1, :: -1 if self.is_mirrored_x else 1]
 
 
 class FrameConverter:
-    """Turns decoded frames into upright RGB arrays; one per pass, as it keeps a scaler."""
+    """Converts decoded frames to upright RGB arrays; each pass needs its own, because it has a scaler."""
 
     def __init__(self, geometry: FrameGeometry, *, max_pixels: int, name: str) -> None:
         self._geometry, self._max_pixels, self._name = geometry, max_pixels, name
@@ -70,7 +69,7 @@ class FrameConverter:
         """Return a frame as uint8 (H, W, 3); alpha is composited on black.
 
         Raises:
-            OSError: The frame is larger than allowed, or in pixels nothing can convert.
+            OSError: The frame is larger than allowed, or its pixel format cannot be converted.
         """
         check_pixels(frame.width, frame.height, max_pixels=self._max_pixels, name=self._name)
         has_alpha = any(component.is_alpha for component in frame.format.components)
@@ -89,7 +88,7 @@ class FrameConverter:
 
 
 class Clock:
-    """Presentation times in seconds since the first frame, always rising."""
+    """Presentation times in seconds since the first frame, strictly increasing."""
 
     def __init__(self, stream: Any) -> None:
         self._time_base = stream.time_base
@@ -103,7 +102,7 @@ class Clock:
         if pts is not None and self._origin is None:
             self._origin = pts
         now = None if pts is None or self._origin is None else float((pts - self._origin) * self._time_base)
-        # Streams without times, and damaged ones whose times run back, go on at the mean rate.
+        # Without a time, or with one that is not above the previous one, the mean frame rate is used.
         if self._last is not None and (now is None or now <= self._last):
             now = self._last + self._gap
         self._last = now or 0.0

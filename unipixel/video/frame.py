@@ -1,7 +1,7 @@
-"""What a video is made of: frames, the facts about the whole, and where frames come from.
+"""Frames, properties of a video, and the interface of frame sources.
 
-Shapes: images are uint8 arrays (H, W, 3), RGB, as a viewer sees them: rotation applied, alpha
-composited on black. Pixels are taken as square.
+Images are uint8 arrays (H, W, 3), RGB, as displayed: rotated and with alpha composited on black. Pixels are
+assumed to be square.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 89_478_485
-"""Default ceiling on width times height; the size at which Pillow starts to suspect a bomb."""
+"""Default maximum of width times height; above it Pillow warns of a decompression bomb."""
 
 UNTIMED_FPS = 24.0
-"""Rate given to folders and arrays, which carry none; that of the DAVIS sequences."""
+"""Frame rate of folders and arrays, which have no timestamps; that of the DAVIS sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a video.
+    """One frame of a video.
 
     Attributes:
         index: Position in presentation order, from 0.
-        timestamp_seconds: When it is shown, counted from the start of the video stream.
+        timestamp_seconds: Presentation time, from the start of the video stream.
         image: uint8 array (H, W, 3), RGB.
     """
 
@@ -38,15 +38,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a video before its frames are read.
+    """Properties of a video.
 
     Attributes:
-        path: Path or address as given; passwords in an address are left out.
-        width: Pixels across, as shown (after rotation).
-        height: Pixels down, as shown.
-        num_frames: How many frames can be read, exactly; None for a stream.
-        fps: Mean number of frames per second; None where nothing tells.
-        duration_seconds: From the first frame's start to the last one's end; None for a stream.
+        path: Path or address, without passwords.
+        width: Width in pixels, as displayed (after rotation).
+        height: Height in pixels, as displayed.
+        num_frames: Exact number of readable frames; None for a stream.
+        fps: Mean frame rate; None if unknown.
+        duration_seconds: From the start of the first frame to the end of the last; None for a stream.
         is_image: Whether the source is a single still image.
     """
 
@@ -60,11 +60,11 @@ class VideoInfo:
 
 
 class FrameSource(abc.ABC):
-    """Something that yields frames; each kind of medium is one subclass.
+    """A source of frames; each kind of medium is a subclass.
 
     Attributes:
-        info: The facts about the whole; replaced when a pass shows that damage makes it shorter.
-        is_repeatable: Whether `frames` can be called again, and `read` at all.
+        info: Properties of the video; updated when a pass finds that damage makes it shorter.
+        is_repeatable: Whether `frames` can be called several times, and `read` is supported.
     """
 
     info: VideoInfo
@@ -78,17 +78,17 @@ class FrameSource(abc.ABC):
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """Return the frames at checked indices, in the order asked for."""
 
-    def close(self) -> None:  # noqa: B027 - a choice: most sources hold nothing open between passes
-        """Give back what the source holds open; nothing by default."""
+    def close(self) -> None:  # noqa: B027 - optional: most sources keep nothing open
+        """Release open files, devices and connections; nothing by default."""
 
 
 def read_in_order(frames: Iterator[Frame], indices: Sequence[int], *, name: str) -> list[Frame]:
-    """Pick frames by walking through a source from its beginning.
+    """Return frames by index, reading a source from its start.
 
     Args:
         frames: A source's frames, from index 0.
         indices: Wanted indices, in any order, repeats allowed.
-        name: What to call the source in an error.
+        name: Name of the source for error messages.
 
     Raises:
         OSError: The source ended before the last wanted frame.
@@ -106,16 +106,16 @@ def read_in_order(frames: Iterator[Frame], indices: Sequence[int], *, name: str)
 
 
 def as_rgb(pixels: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
-    """Bring an array of pixels to uint8 (H, W, 3), RGB.
+    """Convert an array of pixels to uint8 (H, W, 3), RGB.
 
     Args:
         pixels: uint8 array (H, W) grey, (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGB and alpha,
-            the last composited on black.
-        name: What to call the array in an error.
+            which is composited on black.
+        name: Name of the array for error messages.
 
     Raises:
         TypeError: The pixels are not uint8.
-        ValueError: The shape is none of those above.
+        ValueError: The array has another shape.
     """
     if pixels.dtype != np.uint8:
         raise TypeError(f"{name} must hold uint8 pixels, not {pixels.dtype}")
@@ -131,27 +131,27 @@ def as_rgb(pixels: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
 
 
 def composite_on_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Show straight-alpha pixels (H, W, 4) before black: what hides behind alpha 0 must not show."""
+    """Composite pixels (H, W, 4) with straight alpha on black, so that pixels with alpha 0 are not visible."""
     alpha = rgba[:, :, 3:].astype(np.uint16)
     return ((rgba[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
 
 
 def warn_damaged(name: str, num_frames: int, reason: object) -> None:
-    """Warn that a source ends early; one place, so that Python shows each message once."""
+    """Warn that a source ends early; called for all sources, so that Python shows each message once."""
     warnings.warn(
-        f"{name}: damaged after {num_frames} frame(s), the rest is left out ({reason})",
+        f"{name}: damaged after {num_frames} frame(s), the rest is skipped ({reason})",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
 def check_pixels(width: int, height: int, *, max_pixels: int, name: str) -> None:
-    """Refuse pictures too large to decode.
+    """Check the size of an image.
 
     Raises:
-        OSError: Width times height is above `max_pixels`, or nothing.
+        OSError: Width times height is above `max_pixels`, or zero.
     """
     if width < 1 or height < 1:
-        raise OSError(f"{name}: the picture has no pixels ({width}x{height})")
+        raise OSError(f"{name}: the image has no pixels ({width}x{height})")
     if width * height > max_pixels:
         raise OSError(f"{name}: {width}x{height} pixels are more than the allowed {max_pixels}")

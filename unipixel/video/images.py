@@ -1,4 +1,4 @@
-"""Frames that are not in a container: single images, folders of images, arrays."""
+"""Frames from single images, folders of images, and arrays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x0
 
 
 def is_image_file(path: Path) -> bool:
-    """Tell by its first bytes whether a file is a still image (names lie).
+    """Return whether a file is a still image, by its first bytes.
 
     Raises:
         OSError: The file cannot be read.
@@ -41,32 +41,32 @@ def is_image_file(path: Path) -> bool:
 
 
 def read_image(path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Read an image upright (EXIF orientation applied) as uint8 RGB (H, W, 3).
+    """Read an image as uint8 RGB (H, W, 3), with its EXIF orientation applied.
 
-    Alpha is composited on black; 16-bit grey keeps its upper 8 bits.
+    Alpha is composited on black; 16-bit grey is reduced to its upper 8 bits.
 
     Raises:
-        OSError: The file is missing, no PNG, JPEG, WebP, BMP or TIFF, damaged, or above `max_pixels`.
+        OSError: The file is missing, not a PNG, JPEG, WebP, BMP or TIFF image, damaged, or above `max_pixels`.
     """
-    return _opened(path, _upright_rgb, max_pixels=max_pixels)
+    return _read(path, _upright_rgb, max_pixels=max_pixels)
 
 
 def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
-    """Read a mask image: True where a pixel is not zero, whatever its palette says.
+    """Read a mask image: True where a pixel value is not zero, independent of the palette.
 
     Args:
-        path: A file.
-        max_pixels: Ceiling on width times height.
+        path: The file.
+        max_pixels: Maximum of width times height.
 
     Raises:
-        OSError: The file is missing, no image, damaged, or above `max_pixels`.
+        OSError: The file is missing, not an image, damaged, or above `max_pixels`.
     """
-    return _opened(path, _marked, max_pixels=max_pixels)
+    return _read(path, _nonzero, max_pixels=max_pixels)
 
 
-def _opened(path: Path, convert: Callable[[Image.Image], NDArray[Any]], *, max_pixels: int) -> NDArray[Any]:
+def _read(path: Path, convert: Callable[[Image.Image], NDArray[Any]], *, max_pixels: int) -> NDArray[Any]:
     try:
-        # Pillow warns of a bomb at a size of its own; the ceiling that counts is ours.
+        # Pillow warns at a fixed size; `max_pixels` is the limit here.
         with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as opened:
             warnings.simplefilter("ignore")
             check_pixels(*opened.size, max_pixels=max_pixels, name=str(path))
@@ -77,14 +77,14 @@ def _opened(path: Path, convert: Callable[[Image.Image], NDArray[Any]], *, max_p
         if str(path) in str(error):
             raise
         raise OSError(f"{path}: the image is damaged ({error})") from error
-    # Pillow's parsers let these through on damaged files.
+    # Pillow's parsers raise these for damaged files.
     except (ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise OSError(f"{path}: the image is damaged ({error})") from error
     except (Image.DecompressionBombError, ZeroDivisionError, KeyError, AttributeError) as error:
         raise OSError(f"{path}: the image is damaged ({error})") from error
 
 
-def _marked(opened: Image.Image) -> NDArray[np.bool_]:
+def _nonzero(opened: Image.Image) -> NDArray[np.bool_]:
     pixels = np.asarray(opened if len(opened.getbands()) == 1 else opened.convert("RGB"))
     return pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(axis=-1)
 
@@ -92,7 +92,7 @@ def _marked(opened: Image.Image) -> NDArray[np.bool_]:
 def _upright_rgb(opened: Image.Image) -> NDArray[np.uint8]:
     image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I;16") or image.mode == "I":
-        # convert("RGB") would clip 16 bits at 255 instead of scaling them.
+        # convert("RGB") would clip 16-bit values at 255 instead of scaling them.
         wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return as_rgb((wide >> 8).astype(np.uint8), name="image")
     has_alpha = image.has_transparency_data
@@ -100,16 +100,16 @@ def _upright_rgb(opened: Image.Image) -> NDArray[np.uint8]:
 
 
 def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that puts frame 10 after frame 9, whether or not the names are padded."""
+    """Return a sort key that puts frame 10 after frame 9, with or without padding."""
     parts = re.findall(r"\d+|\D+", path.name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], path.name
 
 
 def image_files(folder: Path) -> list[Path]:
-    """List a folder's image files in natural order; hidden files are left out.
+    """Return the image files of a folder in natural order, without hidden files.
 
     Raises:
-        OSError: The folder cannot be read or holds no image.
+        OSError: The folder cannot be read or contains no image.
     """
     paths = [
         path
@@ -117,7 +117,7 @@ def image_files(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     if not paths:
-        raise OSError(f"{folder}: the directory holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise OSError(f"{folder}: the folder contains no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(paths, key=natural_order)
 
 
@@ -141,7 +141,7 @@ class ImageFiles(FrameSource):
         )
 
     def frames(self) -> Iterator[Frame]:
-        """Yield every image; a damaged or mis-sized one ends the video with a warning."""
+        """Yield every image; a damaged one, or one of another size, ends the video with a warning."""
         for index in range(len(self._paths)):
             try:
                 frame = self._frame(index)
@@ -167,21 +167,21 @@ class ImageFiles(FrameSource):
 
 
 class ArrayFrames(FrameSource):
-    """Arrays in memory: a list or an array (T, H, W, C), or an iterable that is read once."""
+    """Arrays in memory: a list, an array (T, H, W, C), or an iterable that is read once."""
 
     def __init__(self, arrays: Iterable[Any], *, max_pixels: int, fps: float | None) -> None:
         self._max_pixels = max_pixels
         self._fps = fps or UNTIMED_FPS
-        is_image = isinstance(arrays, np.ndarray) and (arrays.ndim == 2 or _is_picture(arrays))
+        is_image = isinstance(arrays, np.ndarray) and (arrays.ndim == 2 or _is_single_image(arrays))
         sized: Any = [arrays] if is_image else arrays
         self.is_repeatable = isinstance(sized, Sequence | np.ndarray)
         self._sized = sized if self.is_repeatable else ()
         self._once = iter(()) if self.is_repeatable else iter(sized)
-        # The size of a generator's frames is that of its first, which is therefore drawn here.
+        # The first array of a generator is read here, because it determines the size.
         try:
             self._first = sized[0] if self.is_repeatable else next(self._once)
         except (IndexError, StopIteration):
-            raise OSError("the iterable of arrays holds no frame") from None
+            raise OSError("the iterable of arrays contains no frame") from None
         height, width = np.asarray(self._first).shape[:2] if np.ndim(self._first) >= 2 else (0, 0)
         num_frames = len(sized) if self.is_repeatable else None
         self.info = VideoInfo(
@@ -200,7 +200,7 @@ class ArrayFrames(FrameSource):
 
         Raises:
             TypeError: An array is not uint8.
-            ValueError: An array is no picture, or its size differs from the first one's.
+            ValueError: An array is not an image, or its size differs from that of the first.
         """
         if self.is_repeatable:
             yield from (self._frame(index, array) for index, array in enumerate(self._sized))
@@ -227,5 +227,5 @@ class ArrayFrames(FrameSource):
         return Frame(index, index / self._fps, image)
 
 
-def _is_picture(array: NDArray[np.generic]) -> bool:
+def _is_single_image(array: NDArray[np.generic]) -> bool:
     return array.ndim == 3 and array.shape[2] in (3, 4)

@@ -1,4 +1,4 @@
-"""Frames of a live source without a queue: what arrives while the model works is dropped."""
+"""The latest frame of a live source: frames that arrive while another one is processed are dropped."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from unipixel.video.frame import Frame
 
 
 class LatestFrame:
-    """Reads a source in a thread and keeps its newest frame only.
+    """Reads a source in a thread and stores only its latest frame.
 
-    Iterating yields the newest frame that was not yielded yet, and waits where there is none. A source
-    that fails raises its error there. Use it in a `with` block, which stops the thread.
+    Iterating yields the latest frame that was not yielded yet, and waits if there is none. Errors of the
+    source are raised there. Use it in a `with` block, which stops the thread.
+
+    Attributes:
+        num_dropped: Number of frames that were dropped.
     """
 
     def __init__(self, frames: Iterable[Frame]) -> None:
-        """Start to read.
+        """Start reading.
 
         Args:
-            frames: A live source, such as a `Video`; only the thread reads it from now on.
+            frames: A live source, such as a `Video`; it must not be read elsewhere.
         """
         self.num_dropped = 0
         self._frames = frames
         self._changed = threading.Condition()
-        self._newest: Frame | None = None
+        self._latest: Frame | None = None
         self._error: BaseException | None = None
         self._has_ended = self._is_stopped = False
-        # A daemon, because a camera that hangs must not keep the program from ending.
+        # A daemon, so that a blocked camera does not keep the process alive.
         self._thread = threading.Thread(target=self._read, name="unipixel-reader", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the newest frame, again and again, until the source ends.
+        """Yield the latest frame repeatedly, until the source ends.
 
         Raises:
-            OSError: The source cannot be read any more.
+            OSError: The source can no longer be read.
         """
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._has_ended)
-                frame, self._newest = self._newest, None
+                self._changed.wait_for(lambda: self._latest is not None or self._has_ended)
+                frame, self._latest = self._latest, None
             if frame is not None:
                 yield frame
             elif self._error is not None:
@@ -50,7 +53,7 @@ class LatestFrame:
                 return
 
     def close(self, *, timeout_seconds: float = 1.0) -> bool:
-        """Stop reading after the frame that is being read, and return whether the thread has ended."""
+        """Stop reading after the current frame, and return whether the thread has ended."""
         self._is_stopped = True
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -67,12 +70,12 @@ class LatestFrame:
         try:
             for frame in self._frames:
                 with self._changed:
-                    self.num_dropped += self._newest is not None
-                    self._newest = frame
+                    self.num_dropped += self._latest is not None
+                    self._latest = frame
                     self._changed.notify_all()
                 if self._is_stopped:
                     break
-        # Whatever it is, it belongs to the thread that iterates.
+        # Every error is raised again in the thread that iterates.
         except BaseException as error:  # noqa: BLE001
             self._error = error
         finally:

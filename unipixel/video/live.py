@@ -1,4 +1,4 @@
-"""Live sources: network streams, pipes, file objects, cameras. Read once, of unknown length."""
+"""Live sources of unknown length that are read once: network streams, pipes, file objects, cameras."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ NETWORK_TIMEOUT_SECONDS = 15.0
 
 
 def is_address(source: str) -> bool:
-    """Tell an address such as rtsp://host/path from a path."""
+    """Return whether a source is an address, such as rtsp://host/path, and not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
 
 
-def without_secrets(address: str) -> str:
-    """Return an address without user name, password and query, fit for logs and results."""
+def remove_credentials(address: str) -> str:
+    """Return an address without user name, password and query, for logs and results."""
     parts = urlsplit(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class MediaStream(FrameSource):
-    """Frames of an encoded stream as they arrive; damaged packets are passed over."""
+    """Frames of an encoded stream as they arrive; damaged packets are skipped."""
 
     is_repeatable = False
 
@@ -59,33 +59,33 @@ class MediaStream(FrameSource):
         self._container = open_container(
             target,
             name=name,
-            # A file object needs no protocol at all; anything it names is refused.
+            # A file object needs no protocol, and its content must not refer to other files.
             options=options or {"protocol_whitelist": "none"},
             timeout_seconds=timeout_seconds,
             container_format=container_format,
         )
         try:
             stream = video_stream(self._container)
-            # Frame threads would hold frames back; a live picture must come out at once.
+            # Frame threads would delay the frames of a live stream.
             stream.thread_type = "SLICE"
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
             self._clock = Clock(stream)
             self._decoder = decode_packets(self._container, stream, skip_damage=True)
-            # The first picture tells the size, and is handed out by `frames`.
+            # The first frame determines the size; `frames` yields it.
             self._first = next(self._decoder, None)
             if self._first is None:
-                raise OSError(f"{name}: no frame of it can be decoded")
+                raise OSError(f"{name}: no frame can be decoded")
             geometry = FrameGeometry.of(self._first)
             self._convert = FrameConverter(geometry, max_pixels=max_pixels, name=name)
         except BaseException:
             self._container.close()
             raise
         rate = stream.average_rate or stream.guessed_rate
-        width, height = geometry.shown_size
+        width, height = geometry.display_size
         self.info = VideoInfo(name, width, height, None, float(rate) if rate else None, None)
 
     def frames(self) -> Iterator[Frame]:
-        """Yield frames as they arrive; a stream that breaks off ends with a warning."""
+        """Yield frames as they arrive; a stream that is interrupted ends with a warning."""
         picture, self._first = self._first, None
         index = 0
         while picture is not None:
@@ -99,7 +99,7 @@ class MediaStream(FrameSource):
                 picture = None
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
-        """Streams have no random access.
+        """Raise an error, since streams have no random access.
 
         Raises:
             RuntimeError: Always.
@@ -107,33 +107,33 @@ class MediaStream(FrameSource):
         raise RuntimeError(f"{self.info.path} is a stream: iterate over it, frames cannot be read by index")
 
     def close(self) -> None:
-        """Close the connection, the device or the file object's container."""
+        """Close the connection, the device, or the container of the file object."""
         self._container.close()
 
 
 def open_address(address: str, *, max_pixels: int) -> MediaStream:
     """Open a network stream.
 
-    Only the protocols that the address itself needs are allowed, so that a redirect or a
-    description cannot lead to local files.
+    Only the protocols that the address requires are allowed, so that a redirect or a session description
+    cannot access local files.
 
     Args:
         address: http, https, rtsp(s), rtmp(s), srt, tcp, udp or rtp address.
-        max_pixels: Ceiling on width times height.
+        max_pixels: Maximum of width times height.
 
     Raises:
-        ValueError: The protocol is none of those above.
-        OSError: Nothing readable answers.
+        ValueError: The protocol is not supported.
+        OSError: The stream cannot be opened.
     """
     scheme = urlsplit(address).scheme.lower()
     if scheme not in _PROTOCOLS:
-        raise ValueError(f"cannot read from {scheme}://, only from {', '.join(sorted(_PROTOCOLS))}")
+        raise ValueError(f"{scheme}:// is not supported, allowed are {', '.join(sorted(_PROTOCOLS))}")
     options = {"protocol_whitelist": _PROTOCOLS[scheme]}
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     return MediaStream(
         address,
-        name=without_secrets(address),
+        name=remove_credentials(address),
         max_pixels=max_pixels,
         options=options,
         timeout_seconds=NETWORK_TIMEOUT_SECONDS,
@@ -141,20 +141,20 @@ def open_address(address: str, *, max_pixels: int) -> MediaStream:
 
 
 def open_camera(index: int, *, max_pixels: int) -> MediaStream:
-    """Open a camera by its number.
+    """Open a camera.
 
     Raises:
         ValueError: The number is negative.
-        OSError: There is no such camera, or no driver for this system.
+        OSError: There is no such camera, or cameras are not supported on this system.
     """
     if index < 0:
         raise ValueError(f"camera {index}: cameras are numbered from 0")
     if sys.platform not in _CAMERAS:
-        raise OSError(f"camera {index}: cameras can be opened on {', '.join(_CAMERAS)}, not {sys.platform}")
+        raise OSError(f"camera {index}: cameras are supported on {', '.join(_CAMERAS)}, not on {sys.platform}")
     driver, pattern = _CAMERAS[sys.platform]
     device = pattern.format(index)
     if driver == "v4l2" and not os.path.exists(device):
-        raise OSError(f"camera {index}: there is no {device}")
+        raise OSError(f"camera {index}: {device} does not exist")
     return MediaStream(
         device,
         name=f"camera {index}",

@@ -1,8 +1,8 @@
-"""Opening a video, whatever it is: one call, one frame at a time.
+"""`open_video`, for all kinds of video sources; frames are read one at a time.
 
-`open_video` takes a file, a folder of frames, an image, a camera number, a network address, `-`
-for standard input, a binary file object, or any iterable of arrays. Frames come upright, as RGB,
-with the times of the container; alpha is composited on black. The whole is never in memory.
+Sources are files, folders of frames, images, camera numbers, network addresses, `-` for standard input, binary file
+objects, and iterables of arrays. Frames are upright RGB images with the timestamps of the container; alpha is
+composited on black. A video is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ __all__ = ["MAX_PIXELS", "Frame", "Video", "VideoInfo", "open_video"]
 
 
 class Video:
-    """Frames in order, and by index where the source allows it.
+    """The frames of a source in order, and by index if the source supports it.
 
-    Iterating yields every `Frame`; files, folders and lists can be iterated again, and several
-    times at once, streams and generators once. Use it in a `with` block to close streams early.
+    Iterating yields every `Frame`. Files, folders and lists can be iterated several times, also at once;
+    streams and generators only once. Use it in a `with` block to close streams early.
     """
 
     def __init__(self, source: FrameSource, *, max_frames: int | None = None) -> None:
         self._source = source
         self._max_frames = max_frames
-        self._is_spent = False
+        self._is_consumed = False
 
     @property
     def info(self) -> VideoInfo:
-        """Size, rate and length; the length is corrected when a pass meets damage."""
+        """Size, rate and length; the length is corrected when a pass finds damage."""
         return self._source.info
 
     @property
     def is_stream(self) -> bool:
-        """Whether frames come once, in order, until they end."""
+        """Whether the frames can be read only once, in order."""
         return not self._source.is_repeatable
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames one at a time.
 
         Raises:
-            RuntimeError: A stream is iterated for the second time.
-            OSError: The source cannot be read any more.
+            RuntimeError: A stream is iterated a second time.
+            OSError: The source can no longer be read.
         """
-        if self._is_spent:
-            raise RuntimeError(f"{self.info.path} is a stream and was read already: open it again")
-        self._is_spent = self.is_stream
+        if self._is_consumed:
+            raise RuntimeError(f"{self.info.path} is a stream and was already read: open it again")
+        self._is_consumed = self.is_stream
         return itertools.islice(self._source.frames(), self._max_frames)
 
     def read(self, indices: Iterable[int]) -> list[Frame]:
-        """Return the frames at some indices, with the pixels that iterating gives.
+        """Return the frames at given indices, identical to those of iterating.
 
         Args:
-            indices: Frame indices from 0, in any order, repeats allowed.
+            indices: Frame indices from 0, in any order, with repeats.
 
         Raises:
-            ValueError: An index is below 0 or beyond the last frame.
+            ValueError: An index is outside the video.
             RuntimeError: The source is a stream.
             OSError: A frame cannot be decoded.
         """
@@ -99,20 +99,20 @@ def open_video(
     max_pixels: int = MAX_PIXELS,
     fps: float | None = None,
 ) -> Video:
-    """Open anything that yields frames.
+    """Open a source of frames.
 
     Args:
         source: Path of a video, an image or a folder of images; an http, https or rtsp address;
             `-` for a container on standard input; a camera number (also as a string); a binary
             file object; a list or iterable of uint8 arrays (H, W, 3); an array (T, H, W, 3).
-        max_frames: A longer file or folder is refused; a stream ends after as many frames.
-        max_pixels: Ceiling on width times height.
-        fps: Rate of folders and arrays, which carry none; 24 by default.
+        max_frames: Maximum length of a file or folder; a stream ends after this number of frames.
+        max_pixels: Maximum of width times height.
+        fps: Frame rate of folders and arrays, which have no timestamps; 24 by default.
 
     Raises:
-        OSError: The source is missing, unreadable, damaged from the start, or above `max_pixels`.
+        OSError: The source is missing, unreadable, without a readable frame, or above `max_pixels`.
         ValueError: The video is longer than `max_frames`, or an argument is out of range.
-        TypeError: The source is none of the kinds above.
+        TypeError: The source has another type.
     """
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames must be 1 or more, not {max_frames}")
@@ -144,7 +144,7 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSou
         return _open_path(Path(source), max_pixels=max_pixels, fps=fps)
     if hasattr(source, "read"):
         if isinstance(source, io.TextIOBase):
-            raise TypeError("a video is read from a binary file object, not from a text one")
+            raise TypeError("a video needs a binary file object, not a text file")
         return MediaStream(source, name=str(getattr(source, "name", "<stream>")), max_pixels=max_pixels)
     if isinstance(source, Iterable | Sequence):
         return ArrayFrames(source, max_pixels=max_pixels, fps=fps)

@@ -6,13 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
-from helpers.byte_model import save_checkpoint
 
 from unipixel.cli import main
 from unipixel.commands.demo import check_public, is_loopback, read_users
@@ -85,8 +83,7 @@ def test_number_out_of_range_is_refused(option: str, value: str, capsys: pytest.
     assert capsys.readouterr().err.startswith("unipixel: ")
 
 
-def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(tmp_path / "tiny")
+def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Path, checkpoint: Path) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
@@ -100,13 +97,13 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
         line = next(line for line in lines if "The demo is at" in line)
         address = re.search(r"http://\S+", line)
         assert address is not None
-        assert "UniPixel" in httpx.get(address[0], timeout=30).text
+        assert "UniPixel" in httpx.get(address[0], timeout=300).text
         assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
     finally:
         process.kill()
-    time.sleep(0.1)
+    process.wait(timeout=30)
     assert process.returncode == 130
     assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")] == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +100,9 @@ def test_background_writer_raises_the_error_of_its_thread() -> None:
     writer = BackgroundWriter(Failing())
 
     def write_on() -> None:
-        for _ in range(100):
+        # The sixth call waits until the second frame is taken from the queue, after the first one has failed.
+        for _ in range(7):
             writer.write(FRAME, {})
-            time.sleep(0.001)
 
     with pytest.raises(OSError, match="disk full"):
         write_on()

@@ -27,7 +27,7 @@ CONTAINERS = {
     "clip.webm": ("libvpx-vp9", "yuv420p"),
 }
 IMAGES = ("image.png", "image.jpg", "image.webp", "image.bmp", "image.tiff")
-SLOWEST_SECONDS = 20.0
+MAX_CPU_SECONDS = 20.0
 
 
 @functools.cache
@@ -68,7 +68,7 @@ def damaged(draw_value: Any, names: Any) -> Any:
 
 
 def read_everything(source: Any) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     try:
         with open_video(source, max_pixels=4_000_000) as video:
             frames = list(video)
@@ -83,7 +83,7 @@ def read_everything(source: Any) -> None:
                 assert video.read([len(frames) - 1])[0].image.shape == shape
     except OSError:
         pass  # the other allowed end
-    assert time.monotonic() - started < SLOWEST_SECONDS
+    assert time.process_time() - started < MAX_CPU_SECONDS
 
 
 @pytest.mark.parametrize("names", [sorted(CONTAINERS), IMAGES])

@@ -15,7 +15,7 @@ from helpers.moving_square import write_audio
 from helpers.numbered_clips import numbered_frame, write_numbered_clip
 from PIL import Image
 
-from unipixel.video.live import without_secrets
+from unipixel.video.live import remove_credentials
 from unipixel.video.open import open_video
 
 CODECS = [
@@ -295,7 +295,7 @@ def test_stream_from_file_object_and_pipe_yields_frames_in_order(tmp_path: Path)
 
 
 def test_addresses_are_shown_without_passwords() -> None:
-    assert without_secrets("rtsp://me:secret@host:554/a?token=1") == "rtsp://host:554/a"
+    assert remove_credentials("rtsp://me:secret@host:554/a?token=1") == "rtsp://host:554/a"
 
 
 def test_video_without_such_camera_raises_oserror() -> None:
