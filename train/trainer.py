@@ -7,7 +7,6 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from unipixel.train.precision import Float32Attention
 from unipixel.train.recipe import Recipe, TrainingRecipe
 from unipixel.train.run_log import InvalidExampleCounter, RunLog
 
@@ -50,12 +48,6 @@ class ObjectiveTrainer(Trainer):
         self._learning_rate_of = learning_rate_of or (lambda _name: None)
         self._invalid_counter = invalid_counter or InvalidExampleCounter()
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
-
-    def training_step(self, *given: Any, **options: Any) -> Tensor:
-        """Compute the loss and its gradient."""
-        is_slow = self.args.bf16 and self.args.device.type == "cpu"
-        with Float32Attention() if is_slow else nullcontext():
-            return super().training_step(*given, **options)
 
     def compute_loss(
         self,

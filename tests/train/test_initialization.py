@@ -8,17 +8,13 @@ import pytest
 import torch
 from helpers.byte_model import byte_config
 from helpers.dense_training import dense_checkpoint, dense_recipe
-from helpers.tiny_training import tiny_recipe
 from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, apply_rotary_pos_emb_vision
 
 from unipixel.model.unipixel import UniPixel
-from unipixel.train import trainer
-from unipixel.train.build import prepare
 from unipixel.train.initialization import init_identity_memory_attention, load_initial_model
-from unipixel.train.objective import UniPixelObjective
 from unipixel.train.recipe_files import load_any_recipe, load_recipe
 
 
@@ -46,24 +42,6 @@ def test_patches_are_embedded_as_transformers_does_it() -> None:
     patches = torch.randn(6, embed.proj.weight[0].numel(), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(embed(patches), Qwen2_5_VisionPatchEmbed.forward(embed, patches))
-
-
-def test_training_in_bfloat16_computes_attention_in_float32(training_checkpoint: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe("stage2", training_checkpoint, tmp_path / "run", "training.precision=bfloat16",
-                         "data.tasks={'image:segment/attribute'=1.0}")  # fmt: skip
-    job = prepare(recipe)
-    dtypes = set()
-    assert isinstance(job.objective, UniPixelObjective)
-    layer = job.objective.model.model.language_model.layers[0].self_attn
-
-    def record(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        # The input of the output projection is the output of attention.
-        dtypes.add(given[0].dtype)
-
-    handle = layer.o_proj.register_forward_pre_hook(record)
-    trainer.run(recipe, job.objective, job.dataset, job.collate)
-    handle.remove()
-    assert dtypes == {torch.float32}
 
 
 def test_memory_attention_attends_to_the_same_position_at_first() -> None:
