@@ -1,4 +1,4 @@
-"""Prints where the sample clip lies, for shells: `unipixel track "$(python -m unipixel.assets)" ...`."""
+"""Prints the path of the sample clip, for shells: `unipixel track "$(python -m unipixel.assets)" ...`."""
 
 from unipixel.assets import sample_path
 

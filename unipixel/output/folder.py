@@ -1,4 +1,4 @@
-"""Where results are written: a folder that appears complete or not at all, and a writing thread."""
+"""The output folder, which is created atomically, and writing in a background thread."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 
 RESULT_NAMES = ("result.json", "results.jsonl", "overlay.mp4", "overlay.png", "masks", "davis", "memory")
-"""What this package writes at the top of a result folder, and may therefore replace there."""
+"""Names at the top of a result folder that this package writes and may replace."""
 
 
 class OutputFolder:
-    """A result folder, written beside its place and moved there at the end.
+    """A result folder that is written to a temporary folder and moved to its target at the end.
 
-    Used as `with OutputFolder(path) as folder:`; write below `folder.path`. Writers given to
-    `add` are closed before the move, in reverse order. Leaving the block normally or by Ctrl-C
-    moves what was written into place; any other error removes it and leaves the target alone.
+    Use it as `with OutputFolder(path) as folder:` and write to `folder.path`. Writers passed to `add` are
+    closed before the move, in reverse order. When the block ends normally or by Ctrl-C, the results are moved
+    to the target; after any other error they are removed and the target is not changed.
 
-    With `overwrite`, an existing folder keeps the files that are none of ours; results of an
-    earlier run are replaced together, so that old and new never mix.
+    With `overwrite`, all results of an earlier run are replaced, so that old and new ones never mix; other
+    files of an existing folder are kept.
     """
 
     def __init__(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -41,50 +41,50 @@ class OutputFolder:
 
     @property
     def path(self) -> Path:
-        """Folder to write into while the block is open.
+        """Folder to write to while the block is open.
 
         Raises:
             RuntimeError: The block is not open.
         """
         if self._path is None:
-            raise RuntimeError("the folder is open only within `with OutputFolder(...)`")
+            raise RuntimeError("the folder is only open within `with OutputFolder(...)`")
         return self._path
 
     def add(self, writer: FrameWriter) -> FrameWriter:
-        """Close a writer before the folder is moved into place."""
+        """Close a writer before the folder is moved to its target."""
         self._stack.callback(writer.close)
         return writer
 
     def at_end(self, finish: Callable[[], Any]) -> None:
-        """Call `finish` before the move, also on Ctrl-C but not after an error."""
+        """Call `finish` before the move, also after Ctrl-C but not after an error."""
 
         def unless_failed(
             kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
         ) -> bool:
-            if _keeps(kind):
+            if _keeps_results(kind):
                 finish()
             return False
 
         self._stack.push(unless_failed)
 
     def __enter__(self) -> OutputFolder:
-        """Create the folder to write into.
+        """Create the temporary folder.
 
         Raises:
-            FileExistsError: The target exists and may not be overwritten.
+            FileExistsError: The target exists and `overwrite` is False.
             NotADirectoryError: The target is a file.
-            OSError: Its parent cannot be written.
+            OSError: Its parent folder cannot be written.
         """
         self._check_target()
         self._new_parents = [parent for parent in self.target.parents if not parent.exists()]
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            made = tempfile.mkdtemp(prefix=f".{self.target.name}.", suffix=".partial", dir=self.target.parent)
+            temporary = tempfile.mkdtemp(prefix=f".{self.target.name}.", suffix=".partial", dir=self.target.parent)
         except OSError as error:
             self._remove_new_parents()
             raise OSError(error.errno, f"cannot write there: {error.strerror}", str(self.target)) from error
-        self._path = Path(made)
-        # mkdtemp keeps others out; a result is as readable as any folder the user makes.
+        self._path = Path(temporary)
+        # mkdtemp allows the user only; a result folder has the permissions of the umask.
         mask = os.umask(0)
         os.umask(mask)
         self._path.chmod(0o777 & ~mask)
@@ -95,9 +95,9 @@ class OutputFolder:
     ) -> None:
         written = self.path
         try:
-            # A writer that fails while closing leaves nothing behind either.
+            # If a writer fails while closing, the results are removed too.
             self._stack.__exit__(kind, error, trace)
-            if _keeps(kind):
+            if _keeps_results(kind):
                 self._move(written)
         finally:
             self._path = None
@@ -118,7 +118,7 @@ class OutputFolder:
             raise NotADirectoryError(f"{self.target}: exists and is not a folder")
 
     def _move(self, written: Path) -> None:
-        self._check_target()  # someone else may have been faster
+        self._check_target()  # another process may have created it
         if not self.target.exists():
             written.rename(self.target)
             return
@@ -139,16 +139,16 @@ class OutputFolder:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _keeps(kind: type[BaseException] | None) -> bool:
-    """Tell whether a block that ended so leaves results: it came to its end, or met Ctrl-C."""
+def _keeps_results(kind: type[BaseException] | None) -> bool:
+    """Return whether a block that ended this way keeps its results: normally, or by Ctrl-C."""
     return kind is None or issubclass(kind, KeyboardInterrupt)
 
 
 class BackgroundWriter(FrameWriter):
     """Runs other writers in a thread, so that encoding overlaps the tracking of later frames.
 
-    At most `max_pending` frames wait; then `write` blocks. An error of a writer is raised by the
-    next `write`, or by `close`. Frames and masks must not be changed after they are handed over.
+    At most `max_pending` frames are queued; then `write` blocks. An error of a writer is raised by the next
+    `write`, or by `close`. Frames and masks must not be changed after they were passed to `write`.
     """
 
     def __init__(self, *writers: FrameWriter, max_pending: int = 4) -> None:
@@ -166,21 +166,21 @@ class BackgroundWriter(FrameWriter):
         self._thread.start()
 
     def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
-        """Hand over one frame.
+        """Queue one frame.
 
         Raises:
-            RuntimeError: The writer was closed.
-            ValueError: A writer refused an earlier frame.
-            OSError: A writer could not write an earlier frame.
+            RuntimeError: The writer is closed.
+            ValueError: An earlier frame was invalid.
+            OSError: An earlier frame could not be written.
         """
         if self._is_closed:
-            raise RuntimeError("the writer was closed: make a new one")
+            raise RuntimeError("the writer is closed: create a new one")
         self._raise_error()
         self._slots.get()
         self._queue.put((frame, dict(objects)))
 
     def close(self) -> None:
-        """Wait for the frames handed over, then close the writers; raise what `write` would have."""
+        """Write the queued frames, then close the writers; raises the same errors as `write`."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -200,10 +200,10 @@ class BackgroundWriter(FrameWriter):
         while (item := self._queue.get()) is not None:
             self._slots.put(None)
             if self._has_failed:
-                continue  # keep giving slots back, or `write` would wait for ever
+                continue  # slots must still be returned, or `write` would block for ever
             try:
                 for writer in self._writers:
                     writer.write(*item)
-            # Whatever it is, it belongs to the thread that called `write`.
+            # Every error is raised again in the thread that calls `write`.
             except BaseException as error:  # noqa: BLE001
                 self._error, self._has_failed = error, True

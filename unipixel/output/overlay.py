@@ -1,6 +1,6 @@
-"""Drawing objects over a frame: fill, contour, label, and the prompts that named them.
+"""Drawing of objects on a frame: fill, contour, label and prompts.
 
-Lengths grow with the frame's diagonal, so that an overlay looks alike at every resolution.
+Line widths and sizes are proportional to the diagonal of the frame, so that overlays are similar at every resolution.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _COLORS = (
     (213, 94, 0),
     (0, 114, 178),
 )
-_SMOOTHING = 4  # drawn this much larger and scaled down, which rounds the edges
+_SUPERSAMPLING = 4  # tiles are drawn at this multiple of their size and scaled down, for smooth edges
 
 
 @dataclass(frozen=True, slots=True)
 class PromptMark:
-    """A click or a box of the user, in pixels of the original frame.
+    """A click or box of the user, in pixels of the original frame.
 
     Attributes:
-        object_id: Object it belongs to.
-        frame_index: Frame it was given on.
+        object_id: Id of the object.
+        frame_index: The prompted frame.
         point_xy: Position of a click.
         box_xyxy: Left, top, right and bottom of a box.
-        is_positive: False for a click that says what the object is not.
+        is_positive: False for a click outside the object.
     """
 
     object_id: int
@@ -52,17 +52,17 @@ class PromptMark:
 
     def __post_init__(self) -> None:
         if (self.point_xy is None) == (self.box_xyxy is None):
-            raise ValueError(f"object {self.object_id}: a mark is either a point or a box")
+            raise ValueError(f"object {self.object_id}: a mark needs either a point or a box")
 
 
 def object_color(object_id: int) -> tuple[int, int, int]:
-    """Return the RGB colour of an object, the same in every frame and every video.
+    """Return the RGB colour of an object, which depends on its id only.
 
-    Ids 1 to 7 have the seven plain colours, the next two rounds lighter and darker ones.
+    Ids 1 to 7 have the seven base colours, the next 7 ids lighter and the following 7 darker ones.
     """
-    round_, place = divmod(max(object_id, 1) - 1, len(_COLORS))
-    hue, lightness, saturation = colorsys.rgb_to_hls(*(value / 255 for value in _COLORS[place]))
-    lightness = (lightness, 0.5 + lightness / 2, lightness * 0.6)[round_ % 3]
+    cycle, position = divmod(max(object_id, 1) - 1, len(_COLORS))
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(value / 255 for value in _COLORS[position]))
+    lightness = (lightness, 0.5 + lightness / 2, lightness * 0.6)[cycle % 3]
     red, green, blue = (round(255 * value) for value in colorsys.hls_to_rgb(hue, lightness, saturation))
     return red, green, blue
 
@@ -74,15 +74,15 @@ def draw_overlay(
     prompts: Sequence[PromptMark] = (),
     opacity: float = 0.45,
 ) -> NDArray[np.uint8]:
-    """Return a copy of a frame with its objects and prompts drawn over it.
+    """Return a copy of a frame with its objects and prompts drawn on it.
 
-    Lower ids lie over higher ones; labels lie over everything and give way to each other.
+    Lower ids are drawn over higher ones. Labels are drawn last and moved so that they do not overlap.
 
     Args:
         image: uint8 array (H, W, 3), RGB.
-        objects: Masks of the frame's size by object id; invisible and empty ones are left out.
+        objects: Masks of the frame's size by object id; invisible and empty ones are not drawn.
         prompts: Marks to draw on this frame.
-        opacity: How much of the fill's colour covers the frame, 0 to 1.
+        opacity: Opacity of the fill, 0 to 1.
 
     Raises:
         ValueError: A mask's size differs from the frame's.
@@ -115,33 +115,33 @@ def _draw_mask(
     stroke: int,
     opacity: float,
 ) -> None:
-    """Fill a mask and trace it; the contour lies inside, so that neighbours do not hide it."""
+    """Draw fill and contour of a mask; the contour is inside, so that adjacent objects do not cover it."""
     left, top, right, bottom = box
     part = canvas[top:bottom, left:right]
     inside = mask[top:bottom, left:right]
-    # What lies past the frame's edge counts as object: no contour along the edge.
+    # Outside the frame counts as object, so that there is no contour along the edge of the frame.
     edges = ((top > 0, bottom < mask.shape[0]), (left > 0, right < mask.shape[1]))
-    contour = inside & ~_eroded(inside, stroke + 1, edges)
+    contour = inside & ~_erode(inside, stroke + 1, edges)
     fill = part[inside].astype(np.uint16)
     weight = round(256 * opacity)
     part[inside] = (fill * (256 - weight) + np.array(color, np.uint16) * weight) >> 8
     part[contour] = color
     # A dark line within the coloured one keeps it visible on a background of the same colour.
-    inner = contour & _eroded(inside, stroke, edges)
+    inner = contour & _erode(inside, stroke, edges)
     part[inner] = np.array(color, np.uint16) * 2 // 5
 
 
-def _eroded(
-    mask: NDArray[np.bool_], reach: int, has_outside: tuple[tuple[bool, bool], tuple[bool, bool]]
+def _erode(
+    mask: NDArray[np.bool_], radius: int, has_outside: tuple[tuple[bool, bool], tuple[bool, bool]]
 ) -> NDArray[np.bool_]:
-    """Shrink a mask by a diamond of `reach` pixels; `has_outside` tells on which sides it may end."""
+    """Erode a mask by a diamond of `radius` pixels, on the sides (per axis) that `has_outside` marks."""
     padded = np.ones(tuple(length + 2 for length in mask.shape), dtype=bool)
     padded[1:-1, 1:-1] = mask
     for axis, sides in enumerate(has_outside):
         for end, is_outside in zip((0, -1), sides, strict=True):
             if is_outside:
                 padded[(slice(None),) * axis + (end,)] = False
-    for _ in range(reach):
+    for _ in range(radius):
         core = padded[1:-1, 1:-1]
         smaller = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         padded[1:-1, 1:-1] = smaller
@@ -152,18 +152,18 @@ def _draw_prompt(canvas: NDArray[np.uint8], prompt: PromptMark, *, stroke: int) 
     color = object_color(prompt.object_id)
     if prompt.box_xyxy is not None:
         left, top, right, bottom = (round(value) for value in prompt.box_xyxy)
-        for reach, shade in ((stroke + 1, (255, 255, 255)), (stroke, color)):
+        for margin, shade in ((stroke + 1, (255, 255, 255)), (stroke, color)):
             for x in (left, right):
-                _fill_part(canvas, x - reach, top - reach, x + reach, bottom + reach, shade)
+                _fill_rectangle(canvas, x - margin, top - margin, x + margin, bottom + margin, shade)
             for y in (top, bottom):
-                _fill_part(canvas, left - reach, y - reach, right + reach, y + reach, shade)
+                _fill_rectangle(canvas, left - margin, y - margin, right + margin, y + margin, shade)
     elif prompt.point_xy is not None:
         tile = _point_tile(color, 4 * stroke + 2, prompt.is_positive)
         x, y = (round(value) - tile.shape[0] // 2 for value in prompt.point_xy)
         _paste(canvas, tile, x, y)
 
 
-def _fill_part(
+def _fill_rectangle(
     canvas: NDArray[np.uint8], left: int, top: int, right: int, bottom: int, color: tuple[int, int, int]
 ) -> None:
     canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = color
@@ -176,22 +176,22 @@ def _draw_label(
     box: tuple[int, int, int, int],
     taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """Put a label above its object's middle; inside where the frame ends; below other labels."""
+    """Draw a label above the middle of its object; inside it at the top of the frame; below other labels."""
     height, width = canvas.shape[:2]
     size = max(11, round(math.hypot(height, width) / 52))
     tile = _label_tile(f"[{object_id}]", object_color(object_id), size)
     tall, wide = tile.shape[:2]
-    # Half of the object lies left of its middle, so a tail or an arm does not draw the label away.
-    share = np.cumsum(np.count_nonzero(mask[:, box[0] : box[2]], axis=0))
-    middle = box[0] + int(np.searchsorted(share, share[-1] / 2))
+    # The median column, so that a thin part of the object does not move the label.
+    cumulative = np.cumsum(np.count_nonzero(mask[:, box[0] : box[2]], axis=0))
+    middle = box[0] + int(np.searchsorted(cumulative, cumulative[-1] / 2))
     left = min(max(middle - wide // 2, 0), max(width - wide, 0))
-    # The middle column may be empty (two parts side by side): then the box's edge is the limit.
+    # These columns may be empty (an object of two parts): then the label is above the box.
     under = mask[box[1] : box[3], left : left + wide].any(axis=1)
     upper = box[1] + int(np.argmax(under))
     top = upper - tall - 2
     if top < 0:
         top = min(upper + 2, max(height - tall, 0))
-    # As many steps down as there are labels always find a free place, if the frame has one.
+    # One step per label is enough to find a free position, if there is one.
     for _ in taken:
         for other in taken:
             if left < other[2] and other[0] < left + wide and top < other[3] and other[1] < top + tall:
@@ -203,10 +203,10 @@ def _draw_label(
 
 @functools.lru_cache(maxsize=256)
 def _label_tile(text: str, color: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
-    """Draw a rounded plate with text as RGBA (H, W, 4), dark on light colours and light on dark."""
-    font = ImageFont.load_default(size * _SMOOTHING)
+    """Draw text on a rounded rectangle as RGBA (H, W, 4), dark on light colours and light on dark ones."""
+    font = ImageFont.load_default(size * _SUPERSAMPLING)
     left, top, right, bottom = font.getbbox(text)
-    pad = size * _SMOOTHING // 4
+    pad = size * _SUPERSAMPLING // 4
     shape = (math.ceil(right - left) + 3 * pad, math.ceil(bottom - top) + 2 * pad)
     tile = Image.new("RGBA", shape, (*color, 0))
     draw = ImageDraw.Draw(tile)
@@ -214,13 +214,13 @@ def _label_tile(text: str, color: tuple[int, int, int], size: int) -> NDArray[np
     luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (20, 20, 20, 255) if luminance > 120 else (255, 255, 255, 255)
     draw.text((1.5 * pad - left, pad - top), text, font=font, fill=ink)
-    return _scaled_down(tile)
+    return _downsample(tile)
 
 
 @functools.lru_cache(maxsize=256)
 def _point_tile(color: tuple[int, int, int], radius: int, is_positive: bool) -> NDArray[np.uint8]:
-    """Draw a click as RGBA (H, W, 4): a dot in a white ring, with a plus or a minus in it."""
-    outer, ring, bar = radius * _SMOOTHING, radius * _SMOOTHING // 4, max(1, radius * _SMOOTHING // 7)
+    """Draw a click as RGBA (H, W, 4): a disc with a white ring and a plus or minus sign."""
+    outer, ring, bar = radius * _SUPERSAMPLING, radius * _SUPERSAMPLING // 4, max(1, radius * _SUPERSAMPLING // 7)
     tile = Image.new("RGBA", (2 * outer, 2 * outer), (255, 255, 255, 0))
     draw = ImageDraw.Draw(tile)
     draw.ellipse((0, 0, 2 * outer - 1, 2 * outer - 1), fill=(255, 255, 255, 255))
@@ -229,22 +229,22 @@ def _point_tile(color: tuple[int, int, int], radius: int, is_positive: bool) -> 
     draw.rectangle((outer - arm, outer - bar, outer + arm, outer + bar), fill=(255, 255, 255, 255))
     if is_positive:
         draw.rectangle((outer - bar, outer - arm, outer + bar, outer + arm), fill=(255, 255, 255, 255))
-    return _scaled_down(tile)
+    return _downsample(tile)
 
 
-def _scaled_down(tile: Image.Image) -> NDArray[np.uint8]:
-    size = (max(1, tile.width // _SMOOTHING), max(1, tile.height // _SMOOTHING))
+def _downsample(tile: Image.Image) -> NDArray[np.uint8]:
+    size = (max(1, tile.width // _SUPERSAMPLING), max(1, tile.height // _SUPERSAMPLING))
     return np.asarray(tile.resize(size, Image.Resampling.LANCZOS))
 
 
 def _paste(canvas: NDArray[np.uint8], tile: NDArray[np.uint8], left: int, top: int) -> None:
-    """Blend an RGBA tile into the canvas; what reaches past the frame is cut off."""
+    """Blend an RGBA tile into the canvas; parts outside the frame are cropped."""
     height, width = canvas.shape[:2]
     x1, y1 = max(left, 0), max(top, 0)
     x2, y2 = min(left + tile.shape[1], width), min(top + tile.shape[0], height)
     if x1 >= x2 or y1 >= y2:
         return
     piece = tile[y1 - top : y2 - top, x1 - left : x2 - left].astype(np.uint16)
-    ground = canvas[y1:y2, x1:x2].astype(np.uint16)
+    background = canvas[y1:y2, x1:x2].astype(np.uint16)
     alpha = piece[:, :, 3:]
-    canvas[y1:y2, x1:x2] = (piece[:, :, :3] * alpha + ground * (255 - alpha) + 127) // 255
+    canvas[y1:y2, x1:x2] = (piece[:, :, :3] * alpha + background * (255 - alpha) + 127) // 255

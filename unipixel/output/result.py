@@ -1,4 +1,4 @@
-"""The result document: what was asked, what was answered, and every mask as run lengths."""
+"""The result document: question, answer, and the run-length encoded masks of every object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unipixel.memory.rle import decode_rle, encode_rle, mask_box
-from unipixel.output.writers import shown_mask
+from unipixel.output.writers import visible_mask
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
@@ -23,14 +23,14 @@ SOURCES = ("point", "box", "mask", "language")
 
 @dataclass(frozen=True, slots=True)
 class ResultFrame:
-    """One object in one frame.
+    """Result of one object on one frame.
 
     Attributes:
         frame_index: Index of the frame, from 0.
-        timestamp_seconds: When it is shown.
-        visible: Whether the object is in it.
+        timestamp_seconds: Presentation time of the frame.
+        visible: Whether the object is in the frame.
         score: Confidence in 0..1.
-        box_xyxy: Edges of the mask's box, right and bottom exclusive; None without a mask.
+        box_xyxy: Box of the mask, right and bottom exclusive; None without a mask.
         rle: COCO run lengths `{"size": [h, w], "counts": str}`; None without a mask.
     """
 
@@ -43,14 +43,14 @@ class ResultFrame:
 
     @classmethod
     def of(cls, frame: Frame, object_id: int, item: ObjectMask) -> ResultFrame:
-        """Record a mask; an invisible or empty one has neither box nor run lengths.
+        """Encode a mask; an invisible or empty one has neither box nor run lengths.
 
         Raises:
             ValueError: The mask's size differs from the frame's, or the score is not finite.
         """
         if not math.isfinite(item.score):
             raise ValueError(f"object {object_id}, frame {frame.index}: the score is {item.score}")
-        mask = shown_mask(frame, object_id, item)
+        mask = visible_mask(frame, object_id, item)
         box = mask_box(mask)
         return cls(
             frame_index=frame.index,
@@ -64,14 +64,14 @@ class ResultFrame:
 
 @dataclass(slots=True)
 class ResultObject:
-    """One object over the video.
+    """Result of one object in a video.
 
     Attributes:
-        id: Its number, as in `[1]`.
-        source: What named it: "point", "box", "mask" or "language".
-        expression: The words that name it; None where there are none.
-        anchor_frame: Index of the frame from which it was followed.
-        frames: A record per frame, in the order of their indices.
+        id: Its id, as in `[1]`.
+        source: Kind of its prompt: "point", "box", "mask" or "language".
+        expression: Text that describes it; None for visual prompts.
+        anchor_frame: Index of the frame on which it was segmented first.
+        frames: One record per frame, ordered by index.
     """
 
     id: int
@@ -83,14 +83,14 @@ class ResultObject:
 
 @dataclass(slots=True)
 class Result:
-    """Everything that `result.json` holds; grows frame by frame, run lengths only.
+    """Content of `result.json`; masks are added frame by frame and stored as run lengths.
 
     Attributes:
-        video: Facts about the video.
-        model: Name or path of the model; None where none took part.
-        question: What was asked; None where nothing was.
-        answer: The answer, with objects as `[id]`; None where nothing was asked.
-        objects: Records by object id.
+        video: Properties of the video.
+        model: Name or path of the model; None without a model.
+        question: The question; None if nothing was asked.
+        answer: The answer, with objects as `[id]`; None if nothing was asked.
+        objects: Results by object id.
         timings_seconds: Seconds by stage.
     """
 
@@ -104,36 +104,36 @@ class Result:
     def add_object(
         self, object_id: int, *, source: str, expression: str | None = None, anchor_frame: int = 0
     ) -> ResultObject:
-        """Announce an object before its frames.
+        """Add an object, before its frames.
 
         Raises:
-            ValueError: The id exists, or the source is none of the four.
+            ValueError: The id exists, or the source is unknown.
         """
         if object_id in self.objects:
             raise ValueError(f"object {object_id} exists already")
         if source not in SOURCES:
-            raise ValueError(f"object {object_id}: the source is one of {', '.join(SOURCES)}, not {source!r}")
+            raise ValueError(f"object {object_id}: source must be one of {', '.join(SOURCES)}, got {source!r}")
         self.objects[object_id] = ResultObject(object_id, source, expression, anchor_frame)
         return self.objects[object_id]
 
     def add_frame(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
-        """Record the masks of one frame; a frame recorded before is replaced.
+        """Add the masks of one frame; masks that were added before are replaced.
 
         Args:
-            frame: The frame; frames may come in any order (tracking runs both ways).
+            frame: The frame; frames may be added in any order, since tracking runs in both directions.
             objects: Masks by object id.
 
         Raises:
-            ValueError: An id was not announced, or a mask does not fit the frame.
+            ValueError: An id was not added, or a mask does not fit the frame.
         """
         for object_id, item in objects.items():
             if object_id not in self.objects:
-                raise ValueError(f"object {object_id} was not announced with add_object")
+                raise ValueError(f"object {object_id} was not added with add_object")
             records = self.objects[object_id].frames
             record = ResultFrame.of(frame, object_id, item)
-            place = bisect.bisect_left(records, frame.index, key=lambda known: known.frame_index)
-            is_known = place < len(records) and records[place].frame_index == frame.index
-            records[place : place + is_known] = [record]
+            position = bisect.bisect_left(records, frame.index, key=lambda record: record.frame_index)
+            is_known = position < len(records) and records[position].frame_index == frame.index
+            records[position : position + is_known] = [record]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `result.json`."""
@@ -162,10 +162,10 @@ class Result:
         path.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def to_coco(self) -> dict[str, Any]:
-        """Return the masks as COCO annotations, a frame being an image (`pycocotools` loads it).
+        """Return the masks as COCO annotations with one image per frame, which `pycocotools` can load.
 
-        `videos`, `video_id` and `instance_id` tie frames and objects together as YouTube-VIS does.
-        A category is an object's expression, or "object".
+        `videos`, `video_id` and `instance_id` are those of YouTube-VIS. The category of an object is its
+        expression, or "object".
         """
         names = sorted({record.expression or "object" for record in self.objects.values()})
         size = {"width": self.video.width, "height": self.video.height}
@@ -198,12 +198,12 @@ class Result:
         }
 
     def to_supervision(self) -> Iterator[tuple[int, Any]]:
-        """Yield (frame index, `supervision.Detections`) for every frame that was recorded.
+        """Yield (frame index, `supervision.Detections`) for every frame.
 
-        Ids are in `tracker_id`, scores in `confidence`; masks are bool (N, H, W).
+        `tracker_id` is the object id, `confidence` the score; masks are bool (N, H, W).
 
         Raises:
-            ImportError: The package `supervision` is missing: install the extra `eval`.
+            ImportError: `supervision` is not installed: install the extra `eval`.
         """
         try:
             from supervision import Detections

@@ -1,7 +1,7 @@
-"""Writers that take one frame at a time: mask images, palette images, the overlay.
+"""Writers of mask images, palette images and overlays, one frame at a time.
 
-Every writer has `write(frame, objects)` and `close()`, and works in a `with` block. `objects` maps
-ids to `ObjectMask`; what is not in it is not written. Nothing here knows of a model.
+Every writer has `write(frame, objects)` and `close()`, and can be used in a `with` block. `objects` maps ids to
+`ObjectMask`; only these objects are written.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
 PROMPT_SECONDS = 1.0
-"""How long a prompt stays on the overlay; on its own frame alone nobody would see it."""
+"""Time for which a prompt is shown on the overlay."""
 
 MAX_PALETTE_ID = 254
-"""Largest object id of a palette image; DAVIS keeps 255 for pixels that do not count."""
+"""Largest object id of a palette image; DAVIS uses 255 for ignored pixels."""
 
-_TIME_BASE = Fraction(1, 90_000)  # exact for the common rates, also for 30000/1001
+_TIME_BASE = Fraction(1, 90_000)  # exact for all common frame rates, including 30000/1001
 _BT709 = 1
 
 
 class FrameWriter(abc.ABC):
-    """Writes something for every frame; `close` completes what was written."""
+    """Writes an output for every frame; `close` completes it."""
 
     @abc.abstractmethod
     def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
         """Write one frame; frames come in order."""
 
-    def close(self) -> None:  # noqa: B027 - a choice: image files are complete once written
+    def close(self) -> None:  # noqa: B027 - optional: image files are complete once written
         """Complete the output; nothing by default."""
 
     def __enter__(self) -> FrameWriter:
@@ -53,9 +53,9 @@ class FrameWriter(abc.ABC):
 
 
 class MaskWriter(FrameWriter):
-    """Writes `FOLDER/ID/00000.png`: one grey channel, 255 where the object is and 0 elsewhere.
+    """Writes `FOLDER/ID/00000.png`: one grey channel, 255 on the object and 0 elsewhere.
 
-    A frame in which an object is invisible gets an empty mask.
+    The mask of an invisible object is empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class MaskWriter(FrameWriter):
             OSError: A file cannot be written.
         """
         for object_id in objects:
-            pixels = shown_mask(frame, object_id, objects[object_id]).astype(np.uint8) * 255
+            pixels = visible_mask(frame, object_id, objects[object_id]).astype(np.uint8) * 255
             folder = self._folder / str(object_id)
             folder.mkdir(parents=True, exist_ok=True)
             _save_png(Image.fromarray(pixels), folder / f"{frame.index:05d}.png")
@@ -78,7 +78,7 @@ class MaskWriter(FrameWriter):
 class PaletteWriter(FrameWriter):
     """Writes `FOLDER/00000.png` in the DAVIS layout: palette images whose values are object ids.
 
-    Where objects overlap the lower id wins.
+    Where objects overlap, the lower id is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,8 +95,8 @@ class PaletteWriter(FrameWriter):
         ids = np.zeros(frame.image.shape[:2], dtype=np.uint8)
         for object_id in sorted(objects, reverse=True):
             if not 1 <= object_id <= MAX_PALETTE_ID:
-                raise ValueError(f"object {object_id}: palette images hold ids 1 to {MAX_PALETTE_ID}")
-            ids[shown_mask(frame, object_id, objects[object_id])] = object_id
+                raise ValueError(f"object {object_id}: palette images support ids 1 to {MAX_PALETTE_ID}")
+            ids[visible_mask(frame, object_id, objects[object_id])] = object_id
         image = Image.fromarray(ids)
         image.putpalette(self._palette)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -120,20 +120,20 @@ class OverlayImageWriter(FrameWriter):
 
 
 class OverlayVideoWriter(FrameWriter):
-    """Writes the overlay as H.264 in MP4 that plays in a browser, with the frames' own times.
+    """Writes the overlay as H.264 in MP4, playable in browsers, with the timestamps of the frames.
 
-    H.264 in 4:2:0 has even sizes only: an odd width or height gets one more column or row, a copy
-    of the last. Closing it early leaves a valid file of what was written so far.
+    H.264 in 4:2:0 requires even sizes, so the last column or row of an odd size is repeated. Closing the writer
+    early leaves a valid file of the frames so far.
     """
 
     def __init__(self, path: Path, *, fps: float | None, prompts: Sequence[PromptMark] = (), crf: int = 20) -> None:
-        """Prepare the file; it is created with the first frame.
+        """Prepare the file, which is created with the first frame.
 
         Args:
             path: File to write.
-            fps: Mean rate, which sets the length of the last frame and the distance of keyframes.
-            prompts: Marks to draw; more may be added with `add_prompt`.
-            crf: Quality of x264, 0 to 51, lower is better and larger.
+            fps: Mean frame rate, for the duration of the last frame and the distance of keyframes.
+            prompts: Marks to draw; `add_prompt` adds more.
+            crf: Quality of x264, 0 to 51; lower values give better quality and larger files.
         """
         self._path, self._crf = path, crf
         self._fps = fps if fps and 0 < fps < 1000 else 24.0
@@ -141,21 +141,21 @@ class OverlayVideoWriter(FrameWriter):
         self._container: Any = None
         self._stream: Any = None
         self._last_pts = -1
-        self._shown_since: dict[int, float] = {}
+        self._visible_since: dict[int, float] = {}
 
     def add_prompt(self, prompt: PromptMark) -> None:
-        """Draw a further mark from its frame on."""
+        """Add a mark, to be drawn from its frame on."""
         self._prompts.append(prompt)
 
     def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
         """Draw and encode a frame.
 
         Raises:
-            ValueError: A mask's size differs from the frame's, or a frame's from the first one's.
+            ValueError: The size of a mask differs from the frame, or that of a frame from the first one.
             OSError: The file cannot be written.
         """
-        if frame.index not in self._shown_since and any(p.frame_index == frame.index for p in self._prompts):
-            self._shown_since[frame.index] = frame.timestamp_seconds
+        if frame.index not in self._visible_since and any(p.frame_index == frame.index for p in self._prompts):
+            self._visible_since[frame.index] = frame.timestamp_seconds
         image = draw_overlay(frame.image, objects, prompts=self._current_prompts(frame.timestamp_seconds))
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -163,7 +163,7 @@ class OverlayVideoWriter(FrameWriter):
             if self._container is None:
                 self._open(image.shape[1], image.shape[0])
             if (self._stream.width, self._stream.height) != (image.shape[1], image.shape[0]):
-                raise ValueError(f"frame {frame.index} has {width}x{height} pixels, unlike those before")
+                raise ValueError(f"frame {frame.index} has {width}x{height} pixels, unlike earlier frames")
             self._encode(image, frame.timestamp_seconds)
         except av.FFmpegError as error:
             raise OSError(f"{self._path}: cannot be written ({error})") from error
@@ -187,11 +187,12 @@ class OverlayVideoWriter(FrameWriter):
         return [
             prompt
             for prompt in self._prompts
-            if prompt.frame_index in self._shown_since and now - self._shown_since[prompt.frame_index] <= PROMPT_SECONDS
+            if prompt.frame_index in self._visible_since
+            and now - self._visible_since[prompt.frame_index] <= PROMPT_SECONDS
         ]
 
     def _open(self, width: int, height: int) -> None:
-        # faststart puts the index first, so that a browser plays before it has the whole file.
+        # faststart writes the index first, so that browsers can play the file while downloading it.
         self._container = av.open(f"file:{self._path}", mode="w", format="mp4", options={"movflags": "+faststart"})
         rate = Fraction(self._fps).limit_denominator(1001)
         stream = self._container.add_stream("libx264" if "libx264" in av.codecs_available else "h264", rate=rate)
@@ -200,11 +201,11 @@ class OverlayVideoWriter(FrameWriter):
         context = stream.codec_context
         context.options = {"crf": str(self._crf), "preset": "veryfast"}
         context.gop_size = max(1, round(2 * self._fps))
-        # Reordered frames would make MP4 state a wrong total length where the rate varies.
+        # With B-frames, MP4 has a wrong duration for variable frame rates.
         context.max_b_frames = 0
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._stream = stream
-        self._container.start_encoding()  # a bad path fails now, not when the encoder's queue is full
+        self._container.start_encoding()  # raises for an invalid path now instead of when the encoder's queue is full
 
     def _encode(self, image: NDArray[np.uint8], seconds: float) -> None:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -219,14 +220,14 @@ class OverlayVideoWriter(FrameWriter):
 def overlay_writer(
     folder: Path, info: VideoInfo, *, prompts: Sequence[PromptMark] = ()
 ) -> OverlayImageWriter | OverlayVideoWriter:
-    """Return the writer of `overlay.png` for an image, of `overlay.mp4` for anything else."""
+    """Return a writer of `overlay.png` for an image, or of `overlay.mp4` for a video."""
     if info.is_image:
         return OverlayImageWriter(folder / "overlay.png", prompts=prompts)
     return OverlayVideoWriter(folder / "overlay.mp4", fps=info.fps, prompts=prompts)
 
 
-def shown_mask(frame: Frame, object_id: int, item: ObjectMask) -> NDArray[np.bool_]:
-    """Return an object's mask (H, W) in a frame: empty where it is invisible.
+def visible_mask(frame: Frame, object_id: int, item: ObjectMask) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of an object on a frame, which is empty if the object is invisible.
 
     Raises:
         ValueError: The mask's size differs from the frame's.
@@ -240,7 +241,7 @@ def shown_mask(frame: Frame, object_id: int, item: ObjectMask) -> NDArray[np.boo
 
 
 def davis_palette() -> bytes:
-    """Return the palette of DAVIS and PASCAL VOC: 256 RGB colours, bits of the id spread over channels."""
+    """Return the palette of DAVIS and PASCAL VOC: 256 RGB colours, from the bits of the id."""
     ids = np.arange(256, dtype=np.uint8)
     colors = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
@@ -252,8 +253,8 @@ def davis_palette() -> bytes:
 
 
 def _save_png(image: Image.Image, path: Path) -> None:
-    # In memory first: a file is then written in one go. Level 1 is several times faster than the
-    # default and masks stay small.
+    # Encoded in memory, so that the file is written at once. Level 1 is several times faster than the default, and
+    # masks are still small.
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     path.write_bytes(buffer.getvalue())

@@ -74,7 +74,7 @@ def test_result_refuses_what_does_not_fit() -> None:
         result.add_object(1, source="box")
     with pytest.raises(ValueError, match="'scribble'"):
         result.add_object(2, source="scribble")
-    with pytest.raises(ValueError, match="not announced"):
+    with pytest.raises(ValueError, match="was not added"):
         result.add_frame(frame, {9: ObjectMask(a_mask(), 1.0, True)})
     with pytest.raises(ValueError, match="score is nan"):
         result.add_frame(frame, {1: ObjectMask(a_mask(), float("nan"), True)})
