@@ -75,11 +75,11 @@ def test_absent_object_is_not_segmented(session: Session) -> None:
 
 
 def test_examples_of_the_demo_are_answered_correctly(session: Session, clip: Clip) -> None:
-    asked, found, _still = EXAMPLES
+    asked, found, _image = EXAMPLES
     assert asked.point is not None
     session.prompt(1, PointPrompt(*asked.point))
-    assert session.ask(asked.question).text == "It is red."
-    (circle,) = session.segment(found.question).new_ids
+    assert session.ask(asked.text).text == "It is red."
+    (circle,) = session.segment(found.text).new_ids
     assert _score(session, circle, clip.masks_of(CIRCLE)) > 0.85
 
 

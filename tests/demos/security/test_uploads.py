@@ -30,11 +30,6 @@ from unipixel.video.open import Video, open_video
 LIMITS = Limits()
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return write_clip(tmp_path / "clip.mp4")
-
-
 class TestCopy:
     def test_upload_is_copied_under_a_random_name(self, clip: Path, tmp_path: Path) -> None:
         folder = tmp_path / "session"
@@ -97,9 +92,8 @@ class TestRefusal:
         ],
     )
     def test_video_above_a_limit_is_refused_with_both_values(
-        self, tmp_path: Path, limits: dict[str, float], message: str
+        self, clip: Path, limits: dict[str, float], message: str
     ) -> None:
-        clip = write_clip(tmp_path / "clip.mp4")
         with pytest.raises(UploadError, match=message):
             open_upload(clip, name="clip", limits=Limits(**limits))  # type: ignore[arg-type]
 

@@ -109,4 +109,4 @@ def test_memory_is_constant_over_three_sessions(served: tuple[Demo, str], tmp_pa
 @pytest.mark.slow
 def test_memory_is_constant_over_two_hundred_sessions(served_nano: tuple[Demo, str], tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4")
-    assert measured_growth(served, clip, num_sessions=200) < 96 * 2**20
+    assert measured_growth(served_nano, clip, num_sessions=200) < 96 * 2**20

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.byte_model import save_checkpoint
 from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, serve_demo
 from helpers.moving_square import NUM_FRAMES, write_clip
 from PIL import Image
@@ -31,8 +30,7 @@ LONG = 60_000
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, str]]:
-    checkpoint = save_checkpoint(tmp_path_factory.mktemp("tiny"))
+def served(checkpoint: Path) -> Iterator[tuple[Demo, str]]:
     settings = DemoSettings(model_name=NANO_NAME, limits=SMALL_LIMITS, session=SHORT_ANSWERS)
     with serve_demo(checkpoint, settings) as both:
         yield both
