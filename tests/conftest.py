@@ -38,10 +38,9 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def model() -> UniPixel:
     """A UniPixel of a few thousand parameters for the bundled tokenizer, on the CPU."""
-    from helpers.byte_model import byte_config
-    from parity.weights import tiny_model
+    from helpers.byte_model import tiny_model_and_processor
 
-    return tiny_model(byte_config())
+    return tiny_model_and_processor()[0]
 
 
 @pytest.fixture(scope="session")
@@ -61,21 +60,19 @@ def segmenter() -> Segmenter:
 
 
 @pytest.fixture(scope="session")
-def processor(model: UniPixel) -> Processor:
+def processor() -> Processor:
     """The processor of `model`."""
-    from unipixel.processing.chat_template import load_tokenizer
-    from unipixel.processing.processor import Processor
+    from helpers.byte_model import tiny_model_and_processor
 
-    return Processor(model.config, load_tokenizer())
+    return tiny_model_and_processor()[1]
 
 
 @pytest.fixture(scope="session")
-def checkpoint(model: UniPixel, processor: Processor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `model` and `processor`."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    from helpers.byte_model import save_checkpoint
+
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

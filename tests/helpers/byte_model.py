@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from parity.weights import tiny_model
 from transformers import Qwen2_5_VLConfig
 
 from unipixel.model.config import UniPixelConfig
+from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import load_tokenizer
 from unipixel.processing.processor import Processor
 from unipixel.tracking.config import SegmenterConfig
 
 
-def save_checkpoint(folder: Path) -> Path:
-    """Save the model with random weights and its processor, and return the folder."""
+@cache
+def tiny_model_and_processor() -> tuple[UniPixel, Processor]:
+    """Return the model with random weights and its processor: one pair per process, never to be changed."""
     model = tiny_model(byte_config())
-    model.save_pretrained(folder)
-    Processor(model.config, load_tokenizer()).save_pretrained(folder)
+    return model, Processor(model.config, load_tokenizer())
+
+
+def save_checkpoint(folder: Path) -> Path:
+    """Save the model and its processor, and return the folder."""
+    for part in tiny_model_and_processor():
+        part.save_pretrained(folder)
     return folder
 
 

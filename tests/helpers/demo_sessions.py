@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from parity.weights import tiny_model
-
-from helpers.byte_model import byte_config
+from helpers.byte_model import tiny_model_and_processor
 from helpers.moving_square import write_clip
 from unipixel.demos.limits import Limits
 from unipixel.demos.sessions.events import Event
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.sessions.user_session import UserSession
 from unipixel.model.generation import GenerationSettings
-from unipixel.model.unipixel import UniPixel
-from unipixel.processing.chat_template import load_tokenizer
-from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
 
 SETTINGS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=5))
-
-
-@cache
-def tiny_model_and_processor() -> tuple[UniPixel, Processor]:
-    model = tiny_model(byte_config())
-    return model, Processor(model.config, load_tokenizer())
 
 
 def make_store(folder: Path | None = None, **limits: Any) -> SessionStore:

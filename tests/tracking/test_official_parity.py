@@ -22,6 +22,7 @@ from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.compat.sam2 import SAM2VideoPredictor
 from unipixel.tracking.prompts import click_prompt
 from unipixel.tracking.propagation import ClipPrompt, Direction, propagate_in_video
+from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker
 from unipixel.tracking.tracker_core import TrackerCore
 
@@ -66,8 +67,8 @@ def _stream(tracker: StreamingTracker, video: np.ndarray, kinds: list[str]) -> T
 
 
 @pytest.mark.parametrize("kinds", [["point"], ["box"], ["mask"], ["point", "box", "mask"]], ids="-".join)
-def test_stream_of_30_frames_agrees_with_the_official_predictor(kinds: list[str]) -> None:
-    segmenter, video = tiny_segmenter(), synthetic_video(30)
+def test_stream_of_30_frames_agrees_with_the_official_predictor(segmenter: Segmenter, kinds: list[str]) -> None:
+    video = synthetic_video(30)
     official = OfficialPredictor(segmenter, video)
     _prompt_official(official, kinds)
     theirs = torch.stack(list(official.propagate().values()))
@@ -90,8 +91,8 @@ def test_stream_agrees_where_objects_are_absent_on_some_frames() -> None:
 
 
 @pytest.mark.usefixtures("float32_memories")
-def test_corrections_on_tracked_frames_agree() -> None:
-    segmenter, video = tiny_segmenter(), synthetic_video(16, seed=1)
+def test_corrections_on_tracked_frames_agree(segmenter: Segmenter) -> None:
+    video = synthetic_video(16, seed=1)
     official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=True)
     tracker = StreamingTracker(segmenter, num_frames=16, memory_dtype=torch.float32)
     official.click(0, 1, [CLICK], [1])
@@ -112,8 +113,10 @@ def test_corrections_on_tracked_frames_agree() -> None:
 
 @pytest.mark.usefixtures("float32_memories")
 @pytest.mark.parametrize("is_permanent", [True, False])
-def test_compatible_predictor_agrees_after_corrections_in_both_directions(is_permanent: bool) -> None:
-    segmenter, video = tiny_segmenter(), synthetic_video(12, seed=2)
+def test_compatible_predictor_agrees_after_corrections_in_both_directions(
+    segmenter: Segmenter, is_permanent: bool
+) -> None:
+    video = synthetic_video(12, seed=2)
     official = OfficialPredictor(segmenter, video, add_all_frames_to_correct_as_cond=is_permanent)
     predictor = SAM2VideoPredictor(
         segmenter, memory_dtype=torch.float32, add_all_frames_to_correct_as_cond=is_permanent
@@ -143,8 +146,8 @@ def test_compatible_predictor_agrees_after_corrections_in_both_directions(is_per
 
 
 @pytest.mark.parametrize("direction", ["both", "backward"])
-def test_backwards_from_an_anchor_agrees(direction: Direction) -> None:
-    segmenter, video = tiny_segmenter(), synthetic_video(24, seed=3)
+def test_backwards_from_an_anchor_agrees(segmenter: Segmenter, direction: Direction) -> None:
+    video = synthetic_video(24, seed=3)
     official = OfficialPredictor(segmenter, video)
     official.click(17, 1, [CLICK], [1])
     theirs = official.propagate() if direction == "both" else {}

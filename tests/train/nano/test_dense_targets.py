@@ -16,8 +16,7 @@ from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, TEXTUR
 from unipixel.train.nano.dense_targets import clip_targets, conversation_targets
 
 
-def test_covered_cells_name_their_object_and_its_middle() -> None:
-    processor = Processor(byte_config(), load_tokenizer())
+def test_covered_cells_name_their_object_and_its_middle(processor: Processor) -> None:
     num_checked = 0
     for seed in range(6):
         sample = generate(seed, split="train", task="track", render_size=224, num_frames=4)
@@ -49,8 +48,7 @@ def test_covered_cells_name_their_object_and_its_middle() -> None:
     assert num_checked > 10
 
 
-def test_every_memory_token_has_the_targets_of_its_object() -> None:
-    processor = Processor(byte_config(), load_tokenizer())
+def test_every_memory_token_has_the_targets_of_its_object(processor: Processor) -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=4)
     layout = processor.clip(list(sample.clip.frames)).layout
     ids = visible_ids(sample.clip.object_ids, np.moveaxis(sample.clip.masks, 0, 1))
@@ -76,8 +74,7 @@ def test_every_memory_token_has_the_targets_of_its_object() -> None:
     assert row > 2
 
 
-def test_a_mask_is_pointed_at_on_its_own_frame() -> None:
-    processor = Processor(byte_config(), load_tokenizer())
+def test_a_mask_is_pointed_at_on_its_own_frame(processor: Processor) -> None:
     sample = generate(4, split="train", task="track", render_size=224, num_frames=6)
     layout = processor.clip(list(sample.clip.frames)).layout
     named = [(object_id, 3) for object_id in sample.clip.object_ids if sample.clip.masks_of(object_id)[3].any()]
@@ -104,8 +101,7 @@ def test_a_still_frame_shows_its_own_masks_alone() -> None:
     np.testing.assert_allclose(there[:, 3].mean(dim=-1), shares, rtol=0.05)
 
 
-def test_every_reference_has_the_targets_of_the_object_it_points_at() -> None:
-    processor = Processor(byte_config(), load_tokenizer())
+def test_every_reference_has_the_targets_of_the_object_it_points_at(processor: Processor) -> None:
     num_checked = 0
     for seed in range(12):
         sample = generate(seed, split="train", task="pixelqa/mixed", render_size=224, num_frames=4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity.weights import GOLDEN, tiny_model, tiny_segmenter_config
+from parity.weights import GOLDEN, tiny_segmenter_config
 from safetensors.torch import load_file, save_file
 
 from unipixel.checkpoints.tensor_layout import CheckpointError
@@ -19,10 +19,10 @@ IDS = (994, 995, 996)
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def sources(recorded_model: UniPixel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny Qwen2.5-VL folder in the official layout, and a SAM 2.1 file as Meta writes them."""
     root = tmp_path_factory.mktemp("base")
-    tiny_model().save_pretrained(root / "qwen")
+    recorded_model.save_pretrained(root / "qwen")
     file = root / "qwen" / "model.safetensors"
     tensors = load_file(file)
     qwen = {name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "visual.", "lm_head."))}
@@ -31,7 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     kept = {name: value for name, value in fields.items() if not name.startswith(("sam2", "ref", "seg", "mem", "conv"))}
     kept |= {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
     (root / "qwen" / "config.json").write_text(json.dumps(kept), encoding="utf-8")
-    sam2 = {name.removeprefix("sam2."): tensor for name, tensor in tiny_model().state_dict().items() if "sam2." in name}
+    state = recorded_model.state_dict()
+    sam2 = {name.removeprefix("sam2."): tensor for name, tensor in state.items() if "sam2." in name}
     torch.save({"model": sam2}, root / "sam2.1_hiera_nano.pt")
     return root / "qwen", root / "sam2.1_hiera_nano.pt"
 
@@ -42,8 +43,8 @@ def started(sources: tuple[Path, Path]) -> UniPixel:
     return UniPixel.from_base(qwen, sam2, sam2_config=tiny_segmenter_config(), special_token_ids=IDS)
 
 
-def test_weights_are_those_of_the_sources(started: UniPixel) -> None:
-    source, ours = tiny_model().state_dict(), started.state_dict()
+def test_weights_are_those_of_the_sources(started: UniPixel, recorded_model: UniPixel) -> None:
+    source, ours = recorded_model.state_dict(), started.state_dict()
     for name in ours:
         if name.startswith(("model.", "lm_head.", "sam2.")):
             assert torch.equal(ours[name], source[name]), name

@@ -65,9 +65,8 @@ def test_batch_over_one_prompt_cache_equals_single_answers(recorded_model: UniPi
     assert all(answer.prompt_cache is None for answer in together)
 
 
-def test_mask_tokens_come_from_the_state_before_each_seg(clip: VideoInput) -> None:
-    plain = tiny_model()
-    tokens = list(plain.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids)
+def test_mask_tokens_come_from_the_state_before_each_seg(recorded_model: UniPixel, clip: VideoInput) -> None:
+    tokens = list(recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids)
     seg = tokens[2]
     model = tiny_model(replace(tiny_config(), seg_token_id=seg))
     answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
@@ -86,9 +85,8 @@ def test_stream_yields_the_tokens_of_the_finished_answer(recorded_model: UniPixe
     assert tuple(tokens) == stream.finish()[0].token_ids
 
 
-def test_end_token_ends_the_answer(clip: VideoInput) -> None:
-    plain = tiny_model()
-    tokens = plain.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
+def test_end_token_ends_the_answer(recorded_model: UniPixel, clip: VideoInput) -> None:
+    tokens = recorded_model.generate(_first(clip, 30, 31), settings=SHORT)[0].token_ids
     model = tiny_model(replace(tiny_config(), eos_token_ids=(tokens[3],)))
     answer = model.generate(_first(clip, 30, 31), settings=SHORT)[0]
     assert answer.token_ids == tokens[: tokens.index(tokens[3]) + 1]
