@@ -79,6 +79,7 @@ class Pretraining:
             self._restore(state)
         if self._loop.is_compiled:
             dense.compile_blocks()
+        self._parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
         self._snapshot = self._copy_weights()
 
@@ -138,8 +139,7 @@ class Pretraining:
         self._muon.zero_grad()
         self._adamw.zero_grad(set_to_none=True)
         loss.backward()
-        trained = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        nn.utils.clip_grad_norm_(trained, self._loop.max_gradient_norm, foreach=True)
+        nn.utils.clip_grad_norm_(self._parameters, self._loop.max_gradient_norm, foreach=True)
         self._muon.step()
         self._adamw.step()
         counters.step += 1

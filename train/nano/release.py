@@ -1,7 +1,7 @@
-"""Puts a trained model together for the package: half precision, one segmenter, its logs and recipes.
+r"""Write a trained model for the package: half precision, one segmenter, a summary of its logs.
 
-Run: python -m unipixel.train.nano.release --model runs/nano-pretrain/final --segmenter runs/nano-segmenter-fine/final
-     --image-size 192 --logs runs/nano-boxes runs/nano-segmenter ... --out unipixel/assets/models/unipixel-nano
+Run: python -m unipixel.train.nano.release --model runs/nano-pretrain/final --logs runs/nano-pretrain \
+     --out unipixel/assets/models/unipixel-nano
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.run_log import LOG_FILE
 
 LOGS_FILE = "training_log.json"
-_FIGURES = ("loss", "text", "iou", "dice")
+_FIGURES = ("loss", "text", "iou", "dice", "mask_tokens", "accuracy", "num_conversations")
 _LINES = 40
 
 
@@ -55,7 +55,7 @@ def summarise(path: Path) -> list[dict[str, float]]:
         OSError: The log cannot be read.
     """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if "loss" in line]
+    lines = [line for line in lines if "loss" in line or "text" in line]
     chosen = lines[:: max(1, -(-len(lines) // _LINES))]
     return [
         {"step": line["step"], **{name: round(line[name], 4) for name in _FIGURES if name in line}} for line in chosen

@@ -12,7 +12,7 @@ from unipixel.model.config import read_eos_ids
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.train.initialization import load_initial_model
-from unipixel.train.nano.release import LOGS_FILE, release
+from unipixel.train.nano.release import LOGS_FILE, release, summarise
 from unipixel.train.recipe_files import find_recipe, load_recipe
 from unipixel.train.run_log import LOG_FILE
 
@@ -35,6 +35,13 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
     assert len(course) <= 40
     assert course[0] == {"step": 1, "loss": 1.0}
     assert Processor.from_pretrained(out).tokenizer.eos_token_id is not None
+
+
+def test_logs_of_the_pretraining_are_summarised_by_their_parts(tmp_path: Path) -> None:
+    line = {"step": 25, "text": 1.5, "mask_tokens": 0.5, "accuracy": 0.25, "num_conversations": 100, "seconds": 3.0}
+    (tmp_path / LOG_FILE).write_text(json.dumps(line) + "\n", encoding="utf-8")
+    del line["seconds"]
+    assert summarise(tmp_path / LOG_FILE) == [line]
 
 
 def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
