@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from transformers import DynamicCache
 
 from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
-from unipixel.model.unipixel import UniPixel
+
+if TYPE_CHECKING:
+    from unipixel.model.unipixel import UniPixel
 
 StopReason = Literal["end", "stop_string", "length"]
 Decoder = Callable[[Sequence[int]], str]

@@ -155,7 +155,8 @@ class LiveSession(BaseSession):
         return self.bank.next_id if self.bank.next_id <= MAX_OBJECT_ID else 1
 
     def _read_clip(self) -> ClipInput:
-        frames = self.objects.latest_frame and self.objects.buffer.frames
+        # `latest_frame` raises before the first frame.
+        frames = (*self.objects.buffer.frames[:-1], self.objects.latest_frame)
         return self._processor.clip([frame.image for frame in frames], frame_indices=[frame.index for frame in frames])
 
     def _add_objects(self, tokens: Mapping[int, Tensor], *, expression: str, callbacks: Callbacks) -> None:
