@@ -249,7 +249,7 @@ def _decode(jpeg: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             if max(image.size) > _MAX_SIDE:
-                raise SourceError(f"a camera's frame may have {_MAX_SIDE} pixels a side, got {image.size}")
+                raise SourceError(f"a camera's frame may have at most {_MAX_SIDE} pixels a side, got {image.size}")
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, SourceError):
