@@ -44,11 +44,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
-def test_a_step_at_the_width_of_the_3b_moves_what_it_trains(checkpoint: Path, tmp_path: Path, stage: str) -> None:
+def test_step_at_the_width_of_the_3b_changes_what_it_trains(checkpoint: Path, tmp_path: Path, stage: str) -> None:
     recipe = load_recipe(
         f"3b/{stage}",
         [
-            f"output={tmp_path}", f"model={{start='{checkpoint}'}}", "data.num_frames=4", "data.num_mask_frames=2",
+            f"output={tmp_path}", f"model={{checkpoint='{checkpoint}'}}", "data.num_frames=4", "data.num_mask_frames=2",
             "data.render_size=112", "training.batch_size=2", "training.max_steps=1", "training.gradient_accumulation=1",
             "training.warmup_fraction=0.0", "training.num_workers=0", "training.deepspeed=",
         ],
@@ -58,7 +58,7 @@ def test_a_step_at_the_width_of_the_3b_moves_what_it_trains(checkpoint: Path, tm
     trainer.run(recipe, job.objective, job.dataset, job.collate)
     after = dict(job.objective.named_parameters())
     assert all(after[name].isfinite().all() for name in before)
-    moved = {name.split(".")[1] for name, value in before.items() if not torch.equal(after[name], value)}
+    changed = {name.split(".")[1] for name, value in before.items() if not torch.equal(after[name], value)}
     expected = {"stage1": {"prompt_encoder"}, "stage2": {"seg_head"}, "stage3": {"model", "seg_head", "sam2"}}
-    assert expected[stage] <= moved
-    assert stage == "stage3" or moved == expected[stage]
+    assert expected[stage] <= changed
+    assert stage == "stage3" or changed == expected[stage]

@@ -1,1 +1,1 @@
-"""Sources of training and evaluation samples."""
+"""Data sets for training and evaluation."""

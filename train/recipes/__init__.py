@@ -1,1 +1,1 @@
-"""Recipes of training runs, one TOML file per stage; the first line of each is its command."""
+"""Recipes of training runs, one TOML file per stage, each with its command in the first line."""
