@@ -62,6 +62,19 @@ def test_files_that_a_document_names_exist(path: Path) -> None:
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
+def test_tests_that_a_document_names_exist() -> None:
+    definitions = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    present = set(re.findall(r"(?:class|def) ([Tt]est\w+)", definitions))
+    present |= {file.stem for file in (ROOT / "tests").rglob("test_*.py")}
+    documents = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+    named = {
+        name
+        for path in documents
+        for name in re.findall(r"\b(?:Test[A-Z]\w+|test_\w+)(?!\w|<)", path.read_text("utf-8"))
+    }
+    assert sorted(named - present - {"test_"}) == []
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_commands_that_a_document_shows_exist(path: Path) -> None:
     lines = [line for language in ("", "sh", "bash") for block in blocks(path, language) for line in block.splitlines()]

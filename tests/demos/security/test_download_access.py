@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import av
@@ -121,8 +122,14 @@ class TestContent:
     def test_cancelled_download_leaves_no_files(
         self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(av.VideoFrame, "from_ndarray", lambda *_, **__: user_session.lifecycle.cancel())
-        with pytest.raises((DownloadError, AttributeError)):
+        convert = av.VideoFrame.from_ndarray
+
+        def cancel_and_convert(*arguments: Any, **options: Any) -> av.VideoFrame:
+            user_session.lifecycle.cancel()
+            return convert(*arguments, **options)
+
+        monkeypatch.setattr(av.VideoFrame, "from_ndarray", cancel_and_convert)
+        with pytest.raises(DownloadError, match="cancel"):
             user_session.download("overlay")
         assert list((user_session.lifecycle.folder / "results").iterdir()) == []
         assert not user_session.lifecycle.is_busy
@@ -144,9 +151,9 @@ class TestAccess:
         other = open_session_with_clip(store, tmp_path)
         with pytest.raises(DownloadError, match="does not exist yet"):
             open_download(store, other.key, "coco.json")
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             open_download(store, user_session.lifecycle.folder.name, "coco.json")
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             open_download(store, "x" * 43, "coco.json")
 
     @pytest.mark.parametrize("encode", [str, quote, lambda name: quote(quote(name)), lambda name: quote(name, safe="")])
@@ -217,7 +224,7 @@ class TestAccess:
     def test_files_are_removed_with_their_session(self, store: SessionStore, user_session: UserSession) -> None:
         user_session.download("coco")
         store.close(user_session.key)
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             open_download(store, user_session.key, "coco.json")
 
 

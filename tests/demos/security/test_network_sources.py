@@ -80,7 +80,7 @@ class TestAllowList:
         ],
     )
     def test_other_schemes_are_refused(self, address: str) -> None:
-        with pytest.raises(SourceError):
+        with pytest.raises(SourceError, match=r"address|source|scheme|rtsp"):
             resolved_to(PUBLIC).check(address)
 
     @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ class TestAllowList:
         ],
     )
     def test_ambiguous_address_is_refused(self, address: str) -> None:
-        with pytest.raises(SourceError):
+        with pytest.raises(SourceError, match=r"address|ambiguous|source|rtsp"):
             resolved_to(PUBLIC).check(address)
 
     @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_objects_are_bounded_and_removed(user_session: LiveUserSession) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no image", jpeg()[:40], jpeg(size=(800, 40))])
 def test_frame_that_is_not_a_small_jpeg_is_refused(user_session: LiveUserSession, data: bytes) -> None:
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError, match=r"JPEG|640 pixels"):
         user_session.add_frame(data)
 
 
@@ -178,7 +178,7 @@ def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:
     with pytest.raises(BusyError, match="maximum of live sessions"):
         store.open("c")
     store.close("a")
-    with pytest.raises(UnknownSessionError):
+    with pytest.raises(UnknownSessionError, match="unknown or has expired"):
         store.get("a")
     store.open("c")
 

@@ -71,7 +71,7 @@ class TestIsolation:
         assert not any(user_session.key in name for name in written)
         assert not any(user_session.key.encode() in text for text in texts)
         # Nor is the name of a folder a key.
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             store.get(user_session.lifecycle.folder.name)
 
     def test_folders_are_readable_by_the_server_only(self, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ class TestOffload:
         file = user_session.lifecycle.folder / SESSION_FILE
         own = next(user_session.lifecycle.folder.glob("upload-*")).name
         file.write_text(file.read_text(encoding="utf-8").replace(own, media.format(folder=tmp_path)), encoding="utf-8")
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             user_session.frame(0)
 
     def test_session_that_cannot_be_saved_does_not_affect_another(
@@ -247,7 +247,7 @@ class TestLimits:
         assert store.num_known == 3
         assert [user_session.lifecycle.is_closed for user_session in user_sessions] == [True, True, False, False, False]
         assert not user_sessions[0].lifecycle.folder.exists()
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             store.get(user_sessions[0].key)
         store.close_all()
 
@@ -272,7 +272,7 @@ class TestLimits:
         store = make_store(tmp_path / "store", max_age_seconds=100)
         user_session = open_session_with_clip(store, tmp_path)
         user_session.lifecycle.last_used -= 101
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             store.get(user_session.key)
         store.sweep()
         assert not user_session.lifecycle.folder.exists()
@@ -286,7 +286,7 @@ class TestLimits:
             os.utime(path, (old, old))
         (tmp_path / "store" / "unrelated").mkdir()
         later = make_store(tmp_path / "store", max_age_seconds=100)
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             later.get(user_session.key)
         later.sweep()
         assert [path.name for path in (tmp_path / "store").iterdir()] == ["unrelated"]

@@ -141,7 +141,7 @@ class TestWork:
     def test_objects_of_an_answer_are_added_and_named(
         self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         last = list(user_session.segment("the red square"))[-1]
         assert isinstance(last, Answered)
@@ -193,7 +193,7 @@ class TestWork:
 
         monkeypatch.setattr(Conversation, "ask", fail)
         events = user_session.ask("What?")
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="internal error"):
             list(events)
         assert not user_session.lifecycle.is_busy
 
@@ -262,7 +262,7 @@ class TestCancel:
             store.close(user_session.key)
         assert isinstance(list(events)[-1], WorkCancelled)
         assert not user_session.lifecycle.folder.exists()
-        with pytest.raises(UnknownSessionError):
+        with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             user_session.frame(0)
 
 

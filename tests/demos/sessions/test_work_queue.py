@@ -69,8 +69,8 @@ def test_cancelled_waiting_gets_no_slot_and_blocks_no_other() -> None:
 
 def test_slot_is_released_after_an_error() -> None:
     work_queue = WorkQueue(num_slots=1, max_waiting=1)
-    with pytest.raises(ZeroDivisionError), work_queue.slot():
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError, match="internal error"), work_queue.slot():
+        raise ZeroDivisionError("an internal error")
     with work_queue.slot() as has_slot:
         assert has_slot
 

@@ -69,7 +69,7 @@ class TestCancelling:
         before = session.bank.masks_on(range(NUM_FRAMES))
         session.prompt(1, PointPrompt(50, 35, 3))
         session.prompt(2, POINT)
-        with pytest.raises(Cancelled):
+        with pytest.raises(Cancelled, match="was cancelled"):
             session.objects.track(Callbacks(should_stop=_after(2)))
         assert sorted(session.objects.pending_prompts) == [1, 2]
         assert session.bank.ids == (1,)
@@ -79,7 +79,7 @@ class TestCancelling:
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _answer_with_mask(monkeypatch)
-        with pytest.raises(Cancelled):
+        with pytest.raises(Cancelled, match="was cancelled"):
             session.ask("Who?", should_stop=_after(3))
         assert len(session.bank) == 0
 
@@ -210,5 +210,5 @@ class _Countdown:
 
 
 def _answer_with_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+    reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3)
     monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
