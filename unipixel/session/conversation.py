@@ -35,13 +35,11 @@ class Reply:
         text: The answer with its special tokens.
         mask_tokens: (K, n, C), one per `<|seg|>`.
         num_read_tokens: Tokens that were processed before the answer.
-        num_written_tokens: Tokens of the answer.
     """
 
     text: str
     mask_tokens: Tensor
     num_read_tokens: int
-    num_written_tokens: int
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,6 @@ class Conversation:
             turn.answer_prefix + self._decode(generation.token_ids),
             generation.mask_tokens,
             generation.num_read_tokens,
-            len(generation.token_ids),
         )
 
     def prefill(

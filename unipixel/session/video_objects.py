@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -272,10 +271,6 @@ class VideoObjects:
         total = len(self.known_ids.union(object_ids))
         if total > self.max_objects:
             raise ValueError(f"{total} objects are more than the maximum of {self.max_objects}: forget some first")
-
-    def save(self, folder: str | Path) -> None:
-        """Write the object memory to a folder. See `ObjectMemoryBank.save`."""
-        self.bank.save(folder)
 
     @contextmanager
     def _transaction(self, callbacks: Callbacks | None) -> Iterator[Callable[[Iterator[TrackedVideoFrame]], None]]:

@@ -49,7 +49,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
         asked.append(turn.question)
-        return Reply(f"Answer {len(asked)}.", torch.empty(0, 2, 32), 1, 1)
+        return Reply(f"Answer {len(asked)}.", torch.empty(0, 2, 32), 1)
 
     monkeypatch.setattr(Conversation, "ask", ask)
     return asked
@@ -164,7 +164,7 @@ class TestSegment:
     def test_text_becomes_the_expression_of_the_object(
         self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reply = Reply("It is <|seg|>.", torch.ones(1, 2, 32), 1, 1)
+        reply = Reply("It is <|seg|>.", torch.ones(1, 2, 32), 1)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         code, printed, _ = unipixel("segment", clip, "the red cup", "--anchor", "first", "--out", tmp_path / "out")
         assert (code, printed) == (0, "It is [1].\n")

@@ -46,7 +46,7 @@ def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if on_text is not None:
             for piece in text.replace("<|seg|>", "").split(" "):
                 on_text(piece + " ")
-        return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1, 1)
+        return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1)
 
     monkeypatch.setattr(Conversation, "ask", ask)
     return asked

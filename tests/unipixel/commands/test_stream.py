@@ -298,7 +298,7 @@ def _answer(monkeypatch: pytest.MonkeyPatch, replies: list[str]) -> list[str]:
     def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
         text = replies[len(asked)]
         asked.append(turn.question)
-        return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1, 1)
+        return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 1)
 
     monkeypatch.setattr(Conversation, "ask", ask)
     return asked

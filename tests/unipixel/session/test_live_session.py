@@ -151,7 +151,7 @@ class TestAsking:
         self, session: LiveSession, model: UniPixel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tokens = _visible_tokens(model)
-        _reply(monkeypatch, Reply("[1] chases <|seg|> and [7] <|seg|>.", tokens.repeat(2, 1, 1), 3, 9))
+        _reply(monkeypatch, Reply("[1] chases <|seg|> and [7] <|seg|>.", tokens.repeat(2, 1, 1), 3))
         for index in range(3):
             session.step(_frame(index))
         session.prompt(1, replace(BOX, frame_index=2))
@@ -176,7 +176,7 @@ class TestAsking:
             return {key: ObjectMask(mask, 0.5, is_there[tracked.frame_index]) for key in tracked.object_ids}
 
         monkeypatch.setattr("unipixel.session.stream_objects.object_masks", decided)
-        _reply(monkeypatch, Reply("It is <|seg|>.", torch.ones(1, 2, 32), 3, 9))
+        _reply(monkeypatch, Reply("It is <|seg|>.", torch.ones(1, 2, 32), 3))
         session.step(_frame(0))
         assert session.segment("the red cup").new_ids == (1,)
         seen = [session.step(_frame(index))[1].visible for index in (1, 2, 3)]
@@ -188,7 +188,7 @@ class TestAsking:
         self, model: UniPixel, processor: Processor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = LiveSession(model, processor, settings=replace(SETTINGS, max_objects=1))
-        _reply(monkeypatch, Reply("<|seg|> <|seg|>", torch.ones(2, 2, 32), 3, 9))
+        _reply(monkeypatch, Reply("<|seg|> <|seg|>", torch.ones(2, 2, 32), 3))
         session.step(_frame(0))
         with pytest.raises(ValueError, match="2 objects are more than the maximum of 1"):
             session.ask("What is there?")

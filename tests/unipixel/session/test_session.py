@@ -139,7 +139,7 @@ class TestAsking:
     ) -> None:
         session.prompt(1, BOX)
         tokens = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0))
-        reply = Reply("[1] chases <|seg|> and [4] <|seg|>.", tokens, 3, 9)
+        reply = Reply("[1] chases <|seg|> and [4] <|seg|>.", tokens, 3)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         answer = session.ask("What does [1] chase?")
         assert answer.text == "[1] chases [2] and [4]."
@@ -149,7 +149,7 @@ class TestAsking:
     def test_object_that_a_text_found_is_named_by_that_text(
         self, session: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         answer = session.segment(" the red cup ")
         assert answer.question == "Please segment the red cup in this video."
@@ -303,7 +303,7 @@ class TestAnchors:
         first = FrameMasks(0, torch.zeros(1, 8, 8), torch.tensor([logit]), torch.tensor([iou]))
         monkeypatch.setattr(VideoTracker, "segment_frame", lambda *_: first)
         monkeypatch.setattr(VideoTracker, "select_anchor_frames", lambda _, tokens: dict.fromkeys(tokens, 4))
-        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3, 9)
+        reply = Reply("It is <|seg|>.", torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)), 3)
         monkeypatch.setattr(Conversation, "ask", lambda self, turn, on_text=None: reply)
         session.segment("the red cup")
         assert session.bank[1].anchor_frame == anchor
