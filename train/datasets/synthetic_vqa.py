@@ -52,8 +52,7 @@ class SyntheticVqa:
         Raises:
             ValueError: The task is unknown.
         """
-        sequence = np.random.SeedSequence([self.seed, crc32(task.encode()), number])
-        seed = int(sequence.generate_state(1, np.uint64)[0])
+        seed = self.sample_seed(task, number)
         sample = generate(
             seed,
             split=self.split,
@@ -62,6 +61,11 @@ class SyntheticVqa:
             num_frames=1 if task.startswith(IMAGE_PREFIX) else self.num_frames,
         )
         return add_turns(sample, np.random.default_rng([seed, 11]), self.max_turns)
+
+    def sample_seed(self, task: str, number: int) -> int:
+        """Return the seed of sample `number` of a task, in 64 bits."""
+        sequence = np.random.SeedSequence([self.seed, crc32(task.encode()), number])
+        return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def label_clip(sample: Sample) -> SceneLabels:
