@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.recipe import Recipe, Stage
+
+try:
+    from pydantic import TypeAdapter, ValidationError
+except ImportError as error:
+    raise ImportError("recipes need pydantic: install the extra `unipixel-agent[train]`") from error
 
 if sys.version_info >= (3, 11):
     import tomllib
