@@ -129,10 +129,7 @@ class AskApi:
             object_id: A known object to correct; 0 creates a new one.
             is_positive: False for a click on what does not belong to the object.
         """
-        prompts = self._store.get(session).prompts
-        chosen = object_id or prompts.next_object_id()
-        prompts.add_point(chosen, x, y, frame, is_positive=is_positive)
-        return chosen
+        return self._store.get(session).prompts.add_point(object_id, x, y, frame, is_positive=is_positive)
 
     def draw_box(
         self, session: str, left: float, top: float, right: float, bottom: float, frame: int = 0, object_id: int = 0
@@ -148,10 +145,7 @@ class AskApi:
             frame: Index of the frame, from 0.
             object_id: A known object to correct; 0 creates a new one.
         """
-        prompts = self._store.get(session).prompts
-        chosen = object_id or prompts.next_object_id()
-        prompts.add_box(chosen, (left, top, right, bottom), frame)
-        return chosen
+        return self._store.get(session).prompts.add_box(object_id, (left, top, right, bottom), frame)
 
     def draw_mask(self, session: str, png: str, frame: int = 0, object_id: int = 0) -> int:
         """Provide a mask of an object, and return the object's id.
@@ -163,11 +157,9 @@ class AskApi:
             object_id: A known object to correct; 0 creates a new one.
         """
         user_session = self._store.get(session)
-        chosen = object_id or user_session.prompts.next_object_id()
-        info = user_session.info
-        mask = read_brush_mask(png, size=(info.width, info.height) if info else (0, 0))
-        user_session.prompts.add_mask(chosen, mask, frame)
-        return chosen
+        info = user_session.lifecycle.loaded().info
+        mask = read_brush_mask(png, size=(info.width, info.height))
+        return user_session.prompts.add_mask(object_id, mask, frame)
 
     def undo(self, session: str) -> int:
         """Undo the last click, box or mask; returns the id of its object, 0 if there is nothing to undo.

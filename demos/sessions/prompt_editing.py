@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import numpy as np
@@ -24,16 +25,11 @@ class PromptEditing:
         """
         self._lifecycle = lifecycle
 
-    def next_object_id(self) -> int:
-        """Return the id for a new object."""
-        known = self._lifecycle.loaded().snapshot.object_ids
-        return next(number for number in range(1, MAX_OBJECT_ID + 1) if number not in known)
-
-    def add_point(self, object_id: int, x: float, y: float, frame_index: int = 0, *, is_positive: bool = True) -> None:
-        """Add a click to a known or new object.
+    def add_point(self, object_id: int, x: float, y: float, frame_index: int = 0, *, is_positive: bool = True) -> int:
+        """Add a click to an object, and return the object's id.
 
         Args:
-            object_id: The object.
+            object_id: The object; 0 for a new one.
             x: Pixels from the left of the frame.
             y: Pixels from the top of the frame.
             frame_index: The frame.
@@ -43,13 +39,13 @@ class PromptEditing:
             PromptError: The click is outside the video, or there are too many prompts or objects.
             BusyError: Work is in progress.
         """
-        self._add(object_id, PointPrompt(float(x), float(y), int(frame_index), bool(is_positive)))
+        return self._add(object_id, PointPrompt(float(x), float(y), int(frame_index), bool(is_positive)))
 
-    def add_box(self, object_id: int, xyxy: tuple[float, float, float, float], frame_index: int = 0) -> None:
-        """Add a box to a known or new object.
+    def add_box(self, object_id: int, xyxy: tuple[float, float, float, float], frame_index: int = 0) -> int:
+        """Add a box to an object, and return the object's id.
 
         Args:
-            object_id: The object.
+            object_id: The object; 0 for a new one.
             xyxy: Left, top, right and bottom in pixels of the frame.
             frame_index: The frame.
 
@@ -58,13 +54,13 @@ class PromptEditing:
             BusyError: See `add_point`.
         """
         left, top, right, bottom = (float(value) for value in xyxy)
-        self._add(object_id, BoxPrompt((left, top, right, bottom), int(frame_index)))
+        return self._add(object_id, BoxPrompt((left, top, right, bottom), int(frame_index)))
 
-    def add_mask(self, object_id: int, mask: NDArray[np.bool_], frame_index: int = 0) -> None:
-        """Add a mask to a known or new object.
+    def add_mask(self, object_id: int, mask: NDArray[np.bool_], frame_index: int = 0) -> int:
+        """Add a mask to an object, and return the object's id.
 
         Args:
-            object_id: The object.
+            object_id: The object; 0 for a new one.
             mask: bool (H, W).
             frame_index: The frame.
 
@@ -72,7 +68,7 @@ class PromptEditing:
             PromptError: See `add_point`.
             BusyError: See `add_point`.
         """
-        self._add(object_id, MaskPrompt(np.asarray(mask) != 0, int(frame_index)))
+        return self._add(object_id, MaskPrompt(np.asarray(mask) != 0, int(frame_index)))
 
     def undo(self) -> int | None:
         """Undo the last prompt with its effect on the masks.
@@ -125,9 +121,11 @@ class PromptEditing:
             loaded.undo = deque((state for state in loaded.undo if state.object_id != object_id), loaded.undo.maxlen)
             loaded.update_snapshot()
 
-    def _add(self, object_id: int, prompt: VisualPrompt) -> None:
+    def _add(self, object_id: int, prompt: VisualPrompt) -> int:
         limit = self._lifecycle.context.limits.max_prompts
         with self._lifecycle.idle() as loaded:
+            known = loaded.snapshot.object_ids
+            object_id = object_id or next(number for number in itertools.count(1) if number not in known)
             if not 1 <= object_id <= MAX_OBJECT_ID:
                 raise PromptError(f"object ids range from 1 to {MAX_OBJECT_ID}, got {object_id}")
             if loaded.snapshot.num_prompts(object_id) >= limit:
@@ -139,3 +137,4 @@ class PromptEditing:
                 raise PromptError(str(error)) from error
             loaded.undo.append(before)
             loaded.update_snapshot()
+            return object_id

@@ -177,28 +177,24 @@ class AskPage:
 
     def _add_point(self, key: str, event: gr.EventData) -> Updates:
         def add(user_session: UserSession) -> int:
-            chosen = int(event.object_id) or user_session.prompts.next_object_id()
-            is_positive = bool(event.is_positive)
-            user_session.prompts.add_point(chosen, event.x, event.y, int(event.frame), is_positive=is_positive)
-            return chosen
+            return user_session.prompts.add_point(
+                int(event.object_id), event.x, event.y, int(event.frame), is_positive=bool(event.is_positive)
+            )
 
         return self._change(key, add)
 
     def _add_box(self, key: str, event: gr.EventData) -> Updates:
         def add(user_session: UserSession) -> int:
-            chosen = int(event.object_id) or user_session.prompts.next_object_id()
-            user_session.prompts.add_box(chosen, (event.left, event.top, event.right, event.bottom), int(event.frame))
-            return chosen
+            box = (event.left, event.top, event.right, event.bottom)
+            return user_session.prompts.add_box(int(event.object_id), box, int(event.frame))
 
         return self._change(key, add)
 
     def _add_mask(self, key: str, event: gr.EventData) -> Updates:
         def add(user_session: UserSession) -> int:
-            chosen = int(event.object_id) or user_session.prompts.next_object_id()
-            info = user_session.info
-            size = (info.width, info.height) if info else (0, 0)
-            user_session.prompts.add_mask(chosen, read_brush_mask(event.png, size=size), int(event.frame))
-            return chosen
+            info = user_session.lifecycle.loaded().info
+            mask = read_brush_mask(event.png, size=(info.width, info.height))
+            return user_session.prompts.add_mask(int(event.object_id), mask, int(event.frame))
 
         return self._change(key, add)
 
