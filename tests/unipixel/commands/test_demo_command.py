@@ -90,7 +90,15 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "unipixel.cli", "demo", "--model", str(checkpoint), "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # A shell ignores SIGINT in its background jobs, and child processes inherit this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
