@@ -47,18 +47,14 @@ def session(model: UniPixel, processor: Processor) -> Session:
 
 
 @pytest.mark.parametrize("object_id", ATTRIBUTES)
-def test_colour_of_the_prompted_object_is_answered(session: Session, object_id: int) -> None:
-    colour, _, point = ATTRIBUTES[object_id]
+def test_colour_and_shape_of_the_prompted_object_are_answered(session: Session, object_id: int) -> None:
+    colour, shape, point = ATTRIBUTES[object_id]
     session.prompt(1, point)
     assert session.ask("What colour is [1]?").text == f"It is {colour}."
-
-
-# The model calls the heart a circle; its card states how often shapes are answered correctly.
-@pytest.mark.parametrize("object_id", [STAR, CIRCLE, SQUARE])
-def test_shape_of_the_prompted_object_is_answered(session: Session, object_id: int) -> None:
-    _, shape, point = ATTRIBUTES[object_id]
-    session.prompt(1, point)
-    assert session.ask("What shape is [1]?").text == f"It is a {shape}."
+    # The model calls the heart a circle; its card states how often shapes are answered correctly.
+    if object_id != HEART:
+        session.restart()
+        assert session.ask("What shape is [1]?").text == f"It is a {shape}."
 
 
 def test_clicked_star_is_tracked_to_the_last_frame(session: Session, clip: Clip) -> None:
