@@ -1,0 +1,1 @@
+"""Published benchmarks as rows of one table."""

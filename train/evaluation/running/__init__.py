@@ -1,0 +1,1 @@
+"""Running a model on benchmarks: predictions, resumption, shards, submissions."""

@@ -1,0 +1,186 @@
+"""The predictions file: `predictions.jsonl`, one sample a line, in any order.
+
+A line is a JSON object with `sample` and `masks`, `text`, `no_target`, `judge` or `error`; other fields are kept and
+ignored. `masks` has one entry per object, from frame name to COCO run lengths, or to null for an empty mask. A frame
+that is not named is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+FILE_NAME = "predictions.jsonl"
+
+FrameMasks: TypeAlias = "Mapping[str, Mapping[str, Any] | None]"
+"""Run lengths of one object by frame name; None for an empty mask."""
+
+_KNOWN = ("sample", "masks", "text", "no_target", "judge", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model answered to one sample.
+
+    Attributes:
+        sample: Name of the sample.
+        masks: Masks of each object; None if the answer has none.
+        text: The answer as the model wrote it, without what was pre-filled before it.
+        no_target: Whether the model says that nothing matches; None if it does not say.
+        judge: The reply of a judge about the answer.
+        error: Why the sample failed; there are then neither masks nor text.
+        further: Other fields, which are kept.
+    """
+
+    sample: str
+    masks: tuple[FrameMasks, ...] | None = None
+    text: str | None = None
+    no_target: bool | None = None
+    judge: str | None = None
+    error: str | None = None
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_line(self) -> str:
+        """Return the prediction as a line of the file, with the fields in a fixed order."""
+        fields: dict[str, Any] = {"sample": self.sample}
+        if self.masks is not None:
+            fields["masks"] = [dict(frames) for frames in self.masks]
+        for name in ("text", "no_target", "judge", "error"):
+            if getattr(self, name) is not None:
+                fields[name] = getattr(self, name)
+        return json.dumps(fields | dict(self.further), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_prediction(line: bytes, *, place: str) -> Prediction:
+    """Parse a line of the file; the run lengths themselves are checked when they are decoded.
+
+    Args:
+        line: The line.
+        place: File and line number, for error messages.
+
+    Raises:
+        ValueError: It is not a prediction.
+    """
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not a JSON object ({error})") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("sample"), str):
+        raise ValueError(f"{place}: a prediction is a JSON object with the text `sample`")
+    masks = fields.get("masks")
+    if masks is not None and (not isinstance(masks, list) or not all(isinstance(item, dict) for item in masks)):
+        raise ValueError(f"{place}: `masks` is a list of objects from frame name to run lengths, got {masks!r:.80}")
+    for name, kind in (("text", str), ("no_target", bool), ("judge", str), ("error", str)):
+        if fields.get(name) is not None and not isinstance(fields[name], kind):
+            raise ValueError(f"{place}: `{name}` must be {kind.__name__}, got {fields[name]!r:.80}")
+    return Prediction(
+        sample=fields["sample"],
+        masks=tuple(masks) if masks is not None else None,
+        text=fields.get("text"),
+        no_target=fields.get("no_target"),
+        judge=fields.get("judge"),
+        error=fields.get("error"),
+        further={name: value for name, value in fields.items() if name not in _KNOWN},
+    )
+
+
+class PredictionFile:
+    """The predictions of a folder, by sample name; a line is parsed when its sample is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the names and places of all lines.
+
+        Args:
+            folder: Folder with `predictions.jsonl`, or that file.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: A line is not a prediction, or a sample occurs twice.
+        """
+        self.path = folder / FILE_NAME if folder.is_dir() else folder
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{folder}: no {FILE_NAME} in this folder")
+        self._places: dict[str, tuple[int, int]] = {}
+        with self.path.open("rb") as file:
+            for number, line, offset in _lines(file):
+                name = parse_prediction(line, place=f"{self.path}, line {number}").sample
+                if name in self._places:
+                    first = self._places[name][1]
+                    raise ValueError(f"{self.path}, line {number}: sample {name!r} is already in line {first}")
+                self._places[name] = (offset, number)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the samples, in the order of the file."""
+        return tuple(self._places)
+
+    def get(self, name: str) -> Prediction | None:
+        """Return the prediction for a sample, or None."""
+        if name not in self._places:
+            return None
+        offset, number = self._places[name]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return parse_prediction(file.readline(), place=f"{self.path}, line {number}")
+
+
+def _lines(file: Any) -> Iterator[tuple[int, bytes, int]]:
+    """Yield number, content and offset of the lines that are not empty."""
+    offset = 0
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield number, line, offset
+        offset += len(line)
+
+
+class PredictionWriter:
+    """Appends predictions to a file, a whole line at a time, so that a killed run loses no finished sample."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, and remove an incomplete last line that a killed run has left.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("r+b" if path.exists() else "x+b")
+        self._file.truncate(_end_of_last_line(self._file))
+        self._file.seek(0, os.SEEK_END)
+
+    def append(self, prediction: Prediction) -> None:
+        """Write one prediction; it is in the file when this returns."""
+        self._file.write(prediction.to_line().encode("utf-8"))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+
+def _end_of_last_line(file: Any) -> int:
+    """Return the offset behind the last line break."""
+    position = file.seek(0, os.SEEK_END)
+    while position:
+        start = max(position - 65536, 0)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            return int(start + found + 1)
+        position = start
+    return 0

@@ -1,0 +1,34 @@
+"""What a function that asks a model about one sample receives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
+from unipixel.session.session import Session
+from unipixel.session.settings import SessionSettings
+from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleContext:
+    """One sample and the model that is asked about it.
+
+    Attributes:
+        sample: The sample.
+        variant: Variant of the benchmark.
+        model: The model.
+        processor: Prepares the inputs of the model.
+        settings: Settings of sessions, with the frames and visual tokens of the benchmark.
+        session: Returns a session without objects and without conversation about the frames of the sample; frame
+            index i is `sample.frames[i]`. The frames were decoded ahead.
+    """
+
+    sample: BenchmarkSample
+    variant: str
+    model: UniPixel
+    processor: Processor
+    settings: SessionSettings
+    session: Callable[[], Session]

@@ -1,0 +1,1 @@
+"""Metrics of benchmarks as pure functions of the truth and the predictions."""
