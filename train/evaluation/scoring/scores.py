@@ -18,9 +18,12 @@ ScoreProtocol = Literal["honest", "paper"]
 """`paper` computes as the published code does, with its quirks; `honest` without them."""
 
 SampleFigures: TypeAlias = "dict[str, Any]"
+MeasureSample: TypeAlias = "Callable[[BenchmarkSample, Prediction, ScoreProtocol], SampleFigures]"
+MeasureFailed: TypeAlias = "Callable[[BenchmarkSample, ScoreProtocol], SampleFigures]"
+Summarize: TypeAlias = "Callable[[Mapping[str, SampleFigures], ScoreProtocol], Mapping[str, float]]"
 
 
-class SampleFault(ValueError):
+class SampleFaultError(ValueError):
     """A prediction cannot be scored; the message is the reason that is listed."""
 
 
@@ -46,9 +49,9 @@ def score_samples(
     predictions: PredictionFile,
     *,
     protocol: ScoreProtocol,
-    measure: Callable[[BenchmarkSample, Prediction, ScoreProtocol], SampleFigures],
-    measure_failed: Callable[[BenchmarkSample, ScoreProtocol], SampleFigures],
-    summarize: Callable[[Mapping[str, SampleFigures], ScoreProtocol], Mapping[str, float]],
+    measure: MeasureSample,
+    measure_failed: MeasureFailed,
+    summarize: Summarize,
 ) -> Scores:
     """Score each sample by itself, one at a time, and summarize.
 
@@ -58,7 +61,7 @@ def score_samples(
         samples: The samples of the split.
         predictions: The predictions.
         protocol: How to compute.
-        measure: Figures of one sample; it raises SampleFault for a prediction that cannot be scored.
+        measure: Figures of one sample; it raises SampleFaultError for a prediction that cannot be scored.
         measure_failed: Figures of a sample that failed.
         summarize: Figures of the split from those of its samples.
 
@@ -71,25 +74,37 @@ def score_samples(
     figures: dict[str, SampleFigures] = {}
     failed: dict[str, str] = {}
     for sample in samples:
-        try:
-            figures[sample.name] = measure(sample, usable_prediction(sample, predictions), protocol)
-        except SampleFault as fault:
-            failed[sample.name] = str(fault)
-            figures[sample.name] = measure_failed(sample, protocol)
+        figures[sample.name], reason = _measured(sample, predictions, protocol, measure, measure_failed)
+        if reason is not None:
+            failed[sample.name] = reason
     return Scores(figures=summarize(figures, protocol), samples=figures, failed=failed)
+
+
+def _measured(
+    sample: BenchmarkSample,
+    predictions: PredictionFile,
+    protocol: ScoreProtocol,
+    measure: MeasureSample,
+    measure_failed: MeasureFailed,
+) -> tuple[SampleFigures, str | None]:
+    """Return the figures of a sample, and why it failed or None."""
+    try:
+        return measure(sample, usable_prediction(sample, predictions), protocol), None
+    except SampleFaultError as fault:
+        return measure_failed(sample, protocol), str(fault)
 
 
 def usable_prediction(sample: BenchmarkSample, predictions: PredictionFile) -> Prediction:
     """Return the prediction for a sample.
 
     Raises:
-        SampleFault: There is none, the sample cannot be asked, or it failed when it was asked.
+        SampleFaultError: There is none, the sample cannot be asked, or it failed when it was asked.
     """
     if sample.problem is not None:
-        raise SampleFault(sample.problem)
+        raise SampleFaultError(sample.problem)
     prediction = predictions.get(sample.name)
     if prediction is None:
-        raise SampleFault("no prediction")
+        raise SampleFaultError("no prediction")
     if prediction.error is not None:
-        raise SampleFault(f"error: {prediction.error}")
+        raise SampleFaultError(f"error: {prediction.error}")
     return prediction
