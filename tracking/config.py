@@ -25,14 +25,10 @@ _FIXED: dict[str, Any] = {
     "sigmoid_bias_for_mem_enc": -10.0,
     "use_mask_input_as_output_without_sam": True,
     "directly_add_no_mem_embed": True,
-    "no_obj_embed_spatial": True,
     "use_high_res_features_in_sam": True,
     "multimask_output_in_sam": True,
     "iou_prediction_use_sigmoid": True,
     "use_obj_ptrs_in_encoder": True,
-    "add_tpos_enc_to_obj_ptrs": True,
-    "proj_tpos_enc_in_obj_ptrs": True,
-    "use_signed_tpos_enc_to_obj_ptrs": True,
     "only_obj_ptrs_in_the_past_for_eval": True,
     "pred_obj_scores": True,
     "pred_obj_scores_mlp": True,
@@ -44,6 +40,9 @@ _FIXED: dict[str, Any] = {
     "use_mlp_for_obj_ptr_proj": True,
     "compile_image_encoder": False,
 }
+# Settings that are on in SAM 2.1 and off in SAM 2.0; the three of the pointers' encoding belong together.
+_OCCLUSION_EMBEDDING = "no_obj_embed_spatial"
+_POINTER_ENCODING = ("add_tpos_enc_to_obj_ptrs", "proj_tpos_enc_in_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs")
 # The supported position encoding settings of memory attention.
 _FIXED_ATTENTION: dict[str, bool] = {
     "pos_enc_at_input": True,
@@ -59,7 +58,7 @@ FEATURE_STRIDE = 16
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """Architecture of a SAM 2.1 segmenter.
+    """Architecture of a SAM 2.1 or SAM 2.0 segmenter.
 
     The three mappings are the keyword arguments of the sam2 package's modules, nested as in its configuration
     files. Use `preset` or `from_tree` to create a configuration.
@@ -68,6 +67,8 @@ class SegmenterConfig:
         image_size: Side of the square input in pixels, a multiple of 32.
         num_maskmem: Temporal positions of mask memories: one for prompted frames, the others for recent frames.
         max_pointers: Frames whose object pointers are attended to, prompted frames not counted.
+        has_occlusion_embedding: Whether memories of frames without the object are marked, as in SAM 2.1.
+        has_pointer_encoding: Whether object pointers have a temporal position encoding, as in SAM 2.1.
         image_encoder: `trunk` (Hiera) and `neck` (feature pyramid) keywords.
         memory_attention: Keywords of memory attention.
         memory_encoder: Keywords of the memory encoder.
@@ -76,6 +77,8 @@ class SegmenterConfig:
     image_size: int = 1024
     num_maskmem: int = 7
     max_pointers: int = 16
+    has_occlusion_embedding: bool = True
+    has_pointer_encoding: bool = True
     image_encoder: Mapping[str, Any] = field(default_factory=dict)
     memory_attention: Mapping[str, Any] = field(default_factory=dict)
     memory_encoder: Mapping[str, Any] = field(default_factory=dict)
@@ -110,25 +113,28 @@ class SegmenterConfig:
 
     @classmethod
     def preset(cls, name: str, *, image_size: int = 1024) -> SegmenterConfig:
-        """Return a published SAM 2.1 size.
+        """Return a published size of SAM 2.1 or SAM 2.0.
 
         Args:
-            name: `tiny`, `small`, `base_plus` or `large`, or a configuration name of the package or
-                of a published UniPixel checkpoint, such as `configs/sam2.1_hiera_b+`.
+            name: `tiny`, `small`, `base_plus` or `large` of SAM 2.1, or a configuration name of the package or
+                of a published UniPixel checkpoint, such as `configs/sam2.1_hiera_b+`; `sam2_hiera_b+` is of SAM 2.0.
             image_size: Side of the square input in pixels, a multiple of 32.
 
         Raises:
             ValueError: The name is not one of these.
         """
-        short = name.rsplit("/", 1)[-1].removesuffix(".yaml").removeprefix("sam2.1_hiera_")
+        short = name.rsplit("/", 1)[-1].removesuffix(".yaml")
+        is_first_version = short.startswith("sam2_hiera_")
+        short = short.removeprefix("sam2_hiera_").removeprefix("sam2.1_hiera_")
         short = _ALIASES.get(short, short)
         if short not in _TRUNKS:
             allowed = ", ".join(_TRUNKS)
             raise ValueError(
-                f"unknown SAM 2.1 size {name!r}: allowed are {allowed} and sam2.1_hiera_{{t,s,b+,l}}; "
-                "use `from_tree` for another size"
+                f"unknown SAM 2.1 size {name!r}: allowed are {allowed}, sam2.1_hiera_{{t,s,b+,l}} and "
+                "sam2_hiera_{t,s,b+,l}; use `from_tree` for another size"
             )
-        return cls.from_tree({"image_size": image_size, "image_encoder": {"trunk": _TRUNKS[short]}})
+        settings = dict.fromkeys((_OCCLUSION_EMBEDDING, *_POINTER_ENCODING), not is_first_version)
+        return cls.from_tree({"image_size": image_size, "image_encoder": {"trunk": _TRUNKS[short]}, **settings})
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> SegmenterConfig:
@@ -140,12 +146,15 @@ class SegmenterConfig:
         Raises:
             ValueError: An unknown key, or a value that this project does not support.
         """
-        known = {"image_size", "num_maskmem", "max_obj_ptrs_in_encoder", *_SECTIONS, *_FIXED}
+        versioned = (_OCCLUSION_EMBEDDING, *_POINTER_ENCODING)
+        known = {"image_size", "num_maskmem", "max_obj_ptrs_in_encoder", *_SECTIONS, *_FIXED, *versioned}
         if unknown := sorted(set(tree) - known - {"_target_"}):
             raise ValueError(f"unknown SAM 2.1 settings {unknown}: allowed are {sorted(known)}")
         for key, value in _FIXED.items():
             if tree.get(key, value) != value:
                 raise ValueError(f"SAM 2.1 setting {key} = {tree[key]!r} is not supported: it must be {value!r}")
+        if len({bool(tree.get(key, True)) for key in _POINTER_ENCODING}) > 1:
+            raise ValueError(f"the SAM 2.1 settings {', '.join(_POINTER_ENCODING)} must be equal")
         image_size = int(tree.get("image_size", 1024))
         sections = _merge(_defaults(tree, image_size), {name: tree.get(name, {}) for name in _SECTIONS})
         attention = sections["memory_attention"]
@@ -161,16 +170,23 @@ class SegmenterConfig:
             image_size=image_size,
             num_maskmem=int(tree.get("num_maskmem", 7)),
             max_pointers=int(tree.get("max_obj_ptrs_in_encoder", 16)),
+            has_occlusion_embedding=bool(tree.get(_OCCLUSION_EMBEDDING, True)),
+            has_pointer_encoding=bool(tree.get(_POINTER_ENCODING[0], True)),
             **sections,
         )
 
     def to_tree(self) -> dict[str, Any]:
         """Return the configuration as the plain values that `from_tree` reads."""
         sections = {name: _merge({}, getattr(self, name)) for name in _SECTIONS}
+        # Only what differs from SAM 2.1.
+        versioned: dict[str, bool] = {} if self.has_occlusion_embedding else {_OCCLUSION_EMBEDDING: False}
+        if not self.has_pointer_encoding:
+            versioned |= dict.fromkeys(_POINTER_ENCODING, False)
         return {
             "image_size": self.image_size,
             "num_maskmem": self.num_maskmem,
             "max_obj_ptrs_in_encoder": self.max_pointers,
+            **versioned,
             **sections,
         }
 

@@ -29,7 +29,7 @@ def build_modules(config: SegmenterConfig) -> dict[str, nn.Module]:
         "sam_prompt_encoder": build_prompt_encoder(embed_dim=width, image_size=config.image_size),
         "sam_mask_decoder": _mask_decoder(width),
         "obj_ptr_proj": MLP(width, width, width, 3),
-        "obj_ptr_tpos_proj": nn.Linear(width, memory_width),
+        "obj_ptr_tpos_proj": nn.Linear(width, memory_width) if config.has_pointer_encoding else nn.Identity(),
     }
 
 

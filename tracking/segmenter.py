@@ -33,7 +33,7 @@ _MIN_FUSED_SIDE = 64
 
 
 class Segmenter(Float32Module):
-    """SAM 2.1 (arXiv:2408.00714): image encoder, memory attention, mask decoder and memory encoder.
+    """SAM 2.1 or 2.0 (arXiv:2408.00714): image encoder, memory attention, mask decoder and memory encoder.
 
     Only parameters are stored; features, masks and memories are returned and passed in again. Parameter names
     are those of the official checkpoints. It stays in float32 when a model that contains it is cast; run it
@@ -49,6 +49,7 @@ class Segmenter(Float32Module):
     sam_mask_decoder: Any
     obj_ptr_proj: nn.Module
     obj_ptr_tpos_proj: nn.Module
+    no_obj_embed_spatial: nn.Parameter | None
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
@@ -61,7 +62,8 @@ class Segmenter(Float32Module):
         # Not used with `directly_add_no_mem_embed`, but part of every checkpoint.
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
-        self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_width))
+        absent = nn.Parameter(torch.zeros(1, memory_width)) if config.has_occlusion_embedding else None
+        self.register_parameter("no_obj_embed_spatial", absent)
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
 
@@ -106,16 +108,17 @@ class Segmenter(Float32Module):
         if prompt.num_points > 1:
             candidates = _select_single_mask(candidates, is_dynamic_multimask=is_dynamic_multimask)
         else:
-            logits, ious, tokens, score = candidates
-            candidates = _Candidates(logits[:, 1:], ious[:, 1:], tokens[:, 1:], score)
+            candidates = candidates.multimask()
         return self._select_best(candidates)
 
-    def use_mask(self, features: FrameFeatures, masks: Tensor) -> Segmentation:
+    def use_mask(self, features: FrameFeatures, masks: Tensor, *, has_multimask_pointer: bool = False) -> Segmentation:
         """Use given masks as the segmentation of one frame; the decoder only computes their pointers.
 
         Args:
             features: The frame, N = 1 or N = B.
             masks: (B, S, S) in {0, 1}.
+            has_multimask_pointer: Whether the pointer is that of the best of three candidates, as in transformers,
+                instead of that of the single mask, as in the sam2 package.
         """
         masks = masks.float()
         is_present = masks.flatten(1).any(dim=1, keepdim=True)
@@ -124,9 +127,11 @@ class Segmenter(Float32Module):
         embedding = features.embedding.expand(len(masks), -1, -1, -1)
         prompt = SegmentPrompt(mask_logits=self.mask_downsample(masks[:, None])[:, 0])
         sparse, dense = self._prompt_tokens(prompt, len(masks))
+        candidates = self._candidates(features, embedding, sparse, dense)
         decoded = self._select_best(
-            _select_single_mask(self._candidates(features, embedding, sparse, dense), is_dynamic_multimask=False)
-        )
+            candidates.multimask() if has_multimask_pointer
+            else _select_single_mask(candidates, is_dynamic_multimask=False)
+        )  # fmt: skip
         return Segmentation(
             mask_logits=low_res,
             pointer=torch.where(is_present, decoded.pointer, self.no_obj_ptr),
@@ -171,31 +176,45 @@ class Segmenter(Float32Module):
         tokens, _ = self.sam_prompt_encoder(points=None, boxes=boxes_xyxy, masks=None)
         return tokens
 
-    def encode_memory(self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False) -> Tensor:
+    def encode_memory(
+        self, features: FrameFeatures, segmentation: Segmentation, *, is_binary: bool = False,
+        masks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Encode the memories of B objects from one frame.
 
         Args:
             features: The frame, N = 1 or N = B.
             segmentation: Masks of the objects on the frame.
             is_binary: Whether masks are thresholded before they are encoded, instead of passed as probabilities.
+            masks: Given masks (B, S, S) in {0, 1} that are encoded instead of the logits.
 
         Returns:
             Memories (B, h*w, D).
         """
-        logits = segmentation.mask_logits[:, None].float()
-        if logits.device.type == "cpu":
-            # The package resizes all candidates of a tracked frame at once; torch rounds a single channel differently.
-            logits = logits.expand(-1, segmentation.candidate_ious.shape[1], -1, -1)
-        logits = F.interpolate(logits, size=[self.config.image_size] * 2, mode="bilinear")[:, :1]
-        masks = ((logits > 0).float() if is_binary else logits.sigmoid()) * _MASK_SCALE + _MASK_BIAS
+        if masks is None:
+            logits = self._full_size(segmentation)
+            masks = (logits > 0).float() if is_binary else logits.sigmoid()
+        else:
+            masks = masks[:, None].float()
+        masks = masks * _MASK_SCALE + _MASK_BIAS
         encoder = self.memory_encoder
         # The encoder's own forward also computes the position encoding, which is constant and added in memory
         # attention. Contiguous as in the package: another layout is rounded differently, and bfloat16 amplifies that.
         pixels = encoder.pix_feat_proj(features.embedding).contiguous()
         fused = encoder.fuser(pixels + encoder.mask_downsampler(masks))
         memories = encoder.out_proj(fused).flatten(2).transpose(1, 2)
+        if self.no_obj_embed_spatial is None:
+            return memories
         is_absent = (segmentation.object_score <= 0).to(memories.dtype)[:, None, None]
         return memories + is_absent * self.no_obj_embed_spatial
+
+    def _full_size(self, segmentation: Segmentation) -> Tensor:
+        """Return the mask logits (B, 1, S, S) in the size of the SAM input."""
+        logits = segmentation.mask_logits[:, None].float()
+        if logits.device.type == "cpu":
+            # The package resizes all candidates of a tracked frame at once; torch rounds a single channel differently.
+            logits = logits.expand(-1, segmentation.candidate_ious.shape[1], -1, -1)
+        return F.interpolate(logits, size=[self.config.image_size] * 2, mode="bilinear")[:, :1]
 
     def _feature_pyramid(self, trunk_maps: list[Tensor]) -> FrameFeatures:
         """Compute the feature pyramid without the position encodings of the neck's own forward.
@@ -283,8 +302,11 @@ class Segmenter(Float32Module):
         mask_positions = (spatial[:, None] + temporal).flatten(1, 2)
         # A pointer of width C is split into C/D tokens that share one temporal encoding.
         pointers = memory.pointers.reshape(num_objects, -1, width)
-        sine = get_1d_sine_pe(memory.offsets / memory.max_offset, dim=self.config.embed_dim)
-        pointer_positions = self.obj_ptr_tpos_proj(sine).repeat_interleave(self.config.embed_dim // width, dim=1)
+        if self.config.has_pointer_encoding:
+            sine = get_1d_sine_pe(memory.offsets / memory.max_offset, dim=self.config.embed_dim)
+            pointer_positions = self.obj_ptr_tpos_proj(sine).repeat_interleave(self.config.embed_dim // width, dim=1)
+        else:
+            pointer_positions = torch.zeros_like(pointers)
         tokens = torch.cat([memory.features.flatten(1, 2).to(dtype), pointers.to(dtype)], dim=1)
         return tokens, torch.cat([mask_positions, pointer_positions], dim=1).to(dtype)
 
@@ -296,6 +318,10 @@ class _Candidates(NamedTuple):
     ious: Tensor
     tokens: Tensor
     score: Tensor
+
+    def multimask(self) -> _Candidates:
+        """Return the three candidates of the multimask output."""
+        return _Candidates(self.logits[:, 1:], self.ious[:, 1:], self.tokens[:, 1:], self.score)
 
 
 def _select_single_mask(candidates: _Candidates, *, is_dynamic_multimask: bool) -> _Candidates:

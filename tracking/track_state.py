@@ -51,10 +51,12 @@ class StagedPrompt:
     Attributes:
         segmentation: The object on the frame, B = 1.
         is_correction: Whether the object was already tracked on the frame.
+        memory: Memory (h*w, D) that was encoded from a given mask itself, or None.
     """
 
     segmentation: Segmentation
     is_correction: bool
+    memory: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

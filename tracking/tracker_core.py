@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class TrackerCore:
         has_permanent_corrections: bool = True,
         is_postprocessed: bool = False,
         has_hole_filling: bool = True,
+        mask_prompts: Literal["sam2", "transformers"] = "sam2",
         redetect_after: int | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -49,6 +51,9 @@ class TrackerCore:
             is_postprocessed: Whether SAM 2's post-processing is applied: unstable single masks are replaced by
                 candidates, masks of prompted frames are binarised for the memory, small holes are filled.
             has_hole_filling: Whether post-processing fills holes; that of transformers does not.
+            mask_prompts: How given masks are stored. `sam2`: the memory is encoded from their low-resolution logits,
+                the pointer is that of the single mask. `transformers`: the memory is encoded from the mask itself,
+                the pointer is that of the best candidate.
             redetect_after: Number of consecutive frames without an object after which it is also searched for with
                 the memories of its prompted frames alone; None for never.
             batch_size: Objects per forward pass; None for all objects of equal memory layout, and for one on a CPU,
@@ -73,6 +78,7 @@ class TrackerCore:
         self.has_permanent_corrections = has_permanent_corrections
         self.is_postprocessed = is_postprocessed
         self.has_hole_filling = is_postprocessed and has_hole_filling
+        self.mask_prompts = mask_prompts
         self.redetect_after = redetect_after
         self.batch_size = batch_size
 
@@ -96,9 +102,10 @@ class TrackerCore:
         """
         is_correction = frame_index in state.tracked_in_reverse
         device = features.embedding.device
+        memory = None
         state.clicks.pop(frame_index, None)
         if isinstance(prompt, Tensor):
-            segmentation = self.segmenter.use_mask(features, prompt.to(device))
+            segmentation, memory = self._use_mask(features, prompt.to(device))
         else:
             if is_correction:
                 embedding = self._attend_memory(
@@ -113,7 +120,7 @@ class TrackerCore:
             if prompt.coords is not None and prompt.labels is not None:
                 state.clicks[frame_index] = (prompt.coords, prompt.labels)
         staged = self._fill_holes(segmentation).without_candidates()
-        state.staged[frame_index] = StagedPrompt(staged, is_correction)
+        state.staged[frame_index] = StagedPrompt(staged, is_correction, memory)
         return staged
 
     def encode_staged_prompts(
@@ -132,7 +139,8 @@ class TrackerCore:
             stored = self._encode_memory(get_features(frame_index), joined, is_binary=self.is_postprocessed)
             for row, (state, prompt) in enumerate(zip(members, prompts, strict=True)):
                 # Copied, because a view would keep the memories of the whole batch allocated.
-                features = stored[row].to(self.memory_dtype, copy=True)
+                encoded = stored[row] if prompt.memory is None else prompt.memory
+                features = encoded.to(self.memory_dtype, copy=True)
                 self._write_prompt(state, frame_index, _memory(prompt.segmentation, 0, features), prompt.is_correction)
 
     def track_frame(
@@ -188,6 +196,13 @@ class TrackerCore:
         for state in states:
             state.tracked_in_reverse[frame_index] = is_reverse
         return collect_masks(self.segmenter, states, frame_index)
+
+    def _use_mask(self, features: FrameFeatures, masks: Tensor) -> tuple[Segmentation, Tensor | None]:
+        """Use a given mask (1, S, S), and encode its memory where that depends on the mask itself."""
+        if self.mask_prompts == "sam2":
+            return self.segmenter.use_mask(features, masks), None
+        segmentation = self.segmenter.use_mask(features, masks, has_multimask_pointer=True)
+        return segmentation, self.segmenter.encode_memory(features, segmentation, masks=masks)[0]
 
     def _batches(self, features: FrameFeatures, num_objects: int) -> list[slice]:
         is_cpu = features.embedding.device.type == "cpu"

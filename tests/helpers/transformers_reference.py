@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import torch
 from parity.weights import PARITY
 
 from helpers.tracker_reference import tiny_segmenter
+from unipixel.checkpoints.segmenter_tensors import (
+    GAUSSIAN,
+    POINTS,
+    TRANSFORMERS_GAUSSIANS,
+    point_row,
+    transformers_name,
+)
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
-
-# Patterns of SAM 2's parameter names and their replacements in transformers, applied in order.
-_RENAMED = (
-    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
-    (r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1."),
-    (r"patch_embed\.proj\.", "patch_embed.projection."),
-    (r"(blocks\.\d+\.mlp|transformer\.layers\.\d\.mlp)\.layers\.0", r"\1.proj_in"),
-    (r"(blocks\.\d+\.mlp|transformer\.layers\.\d\.mlp)\.layers\.1", r"\1.proj_out"),
-    (r"^sam_prompt_encoder\.pe_layer\..*", "prompt_encoder.shared_embedding.positional_embedding"),
-    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
-    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
-    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
-    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
-    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
-    (r"output_upscaling\.0\.", "upscale_conv1."),
-    (r"output_upscaling\.1\.", "upscale_layer_norm."),
-    (r"output_upscaling\.3\.", "upscale_conv2."),
-    (r"(hypernetworks_mlps\.\d|score_head|prediction_head|obj_ptr_proj)\.layers\.0\.", r"\1.proj_in."),
-    (r"(hypernetworks_mlps\.\d|score_head|prediction_head|obj_ptr_proj)\.layers\.1\.", r"\1.layers.0."),
-    (r"(hypernetworks_mlps\.\d|score_head|prediction_head|obj_ptr_proj)\.layers\.2\.", r"\1.proj_out."),
-    (r"mask_downsampler\.encoder\.12\.", "mask_downsampler.final_conv."),
-    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
-    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
-    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
-    (r"\.dwconv\.", ".depthwise_conv."),
-    (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
-    (r"\.gamma$", ".scale"),
-    (r"^sam_prompt_encoder\.", "prompt_encoder."),
-    (r"^sam_mask_decoder\.", "mask_decoder."),
-    (r"\.norm", ".layer_norm"),
-    (r"\.out_proj\.", ".o_proj."),
-    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
-    (r"^no_mem_embed$", "no_memory_embedding"),
-    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
-    (r"^no_obj_ptr$", "no_object_pointer"),
-    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
-    (r"^obj_ptr_proj\.", "object_pointer_proj."),
-    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
-)  # fmt: skip
-_DOWNSAMPLER = re.compile(r"(mask_downsampler)\.encoder\.(\d+)\.")
 
 
 def wider_segmenter() -> Segmenter:
@@ -73,10 +39,10 @@ def transformers_model(segmenter: Segmenter) -> Any:
     from transformers import Sam2VideoModel
 
     model = Sam2VideoModel(_config(segmenter.config)).eval()
-    state = {_renamed(name): tensor for name, tensor in segmenter.state_dict().items()}
-    points = [state.pop(f"prompt_encoder.point_embeddings.{index}.weight") for index in range(4)]
-    state["prompt_encoder.point_embed.weight"] = torch.cat(points)
-    state["shared_image_embedding.positional_embedding"] = state["prompt_encoder.shared_embedding.positional_embedding"]
+    ours = segmenter.state_dict()
+    state = {transformers_name(name): tensor for name, tensor in ours.items()}
+    state[POINTS] = torch.cat([tensor for name, tensor in ours.items() if point_row(name) is not None])
+    state |= dict.fromkeys(TRANSFORMERS_GAUSSIANS, ours[GAUSSIAN])
     model.load_state_dict(state)
     return model
 
@@ -88,17 +54,6 @@ def transformers_processor(segmenter: Segmenter) -> Any:
     side = segmenter.config.image_size
     size = {"height": side, "width": side}
     return Sam2VideoProcessor(Sam2ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size))
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return _DOWNSAMPLER.sub(_downsampler, name)
-
-
-def _downsampler(match: re.Match[str]) -> str:
-    index = int(match[2])
-    return f"{match[1]}.layers.{index // 3}.{'layer_norm' if index % 3 else 'conv'}."
 
 
 def _config(config: SegmenterConfig) -> Any:
@@ -141,6 +96,8 @@ def _config(config: SegmenterConfig) -> Any:
         memory_fuser_num_layers=fuser["num_layers"],
         memory_fuser_embed_dim=width,
         memory_fuser_intermediate_dim=4 * width,
+        enable_occlusion_spatial_embedding=config.has_occlusion_embedding,
+        enable_temporal_pos_encoding_for_object_pointers=config.has_pointer_encoding,
     )
     settings._attn_implementation = "sdpa"
     return settings

@@ -12,8 +12,6 @@ Differences from `Sam2VideoProcessor` and `Sam2VideoModel` of transformers 5:
   does not.
 - A prompted frame of one object does not change the memories of the other objects; transformers stores their
   memories of that frame like those of prompts, from binary masks.
-- The object pointer of a given mask is that of the decoder's single mask, as in the sam2 package; transformers uses
-  the best of the candidates.
 - Points and boxes outside the frame, inverted boxes and duplicate ids are refused. A stream without objects returns
   empty results.
 
@@ -86,6 +84,7 @@ class Sam2VideoModel:
             has_permanent_corrections=False,
             is_postprocessed=self._is_postprocessed,
             has_hole_filling=False,
+            mask_prompts="transformers",
         )
         return Sam2VideoInferenceSession(core, clip, original_size)
 

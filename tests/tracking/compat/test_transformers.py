@@ -64,9 +64,9 @@ def _theirs(model: Any, processor: Any, inputs: dict[str, Any], *, start: int, *
     return _logits(processor, outputs).clone()
 
 
-def _check(ours: Tensor, theirs: Tensor, *, minimum: float = 0.999) -> None:
+def _check(ours: Tensor, theirs: Tensor) -> None:
     assert 0.01 < float(foreground_fraction(theirs).mean()) < 0.95
-    assert min_iou(ours, theirs) >= minimum
+    assert min_iou(ours, theirs) >= 0.999
 
 
 @pytest.mark.parametrize("inputs", [POINTS, BOXES, REFINED, {"input_masks": _masks()}])
@@ -82,9 +82,7 @@ def test_clip_agrees_with_transformers(
     assert torch.equal(first.pred_masks, outputs[0].pred_masks)
     assert outputs[-1].object_ids == [1, 2]
     assert outputs[-1].object_score_logits.shape == (2, 1)
-    # The object pointer of a mask differs: see the module.
-    minimum = 0.99 if "input_masks" in inputs else 0.999
-    _check(_logits(predictor, outputs), _theirs(model, processor, inputs, start=0), minimum=minimum)
+    _check(_logits(predictor, outputs), _theirs(model, processor, inputs, start=0))
 
 
 @pytest.mark.parametrize("options", [{"reverse": True}, {"start_frame_idx": 5, "max_frame_num_to_track": 2}])
