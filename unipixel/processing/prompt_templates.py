@@ -104,7 +104,12 @@ _QUANTIFIERS = ("all ", "every ", "any ")
 
 
 def segmentation_question(
-    query: str, *, form: SegmentationForm = "query", num_frames: int, generator: TemplateGenerator | None = None
+    query: str,
+    *,
+    form: SegmentationForm = "query",
+    num_frames: int,
+    generator: TemplateGenerator | None = None,
+    is_published: bool = False,
 ) -> str:
     """Ask for the mask of what a text refers to.
 
@@ -113,6 +118,7 @@ def segmentation_question(
         form: Kind of text.
         num_frames: Number of sampled frames; 1 is an image.
         generator: Draws the template.
+        is_published: Whether "the" stays before "all", "every" and "any", as in the published evaluation.
 
     Raises:
         ValueError: The query is empty or the form unknown.
@@ -125,7 +131,7 @@ def segmentation_question(
     if form == "question" and not text.endswith("?"):
         text += "?"
     template = _pick(SEGMENTATION_QUESTIONS[form], generator)
-    if text.startswith(_QUANTIFIERS):
+    if text.startswith(_QUANTIFIERS) and not is_published:
         template = template.replace("the {query}", "{query}")
     return template.format(query=text, scene=scene_word(num_frames))
 

@@ -70,6 +70,11 @@ def test_a_query_with_a_quantifier_has_no_article() -> None:
     assert t.segmentation_question("All dogs.", num_frames=2) == "Please segment all dogs in this video."
 
 
+def test_a_published_query_keeps_its_article_before_a_quantifier() -> None:
+    published = t.segmentation_question("All dogs.", num_frames=2, is_published=True)
+    assert published == "Please segment the all dogs in this video."
+
+
 def test_segmentation_answers_have_one_mask_per_object() -> None:
     assert t.segmentation_answer(0, num_frames=1) == "There is no such object in the image."
     assert t.segmentation_answer(1, num_frames=8) == "It is <|seg|>."
