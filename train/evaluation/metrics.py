@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.train.evaluation.davis import contour_accuracy, region_similarity
+from unipixel.train.evaluation.scoring.davis_measures import score_object
 
 Key: TypeAlias = "str | tuple[str, str]"
 
@@ -20,9 +20,7 @@ def score_masks(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple
         predicted: (N, H, W).
         truth: (N, H, W).
     """
-    pairs = list(zip(predicted, truth, strict=True))
-    region = float(np.mean([region_similarity(one, other) for one, other in pairs]))
-    return region, float(np.mean([contour_accuracy(one, other) for one, other in pairs]))
+    return score_object(zip(predicted, truth, strict=True)).means
 
 
 class MetricAccumulator:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: A mask has a wrong size, or a ground truth contains no object.
         OSError: A folder or file cannot be read.
     """
-    from unipixel.train.evaluation.davis import score_folders
+    from unipixel.train.evaluation.scoring.label_folders import score_folders
 
     scores = score_folders(arguments.predicted, arguments.truth, binary=arguments.binary)
     if arguments.json:

@@ -14,13 +14,8 @@ from hypothesis import given, settings
 from PIL import Image
 
 from unipixel.memory.rle import decode_rle
-from unipixel.train.evaluation.davis import (
-    boundary_map,
-    contour_accuracy,
-    region_similarity,
-    score_folders,
-    score_sequence,
-)
+from unipixel.train.evaluation.scoring.davis_measures import boundary_map, contour_accuracy, region_similarity
+from unipixel.train.evaluation.scoring.label_folders import score_folders, score_sequence
 
 TESTS = Path(__file__).parents[2]
 GOLDEN = json.loads((TESTS / "golden_davis.json").read_text())

@@ -1,13 +1,10 @@
-"""J and F of masks, as defined by the DAVIS 2017 benchmark (arXiv:1704.00675, section 5).
+"""J and F of folders of mask images whose pixel values are object ids.
 
-J is the overlap of two regions (intersection over union), F the agreement of their contours within a tolerance. Both
-are computed per object and frame and averaged over all frames, the first and the last included. Masks are (H, W)
-arrays, non-zero where the object is.
+Both are computed per object and frame and averaged over all frames, the first and the last included.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,91 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
-BOUNDARY_TOLERANCE = 0.008
-"""Tolerance of F as a fraction of the image's diagonal."""
+from unipixel.train.evaluation.scoring.davis_measures import ObjectScores, score_frame
 
 VOID_ID = 255
 """Pixel value that DAVIS excludes from the comparison, where a sequence has other ids."""
 
 _MAX_MASK_PIXELS = 89_478_485
-
-
-def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return J, the intersection over union of two masks (H, W); 1 where both are empty.
-
-    Raises:
-        ValueError: The masks differ in size, or are not two-dimensional.
-    """
-    predicted, truth = _same_size(predicted, truth)
-    union = np.count_nonzero(predicted | truth)
-    return float(np.count_nonzero(predicted & truth) / union) if union else 1.0
-
-
-def contour_accuracy(predicted: NDArray[Any], truth: NDArray[Any], *, tolerance: float = BOUNDARY_TOLERANCE) -> float:
-    """Return F, the harmonic mean of the contours' precision and recall.
-
-    A contour pixel is matched where the other contour is within `ceil(tolerance * diagonal)` pixels.
-
-    Args:
-        predicted: Mask (H, W).
-        truth: Mask (H, W).
-        tolerance: Fraction of the diagonal; 1 or more is a radius in pixels.
-
-    Raises:
-        ValueError: The masks differ in size, or are not two-dimensional.
-    """
-    predicted, truth = _same_size(predicted, truth)
-    radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(*truth.shape))
-    window = _window(predicted | truth)
-    contour_p, contour_t = boundary_map(predicted)[window], boundary_map(truth)[window]
-    count_p, count_t = np.count_nonzero(contour_p), np.count_nonzero(contour_t)
-    if count_p == 0 or count_t == 0:
-        # Two empty contours agree; a single empty one has a precision or recall of 0.
-        return 1.0 if count_p == count_t else 0.0
-    precision = np.count_nonzero(contour_p & _near(contour_t, radius)) / count_p
-    recall = np.count_nonzero(contour_t & _near(contour_p, radius)) / count_t
-    total = precision + recall
-    return float(2 * precision * recall / total) if total else 0.0
-
-
-def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark the pixels (H, W) that differ from their right, lower or lower right neighbour.
-
-    In the last row only the right neighbour counts, in the last column only the lower one.
-    """
-    boundary = np.zeros_like(mask)
-    window = _window(mask)
-    seg, out = mask[window], boundary[window]
-    out[:, :-1] |= seg[:, :-1] ^ seg[:, 1:]
-    out[:-1] |= seg[:-1] ^ seg[1:]
-    out[:-1, :-1] |= seg[:-1, :-1] ^ seg[1:, 1:]
-    return boundary
-
-
-def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the box around a mask, extended by one pixel within the image."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return (
-        slice(max(int(rows[0]) - 1, 0), int(rows[-1]) + 2),
-        slice(max(int(columns[0]) - 1, 0), int(columns[-1]) + 2),
-    )
-
-
-def _near(contour: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Dilate by a disk: mark the pixels at most `radius` from a contour pixel."""
-    # Squared distances are integers, so that the small term only compensates the rounding of the root.
-    return distance_transform_edt(~contour) <= radius + 1e-6
-
-
-def _same_size(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    predicted, truth = np.asarray(predicted), np.asarray(truth)
-    if predicted.ndim != 2 or predicted.shape != truth.shape:
-        raise ValueError(f"masks must be (H, W) and of one size, got {predicted.shape} and {truth.shape}")
-    return predicted.astype(bool), truth.astype(bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,29 +66,36 @@ def score_sequence(predicted: Path, truth: Path, *, is_binary: bool = False) -> 
     ids = [1] if is_binary else _object_ids(paths)
     if not ids:
         raise ValueError(f"{truth}: no object in any of {len(paths)} masks")
-    scores: dict[int, list[tuple[float, float]]] = {object_id: [] for object_id in ids}
     missing = []
+    frames: dict[int, list[tuple[float, float]]] = {object_id: [] for object_id in ids}
+    # One frame at a time: a folder may have any length.
     for path in paths:
-        if not (predicted / path.name).is_file():
-            missing.append(path.name)
-            for per_frame in scores.values():
-                per_frame.append((0.0, 0.0))
-            continue
-        ours, true = _read_pair(predicted / path.name, path)
-        if is_binary:
-            ours, true = np.minimum(ours, 1), np.minimum(true, 1)
-        elif VOID_ID not in scores:
-            ours = np.where(true == VOID_ID, np.uint8(0), ours)
-        for object_id, per_frame in scores.items():
-            pair = ours == object_id, true == object_id
-            per_frame.append((region_similarity(*pair), contour_accuracy(*pair)))
-    means = {object_id: np.mean(per_frame, axis=0).tolist() for object_id, per_frame in scores.items()}
+        is_missing = not (predicted / path.name).is_file()
+        missing += [path.name] if is_missing else []
+        pair = None if is_missing else _read_pair(predicted / path.name, path)
+        for object_id, scores in frames.items():
+            masks = _object_masks(pair, object_id, is_binary=is_binary, has_void=VOID_ID not in ids)
+            scores.append(score_frame(masks))
+    means = {object_id: ObjectScores.of(scores).means for object_id, scores in frames.items()}
     return SequenceScore(
         name=truth.name,
-        j_per_object={object_id: mean[0] for object_id, mean in means.items()},
-        f_per_object={object_id: mean[1] for object_id, mean in means.items()},
+        j_per_object={object_id: j for object_id, (j, _) in means.items()},
+        f_per_object={object_id: f for object_id, (_, f) in means.items()},
         missing=tuple(missing),
     )
+
+
+def _object_masks(
+    pair: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None, object_id: int, *, is_binary: bool, has_void: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Return predicted and true mask of one object in a pair of label images."""
+    if pair is None:
+        return None
+    ours, true = pair
+    if is_binary:
+        return ours != 0, true != 0
+    mask = ours == object_id
+    return (mask & (true != VOID_ID) if has_void else mask), true == object_id
 
 
 def _read_pair(predicted: Path, truth: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
