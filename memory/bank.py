@@ -157,7 +157,9 @@ class ObjectMemoryBank:
         if self._mask_tracks[object_id].write(frame_index, record, self.version + 1):
             self.version += 1
 
-    def correct(self, object_id: int, prompt: PromptRecord, *, is_whole: bool = False) -> None:
+    def correct(
+        self, object_id: int, prompt: PromptRecord, *, is_whole: bool = False, keeps_masks: bool = False
+    ) -> None:
         """Add a correction to an object, and delete the masks that it invalidates.
 
         Args:
@@ -165,12 +167,14 @@ class ObjectMemoryBank:
             prompt: The correction.
             is_whole: Whether all masks are deleted, because the clip is tracked again; otherwise those from the
                 frame of the prompt on, as in a stream.
+            keeps_masks: Whether no mask is deleted, because tracking replaces them one by one.
 
         Raises:
             KeyError: There is no such object.
         """
         record = self[object_id]
-        self._mask_tracks[object_id].delete_from(0 if is_whole else prompt.frame_index)
+        if not keeps_masks:
+            self._mask_tracks[object_id].delete_from(0 if is_whole else prompt.frame_index)
         self._replace_record(replace(record, prompts=(*record.prompts, prompt)))
 
     def merge(self, object_id: int, other_id: int) -> None:

@@ -5,7 +5,7 @@ Shape letters: H/W size of the video, S side of the square SAM input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -164,3 +164,51 @@ class EncodedClip:
         """
         if not 0 <= frame_index < self._num_frames:
             raise IndexError(f"frame {frame_index} is outside the clip: allowed are 0 to {self._num_frames - 1}")
+
+
+class FrameSelection:
+    """Some frames of a clip as a clip of their own, in which they are numbered from 0; features are shared.
+
+    Attributes:
+        frame_indices: Ascending indices of the frames in the whole clip.
+    """
+
+    def __init__(self, clip: EncodedClip, frame_indices: Sequence[int]) -> None:
+        """Select frames.
+
+        Raises:
+            IndexError: A frame is not in the clip.
+            ValueError: There are no frames, or they are not ascending.
+        """
+        self.frame_indices = tuple(frame_indices)
+        if not self.frame_indices or list(self.frame_indices) != sorted(set(self.frame_indices)):
+            raise ValueError(f"give at least one frame, in ascending order, got {list(frame_indices)[:8]}")
+        for frame_index in self.frame_indices:
+            clip.check_index(frame_index)
+        self._clip = clip
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the video."""
+        return self._clip.size
+
+    def __getitem__(self, position: int) -> FrameFeatures:
+        """Return the features of a selected frame, N = 1.
+
+        Raises:
+            IndexError: There is no such position.
+        """
+        self.check_index(position)
+        return self._clip[self.frame_indices[position]]
+
+    def check_index(self, position: int) -> None:
+        """Check that a position is in the selection.
+
+        Raises:
+            IndexError: It is not.
+        """
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} is outside the selection: allowed are 0 to {len(self) - 1}")

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unipixel.tracking.clip_features import EncodedClip
+from unipixel.tracking.clip_features import EncodedClip, FrameSelection
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState
 from unipixel.tracking.tracker import TrackedFrame
@@ -88,7 +88,11 @@ class _Tracklet:
 
 @torch.no_grad()
 def propagate_in_video(
-    core: TrackerCore, clip: EncodedClip, prompts: Sequence[ClipPrompt], *, direction: Direction = "both"
+    core: TrackerCore,
+    clip: EncodedClip | FrameSelection,
+    prompts: Sequence[ClipPrompt],
+    *,
+    direction: Direction = "both",
 ) -> Iterator[TrackedFrame]:
     """Track objects through a clip, starting on the first frame on which each was prompted.
 
@@ -130,7 +134,9 @@ def propagate_in_video(
             yield _track_frame(core, clip, active, index, is_reverse=True)
 
 
-def _encode_prompts(core: TrackerCore, clip: EncodedClip, prompts: Sequence[ClipPrompt]) -> dict[int, _Tracklet]:
+def _encode_prompts(
+    core: TrackerCore, clip: EncodedClip | FrameSelection, prompts: Sequence[ClipPrompt]
+) -> dict[int, _Tracklet]:
     anchors: dict[int, int] = {}
     for prompt in prompts:
         anchors[prompt.object_id] = min(prompt.frame_index, anchors.get(prompt.object_id, prompt.frame_index))
@@ -145,7 +151,12 @@ def _encode_prompts(core: TrackerCore, clip: EncodedClip, prompts: Sequence[Clip
 
 
 def _track_frame(
-    core: TrackerCore, clip: EncodedClip, tracklets: Mapping[int, _Tracklet], index: int, *, is_reverse: bool
+    core: TrackerCore,
+    clip: EncodedClip | FrameSelection,
+    tracklets: Mapping[int, _Tracklet],
+    index: int,
+    *,
+    is_reverse: bool,
 ) -> TrackedFrame:
     tracked = [key for key, tracklet in tracklets.items() if index not in tracklet.prompted]
     # Where all objects were prompted, the frame is not encoded.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.video_tracker import MAX_FEATURE_BYTES, TrackedVideoFrame, VideoTracker
 from unipixel.tracking.propagation import ClipPrompt
 from unipixel.tracking.segmenter import Segmenter
+from unipixel.tracking.types import ObjectMask
 from unipixel.video.open import Video, open_video
 
 _SOURCES: dict[type, Source] = {PointPrompt: "point", BoxPrompt: "box", MaskPrompt: "mask"}
@@ -161,6 +162,62 @@ class VideoObjects:
                 self._add(object_id, prompts, anchor_frame=tracked[0].frame_index)
         yield from self._track(clip_prompts)
 
+    def segment_pending(self, object_id: int, frame_index: int) -> ObjectMask:
+        """Segment an object on a frame with pending prompts, without tracking it and without storing the mask.
+
+        Raises:
+            ValueError: The object has no pending prompts on the frame.
+        """
+        pending = [prompt for prompt in self.pending_prompts.get(object_id, ()) if prompt.frame_index == frame_index]
+        if not pending:
+            raise ValueError(f"object {object_id} has no pending prompts on frame {frame_index}: prompt it there first")
+        earlier = [prompt for prompt in self.tracked_prompts(object_id) if prompt.frame_index == frame_index]
+        known = self._known_masks(object_id, pending)
+        return self.tracker.segment_prompts(
+            [*earlier, *self.tracker.prompts_from_visual(object_id, pending, known_masks=known)]
+        )
+
+    def tracked_prompts(self, object_id: int) -> tuple[ClipPrompt, ...]:
+        """Return the prompts of an object that are no longer pending."""
+        return tuple(self._tracked_prompts.get(object_id, ()))
+
+    def accept_pending(self, object_id: int, *, within: range) -> list[ClipPrompt]:
+        """Move pending prompts of an object to the object memory, whose masks stay until tracking replaces them.
+
+        Args:
+            object_id: The object.
+            within: Frames of the prompts; others stay pending.
+
+        Returns:
+            These prompts as prompts of the tracker.
+        """
+        pending = self.pending_prompts.get(object_id, [])
+        accepted = [prompt for prompt in pending if prompt.frame_index in within]
+        if not accepted:
+            return []
+        known = self._known_masks(object_id, accepted)
+        prompts = self.tracker.prompts_from_visual(object_id, accepted, known_masks=known)
+        self._tracked_prompts.setdefault(object_id, []).extend(prompts)
+        if object_id in self.bank:
+            for prompt in accepted:
+                self.bank.correct(object_id, record_prompt(prompt), keeps_masks=True)
+        else:
+            self._add(object_id, accepted, anchor_frame=prompts[0].frame_index)
+        rest = [prompt for prompt in pending if prompt.frame_index not in within]
+        if rest:
+            self.pending_prompts[object_id] = rest
+        else:
+            del self.pending_prompts[object_id]
+        return prompts
+
+    def store_masks(self, tracked_frames: Iterable[TrackedVideoFrame]) -> Iterator[TrackedVideoFrame]:
+        """Store the masks of tracked frames in the object memory, and yield each frame."""
+        for tracked in tracked_frames:
+            for object_id, item in tracked.objects.items():
+                mask = item.mask if item.visible else None
+                self.bank.update(object_id, tracked.frame.index, mask, score=item.score)
+            yield tracked
+
     def add_tokens(
         self,
         tokens: Mapping[int, Tensor],
@@ -295,13 +352,8 @@ class VideoObjects:
             raise
 
     def _track(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
-        if not prompts:
-            return
-        for tracked in self.tracker.track(prompts):
-            for object_id, item in tracked.objects.items():
-                mask = item.mask if item.visible else None
-                self.bank.update(object_id, tracked.frame.index, mask, score=item.score)
-            yield tracked
+        if prompts:
+            yield from self.store_masks(self.tracker.track(prompts))
 
     def _add(self, object_id: int, prompts: Sequence[VisualPrompt], *, anchor_frame: int) -> None:
         self.bank.add(

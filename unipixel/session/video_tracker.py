@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,79 +14,28 @@ from torch import Tensor
 
 from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.tracking.clip_features import EncodedClip
+from unipixel.session.video_frames import VideoFrames
+from unipixel.tracking.clip_features import EncodedClip, FrameSelection
 from unipixel.tracking.prompts import click_prompt, mask_prompt
 from unipixel.tracking.propagation import (
     ClipPrompt,
+    Direction,
     propagate_in_video,
     sample_candidate_frames,
     select_anchor_frames,
 )
 from unipixel.tracking.segmenter import Segmenter
+from unipixel.tracking.track_state import ObjectState
 from unipixel.tracking.tracker import TrackedFrame
 from unipixel.tracking.tracker_core import TrackerCore
 from unipixel.tracking.types import FrameMasks, ObjectMask, SegmentPrompt
 from unipixel.video.frame import Frame
 from unipixel.video.open import Video
 
-# Frames that are decoded together when a clip is read backwards, since decoding runs forwards only.
-_BACKWARD_BLOCK = 16
 MAX_FEATURE_BYTES = 2**28
 """Default size of the cache of encoded frames; all frames of a short clip fit into it."""
 # Magnitude of the logits of a known mask, as in SAM 2 (sam2_base.py).
 _KNOWN_LOGIT = 10.0
-
-
-class VideoFrames:
-    """Frames of a finite video by index, decoded sequentially where they are read in order."""
-
-    def __init__(self, video: Video) -> None:
-        """Wrap a video.
-
-        Raises:
-            ValueError: It is a stream, whose length is unknown.
-        """
-        if video.is_stream or not video.info.num_frames:
-            raise ValueError(f"{video.info.path} is a stream: use a live session, a clip must be finite")
-        self._video = video
-        self._iterator: Iterator[Frame] | None = None
-        self._next_index = 0
-        self._last_index = -1
-        self._cache: dict[int, Frame] = {}
-
-    def __len__(self) -> int:
-        return int(self._video.info.num_frames or 0)
-
-    def __getitem__(self, frame_index: int) -> NDArray[np.uint8]:
-        return self.frame(frame_index).image
-
-    def frame(self, frame_index: int) -> Frame:
-        """Return a frame with its time; the frames that were decoded last are cached.
-
-        Raises:
-            OSError: The video is damaged before this frame.
-        """
-        if frame_index not in self._cache:
-            last = self._last_index
-            if frame_index == last - 1:
-                block = range(max(0, frame_index + 1 - _BACKWARD_BLOCK), frame_index + 1)
-                self._cache = {frame.index: frame for frame in self._video.read(block)}
-            elif frame_index == last + 1:
-                self._cache = {frame_index: self._read_next(frame_index)}
-            else:
-                self._cache = {frame_index: self._video.read([frame_index])[0]}
-        self._last_index = frame_index
-        return self._cache[frame_index]
-
-    def _read_next(self, frame_index: int) -> Frame:
-        """Read the next frame of a pass; a pass that is already beyond it is started again."""
-        if self._iterator is None or self._next_index > frame_index:
-            self._iterator, self._next_index = iter(self._video), 0
-        for frame in self._iterator:
-            self._next_index = frame.index + 1
-            if frame.index == frame_index:
-                return frame
-        raise OSError(f"{self._video.info.path} ends before frame {frame_index}: the file is damaged there")
 
 
 @dataclass(frozen=True)
@@ -129,18 +79,59 @@ class VideoTracker:
         self.size = (video.info.height, video.info.width)
         self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes)
         self._segmenter = segmenter
-        self._core = TrackerCore(
-            segmenter, memory_dtype=memory_dtype, num_frames=len(self.frames), is_postprocessed=is_postprocessed
+        self._make_core = partial(
+            _tracker_core, segmenter, memory_dtype=memory_dtype, is_postprocessed=is_postprocessed
         )
+        self._core = self._make_core(len(self.frames))
 
-    def track(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
+    def track(self, prompts: Sequence[ClipPrompt], *, direction: Direction = "both") -> Iterator[TrackedVideoFrame]:
         """Track objects forwards from their first prompts, then backwards to the first frame.
+
+        Args:
+            prompts: At least one.
+            direction: Frames from the first prompts on, frames before them, or both.
 
         Raises:
             ValueError: There are no prompts.
         """
-        for tracked in propagate_in_video(self._core, self.clip, prompts):
+        for tracked in propagate_in_video(self._core, self.clip, prompts, direction=direction):
             yield TrackedVideoFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
+
+    def track_selection(
+        self, prompts: Sequence[ClipPrompt], frame_indices: Sequence[int], *, direction: Direction = "both"
+    ) -> Iterator[TrackedVideoFrame]:
+        """Track objects through some frames of the video only, as if the others did not exist.
+
+        Args:
+            prompts: Prompts on some of these frames.
+            frame_indices: Ascending indices.
+            direction: Frames from the first prompts on, frames before them, or both.
+
+        Raises:
+            ValueError: There are no prompts, or one is on another frame.
+        """
+        selection = FrameSelection(self.clip, frame_indices)
+        positions = {frame_index: position for position, frame_index in enumerate(selection.frame_indices)}
+        if outside := sorted({prompt.frame_index for prompt in prompts} - set(positions)):
+            raise ValueError(f"a prompt is on frame {outside[0]}, which is not tracked: select it too")
+        moved = [replace(prompt, frame_index=positions[prompt.frame_index]) for prompt in prompts]
+        core = self._make_core(len(selection))
+        for tracked in propagate_in_video(core, selection, moved, direction=direction):
+            frame = self.frames.frame(selection.frame_indices[tracked.frame_index])
+            yield TrackedVideoFrame(frame, object_masks(tracked))
+
+    @torch.no_grad()
+    def segment_prompts(self, prompts: Sequence[ClipPrompt]) -> ObjectMask:
+        """Segment one object on one frame from its prompts there, as tracking does before its first step.
+
+        Args:
+            prompts: At least one; all of the same object and frame, in the order in which they were given.
+        """
+        object_id, frame_index, state = prompts[0].object_id, prompts[0].frame_index, ObjectState()
+        for prompt in prompts:
+            segmented = self._core.prompt(self.clip[frame_index], state, frame_index, prompt.prompt)
+        masks = FrameMasks(frame_index, segmented.mask_logits, segmented.object_score, segmented.iou)
+        return object_masks(TrackedFrame(frame_index, (object_id,), masks, self.size))[object_id]
 
     def prompts_from_tokens(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
         """Convert mask tokens (n, C) by id to prompts on the given frames."""
@@ -219,6 +210,12 @@ class VideoTracker:
         values = torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None]
         resized = F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)[0]
         return (resized * 2 - 1) * _KNOWN_LOGIT
+
+
+def _tracker_core(
+    segmenter: Segmenter, num_frames: int, *, memory_dtype: torch.dtype, is_postprocessed: bool
+) -> TrackerCore:
+    return TrackerCore(segmenter, memory_dtype=memory_dtype, num_frames=num_frames, is_postprocessed=is_postprocessed)
 
 
 def check_prompt_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
