@@ -22,12 +22,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# `from_base` takes SAM 2's official .pt once, with weights_only=True.
-READS_PICKLES = "unipixel/checkpoints/from_base.py"
+# SAM 2's official .pt is read here, with weights_only=True.
+READS_PICKLES = "unipixel/checkpoints/segmenters.py"
 READS_PLAIN_PICKLES = "train/datasets/plain_pickle.py"
 PICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 # Names under which distributions are imported, where they differ from their project names.
-IMPORT_NAMES = {"pillow": "PIL", "scikit-image": "skimage", "huggingface-hub": "huggingface_hub"}
+IMPORT_NAMES = {
+    "huggingface-hub": "huggingface_hub",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+}
 
 
 def settings() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Scores of text answers: chosen options, captions, and descriptions that a judge marks."""
