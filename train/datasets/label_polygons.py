@@ -21,13 +21,13 @@ TARGET, IGNORED = 1, -1
 _MAX_COORDINATE = 32767
 
 
-def draw_label_polygons(shapes: Sequence[Any], *, size: tuple[int, int], place: str) -> NDArray[np.int8]:
+def draw_label_polygons(shapes: Sequence[Any], *, size: tuple[int, int], location: str) -> NDArray[np.int8]:
     """Draw the shapes of one image.
 
     Args:
         shapes: `{"label": text, "points": [[x, y], ...]}` each, in pixels.
         size: (H, W) of the image.
-        place: File, for error messages.
+        location: File, for error messages.
 
     Returns:
         (H, W): 1 on the target, -1 where pixels are ignored, 0 elsewhere.
@@ -38,10 +38,10 @@ def draw_label_polygons(shapes: Sequence[Any], *, size: tuple[int, int], place: 
     """
     height, width = size
     if not 0 < height * width <= MAX_MASK_PIXELS:
-        raise ValueError(f"{place}: an image has 1 to {MAX_MASK_PIXELS} pixels, got {width} x {height}")
+        raise ValueError(f"{location}: an image has 1 to {MAX_MASK_PIXELS} pixels, got {width} x {height}")
     drawn = []
     for number, shape in enumerate(shapes):
-        label, points = _checked_shape(shape, place=f"{place}, shape {number}")
+        label, points = _checked_shape(shape, location=f"{location}, shape {number}")
         if label.lower() != "flag":
             value = IGNORED if "ignore" in label.lower() else TARGET
             mask = _fill(points, size)
@@ -65,15 +65,15 @@ def _fill(points: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.bool_]
     return mask.astype(bool)
 
 
-def _checked_shape(shape: Any, *, place: str) -> tuple[str, NDArray[np.int32]]:
+def _checked_shape(shape: Any, *, location: str) -> tuple[str, NDArray[np.int32]]:
     label = shape.get("label") if isinstance(shape, Mapping) else None
     points = shape.get("points") if isinstance(shape, Mapping) else None
     if not isinstance(label, str) or not isinstance(points, list) or not points:
-        raise ValueError(f"{place}: a shape has a `label` and a list of `points`, got {shape!r:.80}")
+        raise ValueError(f"{location}: a shape has a `label` and a list of `points`, got {shape!r:.80}")
     for point in points:
         if not isinstance(point, (list, tuple)) or len(point) != 2 or not all(map(_is_coordinate, point)):
             raise ValueError(
-                f"{place}: a point is [x, y], each from -{_MAX_COORDINATE} to {_MAX_COORDINATE}, got {point!r:.80}"
+                f"{location}: a point is [x, y], each from -{_MAX_COORDINATE} to {_MAX_COORDINATE}, got {point!r:.80}"
             )
     return label, np.asarray(points, np.float64).astype(np.int32)
 
