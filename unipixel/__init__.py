@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unipixel.checkpoints.loading import load_segmenter
+    from unipixel.checkpoints.segmenters import load_segmenter
     from unipixel.checkpoints.tensor_layout import CheckpointError
     from unipixel.memory.bank import ObjectMemoryBank
     from unipixel.memory.mask_pooling import TokenMasks
@@ -57,7 +57,7 @@ _MODULES = {
     "UniPixelConfig": "unipixel.model.config",
     "VideoFeatures": "unipixel.model.inputs",
     "VideoInput": "unipixel.model.inputs",
-    "load_segmenter": "unipixel.checkpoints.loading",
+    "load_segmenter": "unipixel.checkpoints.segmenters",
     "open_video": "unipixel.video.open",
     "prefill": "unipixel.model.generation",
 }

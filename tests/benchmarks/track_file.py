@@ -29,7 +29,7 @@ import torch
 from helpers.byte_model import save_checkpoint
 from helpers.moving_discs import MovingDiscs
 
-from unipixel.checkpoints.loading import load_segmenter
+from unipixel.checkpoints.segmenters import load_segmenter
 from unipixel.output.writers import MaskWriter, OverlayVideoWriter
 from unipixel.processing.visual_prompts import PointPrompt
 from unipixel.session.video_objects import VideoObjects

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipixel.checkpoints.loading import load_segmenter
+from unipixel.checkpoints.segmenters import load_segmenter
 from unipixel.processing.visual_prompts import MaskPrompt
 from unipixel.session.video_objects import VideoObjects
 from unipixel.train.evaluation.metrics import score_masks

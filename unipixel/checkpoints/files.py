@@ -10,12 +10,13 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from unipixel.model.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig
+from unipixel.model.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig, read_segmenter
 from unipixel.tracking.config import SegmenterConfig
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "models"
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
+_FILE_SUFFIXES = (".pt", ".pth", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -37,7 +38,7 @@ def resolve(source: str | Path) -> Path:
     bundled = sorted(entry.name for entry in BUNDLED.iterdir() if entry.is_dir()) if BUNDLED.is_dir() else []
     if name in bundled:
         return BUNDLED / name
-    if isinstance(source, Path) or not _HUB_ID.fullmatch(name):
+    if isinstance(source, Path) or path.suffix in _FILE_SUFFIXES or not _HUB_ID.fullmatch(name):
         raise FileNotFoundError(
             f"no checkpoint {name!r}: give a folder, a hub id (owner/name), or a bundled model ({bundled or 'none'})"
         )
@@ -65,12 +66,27 @@ def read_config(
         OSError: config.json is missing or not valid JSON.
         ValueError: It is incomplete, inconsistent, of another model type, or requires remote code.
     """
-    fields = read_json(folder / CONFIG_FILE)
-    if sam2_config is None and (folder / SEGMENTER_FILE).is_file():
-        sam2_config = SegmenterConfig.from_tree(read_json(folder / SEGMENTER_FILE))
     return UniPixelConfig.from_dict(
-        fields, segmenter=sam2_config, memory_pool_order=memory_pool_order, generation=read_generation_config(folder)
+        read_json(folder / CONFIG_FILE),
+        segmenter=sam2_config or _read_segmenter_file(folder),
+        memory_pool_order=memory_pool_order,
+        generation=read_generation_config(folder),
     )
+
+
+def read_segmenter_config(folder: Path) -> SegmenterConfig:
+    """Read the sizes of SAM 2.1 in a checkpoint folder, without torch.
+
+    Raises:
+        OSError: config.json is missing or not valid JSON.
+        ValueError: It is incomplete, inconsistent, of another model type, or requires remote code.
+    """
+    return read_segmenter(read_json(folder / CONFIG_FILE), segmenter=_read_segmenter_file(folder))
+
+
+def _read_segmenter_file(folder: Path) -> SegmenterConfig | None:
+    file = folder / SEGMENTER_FILE
+    return SegmenterConfig.from_tree(read_json(file)) if file.is_file() else None
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from unipixel.checkpoints.devices import available_device
 from unipixel.checkpoints.files import CONFIG_FILE, read_generation_config, read_json, resolve
 from unipixel.checkpoints.loading import (
     EMBEDDING,
     LM_HEAD,
     Attention,
-    available_device,
     choose_attention,
     choose_dtype,
     segmenter_name,
 )
-from unipixel.checkpoints.tensor_layout import TensorFiles, check_tensors, load_tensors
+from unipixel.checkpoints.segmenter_configs import infer_official_config
+from unipixel.checkpoints.segmenters import build_segmenter, read_official
+from unipixel.checkpoints.tensor_layout import TensorFiles, load_tensors
 from unipixel.model.config import UniPixelConfig, read_eos_ids, read_qwen_config
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder
 from unipixel.tracking.config import SegmenterConfig
@@ -48,8 +49,8 @@ def load_base(
         model_class: `UniPixel`.
         qwen: Folder or hub id of Qwen2.5-VL.
         sam2: An official SAM 2.1 checkpoint: `.pt`, read with `weights_only=True`, or safetensors.
-        sam2_config: Its sizes; by default those of the published size in the file's name.
-        image_size: Side of the SAM input in pixels, a multiple of 32.
+        sam2_config: Its sizes; by default the published size that the tensors have.
+        image_size: Side of the SAM input in pixels, a multiple of 32, with a published size.
         special_token_ids: Ids of `<|ref|>`, `<|seg|>` and `<|mem|>`; by default those they get when they are
             added to the tokenizer of `qwen`.
         dtype: Type of the language model; training starts from float32.
@@ -60,15 +61,17 @@ def load_base(
     Raises:
         OSError: A source cannot be found or read.
         CheckpointError: Tensors are missing, unexpected or of a wrong shape.
-        ValueError: The special tokens do not fit into the embedding, or the size of SAM 2.1 is unknown.
+        ValueError: The special tokens do not fit into the embedding, or the sizes of SAM 2.1 are not published ones.
     """
     available = available_device(device)
     folder = resolve(qwen)
     fields = read_json(folder / CONFIG_FILE)
-    segmenter = sam2_config or _sam2_size(Path(sam2), image_size)
+    state = read_official(Path(sam2))
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    segmenter = sam2_config or infer_official_config(shapes, image_size=image_size)
     config = _base_config(folder, fields, segmenter, special_token_ids, sam2)
     model = model_class.build_empty(config, attention=choose_attention(attention, device, dtype))
-    _load_sam2(model, Path(sam2))
+    model.sam2 = build_segmenter(segmenter, state)
     tied = {LM_HEAD: EMBEDDING} if config.is_tied else {}
     language = nn.ModuleDict({"model": model.model, "lm_head": model.lm_head})
     load_tensors(language, TensorFiles.of_folder(folder), dtype=choose_dtype(dtype, fields), tied=tied)
@@ -114,36 +117,6 @@ def _base_config(
         eos_token_ids=read_eos_ids(read_generation_config(folder), fields),
         extra=extra,
     )
-
-
-def _sam2_size(file: Path, image_size: int) -> SegmenterConfig:
-    for name in ("tiny", "small", "base_plus", "large"):
-        if name in file.stem:
-            return SegmenterConfig.preset(name, image_size=image_size)
-    raise ValueError(f"the name {file.name} contains no size (tiny, small, base_plus, large): give sam2_config")
-
-
-def _load_sam2(model: UniPixel, file: Path) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"SAM 2.1 checkpoint {file} is missing: give the official .pt or safetensors")
-    if file.suffix == ".safetensors":
-        files = TensorFiles([file])
-        state = dict(files.read(files.shapes, dtypes={}, device="cpu"))
-    else:
-        state = _read_official(file)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.sam2.state_dict().items()}
-    check_tensors(expected, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    model.sam2.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-
-
-def _read_official(file: Path) -> dict[str, Tensor]:
-    """Read Meta's file, the only pickle that is ever opened; it may contain tensors only."""
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)["model"]
-    except pickle.UnpicklingError as error:
-        raise OSError(f"{file} contains objects other than tensors and is not loaded") from error
-    except (KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise OSError(f"{file} is not an official SAM 2.1 checkpoint, or is truncated: {error}") from error
 
 
 def _initialize_heads(model: UniPixel) -> None:

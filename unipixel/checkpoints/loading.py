@@ -6,20 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from accelerate import init_empty_weights
-from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 
+from unipixel.checkpoints.devices import available_device
 from unipixel.checkpoints.files import CONFIG_FILE, GENERATION_FILE, read_config, read_json, resolve, write_json
-from unipixel.checkpoints.lora import apply_adapter_folder, is_adapter_folder
-from unipixel.checkpoints.quantization import Quantization, quantize_language
-from unipixel.checkpoints.tensor_layout import TensorFiles, load_tensors, to_disk_name
+from unipixel.checkpoints.quantization import Quantization, check_quantization, quantize_language
+from unipixel.checkpoints.tensor_layout import TensorFiles, is_adapter_folder, load_tensors, to_disk_name
 from unipixel.model.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig
 from unipixel.tracking.config import SegmenterConfig
-from unipixel.tracking.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
@@ -72,6 +69,8 @@ def load(
         ValueError: The configuration is incomplete, inconsistent or requires remote code.
         ImportError: bitsandbytes is required but not installed.
     """
+    if quantization:
+        check_quantization(quantization)
     available = available_device(device)
     folder = resolve(source)
     if is_adapter_folder(folder):
@@ -79,6 +78,9 @@ def load(
             model_class, folder, base, dtype=dtype, attention=attention, sam2_config=sam2_config,
             memory_pool_order=memory_pool_order,
         )  # fmt: skip
+        # peft takes seconds to import, and only adapters need it.
+        from unipixel.checkpoints.lora import apply_adapter_folder
+
         apply_adapter_folder(model, folder, merge=merge_adapter)
     else:
         config = read_config(folder, sam2_config=sam2_config, memory_pool_order=memory_pool_order)
@@ -89,27 +91,6 @@ def load(
     if quantization:
         quantize_language(model, quantization)
     return model.to(available).eval()
-
-
-def load_segmenter(source: str | Path, *, device: str | torch.device = "cpu") -> Segmenter:
-    """Load only SAM 2.1 from a UniPixel checkpoint, for tracking without a language model.
-
-    Args:
-        source: A full checkpoint; see `load`.
-        device: Device of the segmenter.
-
-    Raises:
-        OSError: The source cannot be found, downloaded or read.
-        CheckpointError: Tensors are missing or of a wrong shape.
-    """
-    available = available_device(device)
-    folder = resolve(source)
-    config = read_config(folder).segmenter
-    with init_empty_weights(include_buffers=False):
-        parent = nn.ModuleDict({"sam2": Segmenter(config)})
-    files = TensorFiles.of_folder(folder)
-    load_tensors(parent, files.only("sam2."), dtype=torch.float32)
-    return cast("Segmenter", parent["sam2"]).to(available).eval()
 
 
 def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") -> None:
@@ -127,6 +108,8 @@ def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") ->
         ValueError: The model still contains LoRA layers or quantised weights.
         OSError: The folder cannot be written.
     """
+    from huggingface_hub import save_torch_state_dict
+
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     state = published_state(model)
@@ -183,25 +166,6 @@ def segmenter_name(segmenter: SegmenterConfig) -> str | None:
 def _is_published_size(config: UniPixelConfig) -> bool:
     name = segmenter_name(config.segmenter)
     return name is not None and str(config.to_dict()["sam2_config"]).endswith(f"sam2.1_hiera_{name}")
-
-
-def available_device(device: str | torch.device) -> torch.device:
-    """Return a device after checking that this machine has it.
-
-    Raises:
-        ValueError: The name is unknown, or torch cannot use the device.
-    """
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is unknown: allowed are cpu, cuda, cuda:N and mps") from error
-    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    is_available = {"cuda": (chosen.index or 0) < num_cuda, "mps": torch.backends.mps.is_available()}
-    if not is_available.get(chosen.type, True):
-        raise ValueError(
-            f"device {str(device)!r} is not available, torch finds {num_cuda} CUDA devices: use device='cpu'"
-        )
-    return chosen
 
 
 def choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]) -> torch.dtype:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from unipixel.checkpoints.files import CONFIG_FILE, write_json
 from unipixel.checkpoints.tensor_layout import (
+    ADAPTER_CONFIG,
     ADAPTER_FILE,
-    INDEX_FILE,
     PARTIAL_FILE,
-    SINGLE_FILE,
     CheckpointError,
     TensorFiles,
     check_tensors,
@@ -29,7 +28,6 @@ from unipixel.checkpoints.tensor_layout import (
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
 
-ADAPTER_CONFIG = "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
 # Published adapter folders lack these Fourier matrices, without which point and box prompts fail.
 _BUFFERS = (
@@ -37,13 +35,6 @@ _BUFFERS = (
     "prompt_encoder.tem_pe.positional_encoding_gaussian_matrix",
     "sam2.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
 )
-
-
-def is_adapter_folder(folder: Path) -> bool:
-    """Return whether a folder contains an adapter or partial weights instead of a full checkpoint."""
-    if (folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file():
-        return False
-    return (folder / ADAPTER_CONFIG).is_file() or (folder / PARTIAL_FILE).is_file()
 
 
 def apply_adapter_folder(model: UniPixel, folder: Path, *, merge: bool = True) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Literal, get_args
-
-from torch import nn
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
 
 Quantization = Literal["8bit", "4bit"]
+
+
+def check_quantization(kind: str) -> None:
+    """Check a kind of quantisation and that its library is installed, without importing it.
+
+    Raises:
+        ValueError: The kind is unknown.
+        ImportError: bitsandbytes is not installed.
+    """
+    if kind not in get_args(Quantization):
+        raise ValueError(f"quantization must be one of {get_args(Quantization)}, got {kind!r}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError("quantised loading needs bitsandbytes: pip install 'unipixel-agent[quantize]'")
 
 
 def quantize_language(model: UniPixel, kind: Quantization) -> None:
@@ -25,12 +37,10 @@ def quantize_language(model: UniPixel, kind: Quantization) -> None:
         ValueError: The kind is unknown.
         ImportError: bitsandbytes is not installed.
     """
-    if kind not in get_args(Quantization):
-        raise ValueError(f"quantization must be one of {get_args(Quantization)}, got {kind!r}")
-    try:
-        import bitsandbytes as bnb
-    except ImportError as error:
-        raise ImportError("quantised loading needs bitsandbytes: pip install 'unipixel-agent[quantize]'") from error
+    check_quantization(kind)
+    import bitsandbytes as bnb
+    from torch import nn
+
     for parent in list(model.model.language_model.layers.modules()):
         for name, linear in list(parent.named_children()):
             if type(linear) is not nn.Linear:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from unipixel.checkpoints.files import read_json
-from unipixel.tracking.precision import Float32Module
+
+# Names and shapes are checked before torch is imported.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PARTIAL_FILE = "pytorch_model.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 # An earlier transformers loader rewrote "gamma", so the published code renamed this parameter of SAM 2.
 _FUSER_SCALE = re.compile(r"(sam2\.memory_encoder\.fuser\.layers\.\d+)\.(weight|gamma)")
@@ -64,7 +68,8 @@ class TensorFiles:
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
-            with _open(file) as tensors:
+            # As numpy arrays, of which none is read: with `pt` safetensors would import torch.
+            with _open(file, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - not a mapping
                     self._files[name] = file
                     self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
@@ -126,11 +131,18 @@ class TensorFiles:
                     yield name, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
 
-def _open(file: Path, *, device: str = "cpu") -> safe_open:
+def is_adapter_folder(folder: Path) -> bool:
+    """Return whether a folder contains an adapter or partial weights instead of a full checkpoint."""
+    if (folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file():
+        return False
+    return (folder / ADAPTER_CONFIG).is_file() or (folder / PARTIAL_FILE).is_file()
+
+
+def _open(file: Path, *, framework: str = "pt", device: str = "cpu") -> safe_open:
     if not file.is_file():
         raise FileNotFoundError(f"checkpoint file {file} is missing")
     try:
-        return safe_open(file, framework="pt", device=device)
+        return safe_open(file, framework=framework, device=device)
     except SafetensorError as error:
         raise OSError(f"{file} is not a complete safetensors file ({error}): download it again") from error
 
@@ -156,6 +168,8 @@ def load_tensors(
     Raises:
         CheckpointError: Tensors are missing, unexpected or of a wrong shape.
     """
+    import torch
+
     tied = dict(tied or {})
     on_disk = {from_disk_name(name): name for name in files.shapes}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
@@ -174,24 +188,34 @@ def load_tensors(
     model.load_state_dict(state, strict=True, assign=True)
 
 
-def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    *,
+    disk_name: Callable[[str], str] = to_disk_name,
+) -> None:
     """Compare names and shapes.
+
+    Args:
+        expected: Shapes by name.
+        found: Shapes by name.
+        disk_name: Returns the name that an error message has for a tensor.
 
     Raises:
         CheckpointError: They differ; the message lists missing, unexpected and mis-shaped tensors, or says
             that the layout is unknown where most tensors are missing.
     """
-    missing = [to_disk_name(name) for name in expected if name not in found]
-    unexpected = [to_disk_name(name) for name in found if name not in expected]
+    missing = [disk_name(name) for name in expected if name not in found]
+    unexpected = [disk_name(name) for name in found if name not in expected]
     shapes = [
-        f"{to_disk_name(name)} is {found[name]}, expected {shape}"
+        f"{disk_name(name)} is {found[name]}, expected {shape}"
         for name, shape in expected.items()
         if name in found and found[name] != shape
     ]
     if 2 * len(missing) > len(expected):
         raise CheckpointError(
             f"this is a checkpoint of another or earlier layout: its {len(found)} tensors, such as "
-            f"{_listed([to_disk_name(name) for name in found], 2) or 'none'}, include {len(expected) - len(missing)} "
+            f"{_listed([disk_name(name) for name in found], 2) or 'none'}, include {len(expected) - len(missing)} "
             f"of the {len(expected)} that its configuration requires, which has {_listed(missing, 2)}"
         )
     problems = [
@@ -205,6 +229,8 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, t
 
 def float32_names(model: nn.Module) -> set[str]:
     """Return the names of the tensors that stay in float32 when the model is cast."""
+    from unipixel.tracking.precision import Float32Module
+
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from transformers import Qwen2_5_VLConfig
-
-from unipixel.model.qwen import RopeLayout
 from unipixel.tracking.config import SegmenterConfig
+
+# Imported where they are used: a checkpoint that cannot be read is refused before transformers and torch are imported.
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLConfig
+
+    from unipixel.model.qwen import RopeLayout
 
 MODEL_TYPE = "pixel_qwen2_5_vl"
 ARCHITECTURE = "PixelQwen2_5_VLForConditionalGeneration"
@@ -100,6 +103,8 @@ class UniPixelConfig:
     @property
     def rope_layout(self) -> RopeLayout:
         """Values that determine position ids."""
+        from unipixel.model.qwen import RopeLayout
+
         vision = self.qwen.vision_config
         return RopeLayout(
             visual_ids=(self.qwen.image_token_id, self.qwen.video_token_id),
@@ -127,25 +132,9 @@ class UniPixelConfig:
         Raises:
             ValueError: A field is missing or out of range, or the checkpoint requires remote code.
         """
-        if fields.get("auto_map"):
-            raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
-        if fields.get("model_type") != MODEL_TYPE:
-            raise ValueError(
-                f"config.json has model_type {fields.get('model_type')!r}, a UniPixel checkpoint has {MODEL_TYPE!r}; "
-                "to start from Qwen2.5-VL and SAM 2.1 use UniPixel.from_base"
-            )
-        if missing := [name for name in _REQUIRED if fields.get(name) is None]:
-            raise ValueError(f"config.json lacks {missing}: is this a UniPixel checkpoint?")
-        if segmenter is None:
-            segmenter = SegmenterConfig.preset(fields["sam2_config"], image_size=fields["sam2_image_size"])
-        elif segmenter.image_size != fields["sam2_image_size"]:
-            raise ValueError(
-                f"sam2_image_size is {fields['sam2_image_size']} in config.json and {segmenter.image_size} in the "
-                "configuration of SAM 2.1"
-            )
         return cls(
+            segmenter=read_segmenter(fields, segmenter=segmenter),
             qwen=read_qwen_config(fields),
-            segmenter=segmenter,
             ref_token_id=fields["ref_token_id"],
             seg_token_id=fields["seg_token_id"],
             mem_token_id=fields["mem_token_id"],
@@ -190,8 +179,39 @@ class UniPixelConfig:
         return fields
 
 
+def read_segmenter(fields: Mapping[str, Any], *, segmenter: SegmenterConfig | None = None) -> SegmenterConfig:
+    """Check the fields of a config.json, and return the sizes of SAM 2.1 that it names.
+
+    Args:
+        fields: The file's content.
+        segmenter: Sizes of SAM 2.1, if `sam2_config` does not name a published one.
+
+    Raises:
+        ValueError: A field is missing or out of range, or the checkpoint requires remote code.
+    """
+    if fields.get("auto_map"):
+        raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
+    if fields.get("model_type") != MODEL_TYPE:
+        raise ValueError(
+            f"config.json has model_type {fields.get('model_type')!r}, a UniPixel checkpoint has {MODEL_TYPE!r}; "
+            "to start from Qwen2.5-VL and SAM 2.1 use UniPixel.from_base"
+        )
+    if missing := [name for name in _REQUIRED if fields.get(name) is None]:
+        raise ValueError(f"config.json lacks {missing}: is this a UniPixel checkpoint?")
+    if segmenter is None:
+        return SegmenterConfig.preset(fields["sam2_config"], image_size=fields["sam2_image_size"])
+    if segmenter.image_size != fields["sam2_image_size"]:
+        raise ValueError(
+            f"sam2_image_size is {fields['sam2_image_size']} in config.json and {segmenter.image_size} in the "
+            "configuration of SAM 2.1"
+        )
+    return segmenter
+
+
 def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
     """Read the sizes of Qwen2.5-VL from the fields of a config.json, nested or at the top level."""
+    from transformers import Qwen2_5_VLConfig
+
     kept = copy.deepcopy(dict(fields))
     for name in ("model_type", "architectures", "auto_map", "transformers_version"):
         kept.pop(name, None)

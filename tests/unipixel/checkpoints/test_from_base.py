@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from unipixel.checkpoints.tensor_layout import CheckpointError
 from unipixel.model.unipixel import UniPixel
+from unipixel.tracking.config import SegmenterConfig
 
 IDS = (994, 995, 996)
 
@@ -82,8 +83,8 @@ def test_no_memory_state_leaves_meta_tensors(started: UniPixel) -> None:
     assert not [name for name, tensor in started.state_dict().items() if tensor.is_meta]
 
 
-def test_file_name_without_a_size_is_refused(sources: tuple[Path, Path]) -> None:
-    with pytest.raises(ValueError, match="contains no size"):
+def test_sam_of_no_published_size_is_refused(sources: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match=r"none of the published sizes .* give their sizes as sam2_config"):
         UniPixel.from_base(*sources, special_token_ids=IDS)
 
 
@@ -96,7 +97,7 @@ def test_sam_of_another_size_is_refused(sources: tuple[Path, Path], tmp_path: Pa
     wrong = tmp_path / "sam2.1_hiera_tiny.pt"
     wrong.write_bytes(sources[1].read_bytes())
     with pytest.raises(CheckpointError, match=r"no_mem_embed is \(1, 1, 64\), expected \(1, 1, 256\)"):
-        UniPixel.from_base(sources[0], wrong, special_token_ids=IDS)
+        UniPixel.from_base(sources[0], wrong, sam2_config=SegmenterConfig.preset("tiny"), special_token_ids=IDS)
 
 
 def test_pickle_that_runs_code_is_refused(sources: tuple[Path, Path], tmp_path: Path) -> None:

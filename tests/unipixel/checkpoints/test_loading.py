@@ -16,7 +16,7 @@ from parity.weights import GOLDEN, tiny_config, tiny_model, tiny_segmenter_confi
 from safetensors.torch import load_file, save_file
 
 from unipixel.checkpoints.files import resolve
-from unipixel.checkpoints.loading import load_segmenter
+from unipixel.checkpoints.segmenters import load_segmenter
 from unipixel.checkpoints.tensor_layout import CheckpointError, from_disk_name, to_disk_name
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs
@@ -211,7 +211,7 @@ class TestRefusals:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
     def test_missing_gpu_is_refused_with_the_alternative(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"'cuda' is not available, .* use device='cpu'"):
+        with pytest.raises(ValueError, match=r"'cuda' is not available, .* use the device cpu"):
             UniPixel.from_pretrained(folder, device="cuda")
 
     def test_unknown_device_is_refused(self, folder: Path) -> None:
