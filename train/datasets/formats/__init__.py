@@ -1,0 +1,1 @@
+"""Annotation formats of published training sets, one module each."""
