@@ -52,7 +52,7 @@ class TestLines:
                 assert item["rle"] is None or item["rle"]["size"] == [HEIGHT, WIDTH]
 
     def test_masks_are_those_of_a_live_scene(self, stream: Any, clip: Path, checkpoint: Path) -> None:
-        from unipixel.checkpoints.loading import load_segmenter
+        from unipixel.checkpoints.segmenters import load_segmenter
         from unipixel.processing.visual_prompts import PointPrompt
 
         _, lines, _ = stream(clip, *POINT)
