@@ -78,13 +78,9 @@ class MemoryInjection:
     def text(self) -> str:
         """The lines that precede the question."""
         return memory_heading(self.num_frames, is_update=self.is_update) + "".join(
-            self._line(object_id, self.frame_tags(row)) for row, object_id in enumerate(self.object_ids)
+            memory_line(object_id, self.frame_tags(row), num_frames=self.num_frames)
+            for row, object_id in enumerate(self.object_ids)
         )
-
-    def _line(self, object_id: int, tags: Iterable[int]) -> str:
-        if self.num_frames == 1:
-            return f"[{object_id}]: {MEM}\n"
-        return f"[{object_id}]: " + " ".join(f"<{tag}>-<{tag + 1}> {MEM}" for tag in tags) + "\n"
 
 
 def inject(
@@ -138,6 +134,19 @@ def memory_heading(num_frames: int, *, is_update: bool = False) -> str:
         f"Here is a video with {num_frames} frames denoted as <1> to <{num_frames}>. "
         "The highlighted regions are as follows:\n"
     )
+
+
+def memory_line(object_id: int, tags: Iterable[int], *, num_frames: int) -> str:
+    """Return the line of one object.
+
+    Args:
+        object_id: Its id.
+        tags: Numbers, from 1, of the first frame of each pair in which the object is visible.
+        num_frames: Number of sampled frames; 1 is an image.
+    """
+    if num_frames == 1:
+        return f"[{object_id}]: {MEM}\n"
+    return f"[{object_id}]: " + " ".join(f"<{tag}>-<{tag + 1}> {MEM}" for tag in tags) + "\n"
 
 
 def check_object_ids(object_ids: Sequence[int]) -> None:
