@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unipixel import PointPrompt, Processor, Session, UniPixel
 from unipixel.assets import sample_path
-from unipixel.commands._results import masks_on_frame
+from unipixel.commands._running.results import masks_on_frame
 from unipixel.output.overlay import PromptMark, draw_overlay
 
 MODEL = "unipixel-nano"

@@ -70,6 +70,22 @@ def mask_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def rle_area(rle: Mapping[str, Any]) -> int:
+    """Return the number of pixels of a mask, from checked run lengths, without decoding it."""
+    return int(coco_mask.area(_packed(rle)))
+
+
+def rle_box(rle: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    """Return the same as `mask_box`, from checked run lengths, without decoding the mask."""
+    left, top, width, height = (int(value) for value in coco_mask.toBbox(_packed(rle)))
+    return (left, top, left + width, top + height) if width and height else None
+
+
+def _packed(rle: Mapping[str, Any]) -> dict[str, Any]:
+    counts = rle["counts"]
+    return {"size": list(rle["size"]), "counts": counts.encode("ascii")} if isinstance(counts, str) else dict(rle)
+
+
 def _check_plane(mask: NDArray[Any]) -> None:
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"a mask must have shape (H, W) with at least one pixel, got {mask.shape}")

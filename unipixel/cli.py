@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from unipixel import commands
-from unipixel.commands._options import describe_unknown
+from unipixel.commands._options import describe_error, describe_unknown
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -114,14 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _USER_ERRORS as error:
         if os.environ.get("UNIPIXEL_TRACE"):
             raise
-        print(f"unipixel: {_one_line(error)}", file=sys.stderr)
+        print(f"unipixel: {describe_error(error)}", file=sys.stderr)
         return USER_ERROR
-
-
-def _one_line(error: BaseException) -> str:
-    # str() of a KeyError is the repr of its message.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _silence_libraries() -> None:

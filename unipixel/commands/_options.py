@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,28 @@ _PROMPT_HELP = {
     "mask": "a mask of object ID: an image of the frame's size that is non-zero on the object",
 }
 
+EXPORT_HELP = {
+    "coco": "coco.json, COCO annotations with the fields of YouTube-VIS",
+    "cvat": "cvat.xml, masks for CVAT (CVAT for images 1.1)",
+    "label-studio": "pre-annotated tasks for Label Studio",
+    "yolo": "yolo/, polygons of YOLO segmentation",
+}
+
 
 def describe_unknown(kind: str, name: str, known: Sequence[str]) -> str:
     """Return an error message for an unknown name, with the nearest known name and all of them."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     suggestion = f", did you mean {nearest[0]}?" if nearest else ";"
     return f"unknown {kind} {name}{suggestion} Known {kind}s are {', '.join(known)}"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error as one line; an error of a file names the file first."""
+    # str() of a KeyError is the repr of its message.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.errno is not None and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +65,19 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", metavar=form, action="append", default=[], help=_PROMPT_HELP[name])
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the model and its device."""
+def add_model_options(parser: argparse.ArgumentParser, *, has_language: bool = True) -> None:
+    """Add the options for the model and its device; the type is that of the language model."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, folder or hub id (%(default)s)")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--postprocess", action="store_true", help="apply SAM 2's post-processing to masks")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    if has_language:
+        group.add_argument(
+            "--dtype",
+            default="auto",
+            choices=("auto", "float32", "bfloat16", "float16"),
+            help="type of the language model; auto is that of the checkpoint (%(default)s)",
+        )
+    group.add_argument("--postprocess", action="store_true", help="apply SAM 2's post-processing to masks (off)")
 
 
 def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = False) -> None:
@@ -72,7 +95,7 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
             default="auto",
             choices=("auto", "prompt", "best", "first"),
             help="frame on which an object that the text describes is segmented first: frame 0, or the best frame if "
-            "the object is absent or uncertain there (auto)",
+            "the object is absent or uncertain there (%(default)s)",
         )
         group.add_argument(
             "--prefill",
@@ -80,27 +103,42 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
             choices=("model", "model-only", "tracker"),
             help="what segments the points and boxes that the question names: the language model unless its mask "
             "disagrees with the prompt (model), always the language model, as in the paper (model-only), or the "
-            "tracker (tracker)",
+            "tracker (tracker); by default %(default)s",
         )
-    group.add_argument("--max-new-tokens", type=int, default=512, metavar="N")
-    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    group.add_argument("--seed", type=int, default=None, help="seed of the sampling")
+    group.add_argument(
+        "--max-new-tokens", type=int, default=512, metavar="N", help="longest answer in tokens (%(default)s)"
+    )
+    group.add_argument(
+        "--temperature", type=float, default=0.0, help="above 0 samples (%(default)s: greedy)"
+    )
+    group.add_argument("--seed", type=int, default=None, help="seed of the sampling (by default a random one)")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the output."""
     group = parser.add_argument_group("output")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks (by default none is written)"
+    )
     group.add_argument("--json", action="store_true", help="print result.json on stdout")
     add_result_options(group)
 
 
 def add_result_options(group: Any) -> None:
     """Add the options for the content of a result folder, to a parser or an argument group."""
-    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
-    group.add_argument("--no-overlay", action="store_true", help="write no overlay video")
-    group.add_argument("--davis", action="store_true", help="also write palette images in the DAVIS layout")
-    group.add_argument("--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer videos")
+    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder (off)")
+    group.add_argument("--no-overlay", action="store_true", help="write no overlay video (off)")
+    group.add_argument("--davis", action="store_true", help="also write palette images in the DAVIS layout (off)")
+    for name, text in EXPORT_HELP.items():
+        group.add_argument(f"--{name}", action="store_true", help=f"also write {text} (off)")
+    group.add_argument(
+        "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer videos (%(default)s)"
+    )
+
+
+def chosen_exports(arguments: argparse.Namespace) -> list[str]:
+    """Return the names of the export formats that a command line asks for."""
+    return [name for name in EXPORT_HELP if getattr(arguments, name.replace("-", "_"))]
 
 
 def session_settings(arguments: argparse.Namespace) -> SessionSettings:
@@ -158,7 +196,7 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    from unipixel.checkpoints.loading import available_device
+    from unipixel.checkpoints.devices import available_device
 
     if name == "auto":
         has_mps = torch.backends.mps.is_available()

@@ -19,7 +19,7 @@ from unipixel.commands._prompts import prompt_marks, read_prompts
 from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import MAX_FRAME_INDEX
 from unipixel.output.folder import BackgroundWriter, OutputFolder
-from unipixel.output.result import ResultFrame
+from unipixel.output.result_object import ResultFrame
 from unipixel.output.writers import OverlayVideoWriter, overlay_writer
 from unipixel.processing.clip_layout import check_prompt
 from unipixel.processing.prompt_templates import normalize_query
@@ -277,7 +277,7 @@ def frame_line(frame: Frame, objects: Mapping[int, ObjectMask]) -> dict[str, Any
 def _open_session(arguments: argparse.Namespace, plan: StreamPlan) -> tuple[StreamObjects, LiveSession | None]:
     """Load the models that the plan needs: only SAM 2.1 if nothing is asked."""
     if not plan.needs_language:
-        from unipixel.checkpoints.loading import load_segmenter
+        from unipixel.checkpoints.segmenters import load_segmenter
 
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
         options = {"is_postprocessed": arguments.postprocess, "redetect_after": arguments.redetect_after}

@@ -48,9 +48,10 @@ def run_ask(arguments: argparse.Namespace) -> int:
         ValueError: Bad input.
         OSError: The video, the model or the output folder cannot be used.
     """
-    from unipixel.commands._jobs import run_jobs
+    from unipixel.commands._running.jobs import run_jobs
+    from unipixel.session.session import Session
 
-    return run_jobs(arguments, lambda session, question: session.ask(question))
+    return run_jobs(arguments, Session.ask)
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
@@ -60,6 +61,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
         ValueError: Bad input.
         OSError: The video, the model or the output folder cannot be used.
     """
-    from unipixel.commands._jobs import run_jobs
+    from unipixel.commands._running.jobs import run_jobs
+    from unipixel.session.session import Session
 
-    return run_jobs(arguments, lambda session, query: session.segment(query))
+    return run_jobs(arguments, Session.segment)

@@ -16,6 +16,7 @@ from unipixel.commands._options import (
     add_model_options,
     add_prompt_options,
     add_result_options,
+    describe_error,
     describe_unknown,
     load_model,
     session_settings,
@@ -23,7 +24,7 @@ from unipixel.commands._options import (
 
 if TYPE_CHECKING:
     from unipixel.output.overlay import PromptMark
-    from unipixel.session.base_session import Answer
+    from unipixel.output.result import Result
     from unipixel.session.callbacks import TextCallback
     from unipixel.session.session import Session
 
@@ -122,8 +123,7 @@ class Chat:
             try:
                 self.process(line)
             except _ERRORS as error:
-                text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-                print(f"unipixel: {' '.join(text.split())}", file=sys.stderr, flush=True)
+                print(f"unipixel: {describe_error(error)}", file=sys.stderr, flush=True)
 
     def process(self, line: str) -> None:
         """Answer a question, or run a command.
@@ -144,7 +144,7 @@ class Chat:
     def _segment(self, text: str) -> None:
         self._answer(text, self._session.segment)
 
-    def _answer(self, text: str, ask: Callable[..., Answer]) -> None:
+    def _answer(self, text: str, ask: Callable[..., Result]) -> None:
         """Ask, and print the answer: on a terminal piece by piece, else at the end."""
         echo = _Echo() if sys.stdout.isatty() else None
         on_text: TextCallback | None = echo.write if echo else None
@@ -189,12 +189,21 @@ class Chat:
         self._session.forget(int(text))
 
     def _save(self, text: str) -> None:
-        from unipixel.commands._results import ResultWriter
+        from unipixel.commands._running.progress import ProgressDisplay
+        from unipixel.commands._running.results import (
+            ResultWriter,
+            check_palette_ids,
+            print_warnings,
+            sequence_name,
+        )
 
         if not text:
             raise ValueError("/save needs a folder, as in /save result")
         objects = self._session.objects
-        with ResultWriter(self._arguments, out=Path(text), davis_name=Path(self._arguments.video).stem) as writer:
+        check_palette_ids(self._arguments, objects.known_ids)
+        name = sequence_name(self._arguments.video)
+        with ProgressDisplay() as progress, ResultWriter(self._arguments, out=Path(text), davis_name=name) as writer:
+            progress.start("track")
             objects.track()
             result = writer.start(
                 objects,
@@ -203,7 +212,8 @@ class Chat:
                 question="\n".join(question for question, _ in self._turns) or None,
                 answer="\n".join(answer for _, answer in self._turns) or None,
             )
-            writer.write_video(objects)
+            writer.write_video(objects, progress)
+            print_warnings(result)
             result.timings_seconds |= {**self._timings, "total": time.perf_counter() - self._start}
         print(f"results in {text}", file=sys.stderr)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from unipixel.commands._options import add_model_options, add_output_options, add_prompt_options, choose_device
@@ -19,7 +18,7 @@ def add_parsers(subparsers: Any) -> None:
     )
     parser.add_argument("video", metavar="VIDEO", help="file, image, or folder of frames")
     add_prompt_options(parser)
-    add_model_options(parser)
+    add_model_options(parser, has_language=False)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -33,9 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import torch
 
-    from unipixel.checkpoints.loading import load_segmenter
+    from unipixel.checkpoints.segmenters import load_segmenter
     from unipixel.commands._prompts import prompt_marks, read_prompts
-    from unipixel.commands._results import ResultWriter, progress_bar
+    from unipixel.commands._running.progress import ProgressDisplay
+    from unipixel.commands._running.results import (
+        ResultWriter,
+        check_palette_ids,
+        print_warnings,
+        sequence_name,
+    )
     from unipixel.session.video_objects import VideoObjects
     from unipixel.session.video_tracker import MAX_FEATURE_BYTES
     from unipixel.video.open import open_video
@@ -43,7 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = read_prompts(arguments)
     if not prompts:
         raise ValueError("nothing to track: give --point, --box or --mask, such as --point 1:640,360@0")
-    with ResultWriter(arguments, out=arguments.out, davis_name=Path(arguments.video).stem) as writer:
+    check_palette_ids(arguments, prompts)
+    with (
+        ProgressDisplay() as progress,
+        ResultWriter(arguments, out=arguments.out, davis_name=sequence_name(arguments.video)) as writer,
+    ):
+        progress.start("load the model")
         video = open_video(arguments.video, max_frames=arguments.max_frames)
         start = time.perf_counter()
         segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
@@ -60,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         for object_id, group in prompts.items():
             objects.prompt(object_id, *group)
         marks = prompt_marks((object_id, prompt) for object_id, group in prompts.items() for prompt in group)
-        frames = progress_bar(objects.track_frames(), total=video.info.num_frames, label="track")
+        frames = progress.track(objects.track_frames(), total=video.info.num_frames, stage="track")
         result = None
         for tracked in frames:
             # The objects are in the memory after the first frame.
@@ -70,18 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
                 writer.write(tracked.frame, tracked.objects)
         result = result or writer.start(objects, prompts=marks, model=arguments.model)
         if not is_in_order:
-            writer.write_video(objects)
+            writer.write_video(objects, progress)
         result.timings_seconds |= {"load": load_end - start, "track": time.perf_counter() - load_end}
         if arguments.json:
             print(result.to_json())
+            print_warnings(result)
         else:
             _print_summary(result, arguments.out)
     return 0
 
 
 def _print_summary(result: Any, out: Any) -> None:
-    for object_id, record in sorted(result.objects.items()):
-        visible = sum(frame.visible for frame in record.frames)
-        print(f"[{object_id}] {record.source}: visible in {visible} of {len(record.frames)} frames")
+    for _, record in sorted(result.objects.items()):
+        print(record.describe())
     if out is not None:
         print(f"results in {out}")

@@ -17,7 +17,10 @@ from unipixel.output.writers import FrameWriter
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 
-RESULT_NAMES = ("result.json", "results.jsonl", "overlay.mp4", "overlay.png", "masks", "davis", "memory")
+RESULT_NAMES = (
+    "result.json", "results.jsonl", "overlay.mp4", "overlay.png", "masks", "davis", "memory", "coco.json", "cvat.xml",
+    "label_studio.json", "label_studio_video.json", "label_studio.xml", "yolo",
+)  # fmt: skip
 """Names at the top of a result folder that this package writes and may replace."""
 
 

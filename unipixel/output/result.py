@@ -1,89 +1,36 @@
-"""The result document: question, answer, and the run-length encoded masks of every object."""
+"""The result: question, answer, and the masks of every object."""
 
 from __future__ import annotations
 
 import bisect
 import json
-import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
-from unipixel.memory.rle import decode_rle, encode_rle, mask_box
-from unipixel.output.writers import visible_mask
+from unipixel.memory.rle import rle_box
+from unipixel.output.overlay import PromptMark
+from unipixel.output.result_object import ResultFrame, ResultObject
+from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
+
+if TYPE_CHECKING:
+    from unipixel.memory.bank import ObjectMemoryBank
+    from unipixel.memory.records import MaskRecord, PromptRecord
+    from unipixel.session.base_session import Answer
+    from unipixel.video.open import Video
 
 VERSION = 1
 SOURCES = ("point", "box", "mask", "language")
 
 
-@dataclass(frozen=True, slots=True)
-class ResultFrame:
-    """Result of one object on one frame.
-
-    Attributes:
-        frame_index: Index of the frame, from 0.
-        timestamp_seconds: Presentation time of the frame.
-        visible: Whether the object is in the frame.
-        score: Confidence in 0..1.
-        box_xyxy: Box of the mask, right and bottom exclusive; None without a mask.
-        rle: COCO run lengths `{"size": [h, w], "counts": str}`; None without a mask.
-    """
-
-    frame_index: int
-    timestamp_seconds: float
-    visible: bool
-    score: float
-    box_xyxy: list[int] | None
-    rle: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, frame: Frame, object_id: int, item: ObjectMask) -> ResultFrame:
-        """Encode a mask; an invisible or empty one has neither box nor run lengths.
-
-        Raises:
-            ValueError: The mask's size differs from the frame's, or the score is not finite.
-        """
-        if not math.isfinite(item.score):
-            raise ValueError(f"object {object_id}, frame {frame.index}: the score is {item.score}")
-        mask = visible_mask(frame, object_id, item)
-        box = mask_box(mask)
-        return cls(
-            frame_index=frame.index,
-            timestamp_seconds=frame.timestamp_seconds,
-            visible=bool(item.visible),
-            score=float(item.score),
-            box_xyxy=None if box is None else list(box),
-            rle=None if box is None else encode_rle(mask),
-        )
-
-
-@dataclass(slots=True)
-class ResultObject:
-    """Result of one object in a video.
-
-    Attributes:
-        id: Its id, as in `[1]`.
-        source: Kind of its prompt: "point", "box", "mask" or "language".
-        expression: Text that describes it; None for visual prompts.
-        anchor_frame: Index of the frame on which it was segmented first.
-        frames: One record per frame, ordered by index.
-    """
-
-    id: int
-    source: str
-    expression: str | None
-    anchor_frame: int
-    frames: list[ResultFrame] = field(default_factory=list)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class Result:
-    """Content of `result.json`; masks are added frame by frame and stored as run lengths.
+    """Answer to a question about a video, with the masks of its objects; the content of `result.json`.
 
     Attributes:
         video: Properties of the video.
@@ -92,6 +39,10 @@ class Result:
         answer: The answer, with objects as `[id]`; None if nothing was asked.
         objects: Results by object id.
         timings_seconds: Seconds by stage.
+        is_partial: Whether the work was interrupted, so that frames are missing.
+        source: The frames, for overlays; None if they can no longer be read.
+        prompts: Points and boxes, for overlays.
+        turn: The turn of the session that gave the answer; None for a result that was loaded.
     """
 
     video: VideoInfo
@@ -100,6 +51,83 @@ class Result:
     answer: str | None = None
     objects: dict[int, ResultObject] = field(default_factory=dict)
     timings_seconds: dict[str, float] = field(default_factory=dict)
+    is_partial: bool = False
+    source: Video | None = None
+    prompts: Sequence[PromptMark] = ()
+    turn: Answer | None = None
+
+    @classmethod
+    def of_bank(
+        cls, bank: ObjectMemoryBank, info: VideoInfo, *, timestamps_seconds: Mapping[int, float], **fields: Any
+    ) -> Result:
+        """Create a result with the present objects of a memory bank, whose masks stay encoded until they are read.
+
+        Args:
+            bank: The bank.
+            info: Properties of the video.
+            timestamps_seconds: Presentation time by frame; others are derived from the frame rate.
+            fields: Further attributes.
+        """
+        marks = [_mark(object_id, prompt) for object_id in bank.ids for prompt in bank[object_id].prompts]
+        result = cls(info, prompts=[mark for mark in marks if mark is not None], **fields)
+
+        def read(entries: Sequence[tuple[int, MaskRecord]]) -> list[ResultFrame]:
+            frames = []
+            for index, mask_record in entries:
+                rle = mask_record.rle(bank.frame_size)
+                box = rle_box(rle) if rle else None
+                seconds = timestamps_seconds.get(index, index / (info.fps or 1.0))
+                frames.append(
+                    ResultFrame(index, seconds, box is not None, mask_record.score, list(box) if box else None, rle)
+                )
+            return frames
+
+        for object_id in sorted(bank.ids):
+            record = bank[object_id]
+            result.objects[object_id] = ResultObject(
+                object_id,
+                source=record.source,
+                frame_size=bank.frame_size,
+                expression=record.expression,
+                anchor_frame=record.anchor_frame,
+                frames=partial(read, tuple(bank.mask_records(object_id))),
+            )
+        return result
+
+    @property
+    def text(self) -> str:
+        """The answer, with objects as `[id]`; empty if nothing was asked."""
+        return self.answer or ""
+
+    @property
+    def parsed(self) -> ParsedAnswer:
+        """The answer split into text and segments."""
+        return parse_answer(self.text) if self.turn is None else self.turn.parsed
+
+    @property
+    def new_ids(self) -> tuple[int, ...]:
+        """See `Answer`; empty for a result that was loaded, as the following."""
+        return () if self.turn is None else self.turn.new_ids
+
+    @property
+    def prefilled_ids(self) -> tuple[int, ...]:
+        """See `Answer`."""
+        return () if self.turn is None else self.turn.prefilled_ids
+
+    @property
+    def generated_ids(self) -> tuple[int, ...]:
+        """See `Answer`."""
+        return () if self.turn is None else self.turn.generated_ids
+
+    @property
+    def accepted_ids(self) -> tuple[int, ...]:
+        """See `Answer`."""
+        return () if self.turn is None else self.turn.accepted_ids
+
+    @property
+    def num_read_tokens(self) -> int:
+        """See `Answer`."""
+        return 0 if self.turn is None else self.turn.num_read_tokens
 
     def add_object(
         self, object_id: int, *, source: str, expression: str | None = None, anchor_frame: int = 0
@@ -113,7 +141,13 @@ class Result:
             raise ValueError(f"object {object_id} exists already")
         if source not in SOURCES:
             raise ValueError(f"object {object_id}: source must be one of {', '.join(SOURCES)}, got {source!r}")
-        self.objects[object_id] = ResultObject(object_id, source, expression, anchor_frame)
+        self.objects[object_id] = ResultObject(
+            object_id,
+            source=source,
+            frame_size=(self.video.height, self.video.width),
+            expression=expression,
+            anchor_frame=anchor_frame,
+        )
         return self.objects[object_id]
 
     def add_frame(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
@@ -135,6 +169,14 @@ class Result:
             is_known = position < len(records) and records[position].frame_index == frame.index
             records[position : position + is_known] = [record]
 
+    def masks_on(self, frame_index: int) -> dict[int, ObjectMask]:
+        """Return the masks on one frame, by object id."""
+        found = {}
+        for object_id, item in self.objects.items():
+            if (frame := item.frame(frame_index)) is not None:
+                found[object_id] = ObjectMask(frame.mask(item.frame_size), frame.score, frame.visible)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `result.json`."""
         video = asdict(self.video)
@@ -145,7 +187,8 @@ class Result:
             "model": self.model,
             "question": self.question,
             "answer": self.answer,
-            "objects": [asdict(self.objects[object_id]) for object_id in sorted(self.objects)],
+            "is_partial": self.is_partial,
+            "objects": [self.objects[object_id].to_dict() for object_id in sorted(self.objects)],
             "timings_seconds": dict(self.timings_seconds),
         }
 
@@ -153,99 +196,73 @@ class Result:
         """Return the document as strict JSON, on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
-    def save(self, path: Path) -> None:
-        """Write the document.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
-
     def to_coco(self) -> dict[str, Any]:
-        """Return the masks as COCO annotations with one image per frame, which `pycocotools` can load.
+        """Return the masks as COCO annotations; see `unipixel.output.coco`."""
+        from unipixel.output.coco import to_coco
 
-        `videos`, `video_id` and `instance_id` are those of YouTube-VIS. The category of an object is its
-        expression, or "object".
-        """
-        names = sorted({record.expression or "object" for record in self.objects.values()})
-        size = {"width": self.video.width, "height": self.video.height}
-        times = {
-            frame.frame_index: frame.timestamp_seconds for record in self.objects.values() for frame in record.frames
-        }
-        annotations = [
-            _annotation(record.id, names.index(record.expression or "object") + 1, frame)
-            for record in self.objects.values()
-            for frame in record.frames
-            if frame.rle is not None
-        ]
-        for number, annotation in enumerate(annotations, start=1):
-            annotation["id"] = number
-        return {
-            "videos": [{"id": 1, "name": self.video.path, **size, "length": self.video.num_frames}],
-            "images": [
-                {
-                    "id": index + 1,
-                    "video_id": 1,
-                    "frame_index": index,
-                    "timestamp_seconds": times[index],
-                    "file_name": f"{index:05d}.jpg",
-                    **size,
-                }
-                for index in sorted(times)
-            ],
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-        }
+        return to_coco(self)
 
-    def to_supervision(self) -> Iterator[tuple[int, Any]]:
-        """Yield (frame index, `supervision.Detections`) for every frame.
+    @overload
+    def to_supervision(self) -> Iterator[tuple[int, Any]]: ...
+    @overload
+    def to_supervision(self, frame: int) -> Any: ...
+    def to_supervision(self, frame: int | None = None) -> Any:
+        """Return the `supervision.Detections` of a frame, or an iterator of (frame index, detections) of all frames.
 
         `tracker_id` is the object id, `confidence` the score; masks are bool (N, H, W).
 
         Raises:
             ImportError: `supervision` is not installed: install the extra `eval`.
+            ValueError: No object has a record of this frame.
         """
-        try:
-            from supervision import Detections
-        except ImportError as error:
-            raise ImportError("supervision is missing: pip install 'unipixel-agent[eval]'") from error
-        return self._detections(Detections)
+        from unipixel.output.detections import detections_of_frame, iterate_detections
 
-    def _detections(self, detections_type: Any) -> Iterator[tuple[int, Any]]:
-        per_frame: dict[int, list[tuple[int, ResultFrame]]] = {}
-        for object_id in sorted(self.objects):
-            for frame in self.objects[object_id].frames:
-                shown = per_frame.setdefault(frame.frame_index, [])
-                if frame.rle is not None:
-                    shown.append((object_id, frame))
-        for index in sorted(per_frame):
-            found = per_frame[index]
-            if not found:
-                yield index, detections_type.empty()
-                continue
-            yield (
-                index,
-                detections_type(
-                    xyxy=np.array([frame.box_xyxy for _, frame in found], dtype=np.float32),
-                    mask=np.stack([decode_rle(frame.rle or {}) for _, frame in found]),
-                    confidence=np.array([frame.score for _, frame in found], dtype=np.float32),
-                    class_id=np.zeros(len(found), dtype=int),
-                    tracker_id=np.array([object_id for object_id, _ in found]),
-                ),
-            )
+        return iterate_detections(self) if frame is None else detections_of_frame(self, frame)
+
+    def save(self, folder: str | os.PathLike[str], **options: Any) -> Path:
+        """Write `result.json`, the masks and an overlay into a folder; see `unipixel.output.saving.save_result`."""
+        from unipixel.output.saving import save_result
+
+        return save_result(self, folder, **options)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Result:
+        """Read a result that `save` or a command wrote; see `unipixel.output.saving.load_result`."""
+        from unipixel.output.saving import load_result
+
+        return load_result(folder)
+
+    def plot(self, frame: int | None = None, *, axes: Any = None) -> Any:
+        """Draw a frame with its masks on matplotlib axes; see `unipixel.output.display.plot_result`."""
+        from unipixel.output.display import plot_result
+
+        return plot_result(self, frame, axes=axes)
+
+    def show(self, frame: int | None = None) -> None:
+        """Show the clip with its masks in a notebook, else one frame in a window; see `unipixel.output.display`."""
+        from unipixel.output.display import show_result
+
+        show_result(self, frame)
+
+    def _repr_html_(self) -> str:
+        from unipixel.output.display import to_html
+
+        return to_html(self)
+
+    def __repr__(self) -> str:
+        name = os.path.basename(self.video.path) or self.video.path
+        asked = f" {self.question!r:.60} -> {self.text!r:.60}" if self.question else ""
+        objects = "; ".join(item.describe() for item in list(self.objects.values())[:4])
+        more = f"; {len(self.objects) - 4} more" if len(self.objects) > 4 else ""
+        return f"<Result{' (partial)' if self.is_partial else ''} {name}:{asked} {objects or 'no objects'}{more}>"
 
 
-def _annotation(object_id: int, category_id: int, frame: ResultFrame) -> dict[str, Any]:
-    left, top, right, bottom = frame.box_xyxy or (0, 0, 0, 0)
-    return {
-        "id": 0,
-        "image_id": frame.frame_index + 1,
-        "video_id": 1,
-        "instance_id": object_id,
-        "category_id": category_id,
-        "segmentation": frame.rle,
-        "bbox": [left, top, right - left, bottom - top],
-        "area": int(decode_rle(frame.rle or {}).sum()),
-        "iscrowd": 0,
-        "score": frame.score,
-    }
+def _mark(object_id: int, prompt: PromptRecord) -> PromptMark | None:
+    """Return the mark of a point or box; None for a mask."""
+    if prompt.kind == "point":
+        x, y = prompt.coords
+        return PromptMark(object_id, prompt.frame_index, point_xy=(x, y), is_positive=prompt.is_positive)
+    if prompt.kind == "box":
+        left, top, right, bottom = prompt.coords
+        return PromptMark(object_id, prompt.frame_index, box_xyxy=(left, top, right, bottom))
+    return None

@@ -23,9 +23,6 @@ from unipixel.output.overlay import PromptMark, draw_overlay
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
-PROMPT_SECONDS = 1.0
-"""Time for which a prompt is shown on the overlay."""
-
 MAX_PALETTE_ID = 254
 """Largest object id of a palette image; DAVIS uses 255 for ignored pixels."""
 
@@ -141,10 +138,9 @@ class OverlayVideoWriter(FrameWriter):
         self._container: Any = None
         self._stream: Any = None
         self._last_pts = -1
-        self._visible_since: dict[int, float] = {}
 
     def add_prompt(self, prompt: PromptMark) -> None:
-        """Add a mark, to be drawn from its frame on."""
+        """Add a mark, to be drawn on its frame."""
         self._prompts.append(prompt)
 
     def write(self, frame: Frame, objects: Mapping[int, ObjectMask]) -> None:
@@ -154,9 +150,9 @@ class OverlayVideoWriter(FrameWriter):
             ValueError: The size of a mask differs from the frame, or that of a frame from the first one.
             OSError: The file cannot be written.
         """
-        if frame.index not in self._visible_since and any(p.frame_index == frame.index for p in self._prompts):
-            self._visible_since[frame.index] = frame.timestamp_seconds
-        image = draw_overlay(frame.image, objects, prompts=self._current_prompts(frame.timestamp_seconds))
+        # A mark on later frames would be beside an object that has moved.
+        marks = [mark for mark in self._prompts if mark.frame_index == frame.index]
+        image = draw_overlay(frame.image, objects, prompts=marks)
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
@@ -182,14 +178,6 @@ class OverlayVideoWriter(FrameWriter):
             container.close()
         except av.FFmpegError as error:
             raise OSError(f"{self._path}: cannot be written ({error})") from error
-
-    def _current_prompts(self, now: float) -> list[PromptMark]:
-        return [
-            prompt
-            for prompt in self._prompts
-            if prompt.frame_index in self._visible_since
-            and now - self._visible_since[prompt.frame_index] <= PROMPT_SECONDS
-        ]
 
     def _open(self, width: int, height: int) -> None:
         # faststart writes the index first, so that browsers can play the file while downloading it.

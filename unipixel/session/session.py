@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model.unipixel import UniPixel
+from unipixel.output.result import Result
 from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.frame_sampling import select_frames
 from unipixel.processing.processor import Processor
@@ -107,7 +109,7 @@ class Session(BaseSession):
         on_text: TextCallback | None = None,
         on_frame: FrameCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Answer:
+    ) -> Result:
         """Ask about the video and its objects; `[id]` in the question names an object.
 
         Args:
@@ -121,7 +123,7 @@ class Session(BaseSession):
             ValueError: The question is empty or names an object that is neither prompted nor known.
             Cancelled: The work was cancelled. The conversation and the objects are as before the call.
         """
-        return self._ask(question, Callbacks(on_text, on_frame, should_stop))
+        return self._result(self._ask(question, Callbacks(on_text, on_frame, should_stop)))
 
     def segment(
         self,
@@ -131,7 +133,7 @@ class Session(BaseSession):
         on_text: TextCallback | None = None,
         on_frame: FrameCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Answer:
+    ) -> Result:
         """Segment what a text describes.
 
         Args:
@@ -145,7 +147,14 @@ class Session(BaseSession):
             ValueError: The query is empty.
             Cancelled: See `ask`.
         """
-        return self._segment(query, form=form, callbacks=Callbacks(on_text, on_frame, should_stop))
+        return self._result(self._segment(query, form=form, callbacks=Callbacks(on_text, on_frame, should_stop)))
+
+    def result(self) -> Result:
+        """Return the present objects with their masks, without asking anything."""
+        info = self.objects.video.info
+        return Result.of_bank(
+            self.bank, info, timestamps_seconds=self.objects.timestamps_seconds, source=self.objects.video
+        )
 
     def restart(self) -> None:
         """Start a new conversation about the same clip; the first turn injects the object memory again."""
@@ -160,6 +169,11 @@ class Session(BaseSession):
             KeyError: The object is neither prompted nor known.
         """
         self.objects.forget(object_id)
+
+    def _result(self, turn: Answer) -> Result:
+        return replace(
+            self.result(), question=turn.question, answer=turn.text, timings_seconds=turn.timings_seconds, turn=turn
+        )
 
     @property
     def _known_ids(self) -> Collection[int]:

@@ -53,6 +53,7 @@ class VideoObjects:
         bank: The object memory.
         tracker: Tracks objects through the video.
         pending_prompts: Prompts that were not tracked yet, by object id.
+        timestamps_seconds: Presentation time of every frame that was tracked.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class VideoObjects:
         )
         self.max_objects = max_objects
         self.pending_prompts: dict[int, list[VisualPrompt]] = {}
+        self.timestamps_seconds: dict[int, float] = {}
         self._tracked_prompts: dict[int, list[ClipPrompt]] = {}
 
     @property

@@ -23,9 +23,9 @@ from unipixel.session.conversation import Conversation, Reply
 
 Command = Callable[..., tuple[int, str, str]]
 
-FIELDS = ["version", "video", "model", "question", "answer", "objects", "timings_seconds"]
+FIELDS = ["version", "video", "model", "question", "answer", "is_partial", "objects", "timings_seconds"]
 VIDEO_FIELDS = ["path", "width", "height", "num_frames", "fps", "duration_seconds"]
-OBJECT_FIELDS = ["id", "source", "expression", "anchor_frame", "frames"]
+OBJECT_FIELDS = ["id", "source", "expression", "anchor_frame", "low_confidence", "frames"]
 FRAME_FIELDS = ["frame_index", "timestamp_seconds", "visible", "score", "box_xyxy", "rle"]
 
 
@@ -352,7 +352,7 @@ class TestBadInput:
     def test_ctrl_c_leaves_what_was_finished_valid(
         self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from unipixel.commands._results import ResultWriter
+        from unipixel.commands._running.results import ResultWriter
 
         write = ResultWriter.write
 
@@ -363,9 +363,88 @@ class TestBadInput:
 
         monkeypatch.setattr(ResultWriter, "write", stopped)
         code, _, error = unipixel("track", clip, "--point", "1:10,12@0", "--out", tmp_path / "out")
-        assert (code, error) == (130, "unipixel: interrupted\n")
+        out = tmp_path / "out"
+        assert (code, error) == (130, f"unipixel: partial result of 3 frames in {out}\nunipixel: interrupted\n")
+        assert _result(out)["is_partial"] is True
         assert [len(item["frames"]) for item in _result(tmp_path / "out")["objects"]] == [3]
         assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 3
+
+    def test_ctrl_c_before_the_first_frame_leaves_no_folder(
+        self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stopped(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Conversation, "ask", stopped)
+        code, _, error = unipixel("ask", clip, "What?", "--out", tmp_path / "new/out")
+        assert (code, error) == (130, "unipixel: interrupted\n")
+        assert not (tmp_path / "new").exists()
+
+    def test_ctrl_c_in_a_batch_says_what_is_finished(
+        self, unipixel: Command, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ask(self: Conversation, turn: Any, on_text: Any = None) -> Reply:
+            if turn.question == "Second?":
+                raise KeyboardInterrupt
+            return Reply("Done.", torch.empty(0, 2, 32), 1)
+
+        monkeypatch.setattr(Conversation, "ask", ask)
+        lines = [{"clip": clip.name, "question": question} for question in ("First?", "Second?", "Third?")]
+        (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        out = tmp_path / "out"
+        code, _, error = unipixel("ask", "--questions", tmp_path / "questions.jsonl", "--out", out)
+        assert code == 130
+        assert error.splitlines()[-2:] == [
+            f"unipixel: 1 of 3 finished; their results are in {out}", "unipixel: interrupted",
+        ]  # fmt: skip
+        assert sorted(os.listdir(out)) == ["line-1", "results.jsonl"]
+        assert len((out / "results.jsonl").read_text().splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"points": [[1, 2, 0]]}, "points must have the form"),
+            ({"points": {"1": [1, 2, 0]}}, "points must have the form"),
+            ({"points": {"1": [[1, 2]]}}, "points must have the form"),
+            ({"points": {"one": [[1, 2, 0]]}}, "points must have the form"),
+            ({"boxes": [1, 2, 3]}, "boxes must have the form"),
+            ({"boxes": {"1": [1, 2, 3, "4", 0]}}, "boxes must have the form"),
+            ({"masks": ["mask.png", 0]}, "masks must have the form"),
+            ({"masks": {"1": "mask.png"}}, "masks must have the form"),
+            ({"masks": {"1": ["absent.png", 0]}}, "absent.png"),
+            ({"question": {"text": "What?"}}, "clip must be a text"),
+            ({"points": {"1": [[1, 2, -1]]}}, "points must have the form"),
+            ({"points": {"1": [[1e999, 2, 0]]}}, "points must have the form"),
+        ],
+    )
+    def test_line_with_prompts_of_another_form_is_one_failed_line(
+        self, unipixel: Command, clip: Path, tmp_path: Path, words: list[str], fields: dict[str, Any], message: str
+    ) -> None:
+        lines = [{"clip": clip.name, "question": "What?"} | fields, {"clip": clip.name, "question": "And?"}]
+        (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        out = tmp_path / "out"
+        code, printed, _ = unipixel("ask", "--questions", tmp_path / "questions.jsonl", "--no-overlay", "--out", out)
+        assert (code, printed) == (0, "line-2: Answer 1.\n")
+        failed, answered = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+        assert message in failed["error"]
+        assert answered["answers"] == ["Answer 1."]
+
+    def test_questions_that_are_not_text_name_the_file(self, unipixel: Command, tmp_path: Path) -> None:
+        file = tmp_path / "questions.jsonl"
+        file.write_bytes(b'{"clip": "\xff"}')
+        _assert_refused(unipixel("ask", "--questions", file, "--out", tmp_path / "out"), f"{file} is not a text file")
+
+    def test_missing_file_is_named_without_an_error_number(self, unipixel: Command, tmp_path: Path) -> None:
+        ran = unipixel("ask", tmp_path / "nowhere.mp4", "What?")
+        _assert_refused(ran, f"unipixel: {tmp_path / 'nowhere.mp4'}: No such file or directory")
+
+    @pytest.mark.parametrize("object_id", [0, 255])
+    def test_davis_refuses_ids_beyond_the_palette_before_the_work(
+        self, unipixel: Command, clip: Path, tmp_path: Path, object_id: int
+    ) -> None:
+        argv = ["--point", f"{object_id}:10,12@0", "--davis", "--out", tmp_path / "out"]
+        _assert_refused(unipixel("track", clip, *argv), f"object {object_id}: --davis supports ids 1 to 254")
+        _assert_refused(unipixel("ask", clip, "What?", *argv), f"object {object_id}: --davis supports ids 1 to 254")
 
     def test_libraries_print_nothing_beside_the_one_line(self, clip: Path, checkpoint: Path) -> None:
         """In a new process, where models are loaded for the first time."""
@@ -375,6 +454,59 @@ class TestBadInput:
         assert ran.stderr == (
             "unipixel: the question names [3], which is neither prompted nor in the object memory: known ids are none\n"
         )
+
+
+class TestUncertainResults:
+    @pytest.fixture
+    def low_scores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From frame 1 on, the tracker is as good as certain that its masks are wrong."""
+        from unipixel.session import video_tracker
+
+        convert = video_tracker.object_masks
+
+        def doubtful(tracked: Any) -> dict[int, Any]:
+            mask = np.zeros((HEIGHT, WIDTH), bool)
+            mask[5:9, 5:9] = True
+            score = 0.9 if tracked.frame_index == 0 else 0.1
+            return {key: item._replace(mask=mask, visible=True, score=score) for key, item in convert(tracked).items()}
+
+        monkeypatch.setattr(video_tracker, "object_masks", doubtful)
+
+    def test_track_says_after_which_frame_scores_stay_low(
+        self, unipixel: Command, clip: Path, tmp_path: Path, low_scores: None
+    ) -> None:
+        code, printed, _ = unipixel("track", clip, "--point", "1:10,12@0", "--out", tmp_path / "out")
+        assert code == 0
+        assert printed.startswith("[1] point: visible in 6 of 6 frames, low confidence after frame 0\n")
+        assert _result(tmp_path / "out")["objects"][0]["low_confidence"] == [[1, 5]]
+
+    def test_ask_warns_on_stderr(self, unipixel: Command, clip: Path, low_scores: None, words: list[str]) -> None:
+        code, printed, error = unipixel("ask", clip, "What is [1]?", "--point", "1:10,12@0")
+        assert (code, printed) == (0, "Answer 1.\n")
+        assert error == "unipixel: warning: [1] low confidence after frame 0\n"
+
+
+class TestExports:
+    def test_export_options_write_the_files_of_the_tools(self, unipixel: Command, clip: Path, tmp_path: Path) -> None:
+        mask = write_mask(tmp_path / "mask.png")
+        options = ["--coco", "--cvat", "--label-studio", "--yolo", "--no-overlay", "--out", tmp_path / "out"]
+        assert unipixel("track", clip, "--mask", f"1:{mask}@0", *options)[0] == 0
+        assert sorted(os.listdir(tmp_path / "out")) == [
+            "coco.json", "cvat.xml", "label_studio.json", "label_studio.xml", "label_studio_video.json", "masks",
+            "result.json", "yolo",
+        ]  # fmt: skip
+        coco = json.loads((tmp_path / "out/coco.json").read_text())
+        assert [image["id"] for image in coco["images"]] == list(range(1, NUM_FRAMES + 1))
+
+    def test_davis_sequence_of_a_folder_of_images_has_the_name_of_the_clip(
+        self, unipixel: Command, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "bear/images"
+        folder.mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(clip_frame(index)).save(folder / f"{index:05d}.png")
+        unipixel("track", folder, "--point", "1:10,12@0", "--davis", "--no-overlay", "--out", tmp_path / "out")
+        assert os.listdir(tmp_path / "out/davis") == ["bear"]
 
 
 def _check_frame(frame: dict[str, Any]) -> None:

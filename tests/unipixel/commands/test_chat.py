@@ -158,7 +158,7 @@ class TestBadInput:
             ("/point 1,9", "unipixel: /point '1,9' is not of the form ID:X,Y@FRAME"),
             ("/box 1:30,3,20,9@0", "unipixel: the box (30, 3, 20, 9) is inverted"),
             ("/not-point 1:9,3@0", "unipixel: frame 0 has only negative points"),
-            ("/mask 1:nowhere.png@0", "unipixel: [Errno 2] No such file or directory: 'nowhere.png'"),
+            ("/mask 1:nowhere.png@0", "unipixel: nowhere.png: No such file or directory"),
             ("/forget 3", "unipixel: object 3 is not in the memory: ids are []"),
             ("/forget x", "unipixel: /forget 'x' names no object"),
             ("/save", "unipixel: /save needs a folder"),

@@ -40,9 +40,12 @@ def a_result() -> Result:
 
 
 def test_result_json_has_the_documented_form(tmp_path: Path) -> None:
-    a_result().save(tmp_path / "result.json")
-    document = json.loads((tmp_path / "result.json").read_text())
-    assert list(document) == ["version", "video", "model", "question", "answer", "objects", "timings_seconds"]
+    a_result().save(tmp_path / "saved")
+    document = json.loads((tmp_path / "saved/result.json").read_text())
+    assert list(document) == [
+        "version", "video", "model", "question", "answer", "is_partial", "objects", "timings_seconds",
+    ]  # fmt: skip
+    assert document["is_partial"] is False
     assert document["video"] == {
         "path": "clip.mp4",
         "width": 8,
@@ -52,7 +55,7 @@ def test_result_json_has_the_documented_form(tmp_path: Path) -> None:
         "duration_seconds": 0.2,
     }
     first = document["objects"][0]
-    assert list(first) == ["id", "source", "expression", "anchor_frame", "frames"]
+    assert list(first) == ["id", "source", "expression", "anchor_frame", "low_confidence", "frames"]
     absent, shown = first["frames"]
     assert (absent["frame_index"], absent["visible"], absent["box_xyxy"], absent["rle"]) == (0, False, None, None)
     assert shown["box_xyxy"] == [2, 1, 7, 4]

@@ -108,14 +108,14 @@ def test_overlay_video_refuses_another_size_and_bad_paths(tmp_path: Path) -> Non
         OverlayVideoWriter(tmp_path / "missing/overlay.mp4", fps=10).write(frame_of(), {})
 
 
-def test_overlay_video_shows_a_prompt_for_a_second_from_its_frame(tmp_path: Path) -> None:
+def test_overlay_video_shows_a_prompt_on_its_frame_only(tmp_path: Path) -> None:
     mark = PromptMark(1, 2, point_xy=(32, 24))
     frames = [Frame(i, i * 0.4, np.zeros((48, 64, 3), np.uint8)) for i in range(7)]
     with OverlayVideoWriter(tmp_path / "overlay.mp4", fps=2.5, prompts=[mark]) as writer:
         for frame in frames:
             writer.write(frame, {})
     shown = [bool(frame.image.max() > 100) for frame in open_video(tmp_path / "overlay.mp4")]
-    assert shown == [False, False, True, True, True, False, False]
+    assert shown == [False, False, True, False, False, False, False]
 
 
 def test_overlay_writer_of_an_image_is_a_png(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What several commands do: jobs, progress and the writing of results."""
