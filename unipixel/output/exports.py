@@ -54,7 +54,7 @@ def cvat_files(result: Result) -> dict[str, str]:
             ElementTree.SubElement(attribute, name).text = text
     for index in times:
         size = {"width": str(result.video.width), "height": str(result.video.height)}
-        image = ElementTree.SubElement(root, "image", {"id": str(index), "name": f"frame_{index:06d}", **size})
+        image = ElementTree.SubElement(root, "image", {"id": str(index), "name": f"frame_{index:06d}.png", **size})
         for item, frame in _shown(result, index):
             ElementTree.SubElement(ElementTree.SubElement(image, "mask", _cvat_mask(item, frame)), "attribute",
                                    {"name": "object_id"}).text = str(item.id)  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from unipixel.memory.rle import rle_box
 from unipixel.output.overlay import PromptMark
@@ -202,10 +202,6 @@ class Result:
 
         return to_coco(self)
 
-    @overload
-    def to_supervision(self) -> Iterator[tuple[int, Any]]: ...
-    @overload
-    def to_supervision(self, frame: int) -> Any: ...
     def to_supervision(self, frame: int | None = None) -> Any:
         """Return the `supervision.Detections` of a frame, or an iterator of (frame index, detections) of all frames.
 

@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,11 +79,7 @@ class MaskSequence(Sequence[NDArray[np.bool_]]):
     def __len__(self) -> int:
         return len(self._frames)
 
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.bool_]: ...
-    @overload
-    def __getitem__(self, index: slice) -> NDArray[np.bool_]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.bool_]:
+    def __getitem__(self, index: int | slice) -> Any:
         """Decode the mask at a position, or those of a slice.
 
         Raises:
@@ -146,7 +142,8 @@ class ResultObject:
     @property
     def boxes_xyxy(self) -> NDArray[np.float32]:
         """(T, 4) box of each frame in pixels, right and bottom exclusive; NaN where the object is not visible."""
-        rows = [frame.box_xyxy or [math.nan] * 4 for frame in self.frames]
+        missing = [math.nan] * 4
+        rows = [[*map(float, frame.box_xyxy)] if frame.box_xyxy else missing for frame in self.frames]
         return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
     @property

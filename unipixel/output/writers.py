@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import abc
 import io
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from unipixel.output.overlay import PromptMark, draw_overlay
+from unipixel.output.video_encoder import VideoEncoder
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 
 MAX_PALETTE_ID = 254
 """Largest object id of a palette image; DAVIS uses 255 for ignored pixels."""
-
-_TIME_BASE = Fraction(1, 90_000)  # exact for all common frame rates, including 30000/1001
-_BT709 = 1
 
 
 class FrameWriter(abc.ABC):
@@ -119,11 +114,18 @@ class OverlayImageWriter(FrameWriter):
 class OverlayVideoWriter(FrameWriter):
     """Writes the overlay as H.264 in MP4, playable in browsers, with the timestamps of the frames.
 
-    H.264 in 4:2:0 requires even sizes, so the last column or row of an odd size is repeated. Closing the writer
-    early leaves a valid file of the frames so far.
+    Closing the writer early leaves a valid file of the frames so far.
     """
 
-    def __init__(self, path: Path, *, fps: float | None, prompts: Sequence[PromptMark] = (), crf: int = 20) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float | None,
+        prompts: Sequence[PromptMark] = (),
+        crf: int = 20,
+        sound: Iterable[bytes] = (),
+    ) -> None:
         """Prepare the file, which is created with the first frame.
 
         Args:
@@ -131,13 +133,10 @@ class OverlayVideoWriter(FrameWriter):
             fps: Mean frame rate, for the duration of the last frame and the distance of keyframes.
             prompts: Marks to draw; `add_prompt` adds more.
             crf: Quality of x264, 0 to 51; lower values give better quality and larger files.
+            sound: Sound track, see `VideoEncoder`.
         """
-        self._path, self._crf = path, crf
-        self._fps = fps if fps and 0 < fps < 1000 else 24.0
         self._prompts = list(prompts)
-        self._container: Any = None
-        self._stream: Any = None
-        self._last_pts = -1
+        self._encoder = VideoEncoder(path, fps=fps, crf=crf, sound=sound)
 
     def add_prompt(self, prompt: PromptMark) -> None:
         """Add a mark, to be drawn on its frame."""
@@ -152,17 +151,7 @@ class OverlayVideoWriter(FrameWriter):
         """
         # A mark on later frames would be beside an object that has moved.
         marks = [mark for mark in self._prompts if mark.frame_index == frame.index]
-        image = draw_overlay(frame.image, objects, prompts=marks)
-        height, width = image.shape[:2]
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        try:
-            if self._container is None:
-                self._open(image.shape[1], image.shape[0])
-            if (self._stream.width, self._stream.height) != (image.shape[1], image.shape[0]):
-                raise ValueError(f"frame {frame.index} has {width}x{height} pixels, unlike earlier frames")
-            self._encode(image, frame.timestamp_seconds)
-        except av.FFmpegError as error:
-            raise OSError(f"{self._path}: cannot be written ({error})") from error
+        self._encoder.write(draw_overlay(frame.image, objects, prompts=marks), frame.timestamp_seconds)
 
     def close(self) -> None:
         """Flush the encoder and finish the file.
@@ -170,39 +159,7 @@ class OverlayVideoWriter(FrameWriter):
         Raises:
             OSError: The file cannot be written.
         """
-        if self._container is None:
-            return
-        container, self._container = self._container, None
-        try:
-            container.mux(self._stream.encode(None))
-            container.close()
-        except av.FFmpegError as error:
-            raise OSError(f"{self._path}: cannot be written ({error})") from error
-
-    def _open(self, width: int, height: int) -> None:
-        # faststart writes the index first, so that browsers can play the file while downloading it.
-        self._container = av.open(f"file:{self._path}", mode="w", format="mp4", options={"movflags": "+faststart"})
-        rate = Fraction(self._fps).limit_denominator(1001)
-        stream = self._container.add_stream("libx264" if "libx264" in av.codecs_available else "h264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = _TIME_BASE
-        context = stream.codec_context
-        context.options = {"crf": str(self._crf), "preset": "veryfast"}
-        context.gop_size = max(1, round(2 * self._fps))
-        # With B-frames, MP4 has a wrong duration for variable frame rates.
-        context.max_b_frames = 0
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        self._stream = stream
-        self._container.start_encoding()  # raises for an invalid path now instead of when the encoder's queue is full
-
-    def _encode(self, image: NDArray[np.uint8], seconds: float) -> None:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        pts = max(round(seconds / _TIME_BASE), self._last_pts + 1)
-        picture.pts, picture.time_base = pts, _TIME_BASE
-        picture.duration = round(1 / (self._fps * _TIME_BASE))
-        self._last_pts = pts
-        self._container.mux(self._stream.encode(picture))
+        self._encoder.close()
 
 
 def overlay_writer(

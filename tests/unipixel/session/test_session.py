@@ -17,12 +17,12 @@ from torch import Tensor
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
+from unipixel.output.result import Result
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.image_processing import FrameBudget
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
 from unipixel.session import session as agent
-from unipixel.session.base_session import Answer
 from unipixel.session.callbacks import FrameCallback, TextCallback
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.prefilling import accepted_ids, agrees_with_prompt
@@ -384,7 +384,7 @@ class _Follower:
         return self._masks
 
 
-def _ask_about_both(session: Session, on_frame: FrameCallback | None = None) -> Answer:
+def _ask_about_both(session: Session, on_frame: FrameCallback | None = None) -> Result:
     session.prompt(1, POINT)
     session.prompt(2, BOX)
     return session.ask("Is [1] near [2]?", on_frame=on_frame)
