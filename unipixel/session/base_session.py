@@ -115,16 +115,16 @@ class BaseSession(abc.ABC):
         question = segmentation_question(query, form=form, num_frames=num_frames)
         return self._answer(question, expression=query.strip(), callbacks=callbacks)
 
-    def _ask(self, question: str, callbacks: Callbacks) -> Answer:
+    def _ask(self, question: str, callbacks: Callbacks, *, answer_prefix: str = "") -> Answer:
         self.timings = {}
-        return self._answer(question, expression=question, callbacks=callbacks)
+        return self._answer(question, expression=question, callbacks=callbacks, answer_prefix=answer_prefix)
 
-    def _answer(self, question: str, *, expression: str, callbacks: Callbacks) -> Answer:
+    def _answer(self, question: str, *, expression: str, callbacks: Callbacks, answer_prefix: str = "") -> Answer:
         check_question(question, known_ids=self._known_ids)
         with self._transaction():
             ids_before = set(self.bank.ids)
             prefill = self._track_prompted(question, callbacks)
-            turn = Turn(question, memory=self._injection())
+            turn = Turn(question, memory=self._injection(), answer_prefix=answer_prefix)
             with self._timed("answer"):
                 reply = self._open_conversation().ask(turn, on_text=callbacks.text_callback)
             parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)

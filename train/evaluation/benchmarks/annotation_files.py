@@ -52,26 +52,26 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"{path}: not a JSON file ({error})") from error
 
 
-def field_of(entry: Any, name: str, kind: type | tuple[type, ...], *, place: str) -> Any:
+def field_of(entry: Any, name: str, kind: type | tuple[type, ...], *, location: str) -> Any:
     """Return a field of an annotation.
 
     Args:
         entry: The annotation.
         name: Name of the field.
         kind: Its type.
-        place: File and entry, for error messages.
+        location: File and entry, for error messages.
 
     Raises:
         ValueError: The entry is not an object, or the field is missing or of another type.
     """
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{place}: expected an object, got {entry!r:.80}")
+        raise ValueError(f"{location}: expected an object, got {entry!r:.80}")
     if name not in entry:
-        raise ValueError(f"{place}: the field `{name}` is missing; there are {', '.join(map(str, entry)) or 'none'}")
+        raise ValueError(f"{location}: the field `{name}` is missing; there are {', '.join(map(str, entry)) or 'none'}")
     value = entry[name]
     if not isinstance(value, kind):
         kinds = " or ".join(item.__name__ for item in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{place}: the field `{name}` must be {kinds}, got {value!r:.80}")
+        raise ValueError(f"{location}: the field `{name}` must be {kinds}, got {value!r:.80}")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -13,6 +13,9 @@ from unipixel.train.evaluation.scoring.scores import ScoreProtocol, Scores
 if TYPE_CHECKING:
     from unipixel.train.evaluation.running.predictions import Prediction, PredictionFile
     from unipixel.train.evaluation.running.sample_context import SampleContext
+
+PAPER = "arXiv:2509.18094"
+"""The paper of UniPixel."""
 
 Unit = Literal["fraction", "marks"]
 
@@ -39,7 +42,7 @@ class ScorePredictions(Protocol):
 
 
 AskSample: TypeAlias = "Callable[[SampleContext], Prediction]"
-WriteSubmission: TypeAlias = "Callable[[Sequence[BenchmarkSample], PredictionFile, Path], None]"
+WriteSubmission: TypeAlias = "Callable[[Sequence[BenchmarkSample], PredictionFile, Path], Mapping[str, str]]"
 CheckSubmission: TypeAlias = "Callable[[Path, Sequence[BenchmarkSample] | None], list[str]]"
 
 
@@ -58,6 +61,11 @@ class PublishedFigure:
     value: float
     model: str
     source: str
+
+
+def published_figures(model: str, *, source: str = PAPER, **percentages: float) -> tuple[PublishedFigure, ...]:
+    """Return published figures that are given in per cent, as publications print them."""
+    return tuple(PublishedFigure(name, value / 100, model, source) for name, value in percentages.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,8 @@ class Benchmark:
         ask: Asks a model about one sample.
         score: Computes the figures.
         variants: Ways to pose the same samples, such as `point`, `box` and `mixed`; the first is the default.
-        submission: Writes the archive that a server takes; None where there is no server.
+        submission: Writes the archive that a server takes, and returns the reasons of samples that failed by name; None
+            where there is no server.
         check: Returns what is wrong with such an archive, one line each; without samples, the layout alone.
         main_figure: The figure that the paper prints first.
         metric: What is measured, in a few words.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from unipixel.train.evaluation.benchmarks.benchmark import Benchmark
+from unipixel.train.evaluation.benchmarks.video_rows import VIDEO_ROWS
 
-ROWS: tuple[Benchmark, ...] = ()
+ROWS: tuple[Benchmark, ...] = (*VIDEO_ROWS,)
 BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in ROWS}
 """All benchmarks by name."""
 

@@ -55,12 +55,12 @@ class Prediction:
         return json.dumps(fields | dict(self.further), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def parse_prediction(line: bytes, *, place: str) -> Prediction:
+def parse_prediction(line: bytes, *, location: str) -> Prediction:
     """Parse a line of the file; the run lengths themselves are checked when they are decoded.
 
     Args:
         line: The line.
-        place: File and line number, for error messages.
+        location: File and line number, for error messages.
 
     Raises:
         ValueError: It is not a prediction.
@@ -68,15 +68,15 @@ def parse_prediction(line: bytes, *, place: str) -> Prediction:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not a JSON object ({error})") from error
+        raise ValueError(f"{location}: not a JSON object ({error})") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("sample"), str):
-        raise ValueError(f"{place}: a prediction is a JSON object with the text `sample`")
+        raise ValueError(f"{location}: a prediction is a JSON object with the text `sample`")
     masks = fields.get("masks")
     if masks is not None and (not isinstance(masks, list) or not all(isinstance(item, dict) for item in masks)):
-        raise ValueError(f"{place}: `masks` is a list of objects from frame name to run lengths, got {masks!r:.80}")
+        raise ValueError(f"{location}: `masks` is a list of objects from frame name to run lengths, got {masks!r:.80}")
     for name, kind in (("text", str), ("no_target", bool), ("judge", str), ("error", str)):
         if fields.get(name) is not None and not isinstance(fields[name], kind):
-            raise ValueError(f"{place}: `{name}` must be {kind.__name__}, got {fields[name]!r:.80}")
+            raise ValueError(f"{location}: `{name}` must be {kind.__name__}, got {fields[name]!r:.80}")
     return Prediction(
         sample=fields["sample"],
         masks=tuple(masks) if masks is not None else None,
@@ -104,34 +104,34 @@ class PredictionFile:
         self.path = folder / FILE_NAME if folder.is_dir() else folder
         if not self.path.is_file():
             raise FileNotFoundError(f"{folder}: no {FILE_NAME} in this folder")
-        self._places: dict[str, tuple[int, int]] = {}
+        self._locations: dict[str, tuple[int, int]] = {}
         with self.path.open("rb") as file:
             for number, line, offset in _lines(file):
-                name = parse_prediction(line, place=f"{self.path}, line {number}").sample
-                if name in self._places:
-                    first = self._places[name][1]
+                name = parse_prediction(line, location=f"{self.path}, line {number}").sample
+                if name in self._locations:
+                    first = self._locations[name][1]
                     raise ValueError(f"{self.path}, line {number}: sample {name!r} is already in line {first}")
-                self._places[name] = (offset, number)
+                self._locations[name] = (offset, number)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._locations
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the samples, in the order of the file."""
-        return tuple(self._places)
+        return tuple(self._locations)
 
     def get(self, name: str) -> Prediction | None:
         """Return the prediction for a sample, or None."""
-        if name not in self._places:
+        if name not in self._locations:
             return None
-        offset, number = self._places[name]
+        offset, number = self._locations[name]
         with self.path.open("rb") as file:
             file.seek(offset)
-            return parse_prediction(file.readline(), place=f"{self.path}, line {number}")
+            return parse_prediction(file.readline(), location=f"{self.path}, line {number}")
 
 
 def _lines(file: Any) -> Iterator[tuple[int, bytes, int]]:
