@@ -79,8 +79,8 @@ def contains_answer(text: str, answer: str) -> bool:
     return bool(answer) and answer in text
 
 
-def stated_option(text: str, options: Sequence[str] | int) -> str | None:
-    """Return the letter of the option that an answer states.
+def stated_option(text: str, options: Sequence[str] | int) -> int | None:
+    """Return the index of the option that an answer states.
 
     In this order: a letter after "answer", "option" or "choice"; the first letter in brackets, before a bracket, dot,
     colon or comma, or at the end; an option's text, if the answer contains exactly one of them.
@@ -95,10 +95,10 @@ def stated_option(text: str, options: Sequence[str] | int) -> str | None:
         for match in pattern.finditer(plain):
             letter = next(group for group in match.groups() if group).upper()
             if letter in letters and not _is_article(plain, match):
-                return letter
+                return letters.index(letter)
     if isinstance(options, int):
         return None
-    found = [letter for letter, option in zip(letters, options, strict=True) if _contains_words(plain, option)]
+    found = [index for index, option in enumerate(options) if _contains_words(plain, option)]
     return found[0] if len(found) == 1 else None
 
 

@@ -43,17 +43,17 @@ def parse_marks_strictly(reply: str) -> dict[str, float]:
     return marks
 
 
-def summarize_marks(marks: Sequence[Mapping[str, float]], *, is_missing_zero: bool) -> dict[str, float | None]:
+def summarize_marks(marks: Sequence[Mapping[str, float]], *, is_missing_zero: bool) -> dict[str, float]:
     """Return the mean of each dimension over the samples, and their average.
 
     Args:
         marks: Marks of each sample.
         is_missing_zero: Whether a dimension without a mark counts 0; otherwise the sample leaves that mean, as in the
-            published script.
+            published script. A dimension without any mark has no mean, and there is then no average.
     """
-    figures: dict[str, float | None] = {}
+    figures: dict[str, float] = {}
     for name in DIMENSIONS:
         values = [found.get(name, 0.0) for found in marks if is_missing_zero or name in found]
-        figures[name] = float(np.mean(values)) if values else None
-    known = [value for value in figures.values() if value is not None]
-    return {**figures, "average": float(np.mean(known)) if len(known) == len(DIMENSIONS) else None}
+        if values:
+            figures[name] = float(np.mean(values))
+    return figures | ({"average": float(np.mean(list(figures.values())))} if len(figures) == len(DIMENSIONS) else {})
