@@ -5,7 +5,7 @@ Shape letters: O objects, T frames, H, W frame size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ class SampleMedia:
     Attributes:
         paths: Image files in order, or a single video file.
         indices: Frames of the video file that make up the sample; None for all. Not for image files.
+        select: Chooses these frames from the number of frames and the frame rate of the opened video file, where they
+            depend on its length; the sample then has no frame names.
         fps: Frame rate of image files; None where it is unknown.
     """
 
     paths: tuple[Path, ...]
     indices: tuple[int, ...] | None = None
+    select: Callable[[int, float], Sequence[int]] | None = None
     fps: float | None = None
 
 
