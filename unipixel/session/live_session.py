@@ -21,7 +21,9 @@ from unipixel.processing.prompt_templates import SegmentationForm
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.base_session import Answer, BaseSession
 from unipixel.session.callbacks import Callbacks, TextCallback
+from unipixel.session.settings import LanguageMasks, choose_segmenters
 from unipixel.session.stream_objects import StreamObjects
+from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame
 
@@ -38,6 +40,8 @@ class LiveSettings:
         redetect_after: Frames without an object after which the tracker also searches for it by its prompted
             memories; None for never.
         spill_folder: Folder for masks of frames that are no longer stored; None discards them.
+        segmenter: See `SessionSettings`; the model's own also encodes frames in which it searches for objects.
+        language_masks: See `SessionSettings`.
         generation: Settings of the text generation.
     """
 
@@ -47,6 +51,8 @@ class LiveSettings:
     is_postprocessed: bool = False
     redetect_after: int | None = None
     spill_folder: Path | None = None
+    segmenter: Segmenter | None = None
+    language_masks: LanguageMasks = "model"
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def __post_init__(self) -> None:
@@ -79,8 +85,12 @@ class LiveSession(BaseSession):
         """
         self.settings = settings or LiveSettings()
         super().__init__(model, processor, self.settings.generation)
+        segmenter, language_segmenter = choose_segmenters(
+            model.sam2, self.settings.segmenter, self.settings.language_masks
+        )
         self.objects = StreamObjects(
-            model.sam2,
+            segmenter,
+            language_segmenter=language_segmenter,
             num_frames=self.settings.num_frames or processor.budget.num_frames,
             max_objects=self.settings.max_objects,
             memory_dtype=self.settings.memory_dtype or model.dtype,

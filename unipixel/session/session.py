@@ -20,7 +20,7 @@ from unipixel.session.base_session import Answer, BaseSession, PrefillSummary
 from unipixel.session.callbacks import Callbacks, FrameCallback, TextCallback
 from unipixel.session.conversation import ConversationSnapshot
 from unipixel.session.prefilling import accepted_ids, prefill_prompts
-from unipixel.session.settings import SessionSettings
+from unipixel.session.settings import SessionSettings, choose_segmenters
 from unipixel.session.video_objects import VideoObjects
 from unipixel.video.open import Video
 
@@ -64,13 +64,17 @@ class Session(BaseSession):
         """
         self.settings = settings or SessionSettings()
         super().__init__(model, processor, self.settings.generation)
+        segmenter, language_segmenter = choose_segmenters(
+            model.sam2, self.settings.segmenter, self.settings.language_masks
+        )
         self.objects = VideoObjects(
-            model.sam2,
+            segmenter,
             video,
             memory_dtype=self.settings.memory_dtype or model.dtype,
             max_objects=self.settings.max_objects,
             is_postprocessed=self.settings.is_postprocessed,
             max_feature_bytes=self.settings.max_feature_bytes,
+            language_segmenter=language_segmenter,
         )
         if bank is not None:
             self.objects.restore_bank(bank)
@@ -83,12 +87,12 @@ class Session(BaseSession):
     @property
     def num_encoded_frames(self) -> int:
         """Number of frames that SAM 2.1's image encoder has processed."""
-        return self.objects.tracker.clip.num_encoded
+        return self.objects.tracker.num_encoded_frames
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the encoded frames and the conversation, without the model."""
-        return self.objects.tracker.clip.num_cache_bytes + (self._conversation.num_bytes if self._conversation else 0)
+        return self.objects.tracker.num_cache_bytes + (self._conversation.num_bytes if self._conversation else 0)
 
     def prompt(self, object_id: int, *prompts: VisualPrompt) -> None:
         """Prompt a new object, or correct a known one; it is tracked when it is next needed.

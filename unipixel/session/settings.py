@@ -9,9 +9,11 @@ import torch
 
 from unipixel.model.generation import GenerationSettings
 from unipixel.session.video_tracker import MAX_FEATURE_BYTES
+from unipixel.tracking.segmenter import Segmenter
 
 Anchor = Literal["auto", "prompt", "best", "first"]
 Prefill = Literal["model", "model-only", "tracker"]
+LanguageMasks = Literal["model", "segmenter"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class SessionSettings:
         memory_dtype: Type of SAM 2.1's memories; None is the type of the language model.
         is_postprocessed: Whether SAM 2's mask post-processing is applied.
         max_feature_bytes: Bytes of encoded frames that are cached for later questions and corrections.
+        segmenter: SAM 2.1 that tracks objects and segments clicks; None is the model's own.
+        language_masks: What decodes the masks of the language model if there is a `segmenter`: the `model`'s own
+            SAM 2.1, which was trained with it and encodes the frames it needs itself, or the `segmenter`.
         generation: Settings of the text generation.
     """
 
@@ -41,13 +46,41 @@ class SessionSettings:
     memory_dtype: torch.dtype | None = None
     is_postprocessed: bool = False
     max_feature_bytes: int = MAX_FEATURE_BYTES
+    segmenter: Segmenter | None = None
+    language_masks: LanguageMasks = "model"
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("anchor", get_args(Anchor)), ("prefill", get_args(Prefill))):
+        choices = (("anchor", Anchor), ("prefill", Prefill), ("language_masks", LanguageMasks))
+        for name, allowed in ((name, get_args(choice)) for name, choice in choices):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("num_frames", "max_objects", "max_feature_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def choose_segmenters(
+    own: Segmenter, chosen: Segmenter | None, language_masks: LanguageMasks
+) -> tuple[Segmenter, Segmenter | None]:
+    """Return the segmenter that tracks, and the one that decodes mask tokens; None if it is the same.
+
+    Args:
+        own: The model's own.
+        chosen: See `SessionSettings.segmenter`.
+        language_masks: See `SessionSettings`.
+
+    Raises:
+        ValueError: The chosen one is to decode mask tokens of another width than its prompts have.
+    """
+    if chosen is None or chosen is own:
+        return own, None
+    if language_masks == "model":
+        return chosen, own
+    if chosen.config.embed_dim != own.config.embed_dim:
+        raise ValueError(
+            f"the mask tokens of the language model have {own.config.embed_dim} channels, the segmenter takes "
+            f"{chosen.config.embed_dim}: use language_masks='model'"
+        )
+    return chosen, None

@@ -20,9 +20,10 @@ from unipixel.memory.injection import check_object_ids
 from unipixel.processing.clip_layout import check_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.video_tracker import check_prompt_group, object_masks
+from unipixel.tracking.clip_features import encode_frame
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker, TrackedFrame
-from unipixel.tracking.types import ObjectMask
+from unipixel.tracking.types import FrameFeatures, FrameMasks, ObjectMask, SegmentPrompt
 from unipixel.video.frame import UNTIMED_FPS, Frame, as_rgb
 from unipixel.video.frame_buffer import FrameBuffer
 
@@ -45,6 +46,7 @@ class StreamObjects:
         is_postprocessed: bool = False,
         redetect_after: int | None = None,
         spill_folder: Path | None = None,
+        language_segmenter: Segmenter | None = None,
     ) -> None:
         """Start before the first frame.
 
@@ -56,6 +58,8 @@ class StreamObjects:
             is_postprocessed: Whether SAM 2's mask post-processing is applied.
             redetect_after: See `StreamingTracker`.
             spill_folder: Folder for masks of frames that are no longer stored; None discards them.
+            language_segmenter: SAM 2.1 that decodes the mask tokens of a language model; None is `segmenter`. Another
+                one encodes the frames in which it searches for an object, which is then tracked from its mask.
 
         Raises:
             ValueError: A count is below 1.
@@ -69,6 +73,8 @@ class StreamObjects:
             redetect_after=redetect_after,
         )
         self._max_objects, self._spill_folder = max_objects, spill_folder
+        self._language_segmenter = language_segmenter
+        self._language_features: tuple[int, FrameFeatures] | None = None
         self._bank: ObjectMemoryBank | None = None
         self._masks: dict[int, ObjectMask] = {}
         # Mask tokens of objects that were not visible yet; every new frame is searched for them.
@@ -226,20 +232,44 @@ class StreamObjects:
 
     def _detect(self, object_id: int, tokens: Tensor) -> None:
         """Track an object from the latest frame on if it is visible there, else search the next frame."""
-        tracked = self.tracker.add_tokens(object_id, tokens)
-        self._store(tracked, [object_id])
+        if self._language_segmenter is None:
+            tracked = self.tracker.add_tokens(object_id, tokens)
+            self._store(tracked, [object_id])
+            if not self._masks[object_id].visible:
+                self.tracker.remove(object_id)
+        else:
+            found = self._decode(self._language_segmenter, object_id, tokens)
+            if found.visible:
+                self._store(self.tracker.add_mask(object_id, found.mask), [object_id])
+            else:
+                self._store_mask(object_id, found)
         if self._masks[object_id].visible:
             self._undetected.pop(object_id, None)
         else:
             self._undetected[object_id] = tokens
-            self.tracker.remove(object_id)
+
+    @torch.no_grad()
+    def _decode(self, segmenter: Segmenter, object_id: int, tokens: Tensor) -> ObjectMask:
+        """Segment an object on the latest frame with the segmenter of the language model."""
+        frame = self.latest_frame
+        if self._language_features is None or self._language_features[0] != frame.index:
+            self._language_features = (frame.index, encode_frame(segmenter, frame.image)[0])
+        features = self._language_features[1]
+        embedding = segmenter.embed_without_memory(features, num_objects=1)
+        decoded = segmenter.decode(features, embedding, SegmentPrompt(tokens=tokens[None]))
+        masks = FrameMasks(frame.index, decoded.mask_logits, decoded.object_score, decoded.iou)
+        return object_masks(TrackedFrame(frame.index, (object_id,), masks, self.bank.frame_size))[object_id]
 
     def _store(self, tracked: TrackedFrame, object_ids: Sequence[int]) -> None:
         """Store the masks of some objects on the latest frame."""
-        frame_index, masks = self.latest_frame.index, object_masks(tracked)
+        masks = object_masks(tracked)
         for object_id in object_ids:
-            item = self._masks[object_id] = masks[object_id]
-            self.bank.update(object_id, frame_index, item.mask if item.visible else None, score=item.score)
+            self._store_mask(object_id, masks[object_id])
+
+    def _store_mask(self, object_id: int, item: ObjectMask) -> None:
+        self._masks[object_id] = item
+        mask = item.mask if item.visible else None
+        self.bank.update(object_id, self.latest_frame.index, mask, score=item.score)
 
     def _to_frame(self, image: NDArray[Any], timestamp_seconds: float | None) -> Frame:
         latest = self.buffer.latest

@@ -65,6 +65,7 @@ class VideoObjects:
         max_objects: int = 64,
         is_postprocessed: bool = False,
         max_feature_bytes: int = MAX_FEATURE_BYTES,
+        language_segmenter: Segmenter | None = None,
     ) -> None:
         """Open a video without computing anything.
 
@@ -75,6 +76,7 @@ class VideoObjects:
             max_objects: Maximum number of objects.
             is_postprocessed: Whether SAM 2's mask post-processing is applied.
             max_feature_bytes: Bytes of encoded frames that are cached.
+            language_segmenter: Decodes the mask tokens of a language model; see `VideoTracker`.
 
         Raises:
             OSError: The video cannot be read.
@@ -90,6 +92,7 @@ class VideoObjects:
             memory_dtype=memory_dtype,
             is_postprocessed=is_postprocessed,
             max_feature_bytes=max_feature_bytes,
+            language_segmenter=language_segmenter,
         )
         self.max_objects = max_objects
         self.pending_prompts: dict[int, list[VisualPrompt]] = {}

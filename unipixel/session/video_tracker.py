@@ -62,6 +62,7 @@ class VideoTracker:
         memory_dtype: torch.dtype = torch.bfloat16,
         is_postprocessed: bool = False,
         max_feature_bytes: int = MAX_FEATURE_BYTES,
+        language_segmenter: Segmenter | None = None,
     ) -> None:
         """Prepare to track without computing anything.
 
@@ -70,7 +71,9 @@ class VideoTracker:
             video: A finite video.
             memory_dtype: Type of SAM 2.1's memories.
             is_postprocessed: Whether SAM 2's mask post-processing is applied.
-            max_feature_bytes: Bytes of encoded frames that are cached.
+            max_feature_bytes: Bytes of encoded frames that are cached, of each segmenter.
+            language_segmenter: SAM 2.1 that decodes the mask tokens of a language model; None is `segmenter`. Another
+                one encodes its own frames, and objects are tracked from the masks that it decodes.
 
         Raises:
             ValueError: The video is a stream.
@@ -79,10 +82,26 @@ class VideoTracker:
         self.size = (video.info.height, video.info.width)
         self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes)
         self._segmenter = segmenter
+        self._language_segmenter = language_segmenter or segmenter
+        self._language_clip = self.clip
+        if language_segmenter is not None:
+            self._language_clip = EncodedClip(
+                language_segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes
+            )
         self._make_core = partial(
             _tracker_core, segmenter, memory_dtype=memory_dtype, is_postprocessed=is_postprocessed
         )
         self._core = self._make_core(len(self.frames))
+
+    @property
+    def num_encoded_frames(self) -> int:
+        """Number of frames that image encoders have processed."""
+        return sum(clip.num_encoded for clip in {self.clip, self._language_clip})
+
+    @property
+    def num_cache_bytes(self) -> int:
+        """Size of the cached features in bytes."""
+        return sum(clip.num_cache_bytes for clip in {self.clip, self._language_clip})
 
     def track(self, prompts: Sequence[ClipPrompt], *, direction: Direction = "both") -> Iterator[TrackedVideoFrame]:
         """Track objects forwards from their first prompts, then backwards to the first frame.
@@ -135,10 +154,17 @@ class VideoTracker:
 
     def prompts_from_tokens(self, tokens: Mapping[int, Tensor], anchors: Mapping[int, int]) -> dict[int, ClipPrompt]:
         """Convert mask tokens (n, C) by id to prompts on the given frames."""
-        return {
-            object_id: ClipPrompt(object_id, anchors[object_id], SegmentPrompt(tokens=rows[None]))
-            for object_id, rows in tokens.items()
-        }
+        if self._language_clip is self.clip:
+            return {
+                object_id: ClipPrompt(object_id, anchors[object_id], SegmentPrompt(tokens=rows[None]))
+                for object_id, rows in tokens.items()
+            }
+        side = self._segmenter.config.image_size
+        prompts = {}
+        for object_id, rows in tokens.items():
+            masks = self.segment_frame({object_id: rows}, anchors[object_id])
+            prompts[object_id] = ClipPrompt(object_id, anchors[object_id], (masks.resized(side, side) > 0).float())
+        return prompts
 
     def prompts_from_visual(
         self,
@@ -177,16 +203,16 @@ class VideoTracker:
         """Return the frame with the highest confidence for each object, among frames spread over the clip."""
         prompt = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
         candidates = sample_candidate_frames(len(self.frames))
-        frames = select_anchor_frames(self._segmenter, self.clip, prompt, candidates=candidates)
+        frames = select_anchor_frames(self._language_segmenter, self._language_clip, prompt, candidates=candidates)
         return dict(zip(tokens, frames, strict=True))
 
     @torch.no_grad()
     def segment_frame(self, tokens: Mapping[int, Tensor], frame_index: int) -> FrameMasks:
         """Segment objects on one frame from mask tokens (n, C) by id, without memory and without storing it."""
-        features = self.clip[frame_index]
-        embedding = self._segmenter.embed_without_memory(features, num_objects=len(tokens))
+        features, segmenter = self._language_clip[frame_index], self._language_segmenter
+        embedding = segmenter.embed_without_memory(features, num_objects=len(tokens))
         prompt = SegmentPrompt(tokens=torch.stack(list(tokens.values())))
-        decoded = self._segmenter.decode(features, embedding, prompt)
+        decoded = segmenter.decode(features, embedding, prompt)
         return FrameMasks(frame_index, decoded.mask_logits, decoded.object_score, decoded.iou)
 
     def _combine(self, prompts: Sequence[VisualPrompt]) -> SegmentPrompt | Tensor:
