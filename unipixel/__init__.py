@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from unipixel.processing.chat_template import Turn
     from unipixel.processing.processor import Processor
     from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+    from unipixel.sail.patch_grid import RegionPrompt
+    from unipixel.sail.pixel_sail import PixelSail
+    from unipixel.sail.sail_config import PixelSailConfig
+    from unipixel.sail.sail_inputs import ImagePatches, PatchStates, SailOutput
+    from unipixel.sail.sail_processor import SailProcessor
     from unipixel.session.base_session import Answer
     from unipixel.session.live_session import LiveSession, LiveSettings
     from unipixel.session.session import Session
@@ -37,16 +42,23 @@ _MODULES = {
     "CheckpointError": "unipixel.checkpoints.tensor_layout",
     "Generation": "unipixel.model.generation",
     "GenerationSettings": "unipixel.model.generation",
+    "ImagePatches": "unipixel.sail.sail_inputs",
     "LiveSession": "unipixel.session.live_session",
     "LiveSettings": "unipixel.session.live_session",
     "MaskPrompt": "unipixel.processing.visual_prompts",
     "ModelInputs": "unipixel.model.inputs",
     "ModelOutput": "unipixel.model.inputs",
     "ObjectMemoryBank": "unipixel.memory.bank",
+    "PatchStates": "unipixel.sail.sail_inputs",
+    "PixelSail": "unipixel.sail.pixel_sail",
+    "PixelSailConfig": "unipixel.sail.sail_config",
     "PointPrompt": "unipixel.processing.visual_prompts",
     "PromptCache": "unipixel.model.qwen",
     "Processor": "unipixel.processing.processor",
     "ReferencePrompt": "unipixel.model.inputs",
+    "RegionPrompt": "unipixel.sail.patch_grid",
+    "SailOutput": "unipixel.sail.sail_inputs",
+    "SailProcessor": "unipixel.sail.sail_processor",
     "SegmenterConfig": "unipixel.tracking.config",
     "Session": "unipixel.session.session",
     "SessionSettings": "unipixel.session.settings",
@@ -69,16 +81,23 @@ __all__ = [
     "CheckpointError",
     "Generation",
     "GenerationSettings",
+    "ImagePatches",
     "LiveSession",
     "LiveSettings",
     "MaskPrompt",
     "ModelInputs",
     "ModelOutput",
     "ObjectMemoryBank",
+    "PatchStates",
+    "PixelSail",
+    "PixelSailConfig",
     "PointPrompt",
     "Processor",
     "PromptCache",
     "ReferencePrompt",
+    "RegionPrompt",
+    "SailOutput",
+    "SailProcessor",
     "SegmenterConfig",
     "Session",
     "SessionSettings",

@@ -5,19 +5,18 @@ Shape letters: B samples, L tokens, D language width, C SAM width, n tokens per 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from unipixel.model.inputs import ModelInputs
+from unipixel.model.inputs import ModelInputs, VideoFeatures
+from unipixel.model.language_model import LanguageModel
 from unipixel.model.qwen import PromptCache
-
-if TYPE_CHECKING:
-    from unipixel.model.unipixel import UniPixel
 
 StopReason = Literal["end", "stop_string", "length"]
 Decoder = Callable[[Sequence[int]], str]
@@ -46,8 +45,10 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.temperature < 0:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2**63), got {self.seed}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.top_k is not None and self.top_k < 1:
@@ -61,7 +62,8 @@ class GeneratedToken:
     Attributes:
         sample: Row in the batch.
         token_id: The token.
-        mask_tokens: (n, C) SAM prompt tokens of the mask that this token stands for; None unless it is `<|seg|>`.
+        mask_tokens: (n, C) tokens of the mask that this token stands for, see `Generation`; None unless it is the
+            token of a mask.
     """
 
     sample: int
@@ -75,10 +77,12 @@ class Generation:
 
     Attributes:
         token_ids: All generated tokens, including the one that ends the answer.
-        mask_tokens: (K, n, C) SAM prompt tokens, one set per `<|seg|>` in order.
+        mask_tokens: (K, n, C), one set per `<|seg|>` in order: SAM prompt tokens of UniPixel, mask queries (n = 1) of
+            Pixel-SAIL.
         stop_reason: `end` of turn, `stop_string`, or `length` at the maximum.
         num_read_tokens: Prompt tokens that were processed, without those in the prompt cache.
         prompt_cache: The conversation up to the end of this answer, to be continued; None for batches.
+        prompt_mask_tokens: (K', n, C), one set per `<|seg|>` in the new tokens of the prompt: masks of a forced answer.
     """
 
     token_ids: tuple[int, ...]
@@ -86,6 +90,7 @@ class Generation:
     stop_reason: StopReason
     num_read_tokens: int
     prompt_cache: PromptCache | None
+    prompt_mask_tokens: Tensor
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,13 @@ class PrefillOutput:
     """Result of a prefill.
 
     Attributes:
-        hidden_states: (B, L, D) before the final norm, of the new tokens.
+        hidden_states: (B, L, D) states of the new tokens, see `LanguageModel.decode`.
         cache: Keys and values, including those of the continued prompt cache.
         attention_mask: (B, cached) bool, or None where nothing is padded.
         next_positions: (B,) position of the token that follows each sample.
         lengths: New tokens of each sample.
         prompt_cache: The conversation up to the end of these tokens; None for batches.
+        input_ids: (B, L) the new tokens, with the pending ones of the prompt cache.
     """
 
     hidden_states: Tensor
@@ -107,10 +113,11 @@ class PrefillOutput:
     next_positions: Tensor
     lengths: list[int]
     prompt_cache: PromptCache | None
+    input_ids: Tensor
 
 
 @torch.no_grad()
-def prefill(model: UniPixel, inputs: ModelInputs, *, prompt_cache: PromptCache | None = None) -> PrefillOutput:
+def prefill(model: LanguageModel, inputs: ModelInputs, *, prompt_cache: PromptCache | None = None) -> PrefillOutput:
     """Process a prompt, or the continuation of one; cached tokens are not processed again.
 
     Args:
@@ -127,10 +134,11 @@ def prefill(model: UniPixel, inputs: ModelInputs, *, prompt_cache: PromptCache |
     pending = prompt_cache.pending_ids if prompt_cache else ()
     inputs = _with_pending(inputs, pending)
     features = model.encode_videos(inputs.videos)
-    memory_of = [prompt_cache.video] * len(inputs.memory_masks) if prompt_cache and prompt_cache.video else None
+    cached_video = prompt_cache.video if prompt_cache else None
+    memory_of = [cached_video] * len(inputs.memory_masks) if isinstance(cached_video, VideoFeatures) else None
     start = prompt_cache.next_position if prompt_cache else 0
     embedded = model.embed(inputs, features, start=start, memory_of=memory_of)
-    cache = prompt_cache.fork(batch_size) if prompt_cache else DynamicCache(config=model.config.qwen.text_config)
+    cache = prompt_cache.fork(batch_size) if prompt_cache else model.new_cache()
     mask = inputs.attention_mask
     if mask is not None and bool(mask.all()):
         mask = None
@@ -138,16 +146,18 @@ def prefill(model: UniPixel, inputs: ModelInputs, *, prompt_cache: PromptCache |
         mask = mask.to(model.device)
         num_cached = prompt_cache.num_tokens if prompt_cache else 0
         mask = torch.cat([mask.new_ones(batch_size, num_cached), mask], dim=1)
-    hidden = model.model(embedded.embeds, embedded.position_ids, attention_mask=mask, cache=cache)
+    hidden = model.decode(
+        embedded.embeds, embedded.position_ids, attention_mask=mask, cache=cache, blocks=embedded.blocks
+    )
     extended = None
     if batch_size == 1 and mask is None:
         extended = PromptCache(
             cache=_frozen(cache),
             num_tokens=cache.get_seq_length(),
             next_position=int(embedded.next_positions[0]),
-            video=features[0] if features else (prompt_cache.video if prompt_cache else None),
+            video=model.kept_visual(inputs, features, hidden) if features else cached_video,
         )
-    return PrefillOutput(hidden, cache, mask, embedded.next_positions, inputs.lengths, extended)
+    return PrefillOutput(hidden, cache, mask, embedded.next_positions, inputs.lengths, extended, inputs.input_ids)
 
 
 class AnswerStream(Iterator[GeneratedToken]):
@@ -158,7 +168,7 @@ class AnswerStream(Iterator[GeneratedToken]):
 
     def __init__(
         self,
-        model: UniPixel,
+        model: LanguageModel,
         inputs: ModelInputs,
         *,
         prompt_cache: PromptCache | None = None,
@@ -189,6 +199,10 @@ class AnswerStream(Iterator[GeneratedToken]):
         self._positions = output.next_positions
         self._video = output.prompt_cache.video if output.prompt_cache else None
         self._num_read_tokens = output.lengths
+        self._prompt_mask_tokens = [
+            model.mask_tokens(model.seg_states_of(states[:length], ids[:length].to(states.device)))
+            for states, ids, length in zip(output.hidden_states, output.input_ids, output.lengths, strict=True)
+        ]
         self._answers = [_PartialGeneration() for _ in output.lengths]
         self._queue: list[GeneratedToken] = []
         self._selected: Tensor | None = None
@@ -221,13 +235,17 @@ class AnswerStream(Iterator[GeneratedToken]):
         """Select one token for every unfinished answer."""
         if self._selected is not None:
             self._process(self._selected)
-        self._selected = self._select(self._model.logits(self._states).float())
-        for sample, answer in enumerate(self._answers):
-            if answer.stop_reason:
-                continue
-            token_id = int(self._selected[sample])
+        selected = self._select(self._model.logits(self._states).float())
+        self._selected = selected
+        running = [sample for sample, answer in enumerate(self._answers) if not answer.stop_reason]
+        seg_id = self._model.config.seg_token_id
+        if self._model.has_own_seg_state and bool((selected[running] == seg_id).any()):
+            self._process(selected)
+            self._selected = None
+        for sample in running:
+            answer, token_id = self._answers[sample], int(selected[sample])
             mask_tokens = None
-            if token_id == self._model.config.seg_token_id:
+            if token_id == seg_id:
                 mask_tokens = self._model.mask_tokens(self._states[sample])
                 answer.mask_tokens.append(mask_tokens)
             answer.token_ids.append(token_id)
@@ -235,11 +253,11 @@ class AnswerStream(Iterator[GeneratedToken]):
             self._queue.append(GeneratedToken(sample, token_id, mask_tokens))
 
     def _process(self, selected: Tensor) -> None:
-        embeds = self._model.model.language_model.embed_tokens(selected[:, None])
+        embeds = self._model.embed_tokens(selected[:, None])
         positions = self._positions[None, :, None].expand(3, -1, -1)
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(selected), 1)], dim=1)
-        states = self._model.model(embeds, positions, attention_mask=self._mask, cache=self._cache)
+        states = self._model.decode(embeds, positions, attention_mask=self._mask, cache=self._cache)
         self._states = states[:, -1]
         self._positions = self._positions + 1
 
@@ -269,16 +287,15 @@ class AnswerStream(Iterator[GeneratedToken]):
 
     def _generation(self, sample: int) -> Generation:
         answer = self._answers[sample]
-        config = self._model.config
-        empty = self._states.new_zeros(0, config.num_mask_tokens, config.segmenter.embed_dim, dtype=torch.float32)
+        empty = self._states.new_zeros(0, *self._model.mask_token_shape, dtype=torch.float32)
         prompt_cache = None
         if len(self._answers) == 1 and self._mask is None:
-            # The last token was selected but not processed: the next continuation processes it first.
+            # A last token that was selected but not processed is processed first by the next continuation.
             prompt_cache = PromptCache(
                 cache=_frozen(self._cache),
                 num_tokens=self._cache.get_seq_length(),
                 next_position=int(self._positions[0]),
-                pending_ids=(answer.token_ids[-1],),
+                pending_ids=() if self._selected is None else (answer.token_ids[-1],),
                 video=self._video,
             )
         return Generation(
@@ -287,6 +304,7 @@ class AnswerStream(Iterator[GeneratedToken]):
             stop_reason=answer.stop_reason or "length",
             num_read_tokens=self._num_read_tokens[sample],
             prompt_cache=prompt_cache,
+            prompt_mask_tokens=self._prompt_mask_tokens[sample],
         )
 
 
@@ -302,12 +320,12 @@ def _with_pending(inputs: ModelInputs, pending: Sequence[int]) -> ModelInputs:
         return inputs
     ids, mask = inputs.input_ids, inputs.attention_mask
     first = torch.tensor(pending, device=ids.device).expand(len(ids), -1)
-    return ModelInputs(
-        torch.cat([first, ids], dim=1),
-        None if mask is None else torch.cat([torch.ones_like(first, dtype=torch.bool), mask.bool()], dim=1),
-        inputs.videos,
-        inputs.references,
-        inputs.memory_masks,
+    return replace(
+        inputs,
+        input_ids=torch.cat([first, ids], dim=1),
+        attention_mask=None
+        if mask is None
+        else torch.cat([torch.ones_like(first, dtype=torch.bool), mask.bool()], dim=1),
     )
 
 

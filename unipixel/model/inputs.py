@@ -6,11 +6,13 @@ Shape letters: B samples, L tokens, D language width, t/h/w patch grid of a clip
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from unipixel.memory.mask_pooling import TokenMasks
+from unipixel.sail.sail_inputs import ImagePatches
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class VideoInput:
     pixel_values: Tensor
     grid_thw: tuple[int, int, int]
     seconds_per_grid: float = 1.0
+
+    def to(self, device: torch.device | str) -> VideoInput:
+        """Return the same clip on a device."""
+        return VideoInput(self.pixel_values.to(device), self.grid_thw, self.seconds_per_grid)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the patches."""
+        return self.pixel_values.numel() * self.pixel_values.element_size()
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,18 @@ class VideoFeatures:
     pooling_rows: Tensor
     grid_thw: tuple[int, int, int]
     seconds_per_grid: float = 1.0
+
+    def to(self, device: torch.device | str) -> VideoFeatures:
+        """Return the same features on a device."""
+        return VideoFeatures(self.tokens.to(device), self.pooling_rows.to(device), self.grid_thw, self.seconds_per_grid)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the features."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.tokens, self.pooling_rows))
+
+
+VisualInput: TypeAlias = VideoInput | VideoFeatures | ImagePatches
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,7 @@ class ModelInputs:
     Attributes:
         input_ids: (B, L), padded on the right.
         attention_mask: (B, L) bool, False on padding; None without padding.
-        videos: Clips in the order of their tokens in the batch.
+        videos: Clips, or images of Pixel-SAIL, in the order of their tokens in the batch.
         references: One per `<|ref|>`, in the order of the text in the batch.
         memory_masks: Per clip the masks of its objects on a grid (h/2, w/2), in the order of their `<|mem|>`, or
             None. Where the text continues a prompt cache: per sample, on the clip of the cache.
@@ -89,7 +112,7 @@ class ModelInputs:
 
     input_ids: Tensor
     attention_mask: Tensor | None = None
-    videos: tuple[VideoInput | VideoFeatures, ...] = ()
+    videos: tuple[VisualInput, ...] = ()
     references: tuple[ReferencePrompt, ...] = ()
     memory_masks: tuple[TokenMasks | None, ...] = ()
 
@@ -111,18 +134,10 @@ class ModelInputs:
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """Return the same inputs with all tensors but the references on a device."""
-
-        def move(video: VideoInput | VideoFeatures) -> VideoInput | VideoFeatures:
-            if isinstance(video, VideoInput):
-                return VideoInput(video.pixel_values.to(device), video.grid_thw, video.seconds_per_grid)
-            return VideoFeatures(
-                video.tokens.to(device), video.pooling_rows.to(device), video.grid_thw, video.seconds_per_grid
-            )
-
         return ModelInputs(
             self.input_ids.to(device),
             None if self.attention_mask is None else self.attention_mask.to(device),
-            tuple(move(video) for video in self.videos),
+            tuple(video.to(device) for video in self.videos),
             self.references,
             tuple(None if mask is None else mask.to(device) for mask in self.memory_masks),
         )
@@ -137,12 +152,14 @@ class EmbeddedInputs:
         position_ids: (3, B, L) time, row and column position of each token.
         next_positions: (B,) position of the token that follows each sample.
         attention_mask: (B, L) bool or None.
+        blocks: (B, 2) first index and index after the last of the image block of each sample (Pixel-SAIL), or None.
     """
 
     embeds: Tensor
     position_ids: Tensor
     next_positions: Tensor
     attention_mask: Tensor | None
+    blocks: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from unipixel.model.inputs import VideoFeatures, VideoInput
+from unipixel.sail.sail_inputs import PatchStates
 
 
 class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
@@ -52,13 +53,8 @@ class QwenVL(nn.Module):
         self.language_model = Qwen2_5_VLTextModel._from_config(config.text_config, attn_implementation=attention)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QwenVL:
-        # Rotary frequencies stay in float32 when the weights are cast: in bfloat16 distant positions coincide.
         rotaries = (self.visual.rotary_pos_emb, self.language_model.rotary_emb)
-        tables = [dict(rotary.named_buffers()) for rotary in rotaries]
-        super()._apply(fn, recurse)
-        for rotary, kept in zip(rotaries, tables, strict=True):
-            for name, table in kept.items():
-                setattr(rotary, name, table.to(getattr(rotary, name).device))
+        apply_keeping_tables(super()._apply, fn, recurse, rotaries=rotaries)
         return self
 
     def encode_videos(self, videos: Sequence[VideoInput]) -> list[VideoFeatures]:
@@ -141,6 +137,24 @@ class QwenVL(nn.Module):
                 raise ValueError(
                     f"grid_thw {video.grid_thw} needs {t * h * w} patches, pixel_values has {len(video.pixel_values)}"
                 )
+
+
+def apply_keeping_tables(
+    apply: Callable[..., object], fn: Callable[[Tensor], Tensor], recurse: bool, *, rotaries: Sequence[nn.Module]
+) -> None:
+    """Move or cast a module, except its rotary frequencies, which stay in float32: in bfloat16 positions coincide.
+
+    Args:
+        apply: The `_apply` of the module's base class.
+        fn: Applied to every tensor.
+        recurse: Whether it is applied to submodules.
+        rotaries: Modules whose buffers keep their type.
+    """
+    tables = [dict(rotary.named_buffers()) for rotary in rotaries]
+    apply(fn, recurse)
+    for rotary, kept in zip(rotaries, tables, strict=True):
+        for name, table in kept.items():
+            setattr(rotary, name, table.to(getattr(rotary, name).device))
 
 
 def window_order(grid_thw: tuple[int, int, int], *, merge_size: int, window_cells: int) -> Tensor:
@@ -255,23 +269,23 @@ class PromptCache:
         num_tokens: Tokens in the cache.
         next_position: Position of the next token.
         pending_ids: Tokens that were generated but not processed; the next continuation processes them first.
-        video: Features of the clip in the text, from which memory is pooled.
+        video: Features of the clip in the text, from which memory is pooled; of an image of Pixel-SAIL, the states
+            of its patches, from which masks are computed.
     """
 
     cache: DynamicCache
     num_tokens: int
     next_position: int
     pending_ids: tuple[int, ...] = ()
-    video: VideoFeatures | None = None
+    video: VideoFeatures | PatchStates | None = None
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the keys, the values and the clip's features."""
         layers = self.cache.layers
         tensors = [tensor for layer in layers for tensor in (layer.keys, layer.values) if tensor is not None]
-        if self.video is not None:
-            tensors += [self.video.tokens, self.video.pooling_rows]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        visual = 0 if self.video is None else self.video.num_bytes
+        return visual + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def fork(self, batch_size: int = 1) -> DynamicCache:
         """Return a cache for `batch_size` continuations, whose updates do not change this one."""

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
-from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput
+from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput, VisualInput
 from unipixel.model.qwen import QwenVL, rope_positions
+from unipixel.sail.sail_inputs import ImagePatches
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.propagation import ClipPrompt, propagate_in_video
 from unipixel.tracking.segmenter import Segmenter
@@ -37,7 +39,12 @@ class UniPixel(nn.Module):
 
     It is stateless: features, prompt caches and masks are returned, and passed in again.
     SAM 2.1 and the prompt encoder stay in float32 when the model is cast.
+
+    Attributes:
+        has_own_seg_state: See `LanguageModel`.
     """
+
+    has_own_seg_state = False
 
     def __init__(self, config: UniPixelConfig, *, attention: str = "sdpa") -> None:
         """Build a model with new weights.
@@ -94,6 +101,11 @@ class UniPixel(nn.Module):
             self.lm_head.weight = self.model.language_model.embed_tokens.weight
 
     @property
+    def mask_token_shape(self) -> tuple[int, int]:
+        """Shape (n, C) of the SAM prompt tokens of one mask."""
+        return self.config.num_mask_tokens, self.config.segmenter.embed_dim
+
+    @property
     def device(self) -> torch.device:
         """Device of the language model."""
         return self.model.language_model.embed_tokens.weight.device
@@ -114,10 +126,16 @@ class UniPixel(nn.Module):
         hidden = self.model(embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask)
         return ModelOutput(self.logits(hidden), hidden, embedded.embeds, embedded.position_ids, features)
 
-    def encode_videos(self, videos: Sequence[VideoInput | VideoFeatures]) -> tuple[VideoFeatures, ...]:
-        """Run the vision transformer over the clips that are not encoded yet."""
+    def encode_videos(self, videos: Sequence[VisualInput]) -> tuple[VideoFeatures, ...]:
+        """Run the vision transformer over the clips that are not encoded yet.
+
+        Raises:
+            TypeError: One of them is an image of Pixel-SAIL.
+        """
+        if any(isinstance(video, ImagePatches) for video in videos):
+            raise TypeError("UniPixel reads clips (from Processor.clip), got ImagePatches, which Pixel-SAIL reads")
         encoded = iter(self.model.encode_videos([video for video in videos if isinstance(video, VideoInput)]))
-        return tuple(next(encoded) if isinstance(video, VideoInput) else video for video in videos)
+        return tuple(video if isinstance(video, VideoFeatures) else next(encoded) for video in videos)
 
     def embed(
         self,
@@ -213,6 +231,40 @@ class UniPixel(nn.Module):
     def mask_tokens(self, hidden_states: Tensor) -> Tensor:
         """Compute the SAM prompt tokens (..., n, C) of masks from the states (..., D) that precede their `<|seg|>`."""
         return self.seg_head(hidden_states)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Embed ids (...) of text as (..., D)."""
+        embeds: Tensor = self.model.language_model.embed_tokens(ids)
+        return embeds
+
+    def new_cache(self) -> DynamicCache:
+        """Return an empty cache of keys and values."""
+        return DynamicCache(config=self.config.qwen.text_config)
+
+    def decode(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        blocks: Tensor | None = None,
+    ) -> Tensor:
+        """Run the language model; see `QwenVL.forward`. All attention is causal: there are no `blocks`."""
+        del blocks
+        hidden: Tensor = self.model(embeds, position_ids, attention_mask=attention_mask, cache=cache)
+        return hidden
+
+    def kept_visual(
+        self, inputs: ModelInputs, features: Sequence[VideoFeatures], hidden_states: Tensor
+    ) -> VideoFeatures:
+        """Return the features of the clip of a single sample, from which later turns pool memory."""
+        del inputs, hidden_states
+        return features[0]
+
+    def seg_states_of(self, hidden_states: Tensor, input_ids: Tensor) -> Tensor:
+        """Select the states (K, D) that precede each `<|seg|>` of one sample, from (L, D) and (L,) ids."""
+        return hidden_states[:-1][input_ids[1:] == self.config.seg_token_id]
 
     def seg_states(self, output: ModelOutput, input_ids: Tensor) -> Tensor:
         """Select the states (O, D) that precede each `<|seg|>` of the text, sample by sample.

@@ -36,6 +36,48 @@ Tokenizer: TypeAlias = Any
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
+@dataclass(frozen=True)
+class ChatFormat:
+    """How a model renders a conversation.
+
+    Attributes:
+        system: Text before the first turn.
+        visual_start: Text before the visual tokens.
+        visual_token: The token, of which there is one per patch or merged patches.
+        visual_end: Text after the visual tokens.
+        is_visual_first: Whether the visual tokens precede the first message, instead of beginning its text.
+        answer_start: Text before an answer.
+        answer_end: Token that ends an answer; it is supervised.
+        separator: Text between an answer and the next turn.
+    """
+
+    system: str
+    visual_start: str
+    visual_token: str
+    visual_end: str
+    is_visual_first: bool
+    answer_start: str
+    answer_end: str
+    separator: str
+
+    def visual_block(self, num_tokens: int) -> str:
+        """Return the visual tokens with the text around them; nothing without visual tokens."""
+        return f"{self.visual_start}{self.visual_token * num_tokens}{self.visual_end}" if num_tokens else ""
+
+
+QWEN_FORMAT = ChatFormat(
+    system=f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n",
+    visual_start=VISION_START,
+    visual_token=VIDEO_PAD,
+    visual_end=VISION_END,
+    is_visual_first=False,
+    answer_start=f"{IM_START}assistant\n",
+    answer_end=IM_END,
+    separator="\n",
+)
+"""The format of Qwen2.5-VL (ChatML), which UniPixel uses."""
+
+
 @dataclass(frozen=True, eq=False)
 class Turn:
     """One question of a conversation, with its answer or the beginning of one.
@@ -96,14 +138,14 @@ class EncodedText:
 
 
 def render_conversation(
-    turns: Sequence[Turn], *, num_visual_tokens: int = 0, system: str = SYSTEM_PROMPT
+    turns: Sequence[Turn], *, num_visual_tokens: int = 0, chat_format: ChatFormat = QWEN_FORMAT
 ) -> RenderedText:
-    """Render a conversation from its start in ChatML; a last turn without an answer ends with the generation prompt.
+    """Render a conversation from its start; a last turn without an answer ends with the generation prompt.
 
     Args:
         turns: Questions and answers in order.
-        num_visual_tokens: Merged tokens of the clip, which precedes the first question; 0 without a clip.
-        system: The system prompt.
+        num_visual_tokens: Visual tokens, which precede the first question; 0 without a clip or image.
+        chat_format: Format of the model.
 
     Raises:
         ValueError: There is no turn, or a turn before the last has no answer.
@@ -113,34 +155,37 @@ def render_conversation(
     for index, turn in enumerate(turns[:-1]):
         if turn.answer is None:
             raise ValueError(f"turn {index} of {len(turns)} has no answer: only the last turn may lack one")
-    visual = f"{VISION_START}{VIDEO_PAD * num_visual_tokens}{VISION_END}" if num_visual_tokens else ""
-    text = f"{IM_START}system\n{system}{IM_END}\n"
+    visual = chat_format.visual_block(num_visual_tokens)
+    text = chat_format.system + (visual if chat_format.is_visual_first else "")
     spans: list[tuple[int, int]] = []
     for index, turn in enumerate(turns):
-        text += _user_block(turn, visual if index == 0 else "")
+        has_visual = index == 0 and not chat_format.is_visual_first
+        text += _user_block(turn, visual if has_visual else "", chat_format)
         if turn.answer is None:
             text += turn.answer_prefix
         else:
             start = len(text)
-            text += turn.answer.strip() + IM_END
+            text += turn.answer.strip() + chat_format.answer_end
             spans.append((start, len(text)))
-            text += "\n"
+            text += chat_format.separator
     return RenderedText(text, tuple(spans))
 
 
-def render_later_turn(turn: Turn, *, has_ended: bool = True) -> RenderedText:
+def render_later_turn(turn: Turn, *, has_ended: bool = True, chat_format: ChatFormat = QWEN_FORMAT) -> RenderedText:
     """Render a turn that continues a conversation after its last answer.
 
     Args:
         turn: The next question, without an answer.
-        has_ended: Whether the last answer ended with `<|im_end|>`; otherwise it is added.
+        has_ended: Whether the last answer ended with its end token; otherwise it is added.
+        chat_format: Format of the model.
 
     Raises:
         ValueError: The turn has an answer.
     """
     if turn.answer is not None:
         raise ValueError("a turn that continues a conversation must not have an answer")
-    return RenderedText(("" if has_ended else IM_END) + "\n" + _user_block(turn, "") + turn.answer_prefix)
+    start = ("" if has_ended else chat_format.answer_end) + chat_format.separator
+    return RenderedText(start + _user_block(turn, "", chat_format) + turn.answer_prefix)
 
 
 def encode_text(tokenizer: Tokenizer, rendered: RenderedText) -> EncodedText:
@@ -156,15 +201,20 @@ def encode_text(tokenizer: Tokenizer, rendered: RenderedText) -> EncodedText:
     return EncodedText(tuple(encoded["input_ids"]), tuple(flags))
 
 
-def load_tokenizer(folder: str | Path | None = None, *, config: UniPixelConfig | None = None) -> Tokenizer:
+def load_tokenizer(
+    folder: str | Path | None = None,
+    *,
+    config: UniPixelConfig | None = None,
+    added_tokens: Sequence[str] = ADDED_TOKENS,
+) -> Tokenizer:
     """Load the tokenizer of a checkpoint, or the bundled one, whose tokens are bytes.
 
-    `<|ref|>`, `<|seg|>` and `<|mem|>` are added, in this order, if they are missing. No code of a
-    checkpoint is run, and nothing is downloaded.
+    No code of a checkpoint is run, and nothing is downloaded.
 
     Args:
         folder: Folder with the files of a tokenizer; None is the bundled tokenizer.
         config: Configuration whose token ids the tokenizer must have.
+        added_tokens: Special tokens that are added, in this order, if they are missing.
 
     Raises:
         OSError: The folder contains no tokenizer.
@@ -176,7 +226,7 @@ def load_tokenizer(folder: str | Path | None = None, *, config: UniPixelConfig |
     _refuse_remote_code(source / "tokenizer_config.json")
     tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
     known = tokenizer.get_vocab()
-    if missing := [token for token in ADDED_TOKENS if token not in known]:
+    if missing := [token for token in added_tokens if token not in known]:
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
     if config is not None:
         check_token_ids(tokenizer, config)
@@ -209,8 +259,8 @@ def check_token_ids(tokenizer: Tokenizer, config: UniPixelConfig) -> None:
         raise ValueError(f"the tokenizer has ids up to {max(known.values())}, the model's embedding {vocabulary} rows")
 
 
-def _user_block(turn: Turn, visual: str) -> str:
-    return f"{IM_START}user\n{visual}{turn.user_text}{IM_END}\n{IM_START}assistant\n"
+def _user_block(turn: Turn, visual: str, chat_format: ChatFormat) -> str:
+    return f"{IM_START}user\n{visual}{turn.user_text}{IM_END}\n{chat_format.answer_start}"
 
 
 def _refuse_remote_code(file: Path) -> None:

@@ -21,6 +21,7 @@ from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs, VideoInput
 from unipixel.processing.chat_template import (
+    EncodedText,
     RenderedText,
     Tokenizer,
     Turn,
@@ -235,30 +236,8 @@ class Processor:
         return self._sample(render_later_turn(turn, has_ended=has_ended), [turn], layout, prompts=prompts)
 
     def stack(self, samples: Sequence[EncodedSample]) -> EncodedSample:
-        """Join samples into one batch, padded on the right.
-
-        Raises:
-            ValueError: There is no sample.
-        """
-        if not samples:
-            raise ValueError("a batch needs at least one sample")
-        parts = [sample.inputs for sample in samples]
-        rows = [row[:length] for part in parts for row, length in zip(part.input_ids, part.lengths, strict=True)]
-        labels = [row for sample in samples for row in sample.labels]
-        padding = self.tokenizer.pad_token_id or 0
-        is_even = len({len(row) for row in rows}) == 1
-        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
-        return EncodedSample(
-            ModelInputs(
-                pad_sequence(rows, batch_first=True, padding_value=padding),
-                attention_mask=None if is_even else mask,
-                videos=tuple(video for part in parts for video in part.videos),
-                references=tuple(reference for part in parts for reference in part.references),
-                memory_masks=_join_memories(parts),
-            ),
-            pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)[:, : max(map(len, rows))],
-            tuple(text for sample in samples for text in sample.texts),
-        )
+        """Join samples into one batch; see `stack_samples`."""
+        return stack_samples(samples, padding_id=self.tokenizer.pad_token_id or 0)
 
     def _sample(
         self,
@@ -272,13 +251,47 @@ class Processor:
         memories = [turn.memory for turn in turns if turn.memory is not None]
         _check_placeholders(rendered.text, memories, prompts, layout)
         references = to_references(prompts, layout, image_size=self.config.segmenter.image_size) if layout else ()
-        encoded = encode_text(self.tokenizer, rendered)
-        ids = torch.tensor([encoded.ids])
-        labels = torch.where(torch.tensor([encoded.is_supervised]), ids, IGNORED_LABEL)
+        ids, labels = ids_and_labels(encode_text(self.tokenizer, rendered))
         # Features are pooled object by object in the order of the text: memories of later turns are further objects.
         memory_masks = (TokenMasks.cat([memory.masks for memory in memories]),) if memories else ()
         inputs = ModelInputs(ids, videos=videos, references=references, memory_masks=memory_masks)
         return EncodedSample(inputs, labels, (rendered.text,))
+
+
+def ids_and_labels(encoded: EncodedText) -> tuple[Tensor, Tensor]:
+    """Return the (1, L) ids of a text, and its labels: the ids of supervised tokens, `IGNORED_LABEL` elsewhere."""
+    ids = torch.tensor([encoded.ids], dtype=torch.long)
+    return ids, torch.where(torch.tensor([encoded.is_supervised]), ids, IGNORED_LABEL)
+
+
+def stack_samples(samples: Sequence[EncodedSample], *, padding_id: int) -> EncodedSample:
+    """Join samples into one batch, padded on the right.
+
+    Args:
+        samples: At least one.
+        padding_id: Id of padding tokens.
+
+    Raises:
+        ValueError: There is no sample.
+    """
+    if not samples:
+        raise ValueError("a batch needs at least one sample")
+    parts = [sample.inputs for sample in samples]
+    rows = [row[:length] for part in parts for row, length in zip(part.input_ids, part.lengths, strict=True)]
+    labels = [row for sample in samples for row in sample.labels]
+    is_even = len({len(row) for row in rows}) == 1
+    mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+    return EncodedSample(
+        ModelInputs(
+            pad_sequence(rows, batch_first=True, padding_value=padding_id),
+            attention_mask=None if is_even else mask,
+            videos=tuple(video for part in parts for video in part.videos),
+            references=tuple(reference for part in parts for reference in part.references),
+            memory_masks=_join_memories(parts),
+        ),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)[:, : max(map(len, rows))],
+        tuple(text for sample in samples for text in sample.texts),
+    )
 
 
 def _check_placeholders(

@@ -1,0 +1,131 @@
+"""The image block of a sequence: where it is, the positions of its patches, and its full attention.
+
+Shape letters: B samples, L tokens, h, w rows and columns of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unipixel.sail.sail_config import PixelSailConfig
+from unipixel.sail.sail_inputs import ImagePatches
+
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ImageSpan:
+    """The image tokens of one sample.
+
+    Attributes:
+        start: Index of the first image token.
+        stop: Index after the last one.
+        image: The image.
+    """
+
+    start: int
+    stop: int
+    image: ImagePatches
+
+
+def find_image_spans(
+    input_ids: Tensor, lengths: Sequence[int], images: Sequence[ImagePatches], *, config: PixelSailConfig
+) -> list[ImageSpan | None]:
+    """Find the image tokens of each sample.
+
+    Args:
+        input_ids: (B, L), padded on the right.
+        lengths: Tokens of each sample without padding.
+        images: In the order of the samples that have one.
+        config: Has the id of image tokens, and their number for a grid.
+
+    Returns:
+        One span per sample, None for a sample of text only.
+
+    Raises:
+        ValueError: The numbers of image tokens and of patches differ, or a sample has two images.
+    """
+    remaining = iter(images)
+    spans: list[ImageSpan | None] = []
+    for sample, length in enumerate(lengths):
+        found = torch.nonzero(input_ids[sample, :length] == config.image_token_id).flatten()
+        if not len(found):
+            spans.append(None)
+            continue
+        image = next(remaining, None)
+        if image is None:
+            raise ValueError(f"the text has image tokens for more images than the {len(images)} that were given")
+        start, stop = int(found[0]), int(found[-1]) + 1
+        expected = config.num_image_tokens(image.grid)
+        if stop - start != len(found) or len(found) != expected:
+            raise ValueError(
+                f"sample {sample}: the image has {expected} tokens, the text {len(found)} image tokens"
+                f"{'' if stop - start == len(found) else ' with text between them'}: give one image per sample"
+            )
+        spans.append(ImageSpan(start, stop, image))
+    if next(remaining, None) is not None:
+        raise ValueError(f"{len(images)} images were given, the text has image tokens for fewer")
+    return spans
+
+
+def prefix_positions(length: int, span: ImageSpan | None) -> tuple[Tensor, int]:
+    """Compute the (time, row, column) position of each token of one sample.
+
+    A patch (i, j) of an image whose first token is at index s has (s, s + i, s + j); later tokens count on from the
+    largest of these on all axes.
+
+    Args:
+        length: Tokens of the sample.
+        span: Its image tokens.
+
+    Returns:
+        (3, length), and the position of the token that follows.
+    """
+    if span is None:
+        return torch.arange(length).expand(3, -1), length
+    rows, columns = span.image.grid
+    start = span.start
+    row = torch.arange(rows).repeat_interleave(columns) + start
+    column = torch.arange(columns).repeat(rows) + start
+    image = torch.stack([torch.full_like(row, start), row, column])
+    before = torch.arange(start).expand(3, -1)
+    following = start + max(rows, columns)
+    after = torch.arange(following, following + length - span.stop).expand(3, -1)
+    return torch.cat([before, image, after], dim=1), following + length - span.stop
+
+
+def block_bounds(spans: Sequence[ImageSpan | None], *, num_border_tokens: int) -> Tensor | None:
+    """Return the (B, 2) first index and index after the last of each image block.
+
+    Args:
+        spans: Image tokens of each sample; a sample without an image has an empty block.
+        num_border_tokens: Tokens before and after the image tokens that belong to the block: 1 for `<vision>` and
+            `</vision>`.
+
+    Returns:
+        None if no sample has an image.
+    """
+    if all(span is None for span in spans):
+        return None
+    border = num_border_tokens
+    return torch.tensor([(0, 0) if span is None else (span.start - border, span.stop + border) for span in spans])
+
+
+def block_attention(bounds: Tensor) -> MaskFunction:
+    """Return a mask function of transformers that lets the tokens of an image block attend to each other.
+
+    Args:
+        bounds: (B, 2) from `block_bounds`, on the device of the model.
+    """
+    first, after = bounds[:, 0], bounds[:, 1]
+
+    def is_allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        del head
+        inside = (query >= first[batch]) & (query < after[batch])
+        return inside & (key >= first[batch]) & (key < after[batch])
+
+    return is_allowed

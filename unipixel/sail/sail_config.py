@@ -1,0 +1,242 @@
+"""Configuration of a Pixel-SAIL model, read from and written to config.json."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from transformers import Qwen2_5_VLTextConfig
+
+SAIL_MODEL_TYPE = "pixel_sail"
+RotaryLayout = Literal["split", "interleaved"]
+DecoderKind = Literal["prefix", "eve"]
+# Fields that the configuration of every Pixel-SAIL checkpoint has and that of no other model.
+_OWN_FIELDS = ("mask_channels", "num_upsample_blocks")
+_TEXT_FIELDS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "tie_word_embeddings",
+    "initializer_range",
+)  # fmt: skip
+_REQUIRED_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads",
+)  # fmt: skip
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+MAX_PROMPTS = 15
+
+SEG_TOKEN = "[SEG]"
+VISION_TOKENS = ("<vision>", "<vpatch>", "<vrow_sep>", "<vframe_sep>", "</vision>", "<|vis_cls|>")
+"""Tokens of the base transformer, of which the separators and the last one are not used."""
+PROMPT_TOKENS = tuple(f"<Prompt{number}>" for number in range(MAX_PROMPTS))
+SAIL_TOKENS = (SEG_TOKEN, "<p>", "</p>", *PROMPT_TOKENS, "<NO_Prompt>")
+"""Tokens that Pixel-SAIL adds to the vocabulary of its base, in the order of their ids."""
+_END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+IMAGE_PLACEHOLDER = -200
+"""Id of an image token in the text of the EVEv2 variant, which has no token for it."""
+
+
+@dataclass(frozen=True)
+class PixelSailConfig:
+    """Sizes, token ids and settings of a Pixel-SAIL model.
+
+    Attributes:
+        text: Sizes of the transformer.
+        token_ids: Ids of the special tokens by their text.
+        decoder: `prefix` is the text model of Qwen2.5-VL whose image block has full attention and row and column
+            positions (0.5B, 3B); `eve` is EVEv2: causal, one position per token, a second branch of every layer for
+            image tokens (7B).
+        patch_size: Side of a patch in pixels.
+        num_upsample_blocks: Doublings from the patch grid to the mask logits: 3 at patch 16 is a stride of 2 pixels,
+            as published; 2 is the stride of 4 of the paper.
+        mask_channels: Width of mask features and queries.
+        num_prompts: Number of prompt ids.
+        max_side: Longer side of a resized image in pixels (`prefix`), or the root of its area (`eve`).
+        rotary_layout: `split`, as published: the fast rotary frequencies encode the row, the slow ones the column;
+            `interleaved` alternates them.
+        eve_width: Width of the first convolution of the patch embedding of `eve`.
+        image_mean: Channel means that are subtracted from pixels in [0, 1].
+        image_std: Channel deviations that they are divided by.
+        max_tokens: Longest sequence in training; longer ones are cut at the end.
+        extra: All fields of the config.json that it was read from, written back unchanged.
+    """
+
+    text: Qwen2_5_VLTextConfig
+    token_ids: Mapping[str, int]
+    decoder: DecoderKind = "prefix"
+    patch_size: int = 16
+    num_upsample_blocks: int = 3
+    mask_channels: int = 512
+    num_prompts: int = MAX_PROMPTS
+    max_side: int = 1024
+    rotary_layout: RotaryLayout = "split"
+    eve_width: int = 1024
+    image_mean: tuple[float, ...] = IMAGENET_STATISTICS[0]
+    image_std: tuple[float, ...] = IMAGENET_STATISTICS[1]
+    max_tokens: int = 8192
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("decoder", get_args(DecoderKind)), ("rotary_layout", get_args(RotaryLayout))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("patch_size", "num_upsample_blocks", "mask_channels", "max_side", "eve_width", "max_tokens"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}")
+        if not 0 <= self.num_prompts <= MAX_PROMPTS:
+            raise ValueError(f"num_prompts must be in [0, {MAX_PROMPTS}], got {self.num_prompts}")
+        if self.patch_size % 2**self.num_upsample_blocks:
+            raise ValueError(
+                f"{self.num_upsample_blocks} upsampling blocks do not divide a patch of {self.patch_size} pixels: "
+                "the stride of the masks, patch_size / 2**num_upsample_blocks, must be a whole number"
+            )
+        if self.decoder == "eve" and self.patch_size % 2:
+            raise ValueError(f"the patch embedding of eve halves its patches: got patch_size {self.patch_size}")
+        if self.text.hidden_size // self.text.num_attention_heads % 4:
+            raise ValueError(f"the head size must be a multiple of 4, got {self.text.hidden_size} / "
+                             f"{self.text.num_attention_heads}")  # fmt: skip
+        if missing := [token for token in self.required_tokens if token not in self.token_ids]:
+            raise ValueError(f"token_ids lacks {missing}: add the ids that the tokenizer has for them")
+        if outside := {token: row for token, row in self.token_ids.items() if not 0 <= row < self.text.vocab_size}:
+            raise ValueError(f"token_ids {outside} are outside the vocabulary of {self.text.vocab_size} tokens")
+
+    @property
+    def required_tokens(self) -> tuple[str, ...]:
+        """Special tokens whose ids the model needs."""
+        image = ("<vision>", "<vpatch>", "</vision>") if self.decoder == "prefix" else ()
+        return (*image, SEG_TOKEN, *PROMPT_TOKENS[: self.num_prompts], *_END_TOKENS)
+
+    @property
+    def width(self) -> int:
+        """Width of the transformer."""
+        return int(self.text.hidden_size)
+
+    @property
+    def mask_stride(self) -> int:
+        """Pixels of the resized image per mask logit, along each side."""
+        return int(self.patch_size // 2**self.num_upsample_blocks)
+
+    @property
+    def seg_token_id(self) -> int:
+        """Id of `[SEG]`."""
+        return self.token_ids[SEG_TOKEN]
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the token of which the text has one per patch."""
+        return self.token_ids["<vpatch>"] if self.decoder == "prefix" else IMAGE_PLACEHOLDER
+
+    def num_image_tokens(self, grid: tuple[int, int]) -> int:
+        """Return the number of image tokens of a grid (h, w): `eve` adds one per row, and one before the image."""
+        rows, columns = grid
+        return rows * columns if self.decoder == "prefix" else 1 + rows * (columns + 1)
+
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...]:
+        """Ids of `<Prompt0>`, `<Prompt1>`, ..."""
+        return tuple(self.token_ids[token] for token in PROMPT_TOKENS[: self.num_prompts])
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        return tuple(self.token_ids[token] for token in _END_TOKENS)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output projection shares the input embedding's weights."""
+        return bool(self.text.tie_word_embeddings)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> PixelSailConfig:
+        """Read the fields of a config.json.
+
+        Raises:
+            ValueError: A field is missing or out of range, or the checkpoint requires remote code.
+        """
+        if fields.get("auto_map"):
+            raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
+        if not is_sail_config(fields):
+            raise ValueError(
+                f"config.json has model_type {fields.get('model_type')!r}, a Pixel-SAIL checkpoint has "
+                f"{SAIL_MODEL_TYPE!r}: load a UniPixel checkpoint with UniPixel.from_pretrained, and start from a "
+                "language model with PixelSail.from_base"
+            )
+        if missing := [name for name in (*_REQUIRED_SIZES, "token_ids") if fields.get(name) is None]:
+            raise ValueError(f"config.json lacks {missing}: is this a Pixel-SAIL checkpoint?")
+        rotary = fields.get("rotary_layout", "split")
+        decoder = fields.get("decoder", "prefix")
+        mean, std = CLIP_STATISTICS if decoder == "eve" else IMAGENET_STATISTICS
+        values: dict[str, Any] = {
+            name: fields[name]
+            for name in ("num_upsample_blocks", "mask_channels", "num_prompts", "max_side", "eve_width", "max_tokens")
+            if fields.get(name) is not None
+        }
+        return cls(
+            text=text_config({name: fields[name] for name in _TEXT_FIELDS if fields.get(name) is not None},
+                             rope_theta=fields.get("rope_theta", 1_000_000.0), rotary_layout=rotary),
+            token_ids=dict(fields["token_ids"]),
+            decoder=decoder,
+            patch_size=fields.get("vision_patch_size", 16),
+            rotary_layout=rotary,
+            image_mean=tuple(fields.get("image_mean", mean)),
+            image_std=tuple(fields.get("image_std", std)),
+            extra=copy.deepcopy(dict(fields)),
+            **values,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of a config.json; unknown fields of the original are kept."""
+        text = self.text.to_dict()
+        fields = copy.deepcopy(dict(self.extra)) | {name: text[name] for name in _TEXT_FIELDS}
+        return fields | {
+            "model_type": SAIL_MODEL_TYPE,
+            "architectures": ["PixelSail"],
+            "rope_theta": self.text.rope_parameters["rope_theta"],
+            "token_ids": dict(self.token_ids),
+            "decoder": self.decoder,
+            "vision_patch_size": self.patch_size,
+            "num_upsample_blocks": self.num_upsample_blocks,
+            "mask_channels": self.mask_channels,
+            "num_prompts": self.num_prompts,
+            "max_side": self.max_side,
+            "rotary_layout": self.rotary_layout,
+            "eve_width": self.eve_width,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+            "max_tokens": self.max_tokens,
+        }
+
+
+def is_sail_config(fields: Mapping[str, Any]) -> bool:
+    """Return whether the fields of a config.json belong to Pixel-SAIL."""
+    model_type = fields.get("model_type")
+    return model_type == SAIL_MODEL_TYPE or (model_type is None and all(fields.get(name) for name in _OWN_FIELDS))
+
+
+def text_config(
+    sizes: Mapping[str, Any], *, rope_theta: float = 1_000_000.0, rotary_layout: RotaryLayout = "split"
+) -> Qwen2_5_VLTextConfig:
+    """Return the configuration of the text model of Qwen2.5-VL with the rotary layout of Pixel-SAIL.
+
+    Args:
+        sizes: Sizes of a Qwen2.5 model by their names in its config.json.
+        rope_theta: Base of the rotary frequencies.
+        rotary_layout: See `PixelSailConfig`.
+
+    Raises:
+        ValueError: The layout is unknown.
+    """
+    if rotary_layout not in get_args(RotaryLayout):
+        raise ValueError(f"rotary_layout must be one of {get_args(RotaryLayout)}, got {rotary_layout!r}")
+    quarter = sizes["hidden_size"] // sizes["num_attention_heads"] // 4
+    # The sections name, in turn, frequencies of the time, row and column axis; no frequency encodes the time.
+    sections = [0, quarter, quarter] if rotary_layout == "split" else [0, 1, 1] * quarter
+    return Qwen2_5_VLTextConfig(
+        **dict(sizes),
+        rope_parameters={"rope_type": "default", "rope_theta": float(rope_theta), "mrope_section": sections},
+        use_sliding_window=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )

@@ -1,0 +1,108 @@
+"""The transformer of Pixel-SAIL (0.5B, 3B): the text model of Qwen2.5-VL, with two matrices for patches and prompts.
+
+Shape letters: B samples, L tokens, D width, p patch side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+
+from unipixel.model.qwen import apply_keeping_tables
+from unipixel.sail.image_block import block_attention
+from unipixel.sail.sail_config import PixelSailConfig
+from unipixel.sail.sail_inputs import ImagePatches
+
+
+class PrefixTextModel(Qwen2_5_VLTextModel):
+    """The text model of transformers, with the embeddings of patches and prompts under their published names."""
+
+    def add_patch_embeddings(self, patch_values: int) -> None:
+        """Add the two matrices without bias.
+
+        Args:
+            patch_values: Values of one patch, 3 * p * p.
+        """
+        width = self.config.hidden_size
+        self.vis_embed = nn.Linear(patch_values, width, bias=False)
+        self.vp_embed = nn.Linear(width, width, bias=False)
+        for matrix in (self.vis_embed, self.vp_embed):
+            nn.init.normal_(matrix.weight, std=self.config.initializer_range)
+
+
+class PrefixDecoder(nn.Module):
+    """Reads an image block with full attention and text after it with causal attention."""
+
+    def __init__(self, config: PixelSailConfig, *, attention: str = "sdpa") -> None:
+        """Build the transformer.
+
+        Args:
+            config: Sizes.
+            attention: Attention implementation of transformers: `sdpa` or `eager`.
+        """
+        super().__init__()
+        self.model = PrefixTextModel._from_config(config.text, attn_implementation=attention)
+        self.model.add_patch_embeddings(3 * config.patch_size**2)
+        self.lm_head = nn.Linear(config.width, config.text.vocab_size, bias=False)
+        nn.init.normal_(self.lm_head.weight, std=config.text.initializer_range)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrefixDecoder:
+        apply_keeping_tables(super()._apply, fn, recurse, rotaries=[self.model.rotary_emb])
+        return self
+
+    def embed_image(self, image: ImagePatches, prompt_embeds: Tensor) -> Tensor:
+        """Embed patches: their pixels, plus the prompt on each cell, to be added to the embedding of `<vpatch>`.
+
+        Args:
+            image: The image.
+            prompt_embeds: (h * w, D) token embedding of the prompt on each cell, zero where there is none.
+
+        Returns:
+            (h * w, D).
+        """
+        weight = self.model.vis_embed.weight
+        embeds: Tensor = self.model.vis_embed(image.patches.to(weight)) + self.model.vp_embed(prompt_embeds)
+        return embeds
+
+    def forward(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        blocks: Tensor | None = None,
+    ) -> Tensor:
+        """Run the layers and the final norm.
+
+        Args:
+            embeds: (B, L, D).
+            position_ids: (3, B, L).
+            attention_mask: (B, cached + L) bool, False on padding; None where nothing is padded.
+            cache: Keys and values of earlier tokens; extended by this call.
+            blocks: (B, 2) image blocks of these tokens, without cached ones; None without images.
+
+        Returns:
+            (B, L, D) states after the final norm.
+        """
+        mask = create_causal_mask(
+            config=self.model.config,
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=None,
+            or_mask_function=None if blocks is None else block_attention(blocks.to(embeds.device)),
+        )
+        output = self.model(
+            inputs_embeds=embeds,
+            attention_mask={"full_attention": mask},
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
