@@ -1,0 +1,71 @@
+"""Conversations about and descriptions of numbered regions of images: Osprey-724K."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from unipixel.train.datasets.published.entries import Group
+from unipixel.train.datasets.published.source_files import SourceFiles
+
+# Also the misspelt tags of the files: <region 2>, <region2], <regin2>, <Region2>, <region of2>, <region2.
+_TAG = re.compile(r"<\s*reg(?:io|i|o)n\s*(?:of\s*)?(\d+)\s*(?:[^\w\s<]|(?=[\s<]|$))", re.IGNORECASE)
+_UNNUMBERED = re.compile(r"<\s*reg(?:io|i|o)n", re.IGNORECASE)
+_DESCRIPTION = re.compile(r"\[(\d+)\]\s*:\s*(.+)", re.DOTALL)
+
+
+def read_osprey(files: SourceFiles, *, annotations: str, images: str | Sequence[str]) -> Iterator[Group]:
+    """Yield the conversation, or the descriptions, of each image; those with a region that does not exist are dropped.
+
+    Args:
+        files: Access to the files.
+        annotations: JSON list of `id, file_name, height, width, annotation[].segmentation` and `conversations` or
+            `description`; regions are numbered from 1.
+        images: Folder of the images, or alternatives.
+
+    Raises:
+        OSError: A file is missing or cannot be read.
+        ValueError: The file is not JSON.
+    """
+    folder = files.choose(images)
+    for annotation in files.members(annotations):
+        turns, keys = _descriptions(annotation) if "description" in annotation else _conversation(annotation)
+        if not turns or not keys or any(not 1 <= int(key) <= len(annotation["annotation"]) for key in keys):
+            continue
+        yield {
+            "name": PurePosixPath(annotation["file_name"]).stem,
+            "task": "region",
+            "id": annotation["id"],
+            "media": {"frames": [f"{folder}/{annotation['file_name']}"]},
+            "size": [annotation["height"], annotation["width"]],
+            "turns": turns,
+            "objects": {key: {"track": [annotation["annotation"][int(key) - 1]["segmentation"]]} for key in keys},
+            "entries": [{}],
+        }
+
+
+_NumberedTurns = tuple[list[tuple[str, str]], list[str]]
+
+
+def _conversation(annotation: Mapping[str, Any]) -> _NumberedTurns:
+    """Return the turns of a conversation and the numbers of its regions; no turns where a region has no number."""
+    texts = [turn["value"] for turn in annotation["conversations"]]
+    named = [_TAG.sub(r"[\1]", text) for text in texts]
+    if any(map(_UNNUMBERED.search, named)):
+        return [], []
+    numbers = list(dict.fromkeys(number for text in texts for number in _TAG.findall(text)))
+    return list(zip(named[::2], named[1::2], strict=True)), numbers
+
+
+def _descriptions(annotation: Mapping[str, Any]) -> _NumberedTurns:
+    """Return each region as a question, with its description; no turns where a text does not name its region alone."""
+    turns = []
+    for text in annotation["description"]:
+        numbers = _TAG.findall(text)
+        found = _DESCRIPTION.fullmatch(_TAG.sub(r"[\1]", text.strip()))
+        if found is None or len(numbers) != 1:
+            return [], []
+        turns.append((f"[{found[1]}]", found[2]))
+    return turns, list(dict.fromkeys(question[1:-1] for question, _ in turns))

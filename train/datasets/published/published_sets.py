@@ -1,0 +1,134 @@
+"""Published training sets as a source of samples for the trainer."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipixel.train.datasets.published.definitions import SetDefinition, find_set
+from unipixel.train.datasets.published.entry_index import EntryIndex, build_index
+from unipixel.train.datasets.published.entry_samples import EntrySampler
+from unipixel.train.datasets.samples import Sample
+
+TEXT_SUFFIX = ":text"
+"""Ends the task of a set's entries without a clip: a batch has either clips or none."""
+
+
+@dataclass(frozen=True)
+class PublishedSets:
+    """Some published sets below one folder.
+
+    Attributes:
+        root: Folder of all data sets.
+        indices: Entries of each set by name.
+        num_frames: Most frames of a clip.
+        max_turns: Most expressions of one image that become turns.
+        seed: Seed of the order and of all choices.
+    """
+
+    root: Path
+    indices: Mapping[str, EntryIndex]
+    num_frames: int = 8
+    max_turns: int = 1
+    seed: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        names: Sequence[str],
+        root: str | Path,
+        *,
+        cache: str | Path | None = None,
+        num_frames: int = 8,
+        max_turns: int = 1,
+        seed: int = 0,
+    ) -> PublishedSets:
+        """Read the annotations of some sets, or find them in the cache.
+
+        Args:
+            names: Names of the sets.
+            root: Folder of all data sets.
+            cache: Folder of the index of each set; None is that of `default_cache`.
+            num_frames: Most frames of a clip.
+            max_turns: Most expressions of one image that become turns.
+            seed: Seed of the order and of all choices.
+
+        Raises:
+            OSError: A file is missing or cannot be read; the message says what is there and which command shows more.
+            ValueError: A name is unknown, or annotations have another form.
+        """
+        folder = Path(root)
+        indices = {name: open_set(find_set(name), folder, cache=cache) for name in names}
+        return cls(folder, indices, num_frames, max_turns, seed)
+
+    def tasks(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return the weight of each task, given those of the sets: entries without a clip are a task by themselves."""
+        tasks = {}
+        for name, weight in weights.items():
+            index = self.indices[name]
+            fraction = len(index.numbers(has_media=False)) / len(index)
+            if fraction < 1:
+                tasks[name] = weight * (1 - fraction)
+            if fraction > 0:
+                tasks[name + TEXT_SUFFIX] = weight * fraction
+        return tasks
+
+    def draw(self, task: str, number: int) -> Sample:
+        """Return sample `number` of a task; each epoch has a different order.
+
+        Args:
+            task: Name of a set, with `:text` for its entries without a clip.
+            number: From 0 and unlimited.
+
+        Raises:
+            OSError: A file is missing or cannot be decoded.
+            ValueError: There is no such task, or the entry is damaged.
+        """
+        name = task.removesuffix(TEXT_SUFFIX)
+        if name not in self.indices:
+            raise ValueError(f"there is no set {name!r}: opened are {list(self.indices)}")
+        index = self.indices[name]
+        numbers = index.numbers(has_media=not task.endswith(TEXT_SUFFIX))
+        if not len(numbers):
+            raise ValueError(f"{name} has no entries for the task {task!r}")
+        epoch, position = divmod(number, len(numbers))
+        chosen = int(numbers[_order(f"{self.seed}/{task}/{epoch}", len(numbers))[position]])
+        sampler = EntrySampler(find_set(name), self.root, num_frames=self.num_frames, max_turns=self.max_turns)
+        return sampler.draw(index[chosen], number=number, generator=random.Random(f"{self.seed}/{task}/{number}"))
+
+
+def open_set(definition: SetDefinition, root: Path, *, cache: str | Path | None = None) -> EntryIndex:
+    """Read the annotations of one set, or find them in the cache; arguments and errors as for `PublishedSets.open`."""
+    try:
+        return build_index(
+            definition.read_groups,
+            definition.options,
+            root=root,
+            cache=Path(cache) if cache is not None else default_cache(),
+            name=definition.name,
+        )
+    except OSError as error:
+        raise type(error)(
+            f"data set {definition.name}: {error}; `unipixel data check {definition.name} --data {root}` shows what is "
+            "expected"
+        ) from error
+
+
+def default_cache() -> Path:
+    """Return the folder of the indices: `unipixel/annotations` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "unipixel" / "annotations"
+
+
+# The permutations of one epoch of every set; those of a million entries take 4 MB each.
+@lru_cache(maxsize=64)
+def _order(seed: str, size: int) -> NDArray[np.uint32]:
+    generator = np.random.default_rng(list(seed.encode()))
+    return generator.permutation(size).astype(np.uint32)
