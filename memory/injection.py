@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from torch import Tensor
 
-from unipixel.memory.mask_pooling import TokenMasks, to_token_grid
+# Ids are also checked before torch is imported.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unipixel.memory.mask_pooling import TokenMasks
 
 MEM = "<|mem|>"
 """Placeholder for the pooled features of one object in one frame pair."""
@@ -105,6 +108,8 @@ def inject(
     Raises:
         ValueError: Ids and masks differ in number, an id is given twice, or an object is visible on no frame.
     """
+    from unipixel.memory.mask_pooling import to_token_grid
+
     token_masks = to_token_grid(masks, grid_hw, patch_size=patch_size, merge_size=merge_size)
     return MemoryInjection(tuple(object_ids), token_masks, num_frames=len(masks), is_update=is_update)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor
+
+# Imported where it is used: results are also read and written by commands that do not need torch.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class SegmentPrompt:
             return self
         if self.coords is None or self.labels is None:
             return replace(self, coords=coords, labels=labels)
+        import torch
+
         coords = torch.cat([coords, self.coords.to(coords)], dim=1)
         return replace(self, coords=coords, labels=torch.cat([labels, self.labels.to(labels)], dim=1))
 
@@ -115,12 +118,16 @@ class Segmentation:
 
     def select(self, rows: Sequence[int]) -> Segmentation:
         """Return the objects of the given rows, in that order."""
+        import torch
+
         index = torch.tensor(list(rows), device=self.mask_logits.device)
         return Segmentation(*(value.index_select(0, index) for value in self.tensors))
 
     @staticmethod
     def concatenate(parts: Sequence[Segmentation]) -> Segmentation:
         """Concatenate segmentations of equally many candidates along the objects."""
+        import torch
+
         if len(parts) == 1:
             return parts[0]
         return Segmentation(*(torch.cat(values) for values in zip(*(part.tensors for part in parts), strict=True)))
@@ -154,8 +161,10 @@ class FrameMasks:
 
     def resized(self, height: int, width: int) -> Tensor:
         """Return the logits (B, height, width), resized bilinearly to the size of the video."""
+        from torch.nn import functional
+
         logits = self.mask_logits[:, None].float()
-        return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+        return functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from unipixel.memory.records import MAX_FRAME_INDEX
 from unipixel.output.folder import BackgroundWriter, OutputFolder
 from unipixel.output.result_object import ResultFrame
 from unipixel.output.writers import OverlayVideoWriter, overlay_writer
-from unipixel.processing.clip_layout import check_prompt
+from unipixel.processing.prompt_checks import check_prompt, check_prompt_group
 from unipixel.processing.prompt_templates import normalize_query
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.live_session import LiveSession, LiveSettings
 from unipixel.session.stream_objects import StreamObjects
-from unipixel.session.video_tracker import check_prompt_group
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 from unipixel.video.latest_frame import LatestFrame

@@ -12,6 +12,7 @@ from unipixel.memory.records import PromptRecord
 from unipixel.model.inputs import ReferencePrompt, VideoInput
 from unipixel.processing.frame_sampling import check_frame_index
 from unipixel.processing.image_processing import FRAMES_PER_PAIR
+from unipixel.processing.prompt_checks import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 
@@ -85,40 +86,6 @@ class ClipInput:
 
     video: VideoInput
     layout: ClipLayout
-
-
-def check_prompt(prompt: VisualPrompt, *, frame_size: tuple[int, int], num_video_frames: int) -> None:
-    """Check that a point, box or mask is inside a video.
-
-    Args:
-        prompt: In pixels of the original frame.
-        frame_size: (H, W) of the video.
-        num_video_frames: Number of frames of the video.
-
-    Raises:
-        ValueError: It is outside the frame or the video, a box is inverted, or a mask is empty or of another size.
-    """
-    height, width = frame_size
-    check_frame_index(prompt.frame_index, num_video_frames)
-    if isinstance(prompt, PointPrompt):
-        if not (0 <= prompt.x < width and 0 <= prompt.y < height):
-            raise ValueError(
-                f"the point ({prompt.x:g}, {prompt.y:g}) is outside the frame of {width} x {height} pixels: "
-                f"x must be in [0, {width}), y in [0, {height})"
-            )
-    elif isinstance(prompt, BoxPrompt):
-        left, top, right, bottom = prompt.xyxy
-        shown = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
-        if left >= right or top >= bottom:
-            raise ValueError(f"the box {shown} is inverted or empty: give left, top, right, bottom with left < right")
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise ValueError(f"the box {shown} reaches outside the frame of {width} x {height} pixels")
-    else:
-        mask = np.asarray(prompt.mask)
-        if mask.shape != (height, width):
-            raise ValueError(f"the mask has shape {mask.shape}, the frames have (H, W) = ({height}, {width})")
-        if not mask.any():
-            raise ValueError(f"the mask on frame {prompt.frame_index} is empty: mark at least one pixel")
 
 
 def to_references(

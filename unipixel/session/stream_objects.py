@@ -17,9 +17,10 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import check_object_ids
-from unipixel.processing.clip_layout import check_prompt, record_prompt
+from unipixel.processing.clip_layout import record_prompt
+from unipixel.processing.prompt_checks import check_prompt, check_prompt_group
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.session.video_tracker import check_prompt_group, object_masks
+from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.clip_features import encode_frame
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.tracker import StreamingTracker, TrackedFrame

@@ -13,7 +13,8 @@ from torch import Tensor
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import Source
 from unipixel.memory.storage import StoredObject
-from unipixel.processing.clip_layout import check_prompt, record_prompt
+from unipixel.processing.clip_layout import record_prompt
+from unipixel.processing.prompt_checks import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.video_tracker import MAX_FEATURE_BYTES, TrackedVideoFrame, VideoTracker

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unipixel.processing.clip_layout import check_prompt
+from unipixel.processing.prompt_checks import check_prompt, check_prompt_group
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.video_frames import VideoFrames
 from unipixel.tracking.clip_features import EncodedClip, FrameSelection
@@ -242,33 +242,6 @@ def _tracker_core(
     segmenter: Segmenter, num_frames: int, *, memory_dtype: torch.dtype, is_postprocessed: bool
 ) -> TrackerCore:
     return TrackerCore(segmenter, memory_dtype=memory_dtype, num_frames=num_frames, is_postprocessed=is_postprocessed)
-
-
-def check_prompt_group(prompts: Sequence[VisualPrompt], *, is_known: bool) -> None:
-    """Check that prompts of one object on one frame can be combined.
-
-    Args:
-        prompts: At least one.
-        is_known: Whether a mask of the object on the frame is known, so that negative points alone are allowed.
-
-    Raises:
-        ValueError: They cannot be combined.
-    """
-    counts = {
-        kind: sum(isinstance(prompt, kind) for prompt in prompts) for kind in (MaskPrompt, BoxPrompt, PointPrompt)
-    }
-    num_masks, num_boxes, num_points = counts.values()
-    frame_index = prompts[0].frame_index
-    if num_masks + num_boxes > 1 or (num_masks and num_points):
-        raise ValueError(
-            f"frame {frame_index} has {num_masks} masks, {num_boxes} boxes and {num_points} points "
-            "for one object: give one mask, or one box and any points"
-        )
-    is_positive = any(not isinstance(prompt, PointPrompt) or prompt.is_positive for prompt in prompts)
-    if not is_positive and not is_known:
-        raise ValueError(
-            f"frame {frame_index} has only negative points for an object: give a point on the object there too"
-        )
 
 
 def object_masks(tracked: TrackedFrame) -> dict[int, ObjectMask]:

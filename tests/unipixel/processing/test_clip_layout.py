@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from unipixel.memory.records import PromptRecord
-from unipixel.processing.clip_layout import ClipLayout, check_prompt, recall_prompt, record_prompt, to_references
+from unipixel.processing.clip_layout import ClipLayout, recall_prompt, record_prompt, to_references
+from unipixel.processing.prompt_checks import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 LAYOUT = ClipLayout((0, 4, 8, 11, 15), frame_size=(480, 854), num_video_frames=20, grid_thw=(3, 22, 42))
