@@ -96,6 +96,7 @@ class Benchmark:
         read: Reads the samples.
         ask: Asks a model about one sample.
         score: Computes the figures.
+        protocols: The protocols whose figures differ; `honest` alone where the published code has no quirk.
         variants: Ways to pose the same samples, such as `point`, `box` and `mixed`; the first is the default.
         submission: Writes the archive that a server takes, and returns the reasons of samples that failed by name; None
             where there is no server.
@@ -106,8 +107,8 @@ class Benchmark:
         source: Where the data come from.
         licence: Their licence.
         differences: What differs between the protocols `paper` and `honest`, and why.
-        max_tokens: Visual tokens per frame pair (minimum, maximum) of the published evaluation, where they differ from
-            those of the checkpoint.
+        token_budget: Visual tokens per frame pair (minimum, maximum) of the published evaluation, where they differ
+            from those of the checkpoint.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Benchmark:
     read: ReadSamples
     ask: AskSample
     score: ScorePredictions
+    protocols: tuple[ScoreProtocol, ...] = ("honest",)
     variants: tuple[str, ...] = ("",)
     submission: WriteSubmission | None = None
     check: CheckSubmission | None = None
@@ -125,7 +127,7 @@ class Benchmark:
     source: str
     licence: str
     differences: str = ""
-    max_tokens: tuple[int, int] | None = None
+    token_budget: tuple[int, int] | None = None
 
     def split(self, name: str | None) -> BenchmarkSplit:
         """Return a split by name; the first for None.

@@ -22,7 +22,7 @@ def ask_referring(context: SampleContext) -> Prediction:
         OSError: A frame cannot be read.
         ValueError: The question cannot be asked.
     """
-    session = context.session()
+    session = context.clip_session()
     answer = session.ask(context.sample.question)
     masks = (frame.any(axis=0) for frame in frame_masks(session, answer.new_ids))
     return Prediction(sample=context.sample.name, masks=(_encode(context.sample.frames, masks),), text=answer.text)

@@ -105,13 +105,12 @@ class PredictionFile:
         if not self.path.is_file():
             raise FileNotFoundError(f"{folder}: no {FILE_NAME} in this folder")
         self._locations: dict[str, tuple[int, int]] = {}
-        with self.path.open("rb") as file:
-            for number, line, offset in _lines(file):
-                name = parse_prediction(line, location=f"{self.path}, line {number}").sample
-                if name in self._locations:
-                    first = self._locations[name][1]
-                    raise ValueError(f"{self.path}, line {number}: sample {name!r} is already in line {first}")
-                self._locations[name] = (offset, number)
+        for number, line, offset in read_lines(self.path):
+            name = parse_prediction(line, location=f"{self.path}, line {number}").sample
+            if name in self._locations:
+                first = self._locations[name][1]
+                raise ValueError(f"{self.path}, line {number}: sample {name!r} is already in line {first}")
+            self._locations[name] = (offset, number)
 
     def __contains__(self, name: str) -> bool:
         return name in self._locations
@@ -134,13 +133,22 @@ class PredictionFile:
             return parse_prediction(file.readline(), location=f"{self.path}, line {number}")
 
 
-def _lines(file: Any) -> Iterator[tuple[int, bytes, int]]:
-    """Yield number, content and offset of the lines that are not empty."""
+def read_lines(path: Path, *, is_growing: bool = False) -> Iterator[tuple[int, bytes, int]]:
+    """Yield number, content and offset of the lines that are not empty.
+
+    Args:
+        path: The file.
+        is_growing: Whether a process may be writing: a last line without line break is then left out.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     offset = 0
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield number, line, offset
-        offset += len(line)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip() and (line.endswith(b"\n") or not is_growing):
+                yield number, line, offset
+            offset += len(line)
 
 
 class PredictionWriter:

@@ -22,8 +22,12 @@ class SampleContext:
         model: The model.
         processor: Prepares the inputs of the model.
         settings: Settings of sessions, with the frames and visual tokens of the benchmark.
+        has_published_wording: Whether questions and the beginning of an answer are word for word those of the published
+            evaluation; otherwise the model is asked as in a session, and begins its answers itself.
         session: Returns a session without objects and without conversation about the frames of the sample; frame
             index i is `sample.frames[i]`. The frames were decoded ahead.
+        clip_session: Returns the same, but shares the encoded frames with earlier samples about the same frames; for
+            samples without prompts.
     """
 
     sample: BenchmarkSample
@@ -31,4 +35,6 @@ class SampleContext:
     model: UniPixel
     processor: Processor
     settings: SessionSettings
+    has_published_wording: bool = True
     session: Callable[[], Session]
+    clip_session: Callable[[], Session]

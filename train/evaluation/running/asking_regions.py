@@ -1,0 +1,245 @@
+"""Ways to ask a model about objects that masks, points or boxes mark, and multiple-choice questions.
+
+Shape letters: O objects, T frames, H, W frame size, n tokens of a mask, C their width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unipixel.memory.injection import MemoryInjection
+from unipixel.memory.rle import encode_rle
+from unipixel.model.generation import prefill
+from unipixel.processing.answer_parser import parse_answer
+from unipixel.processing.chat_template import Turn
+from unipixel.processing.prompt_templates import CHOICE_REQUEST, prefill_answer
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.session.conversation import Conversation
+from unipixel.session.prefilling import accepted_ids
+from unipixel.session.session import Session
+from unipixel.train.evaluation.running.asking import frame_masks
+from unipixel.train.evaluation.running.predictions import FrameMasks, Prediction
+from unipixel.train.evaluation.running.sample_context import SampleContext
+from unipixel.train.evaluation.running.set_of_mark import draw_marks
+
+BEST_OPTION = "The best option is ("
+"""Published beginning of the answers of VideoRefer-Bench-Q and PixelQA."""
+MVBENCH_OPTION = "Best Option: ("
+"""Published beginning of the answers of MVBench."""
+
+_PROMPT = re.compile(r"<Prompt(\d+)>")
+
+
+def ask_choice(context: SampleContext) -> Prediction:
+    """Ask a multiple-choice question about a video (MVBench)."""
+    conversation = _open(context, _images(context.session()))
+    return _ask(context, conversation, context.sample.question, prefix=MVBENCH_OPTION)
+
+
+def ask_regions(context: SampleContext, *, prefix: str = "") -> Prediction:
+    """Ask about objects whose masks are given (VideoRefer-Bench; captions and multiple choice of PerBench).
+
+    Args:
+        context: The sample and the model.
+        prefix: Published beginning of the answer.
+    """
+    conversation = _open(context, _images(context.session()))
+    memory = _given_memory(context, conversation)
+    return _ask(context, conversation, _session_text(context), prefix=prefix, memory=memory)
+
+
+def ask_visual_text(context: SampleContext) -> Prediction:
+    """Ask for the masks of what a text says about objects whose masks are given (PerBench)."""
+    session = context.session()
+    conversation = _open(context, _images(session))
+    turn = Turn(_session_text(context), memory=_given_memory(context, conversation))
+    reply = conversation.ask(turn)
+    first_id = max(context.sample.prompts(), default=0) + 1
+    tokens = {first_id + row: mask_tokens for row, mask_tokens in enumerate(reply.mask_tokens)}
+    if tokens:
+        session.objects.add_tokens(tokens, dict.fromkeys(tokens, 0), expression=context.sample.question)
+    text = parse_answer(reply.text).display
+    return Prediction(sample=context.sample.name, masks=_encode_tracks(context, session, list(tokens)), text=text)
+
+
+def ask_pixelqa(context: SampleContext) -> Prediction:
+    """Ask about objects that points or boxes mark: the model segments them first, then answers (PixelQA).
+
+    The ids and masks are those that the model generates (memory pre-filling). With the wording of sessions, this is
+    `Session.ask`.
+    """
+    session = context.session()
+    query = str(context.sample.fields["query"])
+    named = _spatial_prompts(context)
+    for object_id, prompt in named.items():
+        session.prompt(object_id, prompt)
+    if not context.has_published_wording:
+        answer = session.ask(f"{query}\n{CHOICE_REQUEST}")
+        session.objects.track()
+        masks = _encode_tracks(context, session, list(named))
+        return Prediction(sample=context.sample.name, masks=masks, text=answer.text)
+    conversation = _open(context, _images(session))
+    tokens = conversation.prefill(query, named).tokens
+    tracker = session.objects.tracker
+    kept = accepted_ids(tracker, tokens, named) if context.settings.prefill == "model" else tuple(named)
+    accepted = {object_id: tokens[object_id] for object_id in kept}
+    return _answer_about_tracks(context, session, conversation, accepted, list(named))
+
+
+def ask_pixelqa_forced(context: SampleContext) -> Prediction:
+    """Ask as the published evaluation of PixelQA does: the ids of round 1 are given, only the masks are predicted.
+
+    Each mask starts from frame 0.
+    """
+    session = context.session()
+    named = _spatial_prompts(context)
+    for object_id, prompt in named.items():
+        session.prompt(object_id, prompt)
+    images = _images(session)
+    tokens = forced_tokens(context, images, list(named.values()), list(named))
+    return _answer_about_tracks(context, session, _open(context, images), tokens, list(named), anchor=0)
+
+
+def ask_set_of_mark(context: SampleContext) -> Prediction:
+    """Ask about marks that are drawn into the frames, without masks or memory (set-of-mark, arXiv:2310.11441)."""
+    images = _images(context.session())
+    for object_id, prompt in _spatial_prompts(context).items():
+        images[prompt.frame_index] = draw_marks(images[prompt.frame_index], {object_id: prompt})
+    question = f"{context.sample.fields['query']}\n{CHOICE_REQUEST}"
+    return _ask(context, _open(context, images), question, prefix=BEST_OPTION)
+
+
+@torch.no_grad()
+def forced_tokens(
+    context: SampleContext,
+    images: Sequence[NDArray[np.uint8]],
+    prompts: Sequence[PointPrompt | BoxPrompt],
+    object_ids: Sequence[int],
+) -> dict[int, Tensor]:
+    """Return the mask tokens (n, C) of each object after the given answer `[id] <|seg|> ...` of round 1.
+
+    Args:
+        context: The sample, whose question is that of round 1, and the model.
+        images: Frames (H, W, 3).
+        prompts: A point or box for each `<|ref|>`.
+        object_ids: Their ids.
+    """
+    clip = context.processor.clip(images)
+    turn = Turn(context.sample.question, prefill_answer(object_ids))
+    inputs = context.processor.encode([turn], clip=clip, prompts=prompts).inputs
+    states = prefill(context.model, inputs).hidden_states[0]
+    positions = (inputs.input_ids[0] == context.model.config.seg_token_id).nonzero()[:, 0].tolist()
+    # The state before a <|seg|> is the one that predicts it.
+    rows = [context.model.mask_tokens(states[position - 1]) for position in positions]
+    return dict(zip(object_ids, rows, strict=True))
+
+
+def round_two_memory(
+    context: SampleContext, conversation: Conversation, object_ids: Sequence[int], masks: NDArray[np.bool_]
+) -> MemoryInjection:
+    """Return the memory of the predicted masks; an object without a pixel marks the whole frames, as published.
+
+    Args:
+        context: The model.
+        conversation: The conversation that it is for.
+        object_ids: Ids in the order of the masks.
+        masks: (T, O, H, W).
+    """
+    filled = np.where(masks.any(axis=(0, 2, 3))[None, :, None, None], masks, True)
+    return context.processor.memory(list(object_ids), filled, conversation.layout)
+
+
+def _answer_about_tracks(
+    context: SampleContext,
+    session: Session,
+    conversation: Conversation,
+    tokens: Mapping[int, Tensor],
+    object_ids: Sequence[int],
+    *,
+    anchor: int | None = None,
+) -> Prediction:
+    """Track the objects from their mask tokens, or from their prompts where there are none, and ask round 2."""
+    anchors = {
+        object_id: session.objects.pending_prompts[object_id][0].frame_index if anchor is None else anchor
+        for object_id in tokens
+    }
+    session.objects.track(tokens=tokens, anchors=anchors)
+    masks = np.stack(list(frame_masks(session, object_ids)))
+    memory = round_two_memory(context, conversation, object_ids, masks)
+    question = f"{context.sample.fields['query']}\n{CHOICE_REQUEST}"
+    prediction = _ask(context, conversation, question, prefix=BEST_OPTION, memory=memory)
+    encoded = _encode_tracks(context, session, object_ids)
+    return Prediction(sample=prediction.sample, masks=encoded, text=prediction.text)
+
+
+def _ask(
+    context: SampleContext,
+    conversation: Conversation,
+    question: str,
+    *,
+    prefix: str = "",
+    memory: MemoryInjection | None = None,
+) -> Prediction:
+    beginning = prefix if context.has_published_wording else ""
+    reply = conversation.ask(Turn(question, memory=memory, answer_prefix=beginning))
+    text = parse_answer(reply.text.removeprefix(beginning)).display
+    return Prediction(sample=context.sample.name, text=text)
+
+
+def _open(context: SampleContext, images: Sequence[NDArray[np.uint8]]) -> Conversation:
+    clip = context.processor.clip(images)
+    return Conversation(context.model, context.processor, clip, settings=context.settings.generation)
+
+
+def _images(session: Session) -> list[NDArray[np.uint8]]:
+    """Return all frames (H, W, 3) of a session; a sample with regions or options has at most 32."""
+    video = session.objects.video
+    return [frame.image for frame in video.read(range(video.info.num_frames or 0))]
+
+
+def _session_text(context: SampleContext) -> str:
+    """Return the question without the lines that the memory adds, with regions as `[id]`."""
+    return _PROMPT.sub(r"[\1]", str(context.sample.fields.get("query", context.sample.question)))
+
+
+def _given_memory(context: SampleContext, conversation: Conversation) -> MemoryInjection | None:
+    """Return the memory of the given masks, or None if no object has a pixel."""
+    prompts = context.sample.prompts()
+    if not prompts:
+        return None
+    layout = conversation.layout
+    masks = np.zeros((layout.num_frames, len(prompts), *layout.frame_size), bool)
+    for row, (object_id, given) in enumerate(prompts.items()):
+        for prompt in given:
+            if not isinstance(prompt, MaskPrompt):
+                raise TypeError(f"object {object_id} must be given by masks, got {type(prompt).__name__}")
+            if prompt.mask.shape != layout.frame_size:
+                raise ValueError(
+                    f"the mask of object {object_id} has (H, W) = {prompt.mask.shape}, the frames {layout.frame_size}"
+                )
+            masks[prompt.frame_index, row] = prompt.mask
+    return context.processor.memory(list(prompts), masks, layout)
+
+
+def _spatial_prompts(context: SampleContext) -> dict[int, PointPrompt | BoxPrompt]:
+    """Return the point or box of each object."""
+    prompts: dict[int, PointPrompt | BoxPrompt] = {}
+    for object_id, given in context.sample.prompts().items():
+        if len(given) != 1 or isinstance(given[0], MaskPrompt):
+            raise TypeError(f"object {object_id} must be given by one point or box")
+        prompts[object_id] = given[0]
+    return prompts
+
+
+def _encode_tracks(context: SampleContext, session: Session, object_ids: Sequence[int]) -> tuple[FrameMasks, ...]:
+    tracks: list[dict[str, dict[str, object] | None]] = [{} for _ in object_ids]
+    for name, masks in zip(context.sample.frames, frame_masks(session, object_ids), strict=True):
+        for track, mask in zip(tracks, masks, strict=True):
+            track[name] = encode_rle(mask) if mask.any() else None
+    return tuple(tracks)

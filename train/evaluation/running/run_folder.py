@@ -1,0 +1,194 @@
+"""The folder of a run: what is run, the predictions of each process, and the scores.
+
+```
+OUT/
+├── run.json                    benchmark, split, variant, model and settings; another run is refused
+├── predictions.jsonl           all samples; written as they finish by a single process
+├── predictions-0-of-2.jsonl    while several processes run: the samples of each
+└── scores.json                 figures and failed samples, once all samples have finished
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from unipixel.train.evaluation.running.predictions import (
+    FILE_NAME,
+    PredictionFile,
+    PredictionWriter,
+    parse_prediction,
+    read_lines,
+)
+from unipixel.train.evaluation.running.shards import Shard
+
+RUN_FILE = "run.json"
+SCORES_FILE = "scores.json"
+
+
+class RunFolder:
+    """The folder of one run; it is created, or continued if it belongs to the same run."""
+
+    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+        """Open the folder.
+
+        Args:
+            path: The folder.
+            description: What is run; all values must be equal for a run to be continued.
+
+        Raises:
+            OSError: It cannot be written, or is no folder.
+            ValueError: It belongs to another run.
+        """
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"{path}: not a folder; give the folder of a run, or a new one")
+        path.mkdir(parents=True, exist_ok=True)
+        file = path / RUN_FILE
+        if file.is_file():
+            _check_same(file, description)
+        elif self._files():
+            raise ValueError(f"{path} has predictions but no {RUN_FILE}: give a new folder")
+        else:
+            _write_json(file, description)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("predictions*.jsonl"))
+
+    def finished(self) -> dict[str, bool]:
+        """Return the samples that have a prediction in any file, and whether each failed.
+
+        Raises:
+            ValueError: A line is not a prediction, or a sample has two different ones.
+        """
+        return {name: line.has_failed for name, line in self._index().items()}
+
+    def writer(self, shard: Shard) -> PredictionWriter:
+        """Open the file of a process for appending.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        name = FILE_NAME if shard.count == 1 else f"predictions-{shard.index}-of-{shard.count}.jsonl"
+        return PredictionWriter(self.path / name)
+
+    def merge(self, names: Sequence[str]) -> PredictionFile | None:
+        """Put the predictions of all processes into one file, in the order of the samples.
+
+        Whichever process finishes last does this; two at once write the same bytes.
+
+        Args:
+            names: The samples of the split.
+
+        Returns:
+            The predictions, or None while some samples have none.
+
+        Raises:
+            ValueError: A line is not a prediction, or a sample occurs twice.
+        """
+        try:
+            return self._merge(names)
+        except FileNotFoundError:
+            # Another process merged and removed its files meanwhile; then all are in the one file.
+            return self._merge(names)
+
+    def _merge(self, names: Sequence[str]) -> PredictionFile | None:
+        index = self._index()
+        if any(name not in index for name in names):
+            return None
+        ordered = [*names, *sorted(set(index) - set(names))]
+        target = self.path / FILE_NAME
+        if list(index) != ordered or {line.file for line in index.values()} != {target}:
+            with replaced_file(target) as merged:
+                for name in ordered:
+                    merged.write(index[name].read())
+        for file in self._files():
+            if file != target:
+                file.unlink(missing_ok=True)
+        return PredictionFile(self.path)
+
+    def _index(self) -> dict[str, _Line]:
+        """Find the line of each sample; after an interrupted merge, the same line is in two files."""
+        index: dict[str, _Line] = {}
+        for file in self._files():
+            for number, content, offset in read_lines(file, is_growing=True):
+                prediction = parse_prediction(content, location=f"{file}, line {number}")
+                digest = hashlib.sha256(content).digest()
+                line = _Line(file, offset, len(content), digest, prediction.error is not None)
+                if index.setdefault(prediction.sample, line).digest != digest:
+                    raise ValueError(f"{file}, line {number}: sample {prediction.sample!r} has another prediction too")
+        return index
+
+    def write_scores(self, scores: Mapping[str, Any]) -> None:
+        """Write the scores.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        _write_json(self.path / SCORES_FILE, scores)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with replaced_file(path) as file:
+        file.write(json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
+
+
+def _check_same(file: Path, description: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not the description of a run ({error}); give a new folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: not the description of a run; give a new folder")
+    names = [name for name in {**found, **description} if found.get(name) != description.get(name)]
+    if names:
+        differences = "; ".join(f"{name} is {found.get(name)!r}, now {description.get(name)!r}" for name in names)
+        raise ValueError(f"{file.parent} belongs to another run: {differences}. Give a new folder")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where the line of a sample is.
+
+    Attributes:
+        file: The file.
+        offset: First byte.
+        num_bytes: Length with the line break.
+        digest: Hash of the content.
+        has_failed: Whether the sample failed.
+    """
+
+    file: Path
+    offset: int
+    num_bytes: int
+    digest: bytes
+    has_failed: bool
+
+    def read(self) -> bytes:
+        """Return the content."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.num_bytes)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that has the old or the new content at any time.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The parts of `unipixel eval`."""

@@ -1,0 +1,106 @@
+"""Options of `unipixel eval`, and which of them each of its actions takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from unipixel.commands._options import DEFAULT_MODEL
+
+# Options by action; `benchmark` stands for the names of benchmarks.
+_ALLOWED = {
+    "list": {"json"},
+    "check": {"benchmark", "split", "data", "json"},
+    "synthetic": {
+        "model", "device", "split", "seed", "limit", "tasks", "frames", "render_size", "anchor", "prefill",
+        "no_memory", "pooling", "json",
+    },
+    "benchmark": {
+        "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
+        "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill", "postprocess",
+        "max_new_tokens",
+    },
+}  # fmt: skip
+ACTIONS = tuple(name for name in _ALLOWED if name != "benchmark")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Describe all options; each default is None, so that it shows which were given."""
+    parser.add_argument(
+        "action",
+        metavar="BENCHMARK",
+        help="a benchmark, several joined by commas (NAME or NAME:SPLIT), or one of: list (all benchmarks), check "
+        "(an archive for a server), synthetic (clips that are generated during the evaluation)",
+    )
+    parser.add_argument("archive", nargs="?", type=Path, metavar="ARCHIVE", help="the archive of `check`")
+    parser.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    _add_data_options(parser.add_argument_group("data and scores"))
+    _add_run_options(parser.add_argument_group("running a model"))
+    _add_synthetic_options(parser.add_argument_group("synthetic clips"))
+
+
+def _add_data_options(group: Any) -> None:
+    group.add_argument("--data", type=Path, metavar="DIR", help="folder of the data; of several benchmarks, DIR/NAME")
+    group.add_argument("--split", metavar="NAME", help="split (by default the first that `eval list` shows)")
+    group.add_argument("--variant", metavar="NAME", help="way to pose the samples, where a benchmark has several")
+    group.add_argument("--predictions", type=Path, metavar="DIR", help="score the predictions.jsonl of this folder")
+    group.add_argument("--protocol", choices=("honest", "paper"), help="honest (default), or as the published code")
+    group.add_argument("--strict", action="store_true", default=None, help="stop at the first sample that failed")
+    group.add_argument("--list", action="store_true", default=None, help="list the samples instead of scoring")
+    group.add_argument("--submission", type=Path, metavar="ZIP", help="write the archive that the server takes")
+    group.add_argument("--benchmark", metavar="NAME", help="the benchmark of the archive that `check` reads")
+
+
+def _add_run_options(group: Any) -> None:
+    group.add_argument("--model", help=f"bundled name, folder or hub id (synthetic: {DEFAULT_MODEL} by default)")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run; of several benchmarks, DIR/NAME")
+    group.add_argument("--device", help="auto (default), cpu, cuda, cuda:1, mps; synthetic: cpu by default")
+    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="auto by default")
+    group.add_argument("--limit", type=int, metavar="M", help="only the first M samples; synthetic: 90 by default")
+    group.add_argument("--decoder", choices=("auto", "av", "decord"), help="decoder of video files (auto)")
+    group.add_argument("--language-frames", type=int, metavar="N", help="frames of the language model, as in `ask`")
+    group.add_argument("--anchor", choices=("auto", "prompt", "best", "first"), help="as in `unipixel ask` (auto)")
+    group.add_argument("--prefill", choices=("model", "model-only", "tracker"), help="as in `unipixel ask` (model)")
+    group.add_argument("--postprocess", action="store_true", default=None, help="apply SAM 2's post-processing")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer in tokens (512)")
+
+
+def _add_synthetic_options(group: Any) -> None:
+    group.add_argument("--seed", type=int, help="seed of the clips (0)")
+    group.add_argument("--tasks", metavar="NAMES", help="comma-separated tasks, such as track,segment/motion (all)")
+    group.add_argument("--frames", type=int, metavar="N", help="length of the clips in frames, 0 for the full length")
+    group.add_argument("--render-size", type=int, metavar="PX", help="shorter side, 0 for a random size (0)")
+    group.add_argument(
+        "--no-memory",
+        action="store_true",
+        default=None,
+        help="track objects, but do not inject their memory: the answers without memory injection",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=("raster", "window"),
+        help="order of memory pooling; by default that of the checkpoint",
+    )
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Check that each given option belongs to the action.
+
+    Raises:
+        ValueError: One does not; the message names the actions that take it.
+    """
+    action = arguments.action if arguments.action in ACTIONS else "benchmark"
+    given = {
+        name for name, value in vars(arguments).items() if value is not None and name in set().union(*_ALLOWED.values())
+    }
+    for name in sorted(given - _ALLOWED[action]):
+        owners = [
+            "a benchmark" if owner == "benchmark" else owner for owner, names in _ALLOWED.items() if name in names
+        ]
+        shown = name.replace("_", "-")
+        raise ValueError(
+            f"--{shown} is not an option of `unipixel eval {arguments.action}`, but of {' and '.join(owners)}"
+        )
+    if arguments.archive is not None and action != "check":
+        raise ValueError(f"unexpected argument {str(arguments.archive)!r}: give the data folder as --data")
