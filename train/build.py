@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from unipixel.processing.processor import Processor
 from unipixel.train.checkpoints import save_result, save_segmenter
 from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.collate import ExampleCollator, MaskSampling
-from unipixel.train.datasets.mixture import ExampleDataset, SampleSource, example_loader
+from unipixel.train.datasets.mixture import ExampleDataset, SampleSource, SourceMixture, example_loader
 from unipixel.train.datasets.preprocessing import ExampleBuilder
 from unipixel.train.datasets.synthetic_vos import SyntheticVosDataset, SyntheticVosSettings, collate_tracks
 from unipixel.train.datasets.synthetic_vqa import SyntheticVqa
@@ -65,7 +65,7 @@ def _prepare_segmenter(recipe: Recipe) -> TrainingRun:
         max_objects=recipe.data.max_objects,
         seed=recipe.seed * 1_000_000,
     )
-    dataset = SyntheticVosDataset(_sampler(recipe), settings)
+    dataset = SyntheticVosDataset(_sampler(recipe, recipe.data.tasks), settings)
     return TrainingRun(objective, dataset, collate_tracks, lambda folder: save_segmenter(objective, folder))
 
 
@@ -79,27 +79,51 @@ def _prepare_model(recipe: Recipe) -> TrainingRun:
             enable({"use_reentrant": False})
     mask_sampling = _mask_sampling(recipe)
     builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_masks=mask_sampling is not None)
+    source, weights = _source(recipe)
     return TrainingRun(
         UniPixelObjective(model, weights=recipe.losses),
-        ExampleDataset(_sampler(recipe), example_loader(_source(recipe), builder)),
+        ExampleDataset(_sampler(recipe, weights), example_loader(source, builder)),
         ExampleCollator(processor, mask_sampling),
         lambda folder: save_result(recipe, model, processor, folder, lora=lora),
         _validation(recipe, model, processor),
     )
 
 
-def _source(recipe: Recipe) -> SampleSource:
+def _source(recipe: Recipe) -> tuple[SampleSource, Mapping[str, float]]:
+    """Return the source of the samples, and the weights of its tasks."""
     data = recipe.data
+    mixture: dict[str, SampleSource] = {}
+    weights: dict[str, float] = {}
     if data.path is not None:
         from unipixel.train.datasets.jsonl import JsonlDataset
 
-        return JsonlDataset.read(data.path, num_frames=data.num_frames, seed=recipe.seed)
-    return SyntheticVqa(
+        lines = JsonlDataset.read(data.path, num_frames=data.num_frames, seed=recipe.seed)
+        mixture |= dict.fromkeys(data.tasks, lines)
+        weights |= data.tasks
+    if data.root is not None:
+        from unipixel.train.datasets.published.published_sets import PublishedSets
+
+        used = {name: weight for name, weight in data.sets.items() if weight}
+        published = PublishedSets.open(
+            list(used),
+            data.root,
+            cache=data.cache,
+            num_frames=data.num_frames,
+            max_turns=data.max_turns,
+            seed=recipe.seed,
+        )
+        tasks = published.tasks(used)
+        mixture |= dict.fromkeys(tasks, published)
+        weights |= tasks
+    if mixture:
+        return SourceMixture(mixture), weights
+    synthetic = SyntheticVqa(
         seed=recipe.seed,
         num_frames=data.num_frames,
         render_size=data.render_size,
         max_turns=data.max_turns,
     )
+    return synthetic, data.tasks
 
 
 def _mask_sampling(recipe: Recipe) -> MaskSampling | None:
@@ -110,7 +134,7 @@ def _mask_sampling(recipe: Recipe) -> MaskSampling | None:
 
 
 def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[int], dict[str, float]] | None:
-    if recipe.training.validate_every is None or recipe.data.path is not None:
+    if recipe.training.validate_every is None or recipe.data.path is not None or recipe.data.root is not None:
         return None
     from unipixel.train.evaluation.prediction_grid import draw_predictions
     from unipixel.train.evaluation.synthetic import evaluate, summary_metrics
@@ -126,12 +150,12 @@ def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[i
     return validate
 
 
-def _sampler(recipe: Recipe) -> TaskBatchSampler:
+def _sampler(recipe: Recipe, weights: Mapping[str, float]) -> TaskBatchSampler:
     settings = recipe.training
     # Set by torchrun and accelerate, which start several processes.
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     return TaskBatchSampler(
-        recipe.data.tasks,
+        weights,
         num_batches=settings.max_steps * settings.gradient_accumulation,
         batch_size=settings.batch_size * num_processes,
         seed=recipe.seed,

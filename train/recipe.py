@@ -67,17 +67,21 @@ class ModelRecipe(Settings):
 
 @dataclass(frozen=True)
 class DataRecipe(Settings):
-    """Training samples.
+    """Training samples: published sets, a data set of your own, both, or synthetic clips.
 
     Attributes:
-        tasks: Weight of each task among the micro batches; a batch contains samples of one task.
-        path: JSONL file of a data set; None uses synthetic clips.
+        tasks: Weight of each task among the micro batches, of `path` or of synthetic clips; a batch contains samples of
+            one task.
+        path: JSONL file of a data set.
+        root: Folder of published data sets, of which `sets` are used; None uses none.
+        sets: Weight of each published set, by its name in `unipixel data list`.
+        cache: Folder of the indices of their annotations; None is `unipixel/annotations` in the user's cache folder.
         num_frames: Frames of a clip that the language model sees.
         num_mask_frames: Frames of a clip on which masks are trained; 0 trains none.
         render_size: Shorter side of synthetic frames in pixels.
         max_objects: Masks per sample that are trained, chosen at random.
         max_tokens: Longest sample; None is no limit.
-        max_turns: Most questions about one synthetic clip, where its task allows several.
+        max_turns: Most questions about one synthetic clip, or expressions of one image, where several are possible.
         anchor_frame: Frame where a mask is first predicted. `first`: the clip's first frame, as in the paper;
             `visible`: the prompted frame or the first that shows the object, as in a session, then in either direction.
         single_frame_fraction: Fraction of the batches in which masks are trained on their anchor frame alone.
@@ -86,6 +90,9 @@ class DataRecipe(Settings):
 
     tasks: Mapping[str, float] = field(default_factory=dict)
     path: str | None = None
+    root: str | None = None
+    sets: Mapping[str, float] = field(default_factory=dict)
+    cache: str | None = None
     num_frames: int = 8
     num_mask_frames: int = 4
     render_size: int = 160
@@ -97,12 +104,12 @@ class DataRecipe(Settings):
     max_invalid_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ValueError("[data] tasks is empty: give a weight per task")
-        if negative := {task: weight for task, weight in self.tasks.items() if weight < 0}:
-            raise ValueError(f"[data] the weights of tasks must not be negative, got {negative}")
-        if sum(self.tasks.values()) <= 0:
-            raise ValueError("[data] the weights of tasks must have a positive sum")
+        if self.root is not None and not self.sets:
+            raise ValueError("[data] root is given, but sets is empty: give a weight per published set")
+        if self.root is None or self.path is not None:
+            _check_weights("tasks", self.tasks)
+        if self.sets:
+            _check_weights("sets", self.sets)
         if self.num_mask_frames < 0:
             raise ValueError(f"[data] num_mask_frames must not be negative, got {self.num_mask_frames}")
         for name in ("num_frames", "render_size", "max_objects", "max_turns"):
@@ -111,6 +118,15 @@ class DataRecipe(Settings):
         for name in ("single_frame_fraction", "max_invalid_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")
+
+
+def _check_weights(name: str, weights: Mapping[str, float]) -> None:
+    if not weights:
+        raise ValueError(f"[data] {name} is empty: give a weight per {name.removesuffix('s')}")
+    if negative := {one: weight for one, weight in weights.items() if weight < 0}:
+        raise ValueError(f"[data] the weights of {name} must not be negative, got {negative}")
+    if sum(weights.values()) <= 0:
+        raise ValueError(f"[data] the weights of {name} must have a positive sum")
 
 
 @dataclass(frozen=True)

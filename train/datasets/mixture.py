@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch.utils.data import Dataset
@@ -24,6 +25,28 @@ class SampleSource(Protocol):
             OSError: Its media cannot be read.
         """
         ...
+
+
+@dataclass(frozen=True)
+class SourceMixture:
+    """Several sources, of which each draws its own tasks.
+
+    Attributes:
+        sources: Source of each task.
+    """
+
+    sources: Mapping[str, SampleSource]
+
+    def draw(self, task: str, number: int) -> Sample:
+        """Return sample `number` of a task.
+
+        Raises:
+            ValueError: There is no such task, or the sample is inconsistent.
+            OSError: Its media cannot be read.
+        """
+        if task not in self.sources:
+            raise ValueError(f"there is no task {task!r}: there are {list(self.sources)}")
+        return self.sources[task].draw(task, number)
 
 
 LoadExample = Callable[[str, int], Example | InvalidExample]

@@ -19,7 +19,7 @@ from unipixel.processing import chat_template as tokens
 from unipixel.processing import prompt_templates as templates
 from unipixel.processing.clip_layout import ClipInput, ClipLayout
 from unipixel.processing.processor import EncodedSample, Processor
-from unipixel.processing.special_tokens import SEG
+from unipixel.processing.special_tokens import REF, SEG
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.train.datasets.samples import PromptAnnotation
 from unipixel.train.datasets.synthetic import Sample
@@ -105,12 +105,14 @@ class ExampleBuilder:
             ValueError: The sample is inconsistent, or too long.
         """
         generator = random.Random(seed)
+        if not len(sample.clip.frames):
+            encoded = self._processor.encode([tokens.Turn(turn.question, turn.answer) for turn in sample.turns])
+            self._check_length(encoded)
+            return Example(_name(sample), encoded, torch.empty(0), (), (), torch.empty(0, 2, 2))
         clip, clip_dense = self.prepare_clip(sample) if prepared is None else prepared
         script = self._script(sample, clip.layout, generator)
         encoded = self._processor.encode(script.turns, clip=clip, prompts=script.prompts)
-        num_tokens = encoded.inputs.input_ids.shape[1]
-        if self._max_tokens is not None and num_tokens > self._max_tokens:
-            raise ValueError(f"the conversation has {num_tokens} tokens, allowed are {self._max_tokens}")
+        self._check_length(encoded)
         side = self._processor.config.segmenter.image_size
         # Masks of prompted objects are first predicted on the prompted frame.
         prompted = {name: prompt.frame for name, prompt in sample.prompts.items() if script.prompts}
@@ -129,8 +131,12 @@ class ExampleBuilder:
         if clip_dense is not None:
             targets = _conversation_targets(sample, clip.layout, script, clip_dense, anchors)
         boxes = torch.stack([box for _, box in found]) if found else torch.empty(0, 2, 2)
-        name = f"{sample.split}/{sample.task}/{sample.seed}"
-        return Example(name, encoded, frames, tuple(masks), anchors, boxes, targets)
+        return Example(_name(sample), encoded, frames, tuple(masks), anchors, boxes, targets)
+
+    def _check_length(self, encoded: EncodedSample) -> None:
+        num_tokens = encoded.inputs.input_ids.shape[1]
+        if self._max_tokens is not None and num_tokens > self._max_tokens:
+            raise ValueError(f"the conversation has {num_tokens} tokens, allowed are {self._max_tokens}")
 
     def _script(self, sample: Sample, layout: ClipLayout, generator: random.Random) -> _Script:
         prompted = [name for name, prompt in sample.prompts.items() if prompt.kind in ("point", "box")]
@@ -145,7 +151,8 @@ class ExampleBuilder:
         turn = sample.turns[0]
         marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
         # A session pre-fills on a copy of the cache: the question has the masks in its context, not the pre-filling.
-        if generator.random() < 0.5:
+        # Published sets for pre-filling have other questions than those with memory.
+        if sample.task != "prefill" and generator.random() < 0.5:
             return self._converse(sample, layout, known=order)
         question = templates.prefill_question(marked, generator=generator)
         prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
@@ -206,9 +213,16 @@ def _refer(sample: Sample, generator: random.Random) -> _Script:
     """Return a caption of prompted objects, with the prompts in the question itself (stage 1)."""
     turn = sample.turns[0]
     marked, order = templates.mark_references(turn.question, tuple(sample.prompts))
+    if REF in turn.question:
+        # Published captions write the prompt without an id.
+        marked, order = turn.question, tuple(sample.prompts)
     prompts = [_to_prompt(sample.prompts[object_id]) for object_id in order]
     turns = [tokens.Turn(marked, turn.answer)]
     return _Script(turns, prompts, list(order), list(turn.target_ids))
+
+
+def _name(sample: Sample) -> str:
+    return f"{sample.split}/{sample.task}/{sample.seed}"
 
 
 def _to_prompt(prompt: PromptAnnotation) -> VisualPrompt:
