@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from unipixel.tracking.segmenter import Segmenter
@@ -20,8 +21,8 @@ from unipixel.tracking.types import FrameFeatures
 # Mean and standard deviation of ImageNet colours, as in sam2/utils/misc.py.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-FramePixels = NDArray[np.uint8] | Tensor
-"""A raw frame uint8 (H, W, 3), RGB, or a normalised frame float (3, S, S)."""
+FramePixels = NDArray[np.uint8] | Tensor | Image.Image
+"""A raw frame uint8 (H, W, 3), RGB, a normalised frame float (3, S, S), or a PIL image."""
 
 
 class FrameSequence(Protocol):
@@ -47,10 +48,14 @@ def normalise_frame(frame: FramePixels, *, image_size: int, device: torch.device
         TypeError: The frame is not uint8.
         ValueError: The frame is not (H, W, 3).
     """
+    if not isinstance(frame, Tensor | np.ndarray):
+        raise TypeError(f"a frame is a uint8 array (H, W, 3), got {type(frame).__name__}: give its pixels as an array")
+    if frame.dtype not in (torch.uint8, np.uint8):
+        raise TypeError(
+            f"a raw frame must be uint8, got {frame.dtype}: convert values of 0..1 with (frame * 255).astype(np.uint8)"
+        )
     # torch cannot wrap read-only arrays and negative strides; such arrays are copied.
     pixels = frame if isinstance(frame, Tensor) else torch.from_numpy(np.require(frame, requirements=["C", "W"]))
-    if pixels.dtype != torch.uint8:
-        raise TypeError(f"a raw frame must be uint8, got {pixels.dtype}")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a raw frame must be (H, W, 3) RGB, got {tuple(pixels.shape)}")
     values = pixels.to(device).permute(2, 0, 1)[None].float() / 255
@@ -74,8 +79,13 @@ def encode_frame(segmenter: Segmenter, frame: FramePixels) -> tuple[FrameFeature
         ValueError: The frame has another shape.
     """
     device = segmenter.no_mem_embed.device
+    if isinstance(frame, Image.Image):
+        frame = np.asarray(frame.convert("RGB"))
     if isinstance(frame, Tensor) and frame.is_floating_point():
-        square, size = frame.to(device), (int(frame.shape[-2]), int(frame.shape[-1]))
+        side = segmenter.config.image_size
+        if tuple(frame.shape) != (3, side, side):
+            raise ValueError(f"a normalised frame must be (3, {side}, {side}), got {tuple(frame.shape)}")
+        square, size = frame.to(device), (side, side)
     else:
         square = normalise_frame(frame, image_size=segmenter.config.image_size, device=device)
         size = (int(frame.shape[0]), int(frame.shape[1]))

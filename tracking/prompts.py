@@ -5,6 +5,7 @@ Shape letters: H/W size of the video, S side of the square SAM input, P points.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def click_prompt(
     points: ArrayLike | None, labels: Sequence[int] | None = None, *, box: ArrayLike | None = None,
     size: tuple[int, int], image_size: int,
 ) -> SegmentPrompt:  # fmt: skip
-    """Create the prompt of one object from clicks and a box.
+    """Create the prompt of one object from clicks and a box; a box over the edge of the frame is clipped.
 
     Args:
         points: (P, 2) x, y in pixels of the video, or None.
@@ -97,6 +98,9 @@ def _corners(box: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     text = ", ".join(f"{value:g}" for value in corners)
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"box ({text}) is inverted or empty: x1 < x2 and y1 < y2 are needed")
-    if not (x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height):
+    if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
         raise ValueError(f"box ({text}) is outside the frame: x must be in 0..{width}, y in 0..{height}")
-    return corners.reshape(2, 2)
+    clipped = np.clip(corners, 0, [width, height, width, height])
+    if not np.array_equal(clipped, corners):
+        warnings.warn(f"box ({text}) reaches over the edge of the frame and is clipped", UserWarning, stacklevel=3)
+    return clipped.reshape(2, 2)

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 from helpers.tracker_reference import HEIGHT, WIDTH, min_iou, synthetic_video, tiny_segmenter
+from PIL import Image
 from safetensors.torch import save_file
 
 from unipixel.tracking.clip_features import EncodedClip
@@ -194,7 +195,7 @@ def test_batched_mixed_prompts_equal_single_ones(segmenter: Segmenter) -> None:
         ("add_points", ([[1, 1]], [1, 0]), "1 points but 2 labels"),
         ("add_points", ([[float("nan"), 1]],), "outside the frame"),
         ("add_box", ([50, 10, 20, 40],), "inverted or empty"),
-        ("add_box", ([0, 0, 900, 40],), "outside the frame"),
+        ("add_box", ([900, 0, 950, 40],), "outside the frame"),
         ("add_mask", (np.zeros((HEIGHT, WIDTH)),), "mask is empty"),
         ("add_mask", (np.ones((5, 5)),), "size of the video, 192x256"),
         ("add_tokens", (torch.zeros(2, 3),), r"must be \(n, 64\)"),
@@ -208,6 +209,36 @@ def test_invalid_prompts_are_refused_and_add_nothing(
     with pytest.raises(ValueError, match=message):
         getattr(tracker, method)(7, *arguments)
     assert tracker.object_ids == ()
+
+
+def test_box_over_the_edge_is_clipped_with_a_warning(segmenter: Segmenter) -> None:
+    clipped, exact = StreamingTracker(segmenter), StreamingTracker(segmenter)
+    for tracker in (clipped, exact):
+        tracker.step(synthetic_video(1)[0])
+    with pytest.warns(UserWarning, match="reaches over the edge"):
+        tracked = clipped.add_box(1, [100, -20, 900, 100])
+    assert torch.equal(tracked.mask_logits(), exact.add_box(1, [100, 0, WIDTH, 100]).mask_logits())
+
+
+def test_frame_that_is_an_image_is_tracked_as_its_pixels(segmenter: Segmenter) -> None:
+    frame = synthetic_video(1)[0]
+    from_image, from_pixels = StreamingTracker(segmenter), StreamingTracker(segmenter)
+    from_image.step(Image.fromarray(frame))
+    from_pixels.step(frame)
+    assert torch.equal(from_image.add_box(1, BOX).mask_logits(), from_pixels.add_box(1, BOX).mask_logits())
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((8, 8, 3)), r"\(frame \* 255\).astype"),
+        ("frame.png", "uint8 array .* got str"),
+        (None, "got NoneType"),
+    ],
+)
+def test_frame_of_another_type_is_refused_with_what_to_do(segmenter: Segmenter, frame: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        StreamingTracker(segmenter).step(frame)
 
 
 def test_wrong_order_and_unknown_ids_are_refused(segmenter: Segmenter) -> None:

@@ -29,6 +29,8 @@ def resolve(source: str | Path) -> Path:
     Raises:
         OSError: It is none of these, or the download failed.
     """
+    if not str(source).strip():
+        raise FileNotFoundError("the name of the checkpoint is empty: give a folder, a hub id or a bundled model")
     path = Path(source)
     if path.is_dir():
         return path
@@ -38,7 +40,7 @@ def resolve(source: str | Path) -> Path:
     bundled = sorted(entry.name for entry in BUNDLED.iterdir() if entry.is_dir()) if BUNDLED.is_dir() else []
     if name in bundled:
         return BUNDLED / name
-    if isinstance(source, Path) or path.suffix in _FILE_SUFFIXES or not _HUB_ID.fullmatch(name):
+    if isinstance(source, Path) or path.suffix in _FILE_SUFFIXES or _is_path(name) or not _HUB_ID.fullmatch(name):
         raise FileNotFoundError(
             f"no checkpoint {name!r}: give a folder, a hub id (owner/name), or a bundled model ({bundled or 'none'})"
         )
@@ -47,9 +49,15 @@ def resolve(source: str | Path) -> Path:
     except (OSError, ValueError) as error:
         # huggingface_hub raises OSError for network and hub errors, ValueError for a malformed id.
         raise OSError(
-            f"could not download {name!r} from the hub ({type(error).__name__}): check the name and the network, "
-            "or give a folder with the checkpoint"
+            f"there is no folder {name!r}, and it could not be downloaded from the hub ({type(error).__name__}): "
+            "check the name and the network, or give a folder with the checkpoint"
         ) from error
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name with a slash is a missing folder: the folder that would contain it exists."""
+    parent, _, last = name.partition("/")
+    return bool(last) and Path(parent).is_dir()
 
 
 def read_config(

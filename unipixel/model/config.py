@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from unipixel.model.config_values import check_integer_field, check_sizes
 from unipixel.tracking.config import SegmenterConfig
 
 # Imported where they are used: a checkpoint that cannot be read is refused before transformers and torch are imported.
@@ -83,6 +84,11 @@ class UniPixelConfig:
                 f"the vision transformer outputs {self.qwen.vision_config.out_hidden_size} channels, "
                 f"the language model takes {self.width}"
             )
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that the language model can process: clip, questions and answers."""
+        return int(self.qwen.text_config.max_position_embeddings)
 
     @property
     def width(self) -> int:
@@ -198,6 +204,12 @@ def read_segmenter(fields: Mapping[str, Any], *, segmenter: SegmenterConfig | No
         )
     if missing := [name for name in _REQUIRED if fields.get(name) is None]:
         raise ValueError(f"config.json lacks {missing}: is this a UniPixel checkpoint?")
+    for name in ("ref_token_id", "seg_token_id", "mem_token_id", "image_token_id", "video_token_id"):
+        check_integer_field(fields, name)
+    check_integer_field(fields, "sam2_hidden_tokens", low=1, high=64)
+    check_integer_field(fields, "sam2_image_size", low=1, high=2**14)
+    if not isinstance(fields["sam2_config"], str):
+        raise ValueError(f"config.json has sam2_config = {fields['sam2_config']!r:.80}: it must be a text")
     if segmenter is None:
         return SegmenterConfig.preset(fields["sam2_config"], image_size=fields["sam2_image_size"])
     if segmenter.image_size != fields["sam2_image_size"]:
@@ -209,9 +221,15 @@ def read_segmenter(fields: Mapping[str, Any], *, segmenter: SegmenterConfig | No
 
 
 def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
-    """Read the sizes of Qwen2.5-VL from the fields of a config.json, nested or at the top level."""
+    """Read the sizes of Qwen2.5-VL from the fields of a config.json, nested or at the top level.
+
+    Raises:
+        ValueError: A size is out of range, the fields contradict each other, or transformers refuses a value.
+    """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import Qwen2_5_VLConfig
 
+    check_sizes(fields)
     kept = copy.deepcopy(dict(fields))
     for name in ("model_type", "architectures", "auto_map", "transformers_version"):
         kept.pop(name, None)
@@ -221,13 +239,21 @@ def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
         kept = {name: kept[name] for name in names if kept.get(name) is not None}
         text = {key: value for key, value in kept["text_config"].items() if value is not None}
         kept["text_config"] = _with_rope_parameters(text)
-    return Qwen2_5_VLConfig(**kept)
+    try:
+        return Qwen2_5_VLConfig(**kept)
+    # What transformers raises for values of other types.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        raise ValueError(
+            f"config.json has a value that transformers refuses: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
     """Convert `rope_theta` and `rope_scaling` of transformers 4 to the `rope_parameters` of transformers 5."""
     scaling = text.pop("rope_scaling", None) or {}
     theta = text.pop("rope_theta", None)
+    if not isinstance(scaling, dict):
+        raise ValueError(f"config.json has rope_scaling = {scaling!r:.80}: it must be an object")
     if "rope_parameters" not in text:
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         text["rope_parameters"] = {key: value for key, value in scaling.items() if key != "type"} | {
@@ -239,10 +265,17 @@ def _with_rope_parameters(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the `eos_token_id`, a number or a list, of the first mapping that has any."""
+    """Return the `eos_token_id`, a number or a list, of the first mapping that has any.
+
+    Raises:
+        ValueError: It is neither.
+    """
     for source in sources:
         ids = source.get("eos_token_id")
         # An empty list counts as absent: no token would end an answer.
         if ids is not None and ids != []:
-            return tuple(int(token) for token in ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+            ids = ids if isinstance(ids, (list, tuple)) else [ids]
+            if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+                raise ValueError(f"eos_token_id must be a token id or a list of them, got {ids!r:.80}")
+            return tuple(ids)
     return ()

@@ -6,6 +6,7 @@ Shape letters: B samples, L tokens, D language width.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 from unipixel.model.inputs import VideoFeatures, VideoInput
 from unipixel.sail.sail_inputs import PatchStates
+
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+"""Name of the argument of transformers that takes keys and values: `past_key_values` in its earlier releases."""
 
 
 class LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):
@@ -112,8 +116,8 @@ class QwenVL(nn.Module):
             config=decoder.config,
             inputs_embeds=embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             position_ids=None,
+            **{CACHE_ARGUMENT: cache},
         )
         rotary = decoder.rotary_emb(embeds, position_ids)
         hidden = embeds
@@ -122,8 +126,8 @@ class QwenVL(nn.Module):
                 hidden,
                 attention_mask=mask,
                 position_embeddings=rotary,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{CACHE_ARGUMENT: cache},
             )
         return hidden
 

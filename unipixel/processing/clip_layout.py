@@ -13,6 +13,7 @@ from unipixel.model.inputs import ReferencePrompt, VideoInput
 from unipixel.processing.frame_sampling import check_frame_index
 from unipixel.processing.image_processing import FRAMES_PER_PAIR
 from unipixel.processing.prompt_checks import check_prompt
+from unipixel.processing.prompt_fitting import fit_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 
 
@@ -105,6 +106,7 @@ def to_references(
     scale = np.array([image_size / width, image_size / height])
     references = []
     for prompt in prompts:
+        prompt = fit_prompt(prompt, frame_size=layout.frame_size)
         check_prompt(prompt, frame_size=layout.frame_size, num_video_frames=layout.num_video_frames)
         if isinstance(prompt, MaskPrompt):
             raise ValueError("a mask cannot be a <|ref|>: pass it as Turn.memory")

@@ -7,24 +7,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unipixel.memory.injection import check_object_ids
+from unipixel.memory.records import MAX_FRAME_INDEX
 from unipixel.processing.frame_sampling import check_frame_index
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.video.frame import VideoInfo
 
 
-def check_prompts(
-    prompts: Mapping[int, Sequence[VisualPrompt]], *, frame_size: tuple[int, int], num_video_frames: int
-) -> None:
+def check_prompts(prompts: Mapping[int, Sequence[VisualPrompt]], info: VideoInfo) -> None:
     """Check the first prompts of some objects.
 
     Args:
         prompts: Prompts of each new object, by id.
-        frame_size: (H, W) of the video.
-        num_video_frames: Length of the video.
+        info: The video; of unknown length for a stream.
 
     Raises:
         ValueError: An id is not allowed, a prompt is outside the video, or prompts cannot be combined.
     """
+    if not prompts:
+        return
     check_object_ids(list(prompts))
+    frame_size, num_video_frames = (info.height, info.width), info.num_frames or MAX_FRAME_INDEX
     for group in prompts.values():
         for prompt in group:
             check_prompt(prompt, frame_size=frame_size, num_video_frames=num_video_frames)
@@ -57,8 +59,9 @@ def check_prompt(prompt: VisualPrompt, *, frame_size: tuple[int, int], num_video
         shown = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
         if left >= right or top >= bottom:
             raise ValueError(f"the box {shown} is inverted or empty: give left, top, right, bottom with left < right")
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise ValueError(f"the box {shown} reaches outside the frame of {width} x {height} pixels")
+        # A box that reaches over the edge is clipped where it is used.
+        if not (left < width and top < height and right > 0 and bottom > 0):
+            raise ValueError(f"the box {shown} is outside the frame of {width} x {height} pixels")
     else:
         mask = np.asarray(prompt.mask)
         if mask.shape != (height, width):

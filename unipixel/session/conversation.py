@@ -147,6 +147,9 @@ class Conversation:
             turn: The question with the injected memory.
             on_text: Receives the answer piece by piece, without special tokens; called at every token. If
                 it raises, the turn ends and the conversation is not changed.
+
+        Raises:
+            ValueError: The conversation is longer than the positions of the model.
         """
         prompt_cache, inputs = self._next_inputs(turn, [])
         generation = self._generate(prompt_cache, inputs, self._settings, on_text)
@@ -195,8 +198,10 @@ class Conversation:
             sample = self._processor.encode_later_turn(
                 turn, layout=self.layout, prompts=prompts, has_ended=self._state.has_ended
             )
+            self._check_length(sample.inputs, num_cached=self._state.prompt_cache.num_tokens)
             return self._state.prompt_cache, sample.inputs
         inputs = self._processor.encode([turn], clip=self._clip, prompts=prompts).inputs
+        self._check_length(inputs, num_cached=0)
         end_id = self._processor.tokenizer.convert_tokens_to_ids(VISION_END)
         # All first turns start with the same tokens: the system prompt and the clip.
         cut = int((inputs.input_ids[0] == end_id).nonzero()[0]) + 1
@@ -204,6 +209,14 @@ class Conversation:
             clip_inputs = ModelInputs(inputs.input_ids[:, :cut], videos=inputs.videos)
             self._clip_cache = _single(prefill(self._model, clip_inputs).prompt_cache)
         return self._clip_cache, replace(inputs, input_ids=inputs.input_ids[:, cut:], videos=())
+
+    def _check_length(self, inputs: ModelInputs, *, num_cached: int) -> None:
+        num_tokens, limit = num_cached + inputs.input_ids.shape[1], self._model.config.max_positions
+        if num_tokens >= limit:
+            raise ValueError(
+                f"the clip and the question have {num_tokens} tokens, the model takes at most {limit - 1}: "
+                "shorten the question, give fewer frames, or start a new session"
+            )
 
     def _generate(
         self, prompt_cache: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextCallback | None

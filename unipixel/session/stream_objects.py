@@ -19,6 +19,7 @@ from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import check_object_ids
 from unipixel.processing.clip_layout import record_prompt
 from unipixel.processing.prompt_checks import check_prompt, check_prompt_group
+from unipixel.processing.prompt_fitting import fit_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.video_tracker import object_masks
 from unipixel.tracking.clip_features import encode_frame
@@ -160,13 +161,15 @@ class StreamObjects:
         check_object_ids([object_id])
         if not prompts:
             raise ValueError(f"object {object_id}: give at least one point, box or mask")
+        size = self.bank.frame_size
+        prompts = tuple(fit_prompt(prompt, frame_size=size) for prompt in prompts)
         for prompt in prompts:
             if prompt.frame_index != frame_index:
                 raise ValueError(
                     f"a prompt of object {object_id} is on frame {prompt.frame_index}: "
                     f"a stream accepts prompts on its latest frame, {frame_index}, only"
                 )
-            check_prompt(prompt, frame_size=self.bank.frame_size, num_video_frames=frame_index + 1)
+            check_prompt(prompt, frame_size=size, num_video_frames=frame_index + 1)
         check_prompt_group(prompts, is_known=object_id in self.tracker.object_ids)
         self.check_capacity([object_id])
         tracked = self._prompt_tracker(object_id, prompts)

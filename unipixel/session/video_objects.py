@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
+from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import Source
 from unipixel.memory.storage import StoredObject
 from unipixel.processing.clip_layout import record_prompt
 from unipixel.processing.prompt_checks import check_prompt
+from unipixel.processing.prompt_fitting import fit_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
 from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.video_tracker import MAX_FEATURE_BYTES, TrackedVideoFrame, VideoTracker
@@ -113,9 +115,14 @@ class VideoObjects:
             prompts: Points, a box or a mask, in pixels of the original frames.
 
         Raises:
+            TypeError: A prompt is something else.
             ValueError: A prompt is outside the video, or there are too many objects.
         """
         size = self.bank.frame_size
+        check_object_ids([object_id])
+        if not prompts:
+            raise ValueError(f"object {object_id}: give at least one point, box or mask")
+        prompts = tuple(fit_prompt(prompt, frame_size=size) for prompt in prompts)
         for prompt in prompts:
             check_prompt(prompt, frame_size=size, num_video_frames=self.video.info.num_frames or 0)
         self.check_capacity([object_id])

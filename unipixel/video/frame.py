@@ -78,6 +78,14 @@ class FrameSource(abc.ABC):
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """Return the frames at checked indices, in the order asked for."""
 
+    def timestamps(self) -> list[float]:
+        """Return the presentation times of all frames in seconds, without decoding them.
+
+        Sources without timestamps have a constant frame rate.
+        """
+        fps = self.info.fps or UNTIMED_FPS
+        return [index / fps for index in range(self.info.num_frames or 0)]
+
     def close(self) -> None:  # noqa: B027 - optional: most sources keep nothing open
         """Release open files, devices and connections; nothing by default."""
 
@@ -118,7 +126,9 @@ def as_rgb(pixels: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
         ValueError: The array has another shape.
     """
     if pixels.dtype != np.uint8:
-        raise TypeError(f"{name} must hold uint8 pixels, not {pixels.dtype}")
+        is_float = np.issubdtype(pixels.dtype, np.floating)
+        remedy = ": convert values of 0..1 with (frames * 255).astype(np.uint8)" if is_float else ""
+        raise TypeError(f"{name} must hold uint8 pixels, not {pixels.dtype}{remedy}")
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:

@@ -172,7 +172,13 @@ class ArrayFrames(FrameSource):
     def __init__(self, arrays: Iterable[Any], *, max_pixels: int, fps: float | None) -> None:
         self._max_pixels = max_pixels
         self._fps = fps or UNTIMED_FPS
-        is_image = isinstance(arrays, np.ndarray) and (arrays.ndim == 2 or _is_single_image(arrays))
+        if isinstance(arrays, Image.Image) or hasattr(arrays, "detach"):
+            arrays = _as_pixels(arrays)
+        if isinstance(arrays, np.ndarray) and arrays.ndim == 4 and _is_channels_first(arrays.shape[1:]):
+            arrays = np.moveaxis(arrays, 1, -1)
+        is_image = isinstance(arrays, np.ndarray) and (
+            arrays.ndim == 2 or (arrays.ndim == 3 and (_is_channels_first(arrays.shape) or arrays.shape[2] in (3, 4)))
+        )
         sized: Any = [arrays] if is_image else arrays
         self.is_repeatable = isinstance(sized, Sequence | np.ndarray)
         self._sized = sized if self.is_repeatable else ()
@@ -182,7 +188,8 @@ class ArrayFrames(FrameSource):
             self._first = sized[0] if self.is_repeatable else next(self._once)
         except (IndexError, StopIteration):
             raise OSError("the iterable of arrays contains no frame") from None
-        height, width = np.asarray(self._first).shape[:2] if np.ndim(self._first) >= 2 else (0, 0)
+        first = _as_pixels(self._first)
+        height, width = first.shape[:2] if first.ndim >= 2 else (0, 0)
         num_frames = len(sized) if self.is_repeatable else None
         self.info = VideoInfo(
             path="<arrays>",
@@ -217,7 +224,7 @@ class ArrayFrames(FrameSource):
         return [self._frame(index, self._sized[index]) for index in indices]
 
     def _frame(self, index: int, array: Any) -> Frame:
-        image = as_rgb(np.asarray(array), name=f"frame {index}")
+        image = as_rgb(_as_pixels(array), name=f"frame {index}")
         height, width = image.shape[:2]
         check_pixels(width, height, max_pixels=self._max_pixels, name=f"frame {index}")
         if (height, width) != (self.info.height, self.info.width):
@@ -227,5 +234,16 @@ class ArrayFrames(FrameSource):
         return Frame(index, index / self._fps, image)
 
 
-def _is_single_image(array: NDArray[np.generic]) -> bool:
-    return array.ndim == 3 and array.shape[2] in (3, 4)
+def _as_pixels(image: Any) -> NDArray[Any]:
+    """Return a PIL image, a torch tensor or an array as an array, with the channels of a frame last."""
+    if isinstance(image, Image.Image):
+        return _upright_rgb(image)
+    if hasattr(image, "detach"):
+        image = image.detach().cpu().numpy()
+    pixels = np.asarray(image)
+    return np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 and _is_channels_first(pixels.shape) else pixels
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Return whether the shape of a frame is (C, H, W): only its first side is a number of channels."""
+    return shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)

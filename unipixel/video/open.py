@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import operator
 import os
 import stat
 import sys
@@ -16,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from PIL import Image
 
 from unipixel.video.decoder import VideoFile
 from unipixel.video.frame import MAX_PIXELS, Frame, FrameSource, VideoInfo
@@ -79,6 +82,50 @@ class Video:
                 raise ValueError(f"frame {index} is outside {self.info.path}: allowed are 0 to {num_frames - 1}")
         return self._source.read(wanted) if wanted else []
 
+    def timestamps(self) -> list[float]:
+        """Return the presentation times of all frames in seconds, from the first frame on, without decoding them.
+
+        Raises:
+            RuntimeError: The source is a stream.
+        """
+        if self.is_stream:
+            raise RuntimeError(f"{self.info.path} is a stream: its frames are not known before they are read")
+        return self._source.timestamps()
+
+    def __len__(self) -> int:
+        """Return the number of frames.
+
+        Raises:
+            TypeError: The source is a stream, whose length is unknown.
+        """
+        if self.info.num_frames is None:
+            raise TypeError(f"{self.info.path} is a stream: it has no length, iterate over it")
+        return self.info.num_frames
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return a frame by its index, from the end if negative, or a list of frames for a slice.
+
+        Raises:
+            IndexError: The index is outside the video.
+            TypeError: The source is a stream, or the index is neither an integer nor a slice.
+            OSError: A frame cannot be decoded.
+        """
+        num_frames = len(self)
+        if isinstance(index, slice):
+            return self.read(range(num_frames)[index])
+        if not -num_frames <= operator.index(index) < num_frames:
+            raise IndexError(f"frame {index} is outside {self.info.path}: allowed are 0 to {num_frames - 1}")
+        return self.read([operator.index(index) % num_frames])[0]
+
+    def __repr__(self) -> str:
+        info = self.info
+        length = "stream" if info.num_frames is None else f"{info.num_frames} frames"
+        rate = f", {info.fps:.4g} fps" if info.fps else ""
+        return f"<Video {info.path}: {length} of {info.width} x {info.height}{rate}>"
+
     def close(self) -> None:
         """Close the source; a closed stream cannot be read further."""
         self._source.close()
@@ -104,7 +151,8 @@ def open_video(
     Args:
         source: Path of a video, an image or a folder of images; an http, https or rtsp address;
             `-` for a container on standard input; a camera number (also as a string); a binary
-            file object; a list or iterable of uint8 arrays (H, W, 3); an array (T, H, W, 3).
+            file object; a PIL image; a list or iterable of PIL images or uint8 arrays (H, W, 3); a uint8 array or
+            torch tensor (T, H, W, 3) or (T, 3, H, W).
         max_frames: Maximum length of a file or folder; a stream ends after this number of frames.
         max_pixels: Maximum of width times height.
         fps: Frame rate of folders and arrays, which have no timestamps; 24 by default.
@@ -146,7 +194,7 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSou
         if isinstance(source, io.TextIOBase):
             raise TypeError("a video needs a binary file object, not a text file")
         return MediaStream(source, name=str(getattr(source, "name", "<stream>")), max_pixels=max_pixels)
-    if isinstance(source, Iterable | Sequence):
+    if isinstance(source, Image.Image | Iterable | Sequence):
         return ArrayFrames(source, max_pixels=max_pixels, fps=fps)
     raise TypeError(f"cannot read a video from {type(source).__name__}")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,61 @@ class TestRefusals:
         assert "model.norm.weight is (65,), expected (64,)" in str(error.value)
 
     def test_wrong_hidden_size_is_refused_with_both_shapes(self, folder: Path) -> None:
-        _edit_config(folder, lambda fields: fields["text_config"].update(intermediate_size=96))
+        def edit(fields: dict[str, Any]) -> None:
+            fields["text_config"].update(intermediate_size=96)
+            fields["intermediate_size"] = 96
+
+        _edit_config(folder, edit)
         with pytest.raises(CheckpointError, match=r"gate_proj.weight is \(128, 64\), expected \(96, 64\)"):
             UniPixel.from_pretrained(folder)
+
+    @pytest.mark.parametrize(
+        ("section", "name", "value", "message"),
+        [
+            ("text_config", "hidden_size", "big", "hidden_size = 'big': it must be an integer in"),
+            ("text_config", "num_attention_heads", 0, "num_attention_heads = 0: it must be an integer in"),
+            ("text_config", "vocab_size", 10**12, "vocab_size = 1000000000000: it must be an integer in"),
+            ("text_config", "num_hidden_layers", -1, "num_hidden_layers = -1: it must be an integer in"),
+            ("text_config", "num_attention_heads", 5, "num_attention_heads = 5 does not divide"),
+            ("vision_config", "depth", True, "vision_config.depth = True: it must be an integer in"),
+            ("vision_config", "num_heads", 0, "vision_config.num_heads = 0: it must be an integer in"),
+            ("vision_config", "fullatt_block_indexes", [99], "full attention in block 99"),
+            ("vision_config", "tokens_per_second", "2", "tokens_per_second = '2'"),
+            (None, "seg_token_id", "265", "seg_token_id = '265'"),
+            (None, "sam2_hidden_tokens", 0, "sam2_hidden_tokens = 0"),
+            (None, "sam2_config", 5, "sam2_config = 5"),
+            (None, "text_config", [], "text_config = "),
+            (None, "eos_token_id", {"id": 1}, "eos_token_id must be a token id"),
+        ],
+    )
+    def test_nonsense_in_the_configuration_is_named(
+        self, folder: Path, section: str | None, name: str, value: Any, message: str
+    ) -> None:
+        def edit(fields: dict[str, Any]) -> None:
+            (fields if section is None else fields[section])[name] = value
+            if section == "text_config" and name in fields:
+                fields[name] = value
+
+        _edit_config(folder, edit)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            UniPixel.from_pretrained(folder)
+
+    def test_contradiction_between_top_level_and_text_config_is_named(self, folder: Path) -> None:
+        _edit_config(folder, lambda fields: fields.update(hidden_size=128))
+        with pytest.raises(ValueError, match="hidden_size = 128 at its top level and 64 in text_config"):
+            UniPixel.from_pretrained(folder)
+
+    @pytest.mark.parametrize("name", ["", " "])
+    def test_empty_name_is_refused(self, name: str) -> None:
+        with pytest.raises(FileNotFoundError, match="name of the checkpoint is empty"):
+            UniPixel.from_pretrained(name)
+
+    def test_missing_folder_is_not_looked_for_on_the_hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "runs").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(FileNotFoundError, match="no checkpoint 'runs/final'"):
+            UniPixel.from_pretrained("runs/final")
 
     def test_earlier_layout_is_refused_in_one_line(self, folder: Path) -> None:
         file = folder / "model.safetensors"
@@ -206,7 +259,7 @@ class TestRefusals:
 
     def test_hub_without_network_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(OSError, match=r"could not download 'nobody/nothing' .* give a folder"):
+        with pytest.raises(OSError, match=r"no folder 'nobody/nothing', and .* not be downloaded .* give a folder"):
             resolve("nobody/nothing")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")

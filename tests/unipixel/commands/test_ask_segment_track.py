@@ -256,7 +256,7 @@ class TestBadInput:
             (["--point", "1:56,12@0"], "the point (56, 12) is outside the frame of 56 x 40 pixels"),
             (["--point", "1:5,12@6"], "frame 6 is outside the clip of 6 frames: allowed are 0 to 5"),
             (["--box", "1:30,8,20,30@0"], "the box (30, 8, 20, 30) is inverted or empty"),
-            (["--box", "1:30,8,60,30@0"], "the box (30, 8, 60, 30) reaches outside the frame of 56 x 40"),
+            (["--box", "1:57,8,60,30@0"], "the box (57, 8, 60, 30) is outside the frame of 56 x 40"),
             (["--mask", "1:EMPTY@0"], "empty.png: the mask is empty, it must mark at least one pixel"),
             (["--mask", "1:SMALL@0"], "the mask has shape (20, 30), the frames have (H, W) = (40, 56)"),
             (["--mask", "1:nowhere.png@0"], "nowhere.png"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.moving_square import write_audio
 from helpers.numbered_clips import numbered_frame, write_numbered_clip
 from PIL import Image
@@ -301,3 +302,47 @@ def test_addresses_are_shown_without_passwords() -> None:
 def test_video_without_such_camera_raises_oserror() -> None:
     with pytest.raises(OSError, match="camera 97"):
         open_video(97)
+
+
+class TestSequence:
+    def test_len_and_index_are_those_of_iterating(self, clip: Path) -> None:
+        video = open_video(clip)
+        frames = list(video)
+        assert len(video) == len(frames) == 6
+        assert np.array_equal(video[2].image, frames[2].image)
+        assert video[-1].index == 5
+        assert [frame.index for frame in video[1:5:2]] == [1, 3]
+        with pytest.raises(IndexError, match=r"frame 6 is outside .*: allowed are 0 to 5"):
+            video[6]
+        assert repr(video) == f"<Video {clip}: 6 frames of 56 x 40, 10 fps>"
+
+    def test_stream_has_no_length(self, frames: list[np.ndarray]) -> None:
+        video = open_video(iter(frames))
+        assert video
+        with pytest.raises(TypeError, match="has no length"):
+            len(video)
+
+
+class TestKindsOfArrays:
+    @pytest.mark.parametrize("kind", ["torch", "channels first", "list of images", "list of tensors"])
+    def test_arrays_of_other_kinds_are_the_same_frames(self, frames: list[np.ndarray], kind: str) -> None:
+        stack = np.stack(frames)
+        source: Any = {
+            "torch": lambda: torch.from_numpy(stack).permute(0, 3, 1, 2),
+            "channels first": lambda: stack.transpose(0, 3, 1, 2),
+            "list of images": lambda: [Image.fromarray(frame) for frame in frames],
+            "list of tensors": lambda: [torch.from_numpy(frame).permute(2, 0, 1) for frame in frames],
+        }[kind]()
+        video = open_video(source)
+        assert len(video) == len(frames)
+        assert all(np.array_equal(found.image, frame) for found, frame in zip(video, frames, strict=True))
+
+    def test_single_image_is_an_image(self, frames: list[np.ndarray]) -> None:
+        for source in (Image.fromarray(frames[0]), torch.from_numpy(frames[0]).permute(2, 0, 1)):
+            video = open_video(source)
+            assert video.info.is_image
+            assert np.array_equal(video[0].image, frames[0])
+
+    def test_values_of_zero_to_one_are_refused_with_what_to_do(self, frames: list[np.ndarray]) -> None:
+        with pytest.raises(TypeError, match=r"must hold uint8 pixels, not float32: .*\(frames \* 255\)"):
+            open_video(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255)
