@@ -13,8 +13,12 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+JAVA_METEOR = "Meteor 1.5 (Java), Penn treebank tokens"
+"""The METEOR that `java_meteor` computes."""
 
 _REMEDY = "pip install 'unipixel-agent[captions]'"
 _TAG = re.compile(r"<.*?>")
@@ -50,6 +54,7 @@ def nltk_meteor(predicted: Sequence[str], references: Sequence[str]) -> list[flo
     ]
 
 
+@cache
 def installed_wordnet() -> Any | None:
     """Return NLTK's reader of WordNet, or None if its data are not installed."""
     from nltk.corpus import wordnet
@@ -95,6 +100,7 @@ def java_meteor(predicted: Sequence[str], references: Sequence[Sequence[str]]) -
         references: Several references per caption, from `treebank_tokens`.
 
     Raises:
+        ValueError: There is no caption.
         ImportError: The extra `captions` is not installed.
         OSError: No Java was found.
     """
@@ -104,8 +110,9 @@ def java_meteor(predicted: Sequence[str], references: Sequence[Sequence[str]]) -
         from pycocoevalcap.meteor.meteor import Meteor
 
         scorer = Meteor()
+    # The jar separates its fields by "|||".
     total, each = scorer.compute_score(
-        {index: list(texts) for index, texts in enumerate(references)},
+        {index: [text.replace("|||", " ") for text in texts] for index, texts in enumerate(references)},
         {index: [text] for index, text in enumerate(predicted)},
     )
     return float(total), [float(value) for value in each]

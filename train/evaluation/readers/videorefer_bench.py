@@ -138,17 +138,17 @@ def _make_sample(
         text = field_of(entry, "Question", str, location=location)
     regions = _read_regions(entry, text, task=task, location=location)
     video = field_of(entry, "video", str, location=location)
-    question, fields, options = _MENTION.sub(r"[\1]", text), {"video": video}, []
+    query, options, fields = _MENTION.sub(r"[\1]", text), [], {"video": video}
     if task != "descriptions":
         options = field_of(entry, "options", list, location=location)
-        question = "\n".join([question, "Options:", *map(str, options)])
+        query = "\n".join([query, "Options:", *map(str, options)])
         fields["type"] = field_of(entry, "type", str, location=location)
     if task == "pixelqa":
-        marked, _ = mark_references(question, regions.object_ids)
+        marked, _ = mark_references(query, regions.object_ids)
         question, prompts = prefill_question(marked), partial(_spatial_prompts, regions, variant, number)
     else:
-        prefix = region_prefix(regions, is_single=variant == "single")
-        question = prefix + (f"{question}\n{CHOICE_REQUEST}" if options else question)
+        query += f"\n{CHOICE_REQUEST}" if options else ""
+        question = region_prefix(regions, is_single=variant == "single") + query
         prompts = partial(_mask_prompts, regions, variant)
     return BenchmarkSample(
         name=str(number),
@@ -159,7 +159,7 @@ def _make_sample(
         prompts=prompts,
         truth=partial(_truth, entry, regions, task=task, location=location),
         options=tuple(_OPTION.sub("", str(option), count=1) for option in options),
-        fields=fields,
+        fields={**fields, "query": query},
     )
 
 

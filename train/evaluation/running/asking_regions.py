@@ -20,7 +20,7 @@ from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.prompt_templates import CHOICE_REQUEST, prefill_answer
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
-from unipixel.session.conversation import Conversation
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.prefilling import accepted_ids
 from unipixel.session.session import Session
 from unipixel.train.evaluation.running.asking import frame_masks
@@ -39,33 +39,31 @@ _PROMPT = re.compile(r"<Prompt(\d+)>")
 def ask_choice(context: SampleContext) -> Prediction:
     """Ask a multiple-choice question about a video (MVBench)."""
     conversation = _open(context, _images(context.session()))
-    return _ask(context, conversation, context.sample.question, prefix=MVBENCH_OPTION)
+    text = _ask(context, conversation, context.sample.question, prefix=MVBENCH_OPTION)
+    return Prediction(sample=context.sample.name, text=text)
 
 
-def ask_regions(context: SampleContext, *, prefix: str = "") -> Prediction:
-    """Ask about objects whose masks are given (VideoRefer-Bench; captions and multiple choice of PerBench).
+def ask_regions(context: SampleContext, *, prefix: str = "", has_masks: bool = False) -> Prediction:
+    """Ask about objects whose masks are given (VideoRefer-Bench, PerBench, region captions).
 
     Args:
         context: The sample and the model.
         prefix: Published beginning of the answer.
+        has_masks: Whether the masks of the answer are predicted too; they start from frame 0.
     """
-    conversation = _open(context, _images(context.session()))
-    memory = _given_memory(context, conversation)
-    return _ask(context, conversation, _session_text(context), prefix=prefix, memory=memory)
-
-
-def ask_visual_text(context: SampleContext) -> Prediction:
-    """Ask for the masks of what a text says about objects whose masks are given (PerBench)."""
     session = context.session()
     conversation = _open(context, _images(session))
-    turn = Turn(_session_text(context), memory=_given_memory(context, conversation))
-    reply = conversation.ask(turn)
-    first_id = max(context.sample.prompts(), default=0) + 1
-    tokens = {first_id + row: mask_tokens for row, mask_tokens in enumerate(reply.mask_tokens)}
-    if tokens:
-        session.objects.add_tokens(tokens, dict.fromkeys(tokens, 0), expression=context.sample.question)
-    text = parse_answer(reply.text).display
-    return Prediction(sample=context.sample.name, masks=_encode_tracks(context, session, list(tokens)), text=text)
+    memory = _given_memory(context, conversation)
+    question = _PROMPT.sub(r"[\1]", str(context.sample.fields.get("query", context.sample.question)))
+    prefix = prefix if context.has_published_wording else ""
+    reply = conversation.ask(Turn(question, memory=memory, answer_prefix=prefix))
+    masks = None
+    if has_masks and len(reply.mask_tokens):
+        first_id = max(context.sample.prompts(), default=0) + 1
+        tokens = {first_id + row: mask_tokens for row, mask_tokens in enumerate(reply.mask_tokens)}
+        session.objects.add_tokens(tokens, dict.fromkeys(tokens, 0), expression=question)
+        masks = _encode_tracks(context, session, list(tokens))
+    return Prediction(sample=context.sample.name, masks=masks, text=_text(reply, prefix))
 
 
 def ask_pixelqa(context: SampleContext) -> Prediction:
@@ -112,7 +110,8 @@ def ask_set_of_mark(context: SampleContext) -> Prediction:
     for object_id, prompt in _spatial_prompts(context).items():
         images[prompt.frame_index] = draw_marks(images[prompt.frame_index], {object_id: prompt})
     question = f"{context.sample.fields['query']}\n{CHOICE_REQUEST}"
-    return _ask(context, _open(context, images), question, prefix=BEST_OPTION)
+    text = _ask(context, _open(context, images), question, prefix=BEST_OPTION)
+    return Prediction(sample=context.sample.name, text=text)
 
 
 @torch.no_grad()
@@ -173,9 +172,8 @@ def _answer_about_tracks(
     masks = np.stack(list(frame_masks(session, object_ids)))
     memory = round_two_memory(context, conversation, object_ids, masks)
     question = f"{context.sample.fields['query']}\n{CHOICE_REQUEST}"
-    prediction = _ask(context, conversation, question, prefix=BEST_OPTION, memory=memory)
-    encoded = _encode_tracks(context, session, object_ids)
-    return Prediction(sample=prediction.sample, masks=encoded, text=prediction.text)
+    text = _ask(context, conversation, question, prefix=BEST_OPTION, memory=memory)
+    return Prediction(sample=context.sample.name, masks=_encode_tracks(context, session, object_ids), text=text)
 
 
 def _ask(
@@ -185,11 +183,14 @@ def _ask(
     *,
     prefix: str = "",
     memory: MemoryInjection | None = None,
-) -> Prediction:
+) -> str:
+    """Return the answer without its published beginning."""
     beginning = prefix if context.has_published_wording else ""
-    reply = conversation.ask(Turn(question, memory=memory, answer_prefix=beginning))
-    text = parse_answer(reply.text.removeprefix(beginning)).display
-    return Prediction(sample=context.sample.name, text=text)
+    return _text(conversation.ask(Turn(question, memory=memory, answer_prefix=beginning)), beginning)
+
+
+def _text(reply: Reply, prefix: str) -> str:
+    return parse_answer(reply.text.removeprefix(prefix)).display
 
 
 def _open(context: SampleContext, images: Sequence[NDArray[np.uint8]]) -> Conversation:
@@ -201,11 +202,6 @@ def _images(session: Session) -> list[NDArray[np.uint8]]:
     """Return all frames (H, W, 3) of a session; a sample with regions or options has at most 32."""
     video = session.objects.video
     return [frame.image for frame in video.read(range(video.info.num_frames or 0))]
-
-
-def _session_text(context: SampleContext) -> str:
-    """Return the question without the lines that the memory adds, with regions as `[id]`."""
-    return _PROMPT.sub(r"[\1]", str(context.sample.fields.get("query", context.sample.question)))
 
 
 def _given_memory(context: SampleContext, conversation: Conversation) -> MemoryInjection | None:
