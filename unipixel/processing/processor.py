@@ -101,7 +101,7 @@ class Processor:
             budget: Overrides that of the checkpoint.
 
         Raises:
-            OSError: The checkpoint cannot be found.
+            OSError: The checkpoint cannot be found, or has no tokenizer and the bundled one does not match.
             ValueError: It is incomplete, or its tokenizer does not match.
         """
         from unipixel.checkpoints.files import read_config, resolve
@@ -109,7 +109,16 @@ class Processor:
         folder = resolve(source)
         has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
         tokenizer = load_tokenizer(folder if has_tokenizer else None)
-        return cls(read_config(folder), tokenizer, budget=budget or FrameBudget.read(folder))
+        config, budget = read_config(folder), budget or FrameBudget.read(folder)
+        try:
+            return cls(config, tokenizer, budget=budget)
+        except ValueError as error:
+            if has_tokenizer:
+                raise
+            raise FileNotFoundError(
+                f"{folder} has no tokenizer (tokenizer.json, or vocab.json with merges.txt), and the bundled one does "
+                f"not fit ({error}): add the files of the tokenizer that the model was trained with"
+            ) from error
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer, and the budget unless it is the published one, into a checkpoint folder."""

@@ -28,6 +28,10 @@ _PROTOCOLS = {
 }
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 NETWORK_TIMEOUT_SECONDS = 15.0
+_FASTSTART_HINT = (
+    "; if the index of this MP4 is at its end, it cannot be read from a pipe: give the file itself, or write it with "
+    "ffmpeg -i clip.mp4 -c copy -movflags +faststart"
+)
 
 
 def is_address(source: str) -> bool:
@@ -56,14 +60,20 @@ class MediaStream(FrameSource):
         timeout_seconds: float | None = None,
         container_format: str | None = None,
     ) -> None:
-        self._container = open_container(
-            target,
-            name=name,
-            # A file object needs no protocol, and its content must not refer to other files.
-            options=options or {"protocol_whitelist": "none"},
-            timeout_seconds=timeout_seconds,
-            container_format=container_format,
-        )
+        # An MP4 whose index is at the end cannot be read from a pipe.
+        is_mp4 = hasattr(target, "peek") and bytes(target.peek(12)[4:8]) == b"ftyp"
+        hint = _FASTSTART_HINT if is_mp4 else ""
+        try:
+            self._container = open_container(
+                target,
+                name=name,
+                # A file object needs no protocol, and its content must not refer to other files.
+                options=options or {"protocol_whitelist": "none"},
+                timeout_seconds=timeout_seconds,
+                container_format=container_format,
+            )
+        except OSError as error:
+            raise OSError(f"{error}{hint}") from error
         try:
             stream = video_stream(self._container)
             # Frame threads would delay the frames of a live stream.
@@ -74,7 +84,7 @@ class MediaStream(FrameSource):
             # The first frame determines the size; `frames` yields it.
             self._first = next(self._decoder, None)
             if self._first is None:
-                raise OSError(f"{name}: no frame can be decoded")
+                raise OSError(f"{name}: no frame can be decoded{hint}")
             geometry = FrameGeometry.of(self._first)
             self._convert = FrameConverter(geometry, max_pixels=max_pixels, name=name)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -9,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -346,3 +348,31 @@ class TestKindsOfArrays:
     def test_values_of_zero_to_one_are_refused_with_what_to_do(self, frames: list[np.ndarray]) -> None:
         with pytest.raises(TypeError, match=r"must hold uint8 pixels, not float32: .*\(frames \* 255\)"):
             open_video(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255)
+
+
+def test_mp4_with_its_index_at_the_end_in_a_pipe_says_what_to_do(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 240, 320, 3), dtype=np.uint8)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for frame in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = (tmp_path / "clip.mp4").read_bytes()
+    assert content.rfind(b"moov") > len(content) - 10_000
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:
+            pipe.write(content)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        with (
+            os.fdopen(reader, "rb") as pipe,
+            pytest.raises(OSError, match=r"cannot be read from a pipe: .*\+faststart"),
+        ):
+            open_video(pipe)
+    finally:
+        thread.join()
