@@ -37,7 +37,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def working_folder(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a clip; every hub id loads the tiny checkpoint."""
     shutil.copy(sample_path(), tmp_path / "clip.mp4")
-    monkeypatch.setattr("unipixel.checkpoints.files.snapshot_download", lambda name, **_: str(checkpoint))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(checkpoint))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from unipixel.model.config import SEGMENTER_FILE, PoolOrder, UniPixelConfig, read_segmenter
 from unipixel.tracking.config import SegmenterConfig
 
@@ -44,6 +42,8 @@ def resolve(source: str | Path) -> Path:
         raise FileNotFoundError(
             f"no checkpoint {name!r}: give a folder, a hub id (owner/name), or a bundled model ({bundled or 'none'})"
         )
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
     except (OSError, ValueError) as error:

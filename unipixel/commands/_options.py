@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from unipixel.checkpoints.quantization import Quantization
     from unipixel.model.generation import GenerationSettings
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.processor import Processor
     from unipixel.session.settings import SessionSettings
+    from unipixel.tracking.segmenter import Segmenter
 
 DEFAULT_MODEL = "unipixel-nano"
 MAX_FRAMES = 108_000
@@ -33,6 +36,8 @@ _PROMPT_HELP = {
     "box": "a box around object ID",
     "mask": "a mask of object ID: an image of the frame's size that is non-zero on the object",
 }
+
+_QUANTIZATIONS: dict[str, Quantization] = {"int8": "8bit", "int4": "4bit"}
 
 EXPORT_HELP = {
     "coco": "coco.json, COCO annotations with the fields of YouTube-VIS",
@@ -68,7 +73,8 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser, *, has_language: bool = True) -> None:
     """Add the options for the model and its device; the type is that of the language model."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, folder or hub id (%(default)s)")
+    also = "" if has_language else "; also SAM 2.1 alone, such as facebook/sam2.1-hiera-tiny, or its official file"
+    group.add_argument("--model", default=DEFAULT_MODEL, help=f"bundled name, folder or hub id (%(default)s){also}")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     if has_language:
         group.add_argument(
@@ -76,6 +82,22 @@ def add_model_options(parser: argparse.ArgumentParser, *, has_language: bool = T
             default="auto",
             choices=("auto", "float32", "bfloat16", "float16"),
             help="type of the language model; auto is that of the checkpoint (%(default)s)",
+        )
+        group.add_argument(
+            "--quantize", choices=tuple(_QUANTIZATIONS), help="quantise the language model with bitsandbytes (off)"
+        )
+        group.add_argument(
+            "--segmenter",
+            metavar="SAM",
+            help="SAM 2.1 that tracks and segments clicks, such as facebook/sam2.1-hiera-tiny: hub id, folder or "
+            "official file (by default the model's own)",
+        )
+        group.add_argument(
+            "--language-masks",
+            default="model",
+            choices=("model", "segmenter"),
+            help="what decodes masks from language if --segmenter is given: the model's own SAM 2.1, which encodes the "
+            "frames that it needs itself, or the segmenter (%(default)s)",
         )
     group.add_argument("--postprocess", action="store_true", help="apply SAM 2's post-processing to masks (off)")
 
@@ -108,9 +130,7 @@ def add_language_options(parser: argparse.ArgumentParser, *, is_live: bool = Fal
     group.add_argument(
         "--max-new-tokens", type=int, default=512, metavar="N", help="longest answer in tokens (%(default)s)"
     )
-    group.add_argument(
-        "--temperature", type=float, default=0.0, help="above 0 samples (%(default)s: greedy)"
-    )
+    group.add_argument("--temperature", type=float, default=0.0, help="above 0 samples (%(default)s: greedy)")
     group.add_argument("--seed", type=int, default=None, help="seed of the sampling (by default a random one)")
 
 
@@ -141,15 +161,58 @@ def chosen_exports(arguments: argparse.Namespace) -> list[str]:
     return [name for name in EXPORT_HELP if getattr(arguments, name.replace("-", "_"))]
 
 
-def session_settings(arguments: argparse.Namespace) -> SessionSettings:
-    """Return the settings of a session.
+def check_model(arguments: argparse.Namespace) -> None:
+    """Check the device, the checkpoints and the libraries that a command line asks for, without importing torch.
 
     Raises:
-        ValueError: One is out of range.
+        OSError: A checkpoint cannot be found, downloaded or read.
+        ValueError: A checkpoint is of another architecture or does not fit, or the device is not available.
+        ImportError: A library is missing.
+    """
+    from unipixel.checkpoints.devices import check_device
+    from unipixel.checkpoints.early_checks import check_checkpoint
+    from unipixel.checkpoints.quantization import check_quantization
+    from unipixel.checkpoints.segmenters import find_segmenter
+
+    if arguments.device != "auto":
+        check_device(arguments.device)
+    if arguments.quantize is not None:
+        check_quantization(_QUANTIZATIONS[arguments.quantize])
+    check_checkpoint(arguments.model)
+    if arguments.segmenter is not None:
+        find_segmenter(arguments.segmenter)
+
+
+def load_chosen_segmenter(arguments: argparse.Namespace) -> Segmenter | None:
+    """Load the segmenter of `--segmenter`, if it is given, and say what it does.
+
+    Raises:
+        OSError: It cannot be found, downloaded or read.
+        ValueError: It is of another architecture or does not fit, or the device is not available.
+    """
+    if arguments.segmenter is None:
+        return None
+    from unipixel.checkpoints.segmenters import load_segmenter
+
+    segmenter = load_segmenter(arguments.segmenter, device=choose_device(arguments.device))
+    role = f"{arguments.segmenter} tracks and segments clicks, at {segmenter.config.image_size} pixels"
+    own = "the model's own SAM 2.1 decodes masks from language and encodes the frames it needs itself"
+    print(f"unipixel: {role}{f'; {own}' if arguments.language_masks == 'model' else ''}", file=sys.stderr)
+    return segmenter
+
+
+def session_settings(arguments: argparse.Namespace) -> SessionSettings:
+    """Return the settings of a session, with the loaded segmenter.
+
+    Raises:
+        OSError: The segmenter cannot be found, downloaded or read.
+        ValueError: A setting is out of range, or the segmenter is of another architecture.
     """
     from unipixel.session.settings import SessionSettings
 
     return SessionSettings(
+        segmenter=load_chosen_segmenter(arguments),
+        language_masks=arguments.language_masks,
         num_frames=arguments.frames,
         anchor=arguments.anchor,
         prefill=arguments.prefill,
@@ -184,7 +247,10 @@ def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
     from unipixel.processing.processor import Processor
 
     dtype: Any = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    model = UniPixel.from_pretrained(arguments.model, dtype=dtype, device=choose_device(arguments.device))
+    quantization = None if arguments.quantize is None else _QUANTIZATIONS[arguments.quantize]
+    model = UniPixel.from_pretrained(
+        arguments.model, dtype=dtype, device=choose_device(arguments.device), quantization=quantization
+    )
     return model, Processor.from_pretrained(arguments.model)
 
 

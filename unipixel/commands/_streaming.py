@@ -11,10 +11,16 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from unipixel.commands._options import choose_device, generation_settings, load_model
+from unipixel.commands._options import (
+    check_model,
+    choose_device,
+    generation_settings,
+    load_chosen_segmenter,
+    load_model,
+)
 from unipixel.commands._prompts import prompt_marks, read_prompts
 from unipixel.memory.injection import check_object_ids
 from unipixel.memory.records import MAX_FRAME_INDEX
@@ -24,13 +30,16 @@ from unipixel.output.writers import OverlayVideoWriter, overlay_writer
 from unipixel.processing.prompt_checks import check_prompt, check_prompt_group
 from unipixel.processing.prompt_templates import normalize_query
 from unipixel.processing.visual_prompts import VisualPrompt
-from unipixel.session.live_session import LiveSession, LiveSettings
-from unipixel.session.stream_objects import StreamObjects
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.frame import Frame, VideoInfo
 from unipixel.video.latest_frame import LatestFrame
 from unipixel.video.live import is_address
 from unipixel.video.open import Video, open_video
+
+# Sessions import torch and transformers, which takes seconds: the source and the prompts are checked before.
+if TYPE_CHECKING:
+    from unipixel.session.live_session import LiveSession
+    from unipixel.session.stream_objects import StreamObjects
 
 # Addresses of files, which are delivered as fast as they are read.
 _FILE_SCHEMES = {"http", "https", "file"}
@@ -276,12 +285,23 @@ def frame_line(frame: Frame, objects: Mapping[int, ObjectMask]) -> dict[str, Any
 def _open_session(arguments: argparse.Namespace, plan: StreamPlan) -> tuple[StreamObjects, LiveSession | None]:
     """Load the models that the plan needs: only SAM 2.1 if nothing is asked."""
     if not plan.needs_language:
-        from unipixel.checkpoints.segmenters import load_segmenter
+        from unipixel.checkpoints.devices import check_device
+        from unipixel.checkpoints.segmenters import find_segmenter, load_segmenter
 
-        segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
+        if arguments.device != "auto":
+            check_device(arguments.device)
+        found = find_segmenter(arguments.segmenter or arguments.model)
+        from unipixel.session.stream_objects import StreamObjects
+
+        segmenter = load_segmenter(found, device=choose_device(arguments.device))
         options = {"is_postprocessed": arguments.postprocess, "redetect_after": arguments.redetect_after}
         return StreamObjects(segmenter, num_frames=1, **options), None
+    check_model(arguments)
+    from unipixel.session.live_session import LiveSession, LiveSettings
+
     settings = LiveSettings(
+        segmenter=load_chosen_segmenter(arguments),
+        language_masks=arguments.language_masks,
         num_frames=arguments.frames,
         is_postprocessed=arguments.postprocess,
         redetect_after=arguments.redetect_after,

@@ -49,9 +49,8 @@ def run_ask(arguments: argparse.Namespace) -> int:
         OSError: The video, the model or the output folder cannot be used.
     """
     from unipixel.commands._running.jobs import run_jobs
-    from unipixel.session.session import Session
 
-    return run_jobs(arguments, Session.ask)
+    return run_jobs(arguments, "ask")
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
@@ -62,6 +61,5 @@ def run_segment(arguments: argparse.Namespace) -> int:
         OSError: The video, the model or the output folder cannot be used.
     """
     from unipixel.commands._running.jobs import run_jobs
-    from unipixel.session.session import Session
 
-    return run_jobs(arguments, Session.segment)
+    return run_jobs(arguments, "segment")

@@ -16,6 +16,7 @@ from unipixel.commands._options import (
     add_model_options,
     add_prompt_options,
     add_result_options,
+    check_model,
     describe_error,
     describe_unknown,
     load_model,
@@ -105,11 +106,17 @@ class Chat:
             OSError: The video or the model cannot be used.
         """
         from unipixel.commands._prompts import read_prompts
-        from unipixel.session.session import Session
+        from unipixel.processing.prompt_checks import check_prompts
         from unipixel.video.open import open_video
 
-        prompts, settings = read_prompts(arguments), session_settings(arguments)
+        prompts = read_prompts(arguments)
         video = open_video(arguments.video, max_frames=arguments.max_frames)
+        check_prompts(prompts, video.info)
+        check_model(arguments)
+        # Imported after the checks, because torch and transformers take seconds.
+        from unipixel.session.session import Session
+
+        settings = session_settings(arguments)
         session = Session(*load_model(arguments), video, settings=settings)
         for object_id, object_prompts in prompts.items():
             session.prompt(object_id, *object_prompts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import ipaddress
 import sys
 from pathlib import Path
 from typing import Any
 
-from unipixel.commands._options import add_model_options
+from unipixel.commands._options import add_model_options, check_model, load_model
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -53,16 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         OSError: The model, the port or a file cannot be used.
         ImportError: The extra `demo` is not installed.
     """
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise ImportError("gradio is missing: pip install 'unipixel-agent[demo]'") from error
+    if importlib.util.find_spec("gradio") is None:
+        raise ImportError("gradio is missing: pip install 'unipixel-agent[demo]'")
     users = read_users(arguments.auth) if arguments.auth is not None else []
     check_public(arguments.host, is_shared=arguments.share, has_users=bool(users) or arguments.public_without_auth)
     if not 0 < arguments.port < 65536:
         raise ValueError(f"--port must be 1 to 65535, got {arguments.port}")
-
-    from unipixel.commands._options import load_model
+    check_model(arguments)
+    # Imported after the checks, because gradio, torch and transformers take seconds.
     from unipixel.demos.app import Demo, DemoSettings
     from unipixel.demos.limits import Limits
     from unipixel.demos.server import check_port, limit_torch_threads, serve

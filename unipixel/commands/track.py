@@ -30,9 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: There is no prompt, or one is outside the video.
         OSError: The video, the model or the output folder cannot be used.
     """
-    import torch
-
-    from unipixel.checkpoints.segmenters import load_segmenter
+    from unipixel.checkpoints.devices import check_device
+    from unipixel.checkpoints.segmenters import find_segmenter, load_segmenter
     from unipixel.commands._prompts import prompt_marks, read_prompts
     from unipixel.commands._running.progress import ProgressDisplay
     from unipixel.commands._running.results import (
@@ -41,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_warnings,
         sequence_name,
     )
-    from unipixel.session.video_objects import VideoObjects
-    from unipixel.session.video_tracker import MAX_FEATURE_BYTES
+    from unipixel.processing.prompt_checks import check_prompts
     from unipixel.video.open import open_video
 
     prompts = read_prompts(arguments)
@@ -55,8 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         progress.start("load the model")
         video = open_video(arguments.video, max_frames=arguments.max_frames)
+        check_prompts(prompts, video.info)
+        if arguments.device != "auto":
+            check_device(arguments.device)
+        found = find_segmenter(arguments.model)
         start = time.perf_counter()
-        segmenter = load_segmenter(arguments.model, device=choose_device(arguments.device))
+        # Imported after the checks, because torch takes a second.
+        import torch
+
+        from unipixel.session.video_objects import VideoObjects
+        from unipixel.session.video_tracker import MAX_FEATURE_BYTES
+
+        segmenter = load_segmenter(found, device=choose_device(arguments.device))
         is_in_order = all(min(prompt.frame_index for prompt in group) == 0 for group in prompts.values())
         objects = VideoObjects(
             segmenter,

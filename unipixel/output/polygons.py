@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes
 
 # Right, down, left, up in (x, y): each boundary edge runs so that the object is on its right.
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -18,6 +17,9 @@ def outer_polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     Args:
         mask: (H, W).
     """
+    # Imported here, because scipy takes long to import and few commands write polygons.
+    from scipy.ndimage import binary_fill_holes
+
     # Without holes, every boundary is an outer contour, and none is within another.
     filled = binary_fill_holes(mask, structure=np.ones((3, 3)))
     return sorted((_without_collinear(loop) for loop in _trace(_boundary_edges(filled))), key=_area, reverse=True)

@@ -6,35 +6,38 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from unipixel.commands._options import describe_error, load_model, session_settings
+from unipixel.commands._options import check_model, describe_error, load_model, session_settings
 from unipixel.commands._prompts import prompt_marks, read_prompts
 from unipixel.commands._running.progress import ProgressDisplay
 from unipixel.commands._running.results import ResultWriter, check_palette_ids, print_warnings, sequence_name
+from unipixel.processing.prompt_checks import check_prompts
 from unipixel.session.question_file import AskJob, InvalidJob, read_questions
-from unipixel.session.session import Session
 from unipixel.video.open import open_video
 
+# Sessions import torch and transformers, which takes seconds: clips and prompts are checked before.
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
-    from unipixel.output.result import Result
     from unipixel.processing.processor import Processor
+    from unipixel.session.session import Session
+    from unipixel.session.settings import SessionSettings
+    from unipixel.video.open import Video
 
-Ask = Callable[..., "Result"]
-"""Puts a question to a session: `ask(session, question, on_text=..., on_frame=...)`."""
+Method = Literal["ask", "segment"]
+"""The method of a session that gets the questions."""
 _JOB_ERRORS = (ValueError, TypeError, OSError, LookupError)
 _CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif"}
 
 
-def run_jobs(arguments: argparse.Namespace, ask: Ask) -> int:
+def run_jobs(arguments: argparse.Namespace, method: Method) -> int:
     """Run the jobs of a command line, write the results, and return the exit code.
 
     Args:
         arguments: Options of the command.
-        ask: Puts a question to a session.
+        method: Gets the questions.
 
     Raises:
         ValueError: Bad input of a single job; errors of one of several jobs are reported in its result.
@@ -45,7 +48,7 @@ def run_jobs(arguments: argparse.Namespace, ask: Ask) -> int:
     if len(jobs) == 1 and isinstance(first, AskJob) and not first.name:
         check_palette_ids(arguments, first.prompts)
         with ProgressDisplay() as progress:
-            answers = _JobRunner(arguments, ask, progress).run(first, arguments.out)
+            answers = _JobRunner(arguments, method, progress).run(first, arguments.out)
         if not arguments.json:
             for answer in answers:
                 print(answer)
@@ -54,17 +57,19 @@ def run_jobs(arguments: argparse.Namespace, ask: Ask) -> int:
         return 0
     if arguments.out is None:
         raise ValueError(f"{len(jobs)} clips or questions need --out DIR, with a folder for each")
-    return _run_batch(arguments, jobs, ask)
+    return _run_batch(arguments, jobs, method)
 
 
-def _run_batch(arguments: argparse.Namespace, jobs: list[AskJob | InvalidJob], ask: Ask) -> int:
+def _run_batch(arguments: argparse.Namespace, jobs: list[AskJob | InvalidJob], method: Method) -> int:
     out: Path = arguments.out
     summary = out / "results.jsonl"
     if summary.exists() and not arguments.overwrite:
         raise FileExistsError(f"{summary} exists; give --overwrite to replace its results")
     num_failed = num_finished = 0
     with ProgressDisplay() as progress:
-        runner = _JobRunner(arguments, ask, progress)
+        runner = _JobRunner(arguments, method, progress)
+        # Now, because its errors are not those of a clip.
+        runner.load()
         out.mkdir(parents=True, exist_ok=True)
         try:
             with summary.open("w", encoding="utf-8") as file:
@@ -95,15 +100,12 @@ def _run_job(job: AskJob | InvalidJob, runner: _JobRunner, out: Path) -> dict[st
 
 
 class _JobRunner:
-    """Runs jobs with one model, which is loaded at the start."""
+    """Runs jobs with one model, which is checked at the start and loaded when it is needed."""
 
-    def __init__(self, arguments: argparse.Namespace, ask: Ask, progress: ProgressDisplay) -> None:
-        self._arguments, self._ask, self._progress = arguments, ask, progress
-        self._settings = session_settings(arguments)
-        self._model: UniPixel
-        self._processor: Processor
-        progress.start("load the model")
-        self._model, self._processor = load_model(arguments)
+    def __init__(self, arguments: argparse.Namespace, method: Method, progress: ProgressDisplay) -> None:
+        check_model(arguments)
+        self._arguments, self._method, self._progress = arguments, method, progress
+        self._loaded: tuple[UniPixel, Processor, SessionSettings] | None = None
 
     def run(self, job: AskJob, out: Path | None) -> list[str]:
         """Ask the questions of a job, write its results, and return the answers."""
@@ -112,15 +114,17 @@ class _JobRunner:
             start = time.perf_counter()
             self._progress.start("open the video")
             video = open_video(job.clip, max_frames=self._arguments.max_frames)
-            session = Session(self._model, self._processor, video, settings=self._settings)
+            check_prompts(job.prompts, video.info)
+            session = self._open_session(video)
             for object_id, prompts in job.prompts.items():
                 session.prompt(object_id, *prompts)
             count_frame = self._progress.frame_counter(video.info.num_frames)
+            ask = getattr(session, self._method)
             answers = []
             timings: dict[str, float] = {}
             for question in job.questions:
                 self._progress.start("read the question")
-                answer = self._ask(session, question, on_text=self._progress.count_text, on_frame=count_frame)
+                answer = ask(question, on_text=self._progress.count_text, on_frame=count_frame)
                 answers.append(answer.text)
                 for stage, seconds in answer.timings_seconds.items():
                     timings[stage] = timings.get(stage, 0.0) + seconds
@@ -137,6 +141,20 @@ class _JobRunner:
             if self._arguments.json and not job.name:
                 print(result.to_json())
             return answers
+
+    def load(self) -> tuple[UniPixel, Processor, SessionSettings]:
+        """Return the model, its processor and the settings, which are loaded on first use."""
+        if self._loaded is None:
+            self._progress.start("load the model")
+            settings = session_settings(self._arguments)
+            self._loaded = (*load_model(self._arguments), settings)
+        return self._loaded
+
+    def _open_session(self, video: Video) -> Session:
+        model, processor, settings = self.load()
+        from unipixel.session.session import Session
+
+        return Session(model, processor, video, settings=settings)
 
 
 def read_jobs(arguments: argparse.Namespace) -> Iterator[AskJob | InvalidJob]:

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from unipixel.session.video_tracker import TrackedVideoFrame
+if TYPE_CHECKING:
+    from unipixel.session.video_tracker import TrackedVideoFrame
 
 LINE_SECONDS = 15.0
 """Seconds between two lines where stderr is not a terminal."""
