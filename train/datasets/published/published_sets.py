@@ -64,9 +64,8 @@ class PublishedSets:
             OSError: A file is missing or cannot be read; the message says what is there and which command shows more.
             ValueError: A name is unknown, or annotations have another form.
         """
-        folder = Path(root)
-        indices = {name: open_set(find_set(name), folder, cache=cache) for name in names}
-        return cls(folder, indices, num_frames, max_turns, seed)
+        indices = {name: _open_for_training(name, Path(root), cache) for name in names}
+        return cls(Path(root), indices, num_frames, max_turns, seed)
 
     def tasks(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Return the weight of each task, given those of the sets: entries without a clip are a task by themselves."""
@@ -105,20 +104,32 @@ class PublishedSets:
 
 
 def open_set(definition: SetDefinition, root: Path, *, cache: str | Path | None = None) -> EntryIndex:
-    """Read the annotations of one set, or find them in the cache; arguments and errors as for `PublishedSets.open`."""
+    """Read the annotations of one set, or find them in the cache.
+
+    Args:
+        definition: The set.
+        root: Folder of all data sets.
+        cache: Folder of the index of each set; None is that of `default_cache`.
+
+    Raises:
+        OSError: A file is missing or cannot be read.
+        ValueError: The annotations have another form.
+    """
+    return build_index(
+        definition.read_groups,
+        definition.options,
+        root=root,
+        cache=Path(cache) if cache is not None else default_cache(),
+        name=definition.name,
+    )
+
+
+def _open_for_training(name: str, root: Path, cache: str | Path | None) -> EntryIndex:
     try:
-        return build_index(
-            definition.read_groups,
-            definition.options,
-            root=root,
-            cache=Path(cache) if cache is not None else default_cache(),
-            name=definition.name,
-        )
+        return open_set(find_set(name), root, cache=cache)
     except OSError as error:
-        raise type(error)(
-            f"data set {definition.name}: {error}; `unipixel data check {definition.name} --data {root}` shows what is "
-            "expected"
-        ) from error
+        command = f"unipixel data check {name} --data {root}"
+        raise OSError(f"data set {name}: {error}; `{command}` shows what is expected") from error
 
 
 def default_cache() -> Path:

@@ -1,0 +1,155 @@
+"""`unipixel data`: the published training sets, and whether they are complete on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unipixel.train.datasets.published.definitions import SetDefinition
+    from unipixel.train.datasets.published.set_check import SetReport
+
+_INCOMPLETE = 2
+_MAX_SHOWN = 20
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Describe the arguments of `unipixel data`."""
+    parser = subparsers.add_parser(
+        "data",
+        help="list the published training sets, and check one on disk",
+        description="`list` shows the published training sets: where they come from, their licence and the layout that "
+        "is expected. `check NAME --data DIR` names what is missing or broken, and exits with status 2 if anything is.",
+    )
+    parser.add_argument("action", choices=("list", "check"))
+    parser.add_argument("name", nargs="?", help="a set; `list` shows all without it")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of all data sets, as `data.root` in recipes")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the indices of annotations")
+    parser.add_argument(
+        "--decode", default="20", metavar="N", help="entries whose frames and masks are decoded, or all (%(default)s)"
+    )
+    parser.add_argument("--samples", action="store_true", help="with --json: also what was read of each entry")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the sets, or check one and return 2 if anything is missing or broken.
+
+    Raises:
+        ValueError: A set is unknown, or an option is missing.
+        OSError: The folder of data sets cannot be read.
+        ImportError: The extra `train` is not installed.
+    """
+    from unipixel.train.datasets.published.definitions import find_set, published_sets
+
+    if arguments.action == "list":
+        chosen = list(published_sets().values()) if arguments.name is None else [find_set(arguments.name)]
+        _print_list(chosen, as_json=arguments.json)
+        return 0
+    if arguments.name is None or arguments.data is None:
+        raise ValueError("`unipixel data check NAME --data DIR` requires a name and a folder")
+    return _check(find_set(arguments.name), arguments)
+
+
+def _check(definition: SetDefinition, arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from unipixel.train.datasets.published.set_check import check_set
+
+    num_decoded = _entry_count(arguments.decode)
+    with tqdm(desc=definition.name, unit=" entries", file=sys.stderr, disable=None, leave=False) as progress:
+
+        def follow(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        report = check_set(definition, arguments.data, cache=arguments.cache, num_decoded=num_decoded, follow=follow)
+    if arguments.json:
+        print(json.dumps(_report_json(report, has_samples=arguments.samples), ensure_ascii=False))
+    else:
+        _print_report(report)
+    return _INCOMPLETE if report.problems else 0
+
+
+def _entry_count(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"--decode must be a number of entries or all, got {text!r}")
+    return int(text)
+
+
+def _print_list(definitions: list[SetDefinition], *, as_json: bool) -> None:
+    from unipixel.train.datasets.published.definitions import render_tree
+
+    if as_json:
+        print(json.dumps({"sets": [_definition_json(one) for one in definitions]}, ensure_ascii=False))
+        return
+    for definition in definitions:
+        repeats = ", ".join(f"{stage} {times} times" for stage, times in (definition.repeats or {}).items())
+        count = f"{definition.num_samples:,} samples" if definition.num_samples is not None else "in no published count"
+        print(f"{definition.name}: {definition.title} ({count}{'; ' + repeats if repeats else ''})")
+        print(f"  mixture: {definition.mixture}")
+        print(f"  licence: {definition.licence}")
+        print(f"  source:  {definition.source}")
+        if definition.note:
+            print(f"  note:    {definition.note}")
+        print("  expected in the data folder:")
+        print("\n".join(f"    {line}" for line in render_tree(definition.layout)))
+        print()
+
+
+def _definition_json(definition: SetDefinition) -> dict[str, Any]:
+    return {
+        "name": definition.name,
+        "title": definition.title,
+        "format": definition.format,
+        "mixture": definition.mixture,
+        "num_samples": definition.num_samples,
+        "repeats": definition.repeats or {},
+        "licence": definition.licence,
+        "source": definition.source,
+        "note": definition.note,
+        "layout": list(definition.layout),
+    }
+
+
+def _report_json(report: SetReport, *, has_samples: bool) -> dict[str, Any]:
+    from unipixel.train.datasets.published.entry_listing import list_entry
+
+    described: dict[str, Any] = {
+        "name": report.definition.name,
+        "data": str(report.root),
+        "num_samples": None if report.index is None else len(report.index),
+        "expected": [{"path": path, "found": found} for path, found in report.layout()],
+        "problems": [{"location": problem.location, "reason": problem.reason} for problem in report.problems],
+    }
+    if has_samples and report.index is not None:
+        index, definition = report.index, report.definition
+        described["samples"] = [list_entry(index[number], definition, report.root) for number in range(len(index))]
+    return described
+
+
+def _print_report(report: SetReport) -> None:
+    from unipixel.train.datasets.published.definitions import render_tree
+
+    name = report.definition.name
+    if not report.problems and report.index is not None:
+        count = len(report.index)
+        print(f"{name}: {count:,} {'sample' if count == 1 else 'samples'}, complete")
+        return
+    for problem in report.problems[:_MAX_SHOWN]:
+        print(f"{name}: {problem.location}: {problem.reason}")
+    if len(report.problems) > _MAX_SHOWN:
+        print(f"{name}: and {len(report.problems) - _MAX_SHOWN} more, which --json lists")
+    print(f"expected in {report.root}:")
+    print("\n".join(f"  {line}" for line in render_tree(report.definition.layout)))
+    print("found:")
+    for path, found in report.layout():
+        print(f"  {'found  ' if found else 'missing'} {path}")
+    if report.definition.note:
+        print(f"note: {report.definition.note}")
