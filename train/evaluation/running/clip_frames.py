@@ -9,9 +9,9 @@ from types import TracebackType
 
 from unipixel.train.evaluation.benchmarks.sample import SampleMedia
 from unipixel.train.evaluation.running.shards import num_media_frames
+from unipixel.video.decord_frames import Decoder
 from unipixel.video.frame import MAX_PIXELS, UNTIMED_FPS, Frame, FrameSource, VideoInfo
 from unipixel.video.images import read_image
-from unipixel.video.decord_frames import Decoder
 from unipixel.video.open import Video, open_video
 
 _MAX_AHEAD_BYTES = 2**29

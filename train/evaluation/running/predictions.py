@@ -7,12 +7,15 @@ that is not named is missing.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 FILE_NAME = "predictions.jsonl"
 
@@ -158,10 +161,11 @@ class PredictionWriter:
         """Open the file, and remove an incomplete last line that a killed run has left.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written, or another process is writing it.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("r+b" if path.exists() else "x+b")
+        self._file = path.open("a+b")
+        _lock(self._file, path)
         self._file.truncate(_end_of_last_line(self._file))
         self._file.seek(0, os.SEEK_END)
 
@@ -181,6 +185,19 @@ class PredictionWriter:
         self.close()
 
 
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Reserve a file for this process until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OSError(f"{path}: another process is writing this run; wait for it, or give another folder") from None
+    except OSError as error:
+        # Some network file systems have no locks.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+
+
 def _end_of_last_line(file: Any) -> int:
     """Return the offset behind the last line break."""
     position = file.seek(0, os.SEEK_END)
@@ -192,3 +209,37 @@ def _end_of_last_line(file: Any) -> int:
             return int(start + found + 1)
         position = start
     return 0
+
+
+def rewrite_predictions(path: Path, update: Callable[[Prediction], Prediction]) -> None:
+    """Replace each prediction of a file, such as to add the reply of a judge; an interruption changes nothing.
+
+    Args:
+        path: Folder with `predictions.jsonl`, or that file.
+        update: Returns the prediction to write.
+
+    Raises:
+        OSError: The file cannot be read or written.
+        ValueError: A line is not a prediction, or a sample occurs twice.
+    """
+    predictions = PredictionFile(path)
+    with replaced_file(predictions.path) as file:
+        for name in predictions.names:
+            if (prediction := predictions.get(name)) is not None:
+                file.write(update(prediction).to_line().encode("utf-8"))
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that has the old or the new content at any time.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from unipixel.train.evaluation.running.predictions import (
     FILE_NAME,
@@ -26,6 +24,7 @@ from unipixel.train.evaluation.running.predictions import (
     PredictionWriter,
     parse_prediction,
     read_lines,
+    replaced_file,
 )
 from unipixel.train.evaluation.running.shards import Shard
 
@@ -176,19 +175,3 @@ class _Line:
         with self.file.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.num_bytes)
-
-
-@contextmanager
-def replaced_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that has the old or the new content at any time.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

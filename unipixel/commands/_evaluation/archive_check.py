@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from unipixel.commands._evaluation.benchmark_run import find
+
 
 def check_archive(arguments: argparse.Namespace) -> int:
     """Print what is wrong with an archive; the status is 1 if anything is.
@@ -14,12 +16,12 @@ def check_archive(arguments: argparse.Namespace) -> int:
         OSError: The archive or the data cannot be read.
     """
     from unipixel.train.evaluation.benchmarks.annotation_files import read_split
-    from unipixel.train.evaluation.benchmarks.table import BENCHMARKS, find_benchmark
+    from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
 
     with_server = [benchmark.name for benchmark in BENCHMARKS.values() if benchmark.check is not None]
     if arguments.archive is None or arguments.benchmark is None:
         raise ValueError(f"give the archive and --benchmark, one of {', '.join(with_server)}")
-    benchmark = find_benchmark(arguments.benchmark)
+    benchmark = find(arguments.benchmark)
     if benchmark.check is None:
         raise ValueError(f"{benchmark.name} has no server: allowed are {', '.join(with_server)}")
     samples = None

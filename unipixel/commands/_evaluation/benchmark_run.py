@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from unipixel.commands._evaluation.figure_table import print_scores, scores_of
 from unipixel.commands._evaluation.listing import print_samples
+from unipixel.commands._evaluation.options import ACTIONS
 from unipixel.commands._evaluation.run_display import RunDisplay
-from unipixel.commands._options import choose_device
+from unipixel.commands._options import choose_device, describe_unknown
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
@@ -60,9 +61,10 @@ def evaluate_benchmarks(arguments: argparse.Namespace) -> int:
     """
     from unipixel.train.evaluation.running.runner import SampleFailedError
 
+    benchmarks = [find(text.partition(":")[0]) for text in arguments.action.split(",")]
     if arguments.data is None:
         raise ValueError("give the folder of the data as --data; `unipixel eval list` shows what it must contain")
-    targets = list(_read_targets(arguments))
+    targets = list(_read_targets(arguments, benchmarks))
     if arguments.list:
         for target in targets:
             print_samples(target.samples, as_json=bool(arguments.json))
@@ -80,21 +82,30 @@ def evaluate_benchmarks(arguments: argparse.Namespace) -> int:
         return FAILED
 
 
-def _read_targets(arguments: argparse.Namespace) -> Iterator[_Target]:
-    from unipixel.train.evaluation.benchmarks.table import find_benchmark
+def find(name: str) -> Benchmark:
+    """Return a benchmark by name.
 
+    Raises:
+        ValueError: There is no such benchmark.
+    """
+    from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
+
+    if name not in BENCHMARKS:
+        raise ValueError(describe_unknown("benchmark", name, [*BENCHMARKS, *ACTIONS]))
+    return BENCHMARKS[name]
+
+
+def _read_targets(arguments: argparse.Namespace, benchmarks: Sequence[Benchmark]) -> Iterator[_Target]:
     names = arguments.action.split(",")
     if len(names) > 1 and (arguments.split or arguments.variant):
         raise ValueError("--split and --variant take one benchmark; of several, give the split as NAME:SPLIT")
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {arguments.limit}")
-    for text in names:
-        name, _, split_name = text.partition(":")
-        benchmark = find_benchmark(name)
-        split = benchmark.split(split_name or arguments.split).name
+    for text, benchmark in zip(names, benchmarks, strict=True):
+        split = benchmark.split(text.partition(":")[2] or arguments.split).name
         variant = benchmark.variant(arguments.variant)
         # Several benchmarks share a data folder, or have one each within it.
-        folders = [arguments.data / name, arguments.data] if len(names) > 1 else [arguments.data]
+        folders = [arguments.data / benchmark.name, arguments.data] if len(names) > 1 else [arguments.data]
         samples = _read_first(benchmark, folders, split=split, variant=variant)
         yield _Target(benchmark, split, variant, samples[: arguments.limit])
 
