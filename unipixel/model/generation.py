@@ -308,6 +308,28 @@ class AnswerStream(Iterator[GeneratedToken]):
         )
 
 
+def stream_text(stream: AnswerStream, *, to_text: Decoder, on_text: Callable[[str], None] | None = None) -> Generation:
+    """Generate the answer of one sample, and pass its text on piece by piece.
+
+    Args:
+        stream: A new stream of one sample.
+        to_text: Converts token ids to the displayed text.
+        on_text: Receives the text; called at every token.
+    """
+    token_ids: list[int] = []
+    sent = ""
+    for step in stream:
+        token_ids.append(step.token_id)
+        if on_text is not None:
+            text = to_text(token_ids)
+            # An incomplete multi-byte character decodes to the replacement character.
+            is_complete = text.startswith(sent) and not text.endswith("\N{REPLACEMENT CHARACTER}")
+            piece = text[len(sent) :] if is_complete else ""
+            sent += piece
+            on_text(piece)
+    return stream.finish()[0]
+
+
 @dataclass
 class _PartialGeneration:
     token_ids: list[int] = field(default_factory=list)

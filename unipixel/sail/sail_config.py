@@ -144,6 +144,11 @@ class PixelSailConfig:
         return tuple(self.token_ids[token] for token in _END_TOKENS)
 
     @property
+    def max_positions(self) -> int:
+        """Number of positions of the transformer."""
+        return int(self.text.max_position_embeddings)
+
+    @property
     def is_tied(self) -> bool:
         """Whether the output projection shares the input embedding's weights."""
         return bool(self.text.tie_word_embeddings)

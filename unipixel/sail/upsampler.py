@@ -148,14 +148,22 @@ class MaskHead(nn.Module):
         size = [side * 2 ** len(self.upsample_blocks) for side in patch_states.shape[:2]]
         if not len(queries):
             return patch_states.new_zeros(0, *size, dtype=torch.float32)
-        first, _, last = cast("tuple[nn.Linear, nn.ReLU, nn.Linear]", tuple(self.image_feature_projector))
-        folded = queries @ last.weight
-        offset = queries @ last.bias
-        strips = [
-            F.linear(F.relu(first(strip)), folded, offset).permute(2, 0, 1).float()
-            for strip in self._strips(self._projected(patch_states))
-        ]
-        return torch.cat(strips, dim=1)
+        strips = self._strips(self._projected(patch_states))
+        return torch.cat([self.logits_of(self._activate(strip), queries) for strip in strips], dim=1)
+
+    def pixel_features(self, patch_states: Tensor) -> Tensor:
+        """Compute what `logits_of` needs of an image, (h * 2^n, w * 2^n, U), once for several turns."""
+        return torch.cat([self._activate(strip) for strip in self._strips(self._projected(patch_states))])
+
+    def logits_of(self, pixel_features: Tensor, queries: Tensor) -> Tensor:
+        """Compute logits (K, rows, columns) float32 from `pixel_features` (rows, columns, U) and queries (K, C)."""
+        last = cast("nn.Linear", self.image_feature_projector[2])
+        logits = F.linear(pixel_features, queries @ last.weight, queries @ last.bias)
+        return logits.permute(2, 0, 1).float()
+
+    def _activate(self, pixels: Tensor) -> Tensor:
+        """Apply the first layer of the feature projector; the second one is applied to the queries."""
+        return F.relu(cast("nn.Linear", self.image_feature_projector[0])(pixels))
 
     def _projected(self, patch_states: Tensor) -> Tensor:
         pixels = patch_states.to(self.dtype)

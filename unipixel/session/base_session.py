@@ -20,7 +20,7 @@ from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
 from unipixel.processing.prompt_templates import SegmentationForm, segmentation_question
 from unipixel.session.callbacks import Callbacks
-from unipixel.session.conversation import Conversation, ConversationSnapshot, check_question
+from unipixel.session.conversation import Conversation, ConversationSnapshot, Reply, check_question
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,18 @@ class BaseSession(abc.ABC):
         timings: Seconds by stage of the latest question.
     """
 
-    def __init__(self, model: UniPixel, processor: Processor, generation: GenerationSettings) -> None:
+    # Set by the sessions whose conversation is that of UniPixel.
+    _model: UniPixel
+    _processor: Processor
+
+    def __init__(self, generation: GenerationSettings) -> None:
         """Open a session without computing anything.
 
         Args:
-            model: The model.
-            processor: Prepares the inputs of the model.
             generation: Settings of the text generation.
         """
         self.timings: dict[str, float] = {}
-        self._model, self._processor, self._generation = model, processor, generation
+        self._generation = generation
         self._conversation: Conversation | None = None
         # Version of the object memory at the latest injection.
         self._injected_version = 0
@@ -110,9 +112,8 @@ class BaseSession(abc.ABC):
 
     def _segment(self, query: str, *, form: SegmentationForm | None, callbacks: Callbacks) -> Answer:
         self.timings = {}
-        num_frames = self._open_conversation().layout.num_frames
         form = form or ("sentence" if query.strip().endswith("?") else "query")
-        question = segmentation_question(query, form=form, num_frames=num_frames)
+        question = segmentation_question(query, form=form, num_frames=self._num_read_frames())
         return self._answer(question, expression=query.strip(), callbacks=callbacks)
 
     def _ask(self, question: str, callbacks: Callbacks, *, answer_prefix: str = "") -> Answer:
@@ -126,7 +127,7 @@ class BaseSession(abc.ABC):
             prefill = self._track_prompted(question, callbacks)
             turn = Turn(question, memory=self._injection(), answer_prefix=answer_prefix)
             with self._timed("answer"):
-                reply = self._open_conversation().ask(turn, on_text=callbacks.text_callback)
+                reply = self._reply(turn, callbacks)
             parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)
             tokens = {
                 segment.object_id: reply.mask_tokens[segment.mask_index]
@@ -148,6 +149,14 @@ class BaseSession(abc.ABC):
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
         )
+
+    def _num_read_frames(self) -> int:
+        """Return the number of frames that the language model receives."""
+        return self._open_conversation().layout.num_frames
+
+    def _reply(self, turn: Turn, callbacks: Callbacks) -> Reply:
+        """Let the model answer a turn."""
+        return self._open_conversation().ask(turn, on_text=callbacks.text_callback)
 
     def _open_conversation(self) -> Conversation:
         """Return the conversation; its clip is read on first use."""

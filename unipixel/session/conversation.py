@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection, visible_ids
-from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, prefill
+from unipixel.model.generation import AnswerStream, Generation, GenerationSettings, prefill, stream_text
 from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
 from unipixel.model.unipixel import UniPixel
@@ -33,7 +33,7 @@ class Reply:
 
     Attributes:
         text: The answer with its special tokens.
-        mask_tokens: (K, n, C), one per `<|seg|>`.
+        mask_tokens: (K, n, C), one per `<|seg|>`; of Pixel-SAIL the logits (K, H, W) of the masks.
         num_read_tokens: Tokens that were processed before the answer.
     """
 
@@ -222,18 +222,7 @@ class Conversation:
         self, prompt_cache: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextCallback | None
     ) -> Generation:
         stream = AnswerStream(self._model, inputs, prompt_cache=prompt_cache, settings=settings, decode=self._decode)
-        token_ids: list[int] = []
-        sent = ""
-        for step in stream:
-            token_ids.append(step.token_id)
-            if on_text is not None:
-                text = strip_tokens(self._decode(token_ids))
-                # An incomplete multi-byte character decodes to the replacement character.
-                is_complete = text.startswith(sent) and not text.endswith("\N{REPLACEMENT CHARACTER}")
-                piece = text[len(sent) :] if is_complete else ""
-                sent += piece
-                on_text(piece)
-        return stream.finish()[0]
+        return stream_text(stream, to_text=lambda ids: strip_tokens(self._decode(ids)), on_text=on_text)
 
     @torch.no_grad()
     def _force_mask_tokens(self, prompt_cache: PromptCache | None, object_ids: Sequence[int]) -> dict[int, Tensor]:

@@ -82,9 +82,15 @@ class LiveSession(BaseSession):
             model: The model.
             processor: Prepares the inputs of the model.
             settings: The settings.
+
+        Raises:
+            TypeError: The model is not a UniPixel.
         """
+        if not isinstance(model, UniPixel):
+            raise TypeError(f"a stream needs a UniPixel, {type(model).__name__} reads images: give another checkpoint")
         self.settings = settings or LiveSettings()
-        super().__init__(model, processor, self.settings.generation)
+        super().__init__(self.settings.generation)
+        self._model, self._processor = model, processor
         segmenter, language_segmenter = choose_segmenters(
             model.sam2, self.settings.segmenter, self.settings.language_masks
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -24,9 +24,41 @@ from unipixel.session.settings import SessionSettings, choose_segmenters
 from unipixel.session.video_objects import VideoObjects
 from unipixel.video.open import Video
 
+if TYPE_CHECKING:
+    from unipixel.sail.pixel_sail import PixelSail
+    from unipixel.sail.sail_processor import SailProcessor
+
 # With `anchor="auto"`, confidence of a mask on frame 0 below which another frame is searched; chosen for the
 # bundled model on clips of the split `val`.
 _MIN_FIRST_FRAME_CONFIDENCE = 0.3
+
+
+def open_session(
+    model: UniPixel | PixelSail,
+    processor: Processor | SailProcessor,
+    video: Video | Any,
+    *,
+    settings: SessionSettings | None = None,
+    bank: ObjectMemoryBank | None = None,
+) -> Session:
+    """Open the session that fits a model: `Session` for UniPixel, `SailSession`, with the same methods, for Pixel-SAIL.
+
+    Args:
+        model: The model.
+        processor: Of the same checkpoint.
+        video: See `Session`.
+        settings: See `Session`.
+        bank: See `Session`.
+
+    Raises:
+        OSError: See `Session`.
+        ValueError: See `Session` and `SailSession`.
+    """
+    if isinstance(model, UniPixel):
+        return Session(model, cast("Processor", processor), video, settings=settings, bank=bank)
+    from unipixel.sail.sail_session import SailSession
+
+    return SailSession(model, cast("SailProcessor", processor), video, settings=settings, bank=bank)
 
 
 class Session(BaseSession):
@@ -63,7 +95,8 @@ class Session(BaseSession):
             ValueError: The source is a stream, or the memory belongs to another video.
         """
         self.settings = settings or SessionSettings()
-        super().__init__(model, processor, self.settings.generation)
+        super().__init__(self.settings.generation)
+        self._model, self._processor = model, processor
         segmenter, language_segmenter = choose_segmenters(
             model.sam2, self.settings.segmenter, self.settings.language_masks
         )
@@ -191,7 +224,13 @@ class Session(BaseSession):
         count = self.settings.num_frames or self._processor.budget.num_frames
         num_frames = self.objects.video.info.num_frames or 0
         indices = select_frames(num_frames, count, kept=prompted[:count])
-        images = [frame.image for frame in self.objects.video.read(indices)]
+        try:
+            images = [frame.image for frame in self.objects.video.read(indices)]
+        except OSError:
+            # Reading has corrected the length of a damaged video: the frames before the damage remain.
+            if not 0 < (self.objects.video.info.num_frames or 0) < num_frames:
+                raise
+            return self._read_clip()
         return self._processor.clip(images, frame_indices=indices, num_video_frames=num_frames)
 
     def _track_prompted(self, question: str, callbacks: Callbacks) -> PrefillSummary:

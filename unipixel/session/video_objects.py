@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
@@ -61,7 +63,7 @@ class VideoObjects:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         video: Video | Any,
         *,
         memory_dtype: torch.dtype = torch.bfloat16,
@@ -69,17 +71,19 @@ class VideoObjects:
         is_postprocessed: bool = False,
         max_feature_bytes: int = MAX_FEATURE_BYTES,
         language_segmenter: Segmenter | None = None,
+        make_tracker: Callable[[Video], VideoTracker] | None = None,
     ) -> None:
         """Open a video without computing anything.
 
         Args:
-            segmenter: SAM 2.1.
+            segmenter: SAM 2.1; None with `make_tracker`.
             video: A finite video, or any source that `open_video` accepts.
             memory_dtype: Type of SAM 2.1's memories.
             max_objects: Maximum number of objects.
             is_postprocessed: Whether SAM 2's mask post-processing is applied.
             max_feature_bytes: Bytes of encoded frames that are cached.
             language_segmenter: Decodes the mask tokens of a language model; see `VideoTracker`.
+            make_tracker: Builds the tracker of an image that has no segmenter; the settings above are not used then.
 
         Raises:
             OSError: The video cannot be read.
@@ -89,14 +93,19 @@ class VideoObjects:
             raise ValueError(f"max_objects must be at least 1, got {max_objects}")
         self.video = video if isinstance(video, Video) else open_video(video)
         self.bank = ObjectMemoryBank((self.video.info.height, self.video.info.width))
-        self.tracker = VideoTracker(
-            segmenter,
-            self.video,
-            memory_dtype=memory_dtype,
-            is_postprocessed=is_postprocessed,
-            max_feature_bytes=max_feature_bytes,
-            language_segmenter=language_segmenter,
-        )
+        if segmenter is not None:
+            self.tracker = VideoTracker(
+                segmenter,
+                self.video,
+                memory_dtype=memory_dtype,
+                is_postprocessed=is_postprocessed,
+                max_feature_bytes=max_feature_bytes,
+                language_segmenter=language_segmenter,
+            )
+        elif make_tracker is not None:
+            self.tracker = make_tracker(self.video)
+        else:
+            raise ValueError("prompts are tracked by a segmenter: give one (load_segmenter)")
         self.max_objects = max_objects
         self.pending_prompts: dict[int, list[VisualPrompt]] = {}
         self.timestamps_seconds: dict[int, float] = {}
@@ -154,7 +163,7 @@ class VideoObjects:
         self, *, tokens: Mapping[int, Tensor] | None = None, anchors: Mapping[int, int] | None = None
     ) -> Iterator[TrackedVideoFrame]:
         """Do the same as `track`, and yield each tracked frame."""
-        from_tokens = self.tracker.prompts_from_tokens(tokens or {}, anchors or {})
+        from_tokens = self.tracker.prompts_from_tokens(tokens, anchors or {}) if tokens else {}
         pending, self.pending_prompts = self.pending_prompts, {}
         clip_prompts: list[ClipPrompt] = []
         for object_id, prompts in pending.items():
@@ -252,12 +261,36 @@ class VideoObjects:
             Cancelled: The work was cancelled; the objects were not added.
         """
         self.check_capacity(list(tokens))
-        with self._transaction(callbacks) as consume:
-            clip_prompts = self.tracker.prompts_from_tokens(tokens, anchors)
-            for object_id, prompt in clip_prompts.items():
-                self._tracked_prompts[object_id] = [prompt]
-                self.bank.add(object_id, source="language", expression=expression, anchor_frame=prompt.frame_index)
-            consume(self._track(list(clip_prompts.values())))
+        clip_prompts = self.tracker.prompts_from_tokens(tokens, anchors)
+        self._add_described(list(clip_prompts.values()), expression=expression, callbacks=callbacks)
+
+    def add_masks(
+        self,
+        masks: Mapping[int, NDArray[np.bool_]],
+        *,
+        frame_index: int,
+        expression: str,
+        callbacks: Callbacks | None = None,
+    ) -> None:
+        """Add new objects from masks of a language model on one frame, and track them.
+
+        Args:
+            masks: (H, W) by id, none of which is empty.
+            frame_index: The frame.
+            expression: Text that describes the objects.
+            callbacks: Notified of each frame; may cancel the work.
+
+        Raises:
+            ValueError: There are too many objects, an id is in use, or a mask is empty.
+            Cancelled: The work was cancelled; the objects were not added.
+        """
+        self.check_capacity(list(masks))
+        prompts = [
+            prompt
+            for object_id, mask in masks.items()
+            for prompt in self.tracker.prompts_from_visual(object_id, [MaskPrompt(mask, frame_index)])
+        ]
+        self._add_described(prompts, expression=expression, callbacks=callbacks)
 
     def forget(self, object_id: int) -> None:
         """Remove an object.
@@ -363,6 +396,16 @@ class VideoObjects:
                 self.bank = ObjectMemoryBank.restore(state)
                 self.pending_prompts, self._tracked_prompts = pending, tracked
             raise
+
+    def _add_described(self, prompts: list[ClipPrompt], *, expression: str, callbacks: Callbacks | None) -> None:
+        """Add one new object per prompt, all described by one text, and track them."""
+        with self._transaction(callbacks) as consume:
+            for prompt in prompts:
+                self._tracked_prompts[prompt.object_id] = [prompt]
+                self.bank.add(
+                    prompt.object_id, source="language", expression=expression, anchor_frame=prompt.frame_index
+                )
+            consume(self._track(prompts))
 
     def _track(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
         if prompts:
