@@ -54,7 +54,9 @@ def test_figures_equal_those_of_the_published_code(
     assert main([*options(case), *given, "--protocol", protocol, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["protocol"] == protocol
-    assert result["figures"] == pytest.approx(expected["figures"], abs=tolerance)
+    # Figures without a recorded value, such as the strict accuracy of PixelQA, may be there too.
+    found = {name: result["figures"][name] for name in expected["figures"]}
+    assert found == pytest.approx(expected["figures"], abs=tolerance)
     for sample, row in expected.get("samples", {}).items():
         for name, value in row.items():
             wanted = value if isinstance(value, str | bool) else pytest.approx(value, abs=tolerance)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from unipixel.train.evaluation.answers.choice_scores import EMPTY_ANSWER
 from unipixel.train.evaluation.answers.judge_marks import (
     DIMENSIONS,
     parse_marks,
@@ -52,6 +53,8 @@ def score_descriptions(
 
 def _measure(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
     del sample
+    if prediction.text == "":
+        raise SampleFaultError(EMPTY_ANSWER)
     if prediction.judge is None:
         raise SampleFaultError("no reply of a judge: configure one with --judge-url and --judge-model")
     parse = parse_marks if protocol == "paper" else parse_marks_strictly
