@@ -59,7 +59,7 @@ def main() -> None:
     np.bool = np.bool_  # type: ignore[misc]  # The official code uses the name that numpy removed and brought back.
     sys.path.insert(0, str(arguments.official))
     import cv2
-    from davis2017.metrics import db_eval_boundary, db_eval_iou
+    from davis2017.metrics import db_eval_boundary, db_eval_iou  # type: ignore[import-not-found]
 
     cv2.setNumThreads(1)
     predicted, truth = draw_masks(arguments.frames, seed=0)

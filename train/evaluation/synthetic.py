@@ -13,10 +13,10 @@ from tqdm import tqdm
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model.generation import AnswerStream, GenerationSettings
 from unipixel.model.unipixel import UniPixel
+from unipixel.output.result import Result
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import Processor
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
-from unipixel.session.base_session import Answer
 from unipixel.session.session import Session
 from unipixel.session.settings import Anchor, Prefill, SessionSettings
 from unipixel.train.datasets.samples import PromptAnnotation, QuestionAnswer
@@ -72,10 +72,11 @@ def evaluate(
         The metrics by task and kind, as `unipixel eval synthetic --json` prints them.
 
     Raises:
-        ValueError: The limit is below 1, or a task is unknown or none is given.
+        ValueError: A number is too small, or a task is unknown or none is given.
     """
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+    for name, value, low in (("limit", limit, 1), ("frames", num_frames, 1), ("render size", render_size, 16)):
+        if value is not None and value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
     allowed = (*TASKS, *OPTIONAL_TASKS)
     if not tasks or not set(tasks) <= set(allowed):
         raise ValueError(f"tasks must be some of {', '.join(allowed)}, got {', '.join(tasks) or 'none'}")
@@ -196,7 +197,7 @@ class _Evaluator:
         for object_id, expected in region_lines(turn.answer).items():
             self._metrics.add_answer(("regions", turn.kind), is_correct(answers.get(object_id, ""), expected))
 
-    def _exchange(self, session: Session, sample: Sample, turn: QuestionAnswer, answer: Answer) -> None:
+    def _exchange(self, session: Session, sample: Sample, turn: QuestionAnswer, answer: Result) -> None:
         """Ask again with exchanged masks of the two objects in the memory, where this changes the correct answer."""
         if turn.exchanged_answer is None or len(turn.mentioned_ids) != 2:
             return

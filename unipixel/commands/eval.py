@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from unipixel.commands._evaluation.options import add_options, check_options
+from unipixel.commands._evaluation.argument_groups import add_options, check_options
 
 
 def add_parsers(subparsers: Any) -> None:

@@ -143,6 +143,7 @@ class Session(BaseSession):
         self,
         question: str,
         *,
+        answer_prefix: str = "",
         on_text: TextCallback | None = None,
         on_frame: FrameCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -151,6 +152,7 @@ class Session(BaseSession):
 
         Args:
             question: The question.
+            answer_prefix: Beginning of the answer, which the model continues, such as `The best option is (`.
             on_text: Receives the answer piece by piece.
             on_frame: Receives each frame with the objects that were tracked on it; a frame is passed again
                 when other objects are tracked later.
@@ -160,7 +162,7 @@ class Session(BaseSession):
             ValueError: The question is empty or names an object that is neither prompted nor known.
             Cancelled: The work was cancelled. The conversation and the objects are as before the call.
         """
-        return self._result(self._ask(question, Callbacks(on_text, on_frame, should_stop)))
+        return self._result(self._ask(question, Callbacks(on_text, on_frame, should_stop), answer_prefix=answer_prefix))
 
     def segment(
         self,

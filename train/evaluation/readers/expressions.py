@@ -60,7 +60,7 @@ class ExpressionLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Clip:
+class _ExpressionVideo:
     """A video: its frames and the size that its annotations have.
 
     Attributes:
@@ -107,7 +107,9 @@ def read_expressions(
     return samples
 
 
-def _read_clip(data_dir: Path, video: str, entry: Any, *, split: str, layout: ExpressionLayout, location: str) -> _Clip:
+def _read_clip(
+    data_dir: Path, video: str, entry: Any, *, split: str, layout: ExpressionLayout, location: str
+) -> _ExpressionVideo:
     frames = tuple(str(name) for name in field_of(entry, "frames", list, location=location))
     if not frames:
         raise ValueError(f"{location}: there are no frames")
@@ -117,7 +119,9 @@ def _read_clip(data_dir: Path, video: str, entry: Any, *, split: str, layout: Ex
     has_size = isinstance(height, int) and isinstance(width, int)
     paths = tuple(folder / f"{name}.jpg" for name in frames)
     labels = data_dir / layout.labels.format(split=split, video=video) if layout.labels is not None else None
-    return _Clip(name=video, frames=frames, paths=paths, size=(height, width) if has_size else None, labels=labels)
+    return _ExpressionVideo(
+        name=video, frames=frames, paths=paths, size=(height, width) if has_size else None, labels=labels
+    )
 
 
 def _expressions(entry: Any, *, location: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -141,7 +145,7 @@ def _running_numbers(videos: Mapping[str, Any], file: Path) -> dict[tuple[str, s
 
 
 def _make_sample(
-    clip: _Clip,
+    clip: _ExpressionVideo,
     key: str,
     expression: Mapping[str, Any],
     *,
@@ -175,7 +179,7 @@ def _make_sample(
 
 
 def _read_truth(
-    masks: MaskDictionary, ids: Sequence[str], clip: _Clip, *, foreground: MaskDictionary | None
+    masks: MaskDictionary, ids: Sequence[str], clip: _ExpressionVideo, *, foreground: MaskDictionary | None
 ) -> SampleTruth:
     """Decode the union of an expression's objects."""
     tracks = [masks.track(key) or [None] * len(clip.frames) for key in ids]
@@ -193,7 +197,7 @@ def _read_truth(
     )
 
 
-def _read_foreground(foreground: MaskDictionary, clip: _Clip, size: tuple[int, int]) -> np.ndarray:
+def _read_foreground(foreground: MaskDictionary, clip: _ExpressionVideo, size: tuple[int, int]) -> np.ndarray:
     location = f"{foreground.path}, video {clip.name}"
     track = field_of(foreground.track(clip.name), "masks_rle", list, location=location)
     if len(track) != len(clip.frames):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ def ask_referring(context: SampleContext) -> Prediction:
     """
     session = context.clip_session()
     answer = session.ask(context.sample.question)
-    masks = (frame.any(axis=0) for frame in frame_masks(session, answer.new_ids))
+    masks = (np.asarray(frame.any(axis=0)) for frame in frame_masks(session, answer.new_ids))
     return Prediction(sample=context.sample.name, masks=(_encode(context.sample.frames, masks),), text=answer.text)
 
 
@@ -62,6 +62,6 @@ def frame_masks(session: Session, object_ids: Sequence[int]) -> Iterator[NDArray
         yield session.bank.masks_on([index], object_ids=tuple(object_ids))[0]
 
 
-def _encode(names: Sequence[str], masks: Iterator[NDArray[np.bool_]] | Sequence[NDArray[np.bool_]]) -> FrameMasks:
+def _encode(names: Sequence[str], masks: Iterable[NDArray[np.bool_]]) -> FrameMasks:
     """Encode the mask (H, W) of each frame; an empty one is None."""
     return {name: encode_rle(mask) if mask.any() else None for name, mask in zip(names, masks, strict=True)}

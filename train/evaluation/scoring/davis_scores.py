@@ -79,7 +79,7 @@ def _all_objects(sample: BenchmarkSample, prediction: Prediction, shape: tuple[i
     if count > shape[0]:
         raise SampleFaultError(f"{count} objects predicted, the first frame has {shape[0]}")
     predicted = np.zeros(shape, dtype=bool)
-    predicted[:count] = prediction_masks(sample, prediction, size=shape[2:], num_objects=count)
+    predicted[:count] = prediction_masks(sample, prediction, size=(shape[2], shape[3]), num_objects=count)
     return predicted
 
 
@@ -132,7 +132,7 @@ def _merge(
     for row, sample in enumerate(expressions):
         if sample.name not in failed:
             prediction = usable_prediction(sample, predictions)
-            merged[row] = prediction_masks(sample, prediction, size=shape[1:])[0] & ~is_taken
+            merged[row] = prediction_masks(sample, prediction, size=(shape[1], shape[2]))[0] & ~is_taken
             is_taken |= merged[row]
     return merged
 

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unipixel.commands._evaluation.argument_groups import ACTIONS
 from unipixel.commands._evaluation.figure_table import print_scores, scores_of
 from unipixel.commands._evaluation.listing import print_samples
-from unipixel.commands._evaluation.options import ACTIONS
 from unipixel.commands._evaluation.run_display import RunDisplay
 from unipixel.commands._options import choose_device, describe_unknown
 
@@ -136,7 +136,7 @@ def _finish(target: _Target, predictions: PredictionFile, arguments: argparse.Na
         )
     if target.benchmark.split(target.split).has_truth:
         scores = _score(target, predictions, arguments)
-        failed = scores[next(iter(scores))].failed
+        failed = dict(scores[next(iter(scores))].failed)
         if not (arguments.strict and failed):
             print_scores(target.benchmark, target.split, target.variant, scores, as_json=bool(arguments.json))
     elif arguments.submission is None:

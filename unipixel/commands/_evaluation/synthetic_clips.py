@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from unipixel.commands._options import DEFAULT_MODEL
 
@@ -23,7 +24,7 @@ def evaluate_synthetic(arguments: argparse.Namespace) -> int:
     from unipixel.processing.processor import Processor
     from unipixel.train.evaluation.synthetic import TASKS, evaluate
 
-    split = arguments.split or _SPLITS[0]
+    split: Any = arguments.split or _SPLITS[0]
     if split not in _SPLITS:
         raise ValueError(f"synthetic clips have no split {split!r}: allowed are {', '.join(_SPLITS)}")
     name = arguments.model or DEFAULT_MODEL
