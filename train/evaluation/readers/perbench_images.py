@@ -116,6 +116,8 @@ def _segmentations(entry: Any, image: Path, *, location: str) -> Iterator[Benchm
         raise ValueError(f"{location}: the tag {unused[0]!r} is neither in the question nor in the answer")
     numbers = {tag: number for number, tag in enumerate(tags)}
     targets = [tags[tag] for tag in tags if tag not in asked]
+    if not targets:
+        raise ValueError(f"{location}: the answer names no target")
     size_of = [tuple(item.get("size", ())) if isinstance(item, Mapping) else () for item in tags.values()]
     yield _make_sample(
         pattern.sub(lambda match: f"<Prompt{numbers[match[0]]}>", question),
@@ -129,7 +131,7 @@ def _segmentations(entry: Any, image: Path, *, location: str) -> Iterator[Benchm
 
 def _target_masks(targets: Sequence[Any], *, size: Any, location: str) -> SampleTruth:
     masks = [decode_run_lengths(target, size=size, location=location) for target in targets]
-    return SampleTruth(masks=np.stack(masks)[:, None] if masks else np.zeros((0, 1, *size), bool))
+    return SampleTruth(masks=np.stack(masks)[:, None])
 
 
 def _make_sample(
