@@ -66,12 +66,27 @@ class FrameRange:
         return sorted({*regular, *(index for index in prompted if first <= index <= last)})
 
 
+@dataclass(frozen=True)
+class RangeTracking:
+    """Tracking that was prepared by `track_range`.
+
+    Attributes:
+        object_ids: Objects that are tracked.
+        num_frames: Number of different frames that are tracked.
+        frames: Tracks the next frame when it is asked for it, and yields it after its masks were stored.
+    """
+
+    object_ids: tuple[int, ...]
+    num_frames: int
+    frames: Iterator[TrackedVideoFrame]
+
+
 def track_range(
     objects: VideoObjects, frames: FrameRange, *, object_ids: Collection[int] | None = None
-) -> Iterator[TrackedVideoFrame]:
-    """Track objects through a range of frames; each frame is yielded after its masks were stored.
+) -> RangeTracking:
+    """Prepare to track objects through a range of frames.
 
-    Masks of earlier tracking stay until they are replaced, so the iterator may be abandoned at any frame. The prompts
+    Masks of earlier tracking stay until they are replaced, so the tracking may be abandoned at any frame. The prompts
     in the range are no longer pending after this call.
 
     Args:
@@ -104,11 +119,15 @@ def track_range(
             else f"no object is visible on frame {frames.start_frame}: click one there first"
         )
     selection = frames.select(num_frames, {prompt.frame_index for prompt in prompts})
+    anchors = {prompt.object_id: prompt.frame_index for prompt in sorted(prompts, key=lambda each: -each.frame_index)}
     if len(selection) == num_frames:
         tracked = objects.tracker.track(prompts, direction=frames.direction)
     else:
         tracked = objects.tracker.track_selection(prompts, selection, direction=frames.direction)
-    return objects.store_masks(tracked)
+    first = min(anchors.values()) if frames.direction == "forward" else 0
+    last = max(anchors.values()) - 1 if frames.direction == "backward" else num_frames - 1
+    count = sum(first <= index <= last for index in selection)
+    return RangeTracking(tuple(sorted(anchors)), count, objects.store_masks(tracked))
 
 
 def _start_masks(objects: VideoObjects, object_ids: Collection[int], frame_index: int) -> dict[int, MaskPrompt]:

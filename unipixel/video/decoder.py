@@ -97,6 +97,7 @@ class VideoFile(FrameSource):
             if stream.width and stream.height:
                 check_pixels(stream.width, stream.height, max_pixels=max_pixels, name=str(path))
             self._frame_index = scan_packets(container, stream)
+            self._time_base = stream.time_base
         with self._open() as (container, stream):
             first = next(decode_packets(container, stream), None)
             if first is None:
@@ -194,6 +195,13 @@ class VideoFile(FrameSource):
             frames = read_in_order(self.frames(), missing, name=self.info.path)
             found.update(zip(missing, frames, strict=True))
         return [found[index] for index in indices]
+
+    def timestamps(self) -> list[float]:
+        """Return the presentation times of all frames in seconds; a constant rate is assumed if they are wrong."""
+        frame_index = self._frame_index
+        if not frame_index.is_timed:
+            return super().timestamps()
+        return [float(int(pts - frame_index.pts[0]) * self._time_base) for pts in frame_index.pts]
 
     def _converter(self) -> FrameConverter:
         return FrameConverter(self._geometry, max_pixels=self._max_pixels, name=self.info.path)

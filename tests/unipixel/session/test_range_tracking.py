@@ -61,7 +61,7 @@ class TestTracking:
         reference = VideoObjects(model.sam2, clip_frames())
         for each in (objects, reference):
             each.prompt(1, PointPrompt(12, 12, 2))
-        order = [tracked.frame.index for tracked in track_range(objects, FrameRange())]
+        order = [tracked.frame.index for tracked in track_range(objects, FrameRange()).frames]
         assert order == [2, 3, 4, 5, 1, 0]
         reference.track()
         assert counts(objects) == counts(reference)
@@ -81,17 +81,17 @@ class TestTracking:
         for frame_index in (2, 4):  # a prompted and a tracked frame
             objects.prompt(1, PointPrompt(30, 20, frame_index))
             segmented = objects.segment_pending(1, frame_index)
-            list(track_range(objects, FrameRange()))
+            list(track_range(objects, FrameRange()).frames)
             record = objects.bank.mask_record(1, frame_index)
             assert record is not None
             np.testing.assert_array_equal(segmented.mask & segmented.visible, record.mask(objects.bank.frame_size))
 
     def test_an_interruption_keeps_finished_and_earlier_masks(self, objects: VideoObjects) -> None:
         objects.prompt(1, PointPrompt(12, 12, 2))
-        list(track_range(objects, FrameRange()))
+        list(track_range(objects, FrameRange()).frames)
         before = counts(objects)
         objects.prompt(1, PointPrompt(45, 35, 2))
-        changed = [tracked.frame.index for tracked in itertools.islice(track_range(objects, FrameRange()), 2)]
+        changed = [tracked.frame.index for tracked in itertools.islice(track_range(objects, FrameRange()).frames, 2)]
         assert changed == [2, 3]
         after = counts(objects)
         assert {index: after[index] for index in (0, 1, 4, 5)} == {index: before[index] for index in (0, 1, 4, 5)}
@@ -99,28 +99,30 @@ class TestTracking:
 
     def test_tracking_from_a_frame_changes_the_masks_of_its_range_only(self, objects: VideoObjects) -> None:
         objects.prompt(1, PointPrompt(12, 12, 0))
-        list(track_range(objects, FrameRange(last_frame=2)))
+        list(track_range(objects, FrameRange(last_frame=2)).frames)
         assert sorted(counts(objects)) == [0, 1, 2]
         # Random weights may lose the object.
         objects.bank.update(1, 2, np.tri(HEIGHT, WIDTH))
         before = counts(objects)
-        order = [tracked.frame.index for tracked in track_range(objects, FrameRange(2, "forward", last_frame=4))]
+        order = [tracked.frame.index for tracked in track_range(objects, FrameRange(2, "forward", last_frame=4)).frames]
         assert order == [2, 3, 4]
         assert {index: counts(objects)[index] for index in (0, 1)} == {index: before[index] for index in (0, 1)}
         objects.bank.update(1, 4, np.tri(HEIGHT, WIDTH))
-        backward = [tracked.frame.index for tracked in track_range(objects, FrameRange(4, "backward", stride=2))]
+        backward = [tracked.frame.index for tracked in track_range(objects, FrameRange(4, "backward", stride=2)).frames]
         assert backward == [2, 0]
 
     def test_prompts_outside_the_range_stay_pending(self, objects: VideoObjects) -> None:
         objects.prompt(1, PointPrompt(12, 12, 0), PointPrompt(30, 12, 5))
-        list(track_range(objects, FrameRange(last_frame=3)))
+        list(track_range(objects, FrameRange(last_frame=3)).frames)
         assert [prompt.frame_index for prompt in objects.pending_prompts[1]] == [5]
         assert len(objects.bank[1].prompts) == 1
 
     def test_only_chosen_objects_are_tracked(self, objects: VideoObjects) -> None:
         objects.prompt(1, PointPrompt(12, 12, 0))
         objects.prompt(2, PointPrompt(40, 30, 0))
-        list(track_range(objects, FrameRange(), object_ids=[2]))
+        tracking = track_range(objects, FrameRange(), object_ids=[2])
+        assert (tracking.object_ids, tracking.num_frames) == ((2,), NUM_FRAMES)
+        list(tracking.frames)
         assert objects.bank.ids == (2,)
         assert list(objects.pending_prompts) == [1]
 
