@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unipixel.checkpoints.architecture import load_checkpoint
     from unipixel.checkpoints.segmenters import load_segmenter
     from unipixel.checkpoints.tensor_layout import CheckpointError
     from unipixel.memory.bank import ObjectMemoryBank
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from unipixel.sail.sail_processor import SailProcessor
     from unipixel.session.base_session import Answer
     from unipixel.session.live_session import LiveSession, LiveSettings
-    from unipixel.session.session import Session
+    from unipixel.session.session import Session, open_session
     from unipixel.session.settings import SessionSettings
     from unipixel.tracking.config import SegmenterConfig
     from unipixel.tracking.tracker import StreamingTracker
@@ -69,7 +70,9 @@ _MODULES = {
     "UniPixelConfig": "unipixel.model.config",
     "VideoFeatures": "unipixel.model.inputs",
     "VideoInput": "unipixel.model.inputs",
+    "load_checkpoint": "unipixel.checkpoints.architecture",
     "load_segmenter": "unipixel.checkpoints.segmenters",
+    "open_session": "unipixel.session.session",
     "open_video": "unipixel.video.open",
     "prefill": "unipixel.model.generation",
 }
@@ -108,7 +111,9 @@ __all__ = [
     "UniPixelConfig",
     "VideoFeatures",
     "VideoInput",
+    "load_checkpoint",
     "load_segmenter",
+    "open_session",
     "open_video",
     "prefill",
 ]

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from unipixel.checkpoints.files import CONFIG_FILE, read_json, read_segmenter_config, resolve
 from unipixel.checkpoints.tensor_layout import TensorFiles, is_adapter_folder
-
-# Pixel-SAIL; some of its published files have no model_type.
-_OTHER_TYPES = ("pixel_sail", None)
+from unipixel.sail.model_type import is_sail_config
 
 
 def check_checkpoint(source: str | Path) -> None:
@@ -24,6 +22,6 @@ def check_checkpoint(source: str | Path) -> None:
     folder = resolve(source)
     if is_adapter_folder(folder):
         return
-    if read_json(folder / CONFIG_FILE).get("model_type") not in _OTHER_TYPES:
+    if not is_sail_config(read_json(folder / CONFIG_FILE)):
         read_segmenter_config(folder)
     TensorFiles.of_folder(folder)

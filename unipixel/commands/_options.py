@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from unipixel.checkpoints.quantization import Quantization
     from unipixel.model.generation import GenerationSettings
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
     from unipixel.session.settings import SessionSettings
     from unipixel.tracking.segmenter import Segmenter
 
@@ -192,12 +190,14 @@ def load_chosen_segmenter(arguments: argparse.Namespace) -> Segmenter | None:
     """
     if arguments.segmenter is None:
         return None
+    from unipixel.checkpoints.architecture import is_sail_checkpoint
     from unipixel.checkpoints.segmenters import load_segmenter
 
     segmenter = load_segmenter(arguments.segmenter, device=choose_device(arguments.device))
     role = f"{arguments.segmenter} tracks and segments clicks, at {segmenter.config.image_size} pixels"
     own = "the model's own SAM 2.1 decodes masks from language and encodes the frames it needs itself"
-    print(f"unipixel: {role}{f'; {own}' if arguments.language_masks == 'model' else ''}", file=sys.stderr)
+    has_own = arguments.language_masks == "model" and not is_sail_checkpoint(arguments.model)
+    print(f"unipixel: {role}{f'; {own}' if has_own else ''}", file=sys.stderr)
     return segmenter
 
 
@@ -234,8 +234,8 @@ def generation_settings(arguments: argparse.Namespace) -> GenerationSettings:
     )
 
 
-def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
-    """Load the model and its processor.
+def load_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Load the model and its processor; the configuration of the checkpoint decides which model it is.
 
     Raises:
         OSError: The model cannot be found, downloaded or read.
@@ -243,15 +243,13 @@ def load_model(arguments: argparse.Namespace) -> tuple[UniPixel, Processor]:
     """
     import torch
 
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
+    from unipixel.checkpoints.architecture import load_checkpoint
 
     dtype: Any = arguments.dtype if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     quantization = None if arguments.quantize is None else _QUANTIZATIONS[arguments.quantize]
-    model = UniPixel.from_pretrained(
+    return load_checkpoint(
         arguments.model, dtype=dtype, device=choose_device(arguments.device), quantization=quantization
     )
-    return model, Processor.from_pretrained(arguments.model)
 
 
 def choose_device(name: str) -> torch.device:

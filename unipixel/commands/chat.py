@@ -114,10 +114,10 @@ class Chat:
         check_prompts(prompts, video.info)
         check_model(arguments)
         # Imported after the checks, because torch and transformers take seconds.
-        from unipixel.session.session import Session
+        from unipixel.session.session import open_session
 
         settings = session_settings(arguments)
-        session = Session(*load_model(arguments), video, settings=settings)
+        session = open_session(*load_model(arguments), video, settings=settings)
         for object_id, object_prompts in prompts.items():
             session.prompt(object_id, *object_prompts)
         return cls(arguments, session)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unipixel.model.config_values import check_integer_field, check_sizes
+from unipixel.sail.model_type import is_sail_config
 from unipixel.tracking.config import SegmenterConfig
 
 # Imported where they are used: a checkpoint that cannot be read is refused before transformers and torch are imported.
@@ -197,6 +198,8 @@ def read_segmenter(fields: Mapping[str, Any], *, segmenter: SegmenterConfig | No
     """
     if fields.get("auto_map"):
         raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
+    if is_sail_config(fields):
+        raise ValueError("config.json is that of a Pixel-SAIL checkpoint: load it with PixelSail.from_pretrained")
     if fields.get("model_type") != MODEL_TYPE:
         raise ValueError(
             f"config.json has model_type {fields.get('model_type')!r}, a UniPixel checkpoint has {MODEL_TYPE!r}; "

@@ -17,13 +17,12 @@ from unipixel.checkpoints.files import CONFIG_FILE, read_json, resolve, write_js
 from unipixel.checkpoints.loading import choose_dtype
 from unipixel.checkpoints.tensor_layout import TensorFiles, check_tensors, load_tensors
 from unipixel.processing.chat_template import load_tokenizer
+from unipixel.sail.model_type import SAIL_MODEL_TYPE
 from unipixel.sail.sail_config import (
-    SAIL_MODEL_TYPE,
     SAIL_TOKENS,
     VISION_TOKENS,
     PixelSailConfig,
     RotaryLayout,
-    is_sail_config,
     text_config,
 )
 
@@ -88,15 +87,6 @@ def read_sail_config(folder: Path) -> PixelSailConfig:
         ValueError: It is incomplete, inconsistent, of another model type, or requires remote code.
     """
     return PixelSailConfig.from_dict(read_json(folder / CONFIG_FILE))
-
-
-def is_sail_folder(source: str | Path) -> bool:
-    """Return whether the configuration of a checkpoint is that of Pixel-SAIL; a hub id is downloaded first.
-
-    Raises:
-        OSError: The checkpoint cannot be found, downloaded or read.
-    """
-    return is_sail_config(read_json(resolve(source) / CONFIG_FILE))
 
 
 def save_sail(model: PixelSail, folder: str | Path, *, max_shard_size: str = "5GB") -> None:

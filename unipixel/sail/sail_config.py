@@ -9,11 +9,10 @@ from typing import Any, Literal, get_args
 
 from transformers import Qwen2_5_VLTextConfig
 
-SAIL_MODEL_TYPE = "pixel_sail"
+from unipixel.sail.model_type import SAIL_MODEL_TYPE, is_sail_config
+
 RotaryLayout = Literal["split", "interleaved"]
 DecoderKind = Literal["prefix", "eve"]
-# Fields that the configuration of every Pixel-SAIL checkpoint has and that of no other model.
-_OWN_FIELDS = ("mask_channels", "num_upsample_blocks")
 _TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "tie_word_embeddings",
@@ -212,12 +211,6 @@ class PixelSailConfig:
             "image_std": list(self.image_std),
             "max_tokens": self.max_tokens,
         }
-
-
-def is_sail_config(fields: Mapping[str, Any]) -> bool:
-    """Return whether the fields of a config.json belong to Pixel-SAIL."""
-    model_type = fields.get("model_type")
-    return model_type == SAIL_MODEL_TYPE or (model_type is None and all(fields.get(name) for name in _OWN_FIELDS))
 
 
 def text_config(

@@ -155,11 +155,10 @@ class SailSession(Session):
     def _add_objects(self, tokens: Mapping[int, Tensor], *, expression: str, callbacks: Callbacks) -> None:
         masks = {object_id: (logits > 0).numpy() for object_id, logits in tokens.items()}
         self.objects.add_masks(masks, frame_index=self._read_frame, expression=expression, callbacks=callbacks)
-        if self.settings.segmenter is None:
-            for object_id, logits in tokens.items():
-                # Confidence as in Mask2Former: the mean probability of the pixels of a mask.
-                score = float(logits[logits > 0].sigmoid().mean())
-                self.bank.update(object_id, self._read_frame, masks[object_id], score=score)
+        for object_id, logits in tokens.items():
+            # Confidence as in Mask2Former: the mean probability of the pixels of a mask.
+            score = float(logits[logits > 0].sigmoid().mean())
+            self.bank.update(object_id, self._read_frame, masks[object_id], score=score)
 
     def _regions(self, named: set[int]) -> list[RegionPrompt]:
         """Return the objects to draw into the image: the prompted ones, and those that the question names.

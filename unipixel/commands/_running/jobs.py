@@ -20,8 +20,6 @@ from unipixel.video.open import open_video
 
 # Sessions import torch and transformers, which takes seconds: clips and prompts are checked before.
 if TYPE_CHECKING:
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
     from unipixel.session.session import Session
     from unipixel.session.settings import SessionSettings
     from unipixel.video.open import Video
@@ -105,7 +103,7 @@ class _JobRunner:
     def __init__(self, arguments: argparse.Namespace, method: Method, progress: ProgressDisplay) -> None:
         check_model(arguments)
         self._arguments, self._method, self._progress = arguments, method, progress
-        self._loaded: tuple[UniPixel, Processor, SessionSettings] | None = None
+        self._loaded: tuple[Any, Any, SessionSettings] | None = None
 
     def run(self, job: AskJob, out: Path | None) -> list[str]:
         """Ask the questions of a job, write its results, and return the answers."""
@@ -142,7 +140,7 @@ class _JobRunner:
                 print(result.to_json())
             return answers
 
-    def load(self) -> tuple[UniPixel, Processor, SessionSettings]:
+    def load(self) -> tuple[Any, Any, SessionSettings]:
         """Return the model, its processor and the settings, which are loaded on first use."""
         if self._loaded is None:
             self._progress.start("load the model")
@@ -152,9 +150,9 @@ class _JobRunner:
 
     def _open_session(self, video: Video) -> Session:
         model, processor, settings = self.load()
-        from unipixel.session.session import Session
+        from unipixel.session.session import open_session
 
-        return Session(model, processor, video, settings=settings)
+        return open_session(model, processor, video, settings=settings)
 
 
 def read_jobs(arguments: argparse.Namespace) -> Iterator[AskJob | InvalidJob]:
