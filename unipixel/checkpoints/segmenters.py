@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unipixel.checkpoints.files import CONFIG_FILE, read_json, read_segmenter_config, resolve
 from unipixel.checkpoints.segmenter_configs import infer_official_config, read_transformers_config
@@ -163,12 +164,10 @@ def build_segmenter(config: SegmenterConfig, state: Mapping[str, Tensor]) -> Seg
     Raises:
         CheckpointError: Tensors are missing, unexpected or of a wrong shape.
     """
-    from accelerate import init_empty_weights
-
     from unipixel.tracking.segmenter import Segmenter
 
     check_tensors(official_shapes(config), {name: tuple(tensor.shape) for name, tensor in state.items()}, disk_name=str)
-    with init_empty_weights(include_buffers=False):
+    with _without_initialization():
         segmenter = Segmenter(config)
     segmenter.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return segmenter.eval()
@@ -196,3 +195,21 @@ def read_official(file: Path) -> dict[str, Tensor]:
         raise OSError(f"{file} contains objects other than tensors and is not loaded") from error
     except (KeyError, TypeError, ValueError, RuntimeError, EOFError) as error:
         raise OSError(f"{file} is not an official SAM 2.1 checkpoint, or is truncated: {error}") from error
+
+
+def _without_initialization() -> AbstractContextManager[Any]:
+    """Build modules without drawing random weights, which a checkpoint replaces.
+
+    accelerate's `init_empty_weights` puts them on the meta device instead, whose first use imports torch's compiler:
+    it takes a second.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    class SkipInitialization(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(function, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return function(*args, **kwargs)
+
+    return SkipInitialization()

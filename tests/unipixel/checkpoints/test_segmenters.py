@@ -87,8 +87,8 @@ def _configured(folder: Path, target: Path, **fields: Any) -> Path:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_of_each_size_are_those_of_transformers(size: str, scratch: Path) -> None:
-    model = _saved(scratch, size, image_size=128)
-    _compare(model, scratch, [POINT, BOX, _mask()], image_size=128)
+    model = _saved(scratch, size, image_size=96)
+    _compare(model, scratch, [POINT, BOX, _mask()], image_size=96)
 
 
 @pytest.mark.parametrize("prompt", [POINT, BOX, _mask()], ids=["point", "box", "mask"])
