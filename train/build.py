@@ -52,6 +52,11 @@ def prepare(recipe: Recipe) -> TrainingRun:
         ValueError: The settings of the recipe contradict each other.
         OSError: Weights or data cannot be read.
     """
+    if recipe.stage == "finetune" and recipe.data.path is None and recipe.data.root is None:
+        raise ValueError(
+            "the recipe lacks data.path: give data.path=DATA.jsonl, the data set to train on, in the format of "
+            "docs/training.md"
+        )
     torch.manual_seed(recipe.seed)
     return _prepare_segmenter(recipe) if recipe.stage == "segmenter" else _prepare_model(recipe)
 

@@ -38,7 +38,7 @@ def add_parsers(subparsers: Any) -> None:
         metavar="SECONDS",
         help="time of each --ask, in the time of the stream; by default the first frame",
     )
-    group.add_argument("--retry", type=float, default=2.0, metavar="SECONDS", help="see QUERY (2)")
+    group.add_argument("--retry", type=float, default=2.0, metavar="SECONDS", help="see QUERY (%(default)s)")
     group.add_argument(
         "--drop",
         default="auto",

@@ -15,7 +15,7 @@ def add_parsers(subparsers: Any) -> None:
         "train",
         help="train or fine-tune a model from a recipe",
         description="Train from a recipe. A run whose output folder contains a checkpoint is resumed. "
-        "Use torchrun or accelerate launch for several devices.",
+        "Use torchrun or accelerate launch for several devices. Bundled recipes: " + ", ".join(_bundled_recipes()),
     )
     parser.add_argument("recipe", help="path of a TOML file, or a bundled recipe such as nano/finetune")
     parser.add_argument(
@@ -30,6 +30,13 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument("data", help="JSONL file; its format is described in docs/training.md")
     parser.add_argument("--frames", type=int, default=8, metavar="N", help="frames per clip that are read (default: 8)")
     parser.set_defaults(run=run_check)
+
+
+def _bundled_recipes() -> list[str]:
+    """Return the names of the recipes, without the libraries that reading them needs."""
+    folder = Path(__file__).parents[1] / "train" / "recipes"
+    names = (file.relative_to(folder).with_suffix("").as_posix() for file in folder.glob("*/*.toml"))
+    return sorted(name for name in names if not name.endswith("/sizes"))
 
 
 def run_train(arguments: argparse.Namespace) -> int:

@@ -80,14 +80,11 @@ class VideoTracker:
         """
         self.frames = VideoFrames(video)
         self.size = (video.info.height, video.info.width)
-        self.clip = EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes)
         self._segmenter = segmenter
         self._language_segmenter = language_segmenter or segmenter
-        self._language_clip = self.clip
-        if language_segmenter is not None:
-            self._language_clip = EncodedClip(
-                language_segmenter, self.frames, size=self.size, max_cache_bytes=max_feature_bytes
-            )
+        self._max_feature_bytes = max_feature_bytes
+        self.clip = self._encoded(segmenter)
+        self._language_clip = self.clip if language_segmenter is None else self._encoded(language_segmenter)
         self._make_core = partial(
             _tracker_core, segmenter, memory_dtype=memory_dtype, is_postprocessed=is_postprocessed
         )
@@ -106,15 +103,39 @@ class VideoTracker:
     def track(self, prompts: Sequence[ClipPrompt], *, direction: Direction = "both") -> Iterator[TrackedVideoFrame]:
         """Track objects forwards from their first prompts, then backwards to the first frame.
 
+        If the video turns out to be damaged, it ends before the damage; the frames before the first prompt are then
+        tracked in a second pass.
+
         Args:
             prompts: At least one.
             direction: Frames from the first prompts on, frames before them, or both.
 
         Raises:
             ValueError: There are no prompts.
+            OSError: The video is damaged before the first prompt.
         """
+        try:
+            yield from self._track(prompts, direction)
+        except OSError:
+            kept = [prompt for prompt in prompts if prompt.frame_index < len(self.frames)]
+            # Reading has corrected the length of the video, if the damage is the cause.
+            if len(self.frames) >= len(self.clip) or not kept:
+                raise
+        else:
+            return
+        has_language_clip = self._language_clip is not self.clip
+        self.clip = self._encoded(self._segmenter)
+        self._language_clip = self._encoded(self._language_segmenter) if has_language_clip else self.clip
+        self._core = self._make_core(len(self.frames))
+        if direction != "forward" and any(prompt.frame_index for prompt in kept):
+            yield from self._track(kept, direction)
+
+    def _track(self, prompts: Sequence[ClipPrompt], direction: Direction) -> Iterator[TrackedVideoFrame]:
         for tracked in propagate_in_video(self._core, self.clip, prompts, direction=direction):
             yield TrackedVideoFrame(self.frames.frame(tracked.frame_index), object_masks(tracked))
+
+    def _encoded(self, segmenter: Segmenter) -> EncodedClip:
+        return EncodedClip(segmenter, self.frames, size=self.size, max_cache_bytes=self._max_feature_bytes)
 
     def track_selection(
         self, prompts: Sequence[ClipPrompt], frame_indices: Sequence[int], *, direction: Direction = "both"

@@ -48,7 +48,7 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         OSError: The file is missing, not a PNG, JPEG, WebP, BMP or TIFF image, damaged, or above `max_pixels`.
     """
-    return _read(path, _upright_rgb, max_pixels=max_pixels)
+    return read_pixels(path, _upright_rgb, max_pixels=max_pixels)
 
 
 def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
@@ -61,13 +61,30 @@ def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     Raises:
         OSError: The file is missing, not an image, damaged, or above `max_pixels`.
     """
-    return _read(path, _nonzero, max_pixels=max_pixels)
+    return read_pixels(path, _nonzero, max_pixels=max_pixels)
 
 
-def _read(path: Path, convert: Callable[[Image.Image], NDArray[Any]], *, max_pixels: int) -> NDArray[Any]:
+def read_pixels(
+    path: Path,
+    convert: Callable[[Image.Image], NDArray[Any]],
+    *,
+    max_pixels: int,
+    formats: tuple[str, ...] = _FORMATS,
+) -> NDArray[Any]:
+    """Open an image file, which is untrusted, and convert it.
+
+    Args:
+        path: The file.
+        convert: Returns the pixels of the opened image.
+        max_pixels: Maximum of width times height.
+        formats: Names of the formats of Pillow that are allowed.
+
+    Raises:
+        OSError: The file is missing, of another format, damaged, or above `max_pixels`.
+    """
     try:
         # Pillow warns at a fixed size; `max_pixels` is the limit here.
-        with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as opened:
+        with warnings.catch_warnings(), Image.open(path, formats=formats) as opened:
             warnings.simplefilter("ignore")
             check_pixels(*opened.size, max_pixels=max_pixels, name=str(path))
             return convert(opened)

@@ -132,7 +132,8 @@ def test_score_folders_binary_takes_every_value_as_the_object(tmp_path: Path) ->
     write(tmp_path / "truth/dog", "00000.png", square(0, 0, 10) * 255)
     write(tmp_path / "predicted/dog", "00000.png", square(0, 0, 10) * 7)
     assert score_folders(tmp_path / "predicted", tmp_path / "truth", binary=True)["mean"]["J&F"] == 1.0
-    assert score_folders(tmp_path / "predicted", tmp_path / "truth")["mean"]["J&F"] == 0.0
+    with pytest.raises(ValueError, match=r"\[255\], .* has \[7\], .* give --binary"):
+        score_folders(tmp_path / "predicted", tmp_path / "truth")
 
 
 def test_score_sequence_void_pixels_do_not_count(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,10 @@ from PIL import Image
 
 from unipixel import cli
 from unipixel.memory.rle import decode_rle
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
 from unipixel.session.conversation import Conversation, Reply
+from unipixel.session.session import Session
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -454,6 +458,54 @@ class TestBadInput:
         assert ran.stderr == (
             "unipixel: the question names [3], which is neither prompted nor in the object memory: known ids are none\n"
         )
+
+
+class TestDamagedVideo:
+    """A file with a damaged frame gives the frames before it, as a truncated one does."""
+
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
+        clip = write_clip(tmp_path / "damaged.mp4", num_frames=30)
+        with av.open(str(clip)) as container:
+            packets = [packet.pos for packet in container.demux(video=0) if packet.size]
+        content = bytearray(clip.read_bytes())
+        # The length of a unit of H.264: the decoder refuses the packet.
+        content[packets[12] : packets[12] + 4] = b"\xff" * 4
+        clip.write_bytes(content)
+        return clip
+
+    @pytest.mark.parametrize("frame", [0, 8])
+    def test_track_keeps_the_frames_before_the_damage(
+        self, unipixel: Command, damaged: Path, tmp_path: Path, frame: int
+    ) -> None:
+        code, _, error = unipixel("track", damaged, "--point", f"1:10,12@{frame}", "--out", tmp_path / "out")
+        assert code == 0
+        assert "damaged after 13 frame(s), the rest is skipped" in error
+        result = _result(tmp_path / "out")
+        assert result["video"]["num_frames"] == 13
+        assert [item["frame_index"] for item in result["objects"][0]["frames"]] == list(range(13))
+        assert moving_square.probe_video(tmp_path / "out/overlay.mp4")[0] == 13
+
+    def test_ask_reads_the_frames_before_the_damage(
+        self, unipixel: Command, damaged: Path, tmp_path: Path, words: list[str]
+    ) -> None:
+        code, printed, _ = unipixel("ask", damaged, "What is [1]?", "--point", "1:10,12@0", "--out", tmp_path / "out")
+        assert (code, printed) == (0, "Answer 1.\n")
+        assert len(_result(tmp_path / "out")["objects"][0]["frames"]) == 13
+
+    def test_prompt_behind_the_damage_is_refused(self, unipixel: Command, damaged: Path) -> None:
+        code, _, error = unipixel("track", damaged, "--point", "1:10,12@20")
+        assert (code, "the file is damaged there" in error) == (2, True)
+
+
+class TestLongQuestions:
+    def test_question_longer_than_the_positions_is_refused_with_both_numbers(
+        self, clip: Path, model: UniPixel, processor: Processor
+    ) -> None:
+        session = Session(model, processor, clip)
+        with pytest.raises(ValueError, match=r"have \d{6} tokens, the model takes at most 32767"):
+            session.ask("What moves? " * 20_000)
+        assert session.bank.ids == ()
 
 
 class TestUncertainResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -116,3 +117,66 @@ def test_help_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def _write_masks(folder: Path, value: int) -> None:
+    folder.mkdir(parents=True)
+    values = np.zeros((20, 30), dtype=np.uint8)
+    values[4:10, 5:15] = value
+    Image.fromarray(values).save(folder / "00000.png")
+
+
+@pytest.mark.parametrize(("predicted", "truth"), [(1, 255), (255, 1)])
+def test_score_of_ids_against_masks_of_255_says_binary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], predicted: int, truth: int
+) -> None:
+    _write_masks(tmp_path / "predicted/dog", predicted)
+    _write_masks(tmp_path / "truth/dog", truth)
+    argv = ["score", str(tmp_path / "predicted"), str(tmp_path / "truth")]
+    assert cli.main(argv) == 2
+    assert f"has the values [{truth}], " in (error := capsys.readouterr().err)
+    assert "give --binary" in error
+    assert error.count("\n") == 1
+    assert cli.main([*argv, "--binary"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["mean", "100.0", "100.0", "100.0"]
+
+
+def test_train_help_lists_the_bundled_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    from unipixel.train.recipe_files import bundled_recipes
+
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Bundled recipes: {', '.join(bundled_recipes())}" in shown
+
+
+def test_finetune_without_data_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "nano/finetune", f"output={tmp_path / 'run'}"]) == 2
+    assert capsys.readouterr().err.startswith("unipixel: the recipe lacks data.path: give data.path=DATA.jsonl")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--frames", "-3"), ("--render-size", "-3"), ("--limit", "0")])
+def test_eval_with_a_number_below_its_range_is_one_line(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert cli.main(["eval", "synthetic", option, value]) == 2
+    assert "must be at least" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["ask", "segment", "track", "chat", "stream", "score", "synth", "check", "demo"])
+def test_help_states_every_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    subparsers = next(
+        action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    silent = [
+        action.option_strings[-1]
+        for action in subparsers.choices[command]._actions
+        if action.option_strings
+        # A flag is off without it.
+        and action.default not in (None, False, [], argparse.SUPPRESS)
+        and "%(default)" not in (action.help or "")
+        and str(action.default) not in (action.help or "")
+    ]
+    assert silent == []

@@ -138,3 +138,17 @@ def test_generation_stores_nothing_on_the_model(recorded_model: UniPixel, clip: 
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field} must be .* got {value}"):
         GenerationSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": float("nan")}, "temperature must be 0"),
+        ({"temperature": float("inf")}, "temperature must be 0"),
+        ({"seed": 10**30}, r"seed must be in \[0, 2\*\*63\)"),
+        ({"seed": -1}, r"seed must be in \[0, 2\*\*63\)"),
+    ],
+)
+def test_generation_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GenerationSettings(**settings)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unipixel.train.evaluation.scoring.davis_measures import ObjectScores, score_frame
+from unipixel.video.images import read_pixels
 
 VOID_ID = 255
 """Pixel value that DAVIS excludes from the comparison, where a sequence has other ids."""
@@ -57,7 +58,8 @@ def score_sequence(predicted: Path, truth: Path, *, is_binary: bool = False) -> 
         is_binary: Whether every non-zero pixel belongs to the one object.
 
     Raises:
-        ValueError: A prediction differs in size from its ground truth, or the ground truth has no object.
+        ValueError: A prediction differs in size from its ground truth, the ground truth has no object, or one side
+            has masks of 0 and 255 and the other object ids.
         OSError: A file cannot be read.
     """
     paths = sorted(truth.glob("*.png"))
@@ -68,20 +70,34 @@ def score_sequence(predicted: Path, truth: Path, *, is_binary: bool = False) -> 
         raise ValueError(f"{truth}: no object in any of {len(paths)} masks")
     missing = []
     frames: dict[int, list[tuple[float, float]]] = {object_id: [] for object_id in ids}
+    predicted_ids: set[int] = set()
     # One frame at a time: a folder may have any length.
     for path in paths:
         is_missing = not (predicted / path.name).is_file()
         missing += [path.name] if is_missing else []
         pair = None if is_missing else _read_pair(predicted / path.name, path)
+        predicted_ids |= set() if pair is None else set(np.unique(pair[0]).tolist())
         for object_id, scores in frames.items():
             masks = _object_masks(pair, object_id, is_binary=is_binary, has_void=VOID_ID not in ids)
             scores.append(score_frame(masks))
+    if not is_binary:
+        _check_same_values(predicted, predicted_ids - {0}, truth, set(ids))
     means = {object_id: ObjectScores.of(scores).means for object_id, scores in frames.items()}
     return SequenceScore(
         name=truth.name,
         j_per_object={object_id: j for object_id, (j, _) in means.items()},
         f_per_object={object_id: f for object_id, (_, f) in means.items()},
         missing=tuple(missing),
+    )
+
+
+def _check_same_values(predicted: Path, predicted_ids: set[int], truth: Path, true_ids: set[int]) -> None:
+    """Refuse masks of 0 and 255 on one side and object ids on the other, which would score 0."""
+    if not predicted_ids or predicted_ids & true_ids or VOID_ID not in predicted_ids | true_ids:
+        return
+    raise ValueError(
+        f"{truth} has the values {sorted(true_ids)[:8]}, {predicted} has {sorted(predicted_ids)[:8]}, and none is on "
+        "both sides: give --binary if every non-zero pixel is the one object, or use object ids on both sides"
     )
 
 
@@ -120,12 +136,13 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         OSError: It is not a readable PNG, or has several channels.
     """
-    with Image.open(path, formats=("PNG",)) as image:
-        if image.width * image.height > _MAX_MASK_PIXELS:
-            raise OSError(f"{path}: {image.width}x{image.height} pixels are more than {_MAX_MASK_PIXELS}")
+
+    def convert(image: Image.Image) -> NDArray[np.uint8]:
         if image.mode not in ("1", "L", "P"):
             raise OSError(f"{path}: a mask has one channel (palette or grey), not mode {image.mode}")
         return np.asarray(image).astype(np.uint8)
+
+    return read_pixels(path, convert, max_pixels=_MAX_MASK_PIXELS, formats=("PNG",))
 
 
 def score_folders(predicted: Path, truth: Path, *, binary: bool = False) -> dict[str, Any]:

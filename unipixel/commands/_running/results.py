@@ -91,7 +91,13 @@ class ResultWriter:
         self._result = result
         if self._folder is not None:
             path = self._folder.path
-            self._folder.at_end(lambda: write_documents(result, path, exports=chosen_exports(self._arguments)))
+
+            def finish() -> None:
+                # A pass over the video may have found that it is damaged and shorter.
+                result.video = objects.video.info
+                write_documents(result, path, exports=chosen_exports(self._arguments))
+
+            self._folder.at_end(finish)
             writers: list[Any] = [MaskWriter(path / "masks")]
             if not self._arguments.no_overlay:
                 writers.append(overlay_writer(path, objects.video.info, prompts=prompts))
@@ -118,6 +124,8 @@ class ResultWriter:
         """Write every frame of the video with the masks in the object memory."""
         for frame in progress.track(objects.video, total=objects.video.info.num_frames, stage="write"):
             self.write(frame, masks_on_frame(objects.bank, frame.index))
+        if self._result is not None:
+            self._result.video = objects.video.info
 
 
 def masks_on_frame(bank: ObjectMemoryBank, frame_index: int) -> dict[int, ObjectMask]:
