@@ -18,6 +18,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from unipixel.video.color_conversion import Clock, FrameConverter, FrameGeometry
+from unipixel.video.decord_frames import Decoder, read_with_decord
 from unipixel.video.frame import (
     UNTIMED_FPS,
     Frame,
@@ -89,8 +90,8 @@ def video_stream(container: Any) -> Any:
 class VideoFile(FrameSource):
     """A video file on disk; every pass opens it again, so several passes can run at once."""
 
-    def __init__(self, path: Path, *, max_pixels: int) -> None:
-        self._path, self._max_pixels = path, max_pixels
+    def __init__(self, path: Path, *, max_pixels: int, decoder: Decoder = "auto") -> None:
+        self._path, self._max_pixels, self._decoder = path, max_pixels, decoder
         self._damage: str | None = None
         with self._open() as (container, stream):
             # The size in the header, before anything is decoded; the size of each frame is checked again later.
@@ -190,7 +191,8 @@ class VideoFile(FrameSource):
         """
         found: dict[int, Frame] = {}
         if self._frame_index.is_timed:
-            found = self._read_from_keyframes(sorted(set(indices)))
+            wanted = sorted(set(indices))
+            found = self._read_with_decord(wanted) or self._read_from_keyframes(wanted)
         if missing := [index for index in dict.fromkeys(indices) if index not in found]:
             frames = read_in_order(self.frames(), missing, name=self.info.path)
             found.update(zip(missing, frames, strict=True))
@@ -205,6 +207,29 @@ class VideoFile(FrameSource):
 
     def _converter(self) -> FrameConverter:
         return FrameConverter(self._geometry, max_pixels=self._max_pixels, name=self.info.path)
+
+    def _read_with_decord(self, wanted: Sequence[int]) -> dict[int, Frame]:
+        """Find frames with decord, if it was chosen and reads this file as PyAV does; otherwise none."""
+        first = self._read_from_keyframes([0]).get(0) if self._decoder == "decord" else None
+        if first is None:
+            return {}
+        pts, key_pts = self._frame_index.pts, self._frame_index.key_pts
+        groups: dict[int, list[int]] = {}
+        starts = np.searchsorted(key_pts, pts[list(wanted)], side="right") - 1
+        with self._open() as (container, stream):
+            for start in sorted(set(starts.tolist())):
+                # Decoding from a keyframe that is none, as in an intra refresh, would give other frames.
+                if start < 0 or not any(
+                    True for _ in self._pictures_from(start, container, stream, wanted=frozenset({int(key_pts[start])}))
+                ):
+                    return {}
+                key_index = int(np.searchsorted(pts, key_pts[start]))
+                groups[key_index] = [index for index, other in zip(wanted, starts, strict=True) if other == start]
+        images = read_with_decord(self._path, groups, num_frames=self._frame_index.num_frames, first_image=first.image)
+        return {
+            index: Frame(index, float(int(pts[index] - pts[0]) * self._time_base), image)
+            for index, image in (images or {}).items()
+        }
 
     def _read_from_keyframes(self, wanted: Sequence[int]) -> dict[int, Frame]:
         """Find frames by their timestamps; a frame without an exact match is left out."""

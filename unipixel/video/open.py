@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from unipixel.video.decoder import VideoFile
+from unipixel.video.decord_frames import Decoder, check_decoder
 from unipixel.video.frame import MAX_PIXELS, Frame, FrameSource, VideoInfo
 from unipixel.video.images import ArrayFrames, ImageFiles, is_image_file
 from unipixel.video.live import MediaStream, is_address, open_address, open_camera
@@ -145,6 +146,7 @@ def open_video(
     max_frames: int | None = None,
     max_pixels: int = MAX_PIXELS,
     fps: float | None = None,
+    decoder: Decoder = "auto",
 ) -> Video:
     """Open a source of frames.
 
@@ -156,8 +158,11 @@ def open_video(
         max_frames: Maximum length of a file or folder; a stream ends after this number of frames.
         max_pixels: Maximum of width times height.
         fps: Frame rate of folders and arrays, which have no timestamps; 24 by default.
+        decoder: What reads frames of a video file by index: `av`, `decord` (with the extra `eval`; a file that it
+            reads in another way is left to PyAV, with a warning), or `auto`, which is `av`.
 
     Raises:
+        ImportError: The decoder is not installed; it is imported when frames are read.
         OSError: The source is missing, unreadable, without a readable frame, or above `max_pixels`.
         ValueError: The video is longer than `max_frames`, or an argument is out of range.
         TypeError: The source has another type.
@@ -166,7 +171,8 @@ def open_video(
         raise ValueError(f"max_frames must be 1 or more, not {max_frames}")
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps must be above 0, not {fps}")
-    opened = _open_source(source, max_pixels=max_pixels, fps=fps)
+    check_decoder(decoder)
+    opened = _open_source(source, max_pixels=max_pixels, fps=fps, decoder=decoder)
     num_frames = opened.info.num_frames
     if max_frames is not None and num_frames is not None and num_frames > max_frames:
         opened.close()
@@ -174,7 +180,7 @@ def open_video(
     return Video(opened, max_frames=max_frames)
 
 
-def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSource:
+def _open_source(source: Any, *, max_pixels: int, fps: float | None, decoder: Decoder) -> FrameSource:
     if isinstance(source, bool) or source is None or isinstance(source, bytes | bytearray):
         raise TypeError(f"cannot read a video from {type(source).__name__}")
     if isinstance(source, int):
@@ -189,7 +195,7 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSou
         if is_address(source):
             return open_address(source, max_pixels=max_pixels)
     if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source), max_pixels=max_pixels, fps=fps)
+        return _open_path(Path(source), max_pixels=max_pixels, fps=fps, decoder=decoder)
     if hasattr(source, "read"):
         if isinstance(source, io.TextIOBase):
             raise TypeError("a video needs a binary file object, not a text file")
@@ -199,7 +205,7 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None) -> FrameSou
     raise TypeError(f"cannot read a video from {type(source).__name__}")
 
 
-def _open_path(path: Path, *, max_pixels: int, fps: float | None) -> FrameSource:
+def _open_path(path: Path, *, max_pixels: int, fps: float | None, decoder: Decoder) -> FrameSource:
     try:
         status = path.stat()
     except ValueError as error:
@@ -216,4 +222,4 @@ def _open_path(path: Path, *, max_pixels: int, fps: float | None) -> FrameSource
         raise OSError(f"{path}: the file is empty (0 bytes)")
     if is_image_file(path):
         return ImageFiles(path, max_pixels=max_pixels, fps=None)
-    return VideoFile(path, max_pixels=max_pixels)
+    return VideoFile(path, max_pixels=max_pixels, decoder=decoder)

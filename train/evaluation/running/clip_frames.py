@@ -84,11 +84,13 @@ def open_media(media: SampleMedia, *, decoder: Decoder) -> Video:
         ValueError: A frame index is outside the video.
     """
     if media.indices is not None or _is_video_file(media):
-        video = open_video(media.paths[0])
-        if media.indices is None:
+        video = open_video(media.paths[0], decoder=decoder)
+        info, indices = video.info, media.indices
+        if indices is None and media.select is not None:
+            indices = tuple(media.select(info.num_frames or 0, info.fps or 0.0))
+        if indices is None:
             return video
-        frames = video.read(media.indices)
-        info = video.info
+        frames = video.read(indices)
         kept = VideoInfo(
             path=info.path,
             width=info.width,
