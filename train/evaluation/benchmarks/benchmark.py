@@ -11,6 +11,7 @@ from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
 from unipixel.train.evaluation.scoring.scores import ScoreProtocol, Scores
 
 if TYPE_CHECKING:
+    from unipixel.train.evaluation.answers.judge_client import JudgeSettings
     from unipixel.train.evaluation.running.predictions import Prediction, PredictionFile
     from unipixel.train.evaluation.running.sample_context import SampleContext
 
@@ -43,6 +44,7 @@ class ScorePredictions(Protocol):
 
 AskSample: TypeAlias = "Callable[[SampleContext], Prediction]"
 WriteSubmission: TypeAlias = "Callable[[Sequence[BenchmarkSample], PredictionFile, Path], Mapping[str, str]]"
+JudgePredictions: TypeAlias = "Callable[[Sequence[BenchmarkSample], Path, JudgeSettings], None]"
 CheckSubmission: TypeAlias = "Callable[[Path, Sequence[BenchmarkSample] | None], list[str]]"
 
 
@@ -101,6 +103,8 @@ class Benchmark:
         submission: Writes the archive that a server takes, and returns the reasons of samples that failed by name; None
             where there is no server.
         check: Returns what is wrong with such an archive, one line each; without samples, the layout alone.
+        judge: Asks a judge about the answers in a predictions file and stores its replies there; None where no judge is
+            needed.
         main_figure: The figure that the paper prints first.
         metric: What is measured, in a few words.
         unit: Unit of the figures.
@@ -121,6 +125,7 @@ class Benchmark:
     variants: tuple[str, ...] = ("",)
     submission: WriteSubmission | None = None
     check: CheckSubmission | None = None
+    judge: JudgePredictions | None = None
     main_figure: str
     metric: str
     unit: Unit = "fraction"

@@ -6,6 +6,7 @@ from functools import partial
 
 from unipixel.train.evaluation.answers.choice_scores import score_choices
 from unipixel.train.evaluation.answers.description_scores import score_descriptions
+from unipixel.train.evaluation.answers.judge_client import judge_predictions
 from unipixel.train.evaluation.benchmarks.benchmark import (
     PAPER,
     AskSample,
@@ -142,6 +143,7 @@ QUESTION_ROWS = (
         read=partial(read_videorefer, task="descriptions"),
         ask=ask_regions,
         score=score_descriptions,
+        judge=judge_predictions,
         protocols=("honest", "paper"),
         variants=("multi", "single"),
         main_figure="average",

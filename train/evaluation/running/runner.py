@@ -70,12 +70,14 @@ class RunSettings:
         session: Settings of the sessions.
         decoder: Decoder of video files.
         is_strict: Whether the run stops at the first sample that fails.
+        has_published_wording: See `SampleContext`.
     """
 
     variant: str
     session: SessionSettings
     decoder: Decoder
     is_strict: bool
+    has_published_wording: bool = True
 
 
 def run_benchmark(
@@ -189,6 +191,7 @@ class _Asker:
                 model=self._model,
                 processor=self._processor,
                 settings=self._settings.session,
+                has_published_wording=self._settings.has_published_wording,
                 session=self._open,
                 clip_session=self._reuse,
             )

@@ -19,7 +19,7 @@ _ALLOWED = {
     "benchmark": {
         "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
         "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill", "postprocess",
-        "max_new_tokens",
+        "max_new_tokens", "wording", "judge_url", "judge_model", "judge_prompt",
     },
 }  # fmt: skip
 ACTIONS = tuple(name for name in _ALLOWED if name != "benchmark")
@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", default=None, help="print one JSON object")
     _add_data_options(parser.add_argument_group("data and scores"))
     _add_run_options(parser.add_argument_group("running a model"))
+    _add_judge_options(parser.add_argument_group("judging descriptions (only where a benchmark needs it)"))
     _add_synthetic_options(parser.add_argument_group("synthetic clips"))
 
 
@@ -63,7 +64,24 @@ def _add_run_options(group: Any) -> None:
     group.add_argument("--anchor", choices=("auto", "prompt", "best", "first"), help="as in `unipixel ask` (auto)")
     group.add_argument("--prefill", choices=("model", "model-only", "tracker"), help="as in `unipixel ask` (model)")
     group.add_argument("--postprocess", action="store_true", default=None, help="apply SAM 2's post-processing")
+    group.add_argument(
+        "--wording",
+        choices=("published", "session"),
+        help="questions about options and points word for word as published, with the published beginning of the "
+        "answer (default), or as in a session",
+    )
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer in tokens (512)")
+
+
+def _add_judge_options(group: Any) -> None:
+    group.add_argument(
+        "--judge-url",
+        metavar="URL",
+        help="base address of an endpoint with OpenAI's chat completions; its key is OPENAI_API_KEY. Answers are sent "
+        "there, and the replies are stored in predictions.jsonl",
+    )
+    group.add_argument("--judge-model", metavar="NAME", help="model of the endpoint, such as gpt-4o-mini")
+    group.add_argument("--judge-prompt", type=Path, metavar="FILE", help="instructions of the judge, such as published")
 
 
 def _add_synthetic_options(group: Any) -> None:

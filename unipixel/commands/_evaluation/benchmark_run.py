@@ -74,7 +74,8 @@ def evaluate_benchmarks(arguments: argparse.Namespace) -> int:
     if arguments.predictions is not None:
         from unipixel.train.evaluation.running.predictions import PredictionFile
 
-        return _finish(targets[0], PredictionFile(arguments.predictions), arguments)
+        predictions = _judge(targets[0], PredictionFile(arguments.predictions), arguments)
+        return _finish(targets[0], predictions, arguments)
     try:
         return max(_run(targets, arguments))
     except SampleFailedError as error:
@@ -151,6 +152,26 @@ def _finish(target: _Target, predictions: PredictionFile, arguments: argparse.Na
     return 0
 
 
+def _judge(target: _Target, predictions: PredictionFile, arguments: argparse.Namespace) -> PredictionFile:
+    """Ask the judge that is configured for the replies that predictions do not have, and read them again."""
+    if arguments.judge_url is None and arguments.judge_model is None and arguments.judge_prompt is None:
+        return predictions
+    from unipixel.train.evaluation.answers.judge_client import JUDGE_PROMPT, KEY_VARIABLE, JudgeSettings
+    from unipixel.train.evaluation.running.predictions import PredictionFile
+
+    if target.benchmark.judge is None:
+        raise ValueError(
+            f"{target.benchmark.name} needs no judge: leave --judge-url, --judge-model, --judge-prompt out"
+        )
+    if arguments.judge_url is None or arguments.judge_model is None:
+        raise ValueError("a judge needs both --judge-url and --judge-model")
+    prompt = JUDGE_PROMPT if arguments.judge_prompt is None else arguments.judge_prompt.read_text(encoding="utf-8")
+    key = os.environ.get(KEY_VARIABLE, "")
+    settings = JudgeSettings(url=arguments.judge_url, model=arguments.judge_model, key=key, prompt=prompt)
+    target.benchmark.judge(target.samples, predictions.path, settings)
+    return PredictionFile(predictions.path)
+
+
 def _score(target: _Target, predictions: PredictionFile, arguments: argparse.Namespace) -> dict[str, Scores]:
     """Return the scores by protocol: the one that was asked for, or in a table all that differ."""
     protocols = target.benchmark.protocols
@@ -199,6 +220,7 @@ def _run(targets: Sequence[_Target], arguments: argparse.Namespace) -> Iterator[
             session=session,
             decoder=arguments.decoder or "auto",
             is_strict=bool(arguments.strict),
+            has_published_wording=arguments.wording != "session",
         )
         with RunDisplay(f"{target.benchmark.name} {target.split}", shard) as display:
             run_benchmark(
@@ -215,6 +237,7 @@ def _run(targets: Sequence[_Target], arguments: argparse.Namespace) -> Iterator[
             print(f"unipixel: process {shard.index} of {shard.count} has finished its samples", file=sys.stderr)
             yield 0
             continue
+        predictions = _judge(target, predictions, arguments)
         if target.benchmark.split(target.split).has_truth:
             scores = {
                 protocol: target.benchmark.score(target.samples, predictions, protocol=protocol)
@@ -284,4 +307,5 @@ def _description(target: _Target, arguments: argparse.Namespace, session: Sessio
         "prefill": session.prefill,
         "postprocess": session.is_postprocessed,
         "max_new_tokens": session.generation.max_new_tokens,
+        "wording": arguments.wording or "published",
     }
