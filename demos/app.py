@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.routing import Mount
 
 from unipixel.demos.api.ask_api import AskApi
 from unipixel.demos.api.live_api import LiveApi
+from unipixel.demos.api.live_routes import LiveRoutes
+from unipixel.demos.api.mcp_tools import make_mcp_server
+from unipixel.demos.api.media_routes import MediaRoutes
+from unipixel.demos.api.responses import error_response
+from unipixel.demos.api.session_routes import SessionRoutes
 from unipixel.demos.errors import DemoError, UnknownSessionError
 from unipixel.demos.limits import MEGABYTE, Limits
+from unipixel.demos.requests.clients import client_of_request
+from unipixel.demos.requests.login import Login
+from unipixel.demos.requests.queue_ids import QueueIds
+from unipixel.demos.requests.request_filter import RequestFilter
 from unipixel.demos.security.file_access import FileCheckedBlocks
 from unipixel.demos.security.network_sources import SourceRules
-from unipixel.demos.security.request_filter import RequestFilter
 from unipixel.demos.security.upload_receiver import UploadReceiver
 from unipixel.demos.sessions.live_store import LiveStore
 from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.user_session import UserSession
+from unipixel.demos.storage.server_folder import make_temporary_folder
 from unipixel.demos.web.ask_page import AskPage
 from unipixel.demos.web.live_page import LivePage
 from unipixel.demos.web.render import error_html
-from unipixel.demos.web.routes import add_routes
-from unipixel.demos.web.widgets import panel, read_text, static_html
+from unipixel.demos.web.static_files import HEAD_HTML, add_static_routes
+from unipixel.demos.web.widgets import panel, static_html
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.processor import Processor
     from unipixel.session.settings import SessionSettings
 
-_SWEEP_SECONDS = 30.0
+_SWEEP_SECONDS = 10.0
+# Requests that wait for a session or for the model occupy a thread.
+_MAX_THREADS = 256
+_MCP_PATH = "/gradio_api/mcp"
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 _HEAD = (
@@ -64,6 +80,8 @@ class DemoSettings:
         sources: Network sources that users may watch.
         allows_private_sources: Whether sources in private networks are allowed.
         has_mcp: Whether the API is also served as tools over MCP.
+        segmenter_name: Name of the model that segments clicks and tracks; None for the model itself.
+        hosts: Host names under which the server may be called; None for any.
     """
 
     model_name: str = NANO_NAME
@@ -74,6 +92,8 @@ class DemoSettings:
     sources: tuple[str, ...] = ()
     allows_private_sources: bool = False
     has_mcp: bool = True
+    segmenter_name: str | None = None
+    hosts: tuple[str, ...] | None = None
 
 
 class Demo:
@@ -99,8 +119,8 @@ class Demo:
         """
         self.settings = settings or DemoSettings()
         limits = self.settings.limits
-        self._scratch = tempfile.TemporaryDirectory(prefix="unipixel-demo-")
-        scratch = Path(self._scratch.name)
+        self._scratch = make_temporary_folder()
+        scratch = self._scratch.path
         cache = scratch / "gradio"
         cache.mkdir(mode=0o700)
         os.environ.update(_GRADIO_SETTINGS, GRADIO_TEMP_DIR=str(cache))
@@ -111,22 +131,26 @@ class Demo:
             folder=self.settings.folder,
             settings=self.settings.session,
             model_name=self.settings.model_name,
+            segmenter_name=self.settings.segmenter_name,
         )
         generation = self.settings.session.generation if self.settings.session else None
         self.live = LiveStore(model, processor, limits=limits, generation=generation)
         self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
-        self._upload_receiver = UploadReceiver(scratch, max_megabytes=limits.max_upload_megabytes)
-        self._tab_keys: dict[str, str] = {}
+        self._upload_receiver = UploadReceiver(self.store)
+        self._tabs: dict[str, UserSession] = {}
         self._tabs_lock = threading.Lock()
         self._has_ended = threading.Event()
-        self.application = self._build_application(self._build_pages(scratch))
+        ask_api = AskApi(self.store, self._upload_receiver, scratch=scratch)
+        self._functions = [*ask_api.functions, *LiveApi(self.store, self.live, sources=self._sources).functions]
+        self._mcp = make_mcp_server(self._functions) if self.settings.has_mcp else None
+        self.application = self._build_application(self._build_pages(scratch), scratch)
 
     def close(self) -> None:
         """End all sessions and remove the temporary files."""
         self._has_ended.set()
         self.live.close_all()
         self.store.close_all()
-        self._scratch.cleanup()
+        self._scratch.close(removes_files=True)
 
     def __enter__(self) -> Demo:
         return self
@@ -152,44 +176,53 @@ class Demo:
 
             blocks.load(on_load, None, [key, notice, *page.outputs], api_visibility="private", show_progress="hidden")
             blocks.unload(self._on_unload)
-            AskApi(self.store, self._upload_receiver, scratch=scratch).register()
-            LiveApi(self.store, self.live, sources=self._sources).register()
+            for function in self._functions:
+                gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
         # Not limited by Gradio: `WorkQueue` limits the work and reports the position in the queue.
         return blocks.queue(default_concurrency_limit=None)
 
     def _on_load(self, page: AskPage, key: gr.State, notice: gr.HTML, request: gr.Request) -> dict[Any, Any]:
         """Open a session for a page, or the session in the address of the page."""
-        message = ""
+        message, key_of_page, is_read_only = "", "", False
         user_session = None
-        requested = str(request.query_params.get("session", ""))
+        requested = str(request.query_params.get("session", "") or request.query_params.get("view", ""))
         try:
             if requested:
                 try:
-                    user_session = self.store.get(requested)
+                    user_session, is_read_only = self.store.read(requested)
+                    key_of_page = requested
                 except UnknownSessionError:
                     message = "The session of this link is unknown or has expired. A new session was opened."
-            user_session = user_session or self.store.open()
+            if user_session is None:
+                user_session = self.store.open(client_of_request(request))
+                key_of_page = user_session.key
         except DemoError as error:
             return {notice: error_html(str(error))}
         with self._tabs_lock:
-            self._tab_keys[str(request.session_hash)] = user_session.key
-        return {key: user_session.key, notice: error_html(message), **page.show(user_session)}
+            self._tabs[str(request.session_hash)] = user_session
+        self.store.attach(user_session)
+        shown = page.show(user_session, is_read_only=is_read_only, key=key_of_page)
+        return {key: key_of_page, notice: error_html(message), **shown}
 
     def _on_unload(self, request: gr.Request) -> None:
-        """Offload a session whose last tab was closed; its link stays valid."""
+        """Offload a session some time after its last page was closed; its link stays valid."""
         with self._tabs_lock:
-            key = self._tab_keys.pop(str(request.session_hash), None)
-            is_open = key in self._tab_keys.values()
-        if key is None or is_open:
-            return
-        self._upload_receiver.discard(key)
-        self.live.close(key)
-        with contextlib.suppress(DemoError):
-            self.store.offload(key)
+            user_session = self._tabs.pop(str(request.session_hash), None)
+        if user_session is not None:
+            self.store.detach(user_session)
 
-    def _build_application(self, blocks: gr.Blocks) -> Any:
+    def _build_application(self, blocks: gr.Blocks, scratch: Path) -> RequestFilter:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
-        add_routes(app, store=self.store, upload_receiver=self._upload_receiver, live=self.live)
+        SessionRoutes(self.store, self._upload_receiver, self.live, scratch=scratch).add_to(app)
+        MediaRoutes(self.store).add_to(app)
+        LiveRoutes(self.store, self.live, sources=self._sources).add_to(app)
+        add_static_routes(app)
+        # Gradio's list of functions requests statistics, which the demo does not collect; a 404 would be logged as an
+        # error in the browser's console.
+        app.get("/monitoring/summary")(lambda: {"functions": {}})
+        if self._mcp is not None:
+            app.add_api_route(_MCP_PATH, lambda: RedirectResponse(f"{_MCP_PATH}/"), methods=["GET", "POST", "DELETE"])
+            app.mount(_MCP_PATH, self._mcp.streamable_http_app())
         limits = self.settings.limits
         theme = gr.themes.Default(
             primary_hue="blue",
@@ -205,21 +238,45 @@ class Demo:
             allowed_paths=[],
             blocked_paths=[str(self.store.folder)],
             max_file_size=int(limits.max_upload_megabytes * MEGABYTE),
-            mcp_server=self.settings.has_mcp,
+            mcp_server=False,
+            show_error=False,
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
             pwa=False,
             theme=theme,
-            css=read_text("style.css"),
+            head=HEAD_HTML,
         )
-        return RequestFilter(app, max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE))
+        return RequestFilter(
+            app,
+            max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE),
+            max_requests_per_client=limits.max_requests_per_client,
+            hosts=self.settings.hosts,
+            login=self._make_login(app) if self.settings.users else None,
+            queue_ids=QueueIds(blocks),
+        )
+
+    def _make_login(self, app: FastAPI) -> Login:
+        """Return who recognises users by Gradio's cookies, and gives such cookies to those who send a password."""
+        gradio_app: Any = next(route.app for route in reversed(app.routes) if isinstance(route, Mount))
+        granted: dict[str, str] = {}
+
+        def grant(user: str) -> str:
+            token = granted.setdefault(user, secrets.token_urlsafe(32))
+            gradio_app.tokens[token] = user
+            return f"access-token-{gradio_app.cookie_id}={token}"
+
+        return Login(dict(self.settings.users), user_of_token=lambda token: gradio_app.tokens.get(token), grant=grant)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=self._sweep, name="unipixel-sweep", daemon=True).start()
-        yield
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _MAX_THREADS
+        async with contextlib.AsyncExitStack() as stack:
+            if self._mcp is not None:
+                await stack.enter_async_context(self._mcp.session_manager.run())
+            yield
         self._has_ended.set()
 
     def _sweep(self) -> None:

@@ -9,9 +9,11 @@ class DemoError(Exception):
     Attributes:
         field: The part of the page that shows the message: `upload`, `prompt`, `question`, `name`, `object`,
             `source`, `download` or `session`.
+        status: Status of the HTTP response.
     """
 
     field = "session"
+    status = 422
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         """Create the error.
@@ -58,14 +60,51 @@ class DownloadError(DemoError, LookupError):
     """A download that does not exist or cannot be served."""
 
     field = "download"
+    status = 404
 
 
 class BusyError(DemoError, RuntimeError):
-    """The session, or the whole server, is busy."""
+    """The session is busy with other work."""
+
+    status = 409
+
+
+class QuotaError(DemoError, RuntimeError):
+    """One client uses more of the server than it may."""
+
+    status = 429
+
+
+class ServerFullError(DemoError, RuntimeError):
+    """The server has no capacity at present."""
+
+    status = 503
+
+
+class StorageError(DemoError, OSError):
+    """The server cannot write to its disk."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        """Create the error; its message does not contain a path."""
+        super().__init__("the server cannot save the change, its disk may be full: try again later")
+
+
+class ReadOnlyError(DemoError, PermissionError):
+    """A change through a link that only shows the session."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        """Create the error."""
+        super().__init__("this link only shows the session: open the private link to change it")
 
 
 class UnknownSessionError(DemoError, LookupError):
     """A key of no session: never issued, closed, or expired."""
+
+    status = 404
 
     def __init__(self) -> None:
         """Create the error; its message does not contain the key, which may be nearly correct."""

@@ -5,23 +5,81 @@ Names, types and docstrings of the functions are shown to clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
+from typing_extensions import TypedDict
 
-from unipixel.demos.api.responses import error_response, event_response
-from unipixel.demos.errors import QuestionError
+from unipixel.demos.api.brush_mask import decode_base64, read_brush_mask
+from unipixel.demos.api.responses import check_integer_value, check_number, event_values
+from unipixel.demos.api.session_json import (
+    EditJson,
+    MaskChunk,
+    SessionJson,
+    edit_json,
+    links_json,
+    mask_chunk,
+    session_json,
+)
+from unipixel.demos.api.session_routes import load_example
+from unipixel.demos.errors import PromptError
+from unipixel.demos.export.downloads import DownloadRequest
+from unipixel.demos.export.effects import BackgroundEffect, EffectSettings, ObjectEffect
+from unipixel.demos.requests.clients import client_of_request
 from unipixel.demos.security.upload_receiver import UploadReceiver
 from unipixel.demos.sessions.session_store import SessionStore
-from unipixel.demos.web.brush_mask import read_brush_mask
-from unipixel.demos.web.examples import EXAMPLES, example_file
-from unipixel.demos.web.views import session_path
 from unipixel.memory.rle import encode_rle
+from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
+from unipixel.session.range_tracking import FrameRange
+from unipixel.tracking.propagation import Direction
 
-DownloadKind = Literal["masks", "coco", "overlay", "session", "timeline"]
+ExportKind = Literal["masks", "coco", "overlay", "effects", "session", "timeline"]
+
+
+class OpenedSession(TypedDict):
+    """A new session."""
+
+    session: str
+    upload_to: str
+    page: str
+    view: str
+
+
+class PromptSet(TypedDict, total=False):
+    """Prompts of one object on one frame: `points` as x, y and 1 or 0, and `box` as left, top, right, bottom."""
+
+    object_id: int
+    frame: int
+    points: list[list[float]]
+    box: list[float]
+
+
+class RunLengths(TypedDict):
+    """A mask as COCO run lengths; `size` is height and width."""
+
+    size: list[int]
+    counts: str
+
+
+class Progress(TypedDict, total=False):
+    """A value of a stream; `state` says which of the other fields it has, see docs/demo.md."""
+
+    state: str
+    position: int
+    text: str
+    frame: int
+    done: int
+    total: int
+    seconds_left: float
+    masks: dict[str, str | None]
+    reason: str
+    field: str
+    object_ids: list[int]
+    new_ids: list[int]
+    file: str
+    address: str
 
 
 class AskApi:
@@ -32,29 +90,36 @@ class AskApi:
 
         Args:
             store: The sessions.
-            upload_receiver: Receives files that are sent without gradio_client.
+            upload_receiver: Receives files.
             scratch: A private folder for examples.
         """
         self._store, self._upload_receiver, self._scratch = store, upload_receiver, scratch
 
-    def register(self) -> None:
-        """Register the functions; called within `gr.Blocks`."""
-        for function in (
-            self.open_session, self.close_session, self.load_video, self.load_received, self.load_example,
-            self.describe, self.click, self.draw_box, self.draw_mask, self.undo, self.rename, self.forget, self.ask,
-            self.segment, self.track, self.cancel, self.masks, self.download,
-        ):  # fmt: skip
-            gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """All functions, in the order in which they are shown."""
+        return [
+            self.open_session, self.close_session, self.load_received, self.load_example, self.describe, self.links,
+            self.click, self.draw_box, self.draw_mask, self.add_prompts, self.undo, self.redo, self.rename, self.forget,
+            self.track, self.ask, self.segment, self.cancel, self.masks, self.masks_of_frames, self.export,
+        ]  # fmt: skip
 
-    def open_session(self) -> dict[str, str]:
+    def open_session(self, request: gr.Request) -> OpenedSession:
         """Open a session. Keep its key secret: anyone who knows it can see and change the session.
 
         Returns:
-            `session`, the key; `upload_to`, where the content of a file can be sent with POST before `load_received`;
-            `page`, where a person can view the session.
+            `session`, the key; `upload_to`, where the content of a file is sent with POST before `load_received`;
+            `page`, where a person can view and change the session, and `view`, where it can only be viewed.
         """
-        key = self._store.open().key
-        return {"session": key, "upload_to": f"{session_path(key)}/upload?name=clip.mp4", "page": f"?session={key}"}
+        user_session = self._store.open(client_of_request(request))
+        links = links_json(user_session, is_read_only=False, key=user_session.key)
+        address = f"session/{user_session.key}/upload?name=clip.mp4"
+        return {
+            "session": user_session.key,
+            "upload_to": address,
+            "page": links["private"],
+            "view": links["view"],
+        }
 
     def close_session(self, session: str) -> str:
         """Remove a session with all its files.
@@ -62,64 +127,57 @@ class AskApi:
         Args:
             session: Key of the session.
         """
+        self._upload_receiver.discard(self._store.get(session))
         self._store.close(session)
         return "closed"
 
-    def load_video(self, session: str, video: gr.FileData) -> dict[str, Any]:
-        """Load an uploaded video or image; the previous one is removed with its objects and conversation.
+    def load_received(self, session: str, name: str = "clip.mp4") -> SessionJson:
+        """Load the file that was sent to `upload_to`: a video, an image, or an exported session.
 
-        Args:
-            session: Key of the session.
-            video: The file: `handle_file(path)` of gradio_client. Network addresses are refused.
-        """
-        path = Path(str(video["path"]))  # type: ignore[index]
-        try:
-            info = self._store.get(session).load(path, name=path.name)
-        finally:
-            path.unlink(missing_ok=True)
-        return asdict(info)
-
-    def load_received(self, session: str, name: str = "clip.mp4") -> dict[str, Any]:
-        """Load the file that was sent to `upload_to`.
+        What was in the session before is removed.
 
         Args:
             session: Key of the session.
             name: Display name of the file.
         """
-        with self._upload_receiver.taken(session) as received:
-            return asdict(self._store.get(session).load(received.path, name=name))
+        user_session = self._store.get(session)
+        with self._upload_receiver.taken(user_session) as received:
+            user_session.load(received.path, name=name)
+        return session_json(user_session)
 
-    def load_example(self, session: str, number: int = 1) -> dict[str, Any]:
+    def load_example(self, session: str, number: int = 1) -> SessionJson:
         """Load an example that the bundled model can answer: 1 and 2 are a video, 3 is an image.
 
         Args:
             session: Key of the session.
             number: Number of the example, from 1.
         """
-        if not 1 <= number <= len(EXAMPLES):
-            raise QuestionError(f"there is no example {number}: choose 1 to {len(EXAMPLES)}")
-        example = EXAMPLES[number - 1]
-        path = example_file(example, self._scratch)
-        return asdict(self._store.get(session).load(path, name=example.name, is_trusted=True))
+        user_session = self._store.get(session)
+        load_example(user_session, check_integer_value(number, "number"), self._scratch)
+        return session_json(user_session)
 
-    def describe(self, session: str) -> dict[str, Any]:
+    def describe(self, session: str) -> SessionJson:
         """Return everything about a session except its masks: video, objects, conversation.
 
         Args:
-            session: Key of the session.
+            session: Key or view key of the session.
         """
-        user_session = self._store.get(session)
-        return {
-            "video": None if user_session.info is None else asdict(user_session.info),
-            "objects": [asdict(item) for item in user_session.objects()],
-            "conversation": [{"question": turn.question, "answer": turn.answer} for turn in user_session.history],
-            "is_busy": user_session.lifecycle.is_busy,
-        }
+        user_session, is_read_only = self._store.read(session)
+        return session_json(user_session, is_read_only=is_read_only)
+
+    def links(self, session: str) -> dict[str, str]:
+        """Return the addresses of the session's page: `private` to go on, `view` only to show it.
+
+        Args:
+            session: Key or view key of the session.
+        """
+        user_session, is_read_only = self._store.read(session)
+        return links_json(user_session, is_read_only=is_read_only, key=session)
 
     def click(
         self, session: str, x: float, y: float, frame: int = 0, object_id: int = 0, is_positive: bool = True
-    ) -> int:
-        """Click on an object, and return its id; it is tracked by `track`, or when a question is asked.
+    ) -> EditJson:
+        """Click on an object, and return its mask on that frame; `track` follows it through the video.
 
         Args:
             session: Key of the session.
@@ -129,12 +187,14 @@ class AskApi:
             object_id: A known object to correct; 0 creates a new one.
             is_positive: False for a click on what does not belong to the object.
         """
-        return self._store.get(session).prompts.add_point(object_id, x, y, frame, is_positive=is_positive)
+        index = check_integer_value(frame, "frame")
+        point = PointPrompt(check_number(x, "x"), check_number(y, "y"), index, bool(is_positive))
+        return self._add(session, object_id, [point])
 
     def draw_box(
         self, session: str, left: float, top: float, right: float, bottom: float, frame: int = 0, object_id: int = 0
-    ) -> int:
-        """Draw a box around an object, and return its id.
+    ) -> EditJson:
+        """Draw a box around an object, and return its mask on that frame.
 
         Args:
             session: Key of the session.
@@ -145,10 +205,12 @@ class AskApi:
             frame: Index of the frame, from 0.
             object_id: A known object to correct; 0 creates a new one.
         """
-        return self._store.get(session).prompts.add_box(object_id, (left, top, right, bottom), frame)
+        edges = {"left": left, "top": top, "right": right, "bottom": bottom}
+        x1, y1, x2, y2 = (check_number(value, name) for name, value in edges.items())
+        return self._add(session, object_id, [BoxPrompt((x1, y1, x2, y2), check_integer_value(frame, "frame"))])
 
-    def draw_mask(self, session: str, png: str, frame: int = 0, object_id: int = 0) -> int:
-        """Provide a mask of an object, and return the object's id.
+    def draw_mask(self, session: str, png: str, frame: int = 0, object_id: int = 0) -> EditJson:
+        """Provide a mask of an object on a frame.
 
         Args:
             session: Key of the session.
@@ -156,20 +218,53 @@ class AskApi:
             frame: Index of the frame, from 0.
             object_id: A known object to correct; 0 creates a new one.
         """
-        user_session = self._store.get(session)
-        info = user_session.lifecycle.loaded().info
-        mask = read_brush_mask(png, size=(info.width, info.height))
-        return user_session.prompts.add_mask(object_id, mask, frame)
+        info = self._store.get(session).lifecycle.loaded().info
+        mask = read_brush_mask(decode_base64(str(png)), size=(info.width, info.height))
+        return self._add(session, object_id, [MaskPrompt(mask, check_integer_value(frame, "frame"))])
 
-    def undo(self, session: str) -> int:
-        """Undo the last click, box or mask; returns the id of its object, 0 if there is nothing to undo.
+    def add_prompts(self, session: str, prompts: list[PromptSet]) -> list[EditJson]:
+        """Add clicks and boxes to several objects, or on several frames, in one request.
+
+        Args:
+            session: Key of the session.
+            prompts: One entry for each object and frame; entries before a refused one are kept.
+        """
+        edits = []
+        for number, entry in enumerate(prompts):
+            if not isinstance(entry, dict) or not isinstance(entry.get("points", []), list):
+                raise PromptError(f"prompts[{number}] must have points or a box, got {entry!r:.60}")
+            index = check_integer_value(entry.get("frame", 0), f"prompts[{number}].frame")
+            found: list[VisualPrompt] = []
+            if (box := entry.get("box")) is not None:
+                x1, y1, x2, y2 = _numbers(box, 4, f"prompts[{number}].box")
+                found.append(BoxPrompt((x1, y1, x2, y2), index))
+            for point in entry.get("points", []):
+                x, y, label = _numbers(point, 3, f"prompts[{number}].points")
+                found.append(PointPrompt(x, y, index, label > 0))
+            if not found:
+                raise PromptError(f"prompts[{number}] has neither points nor a box")
+            edits.append(self._add(session, entry.get("object_id", 0), found))
+        return edits
+
+    def undo(self, session: str) -> EditJson:
+        """Undo the last click, box, mask, name or removal; `object_id` is 0 if there is nothing to undo.
 
         Args:
             session: Key of the session.
         """
-        return self._store.get(session).prompts.undo() or 0
+        user_session = self._store.get(session)
+        return edit_json(user_session, user_session.prompts.undo())
 
-    def rename(self, session: str, object_id: int, name: str) -> str:
+    def redo(self, session: str) -> EditJson:
+        """Redo what was undone last; `object_id` is 0 if there is nothing to redo.
+
+        Args:
+            session: Key of the session.
+        """
+        user_session = self._store.get(session)
+        return edit_json(user_session, user_session.prompts.redo())
+
+    def rename(self, session: str, object_id: int, name: str) -> EditJson:
         """Name an object.
 
         Args:
@@ -177,50 +272,68 @@ class AskApi:
             object_id: The object.
             name: Its name; empty for the default.
         """
-        self._store.get(session).prompts.rename(object_id, name)
-        return name
+        user_session = self._store.get(session)
+        number = check_integer_value(object_id, "object_id")
+        return edit_json(user_session, user_session.prompts.rename(number, str(name)))
 
-    def forget(self, session: str, object_id: int) -> int:
-        """Remove an object with its masks.
+    def forget(self, session: str, object_id: int) -> EditJson:
+        """Remove an object with its masks; it can be undone.
 
         Args:
             session: Key of the session.
             object_id: The object.
         """
-        self._store.get(session).prompts.forget(object_id)
-        return object_id
+        user_session = self._store.get(session)
+        return edit_json(user_session, user_session.prompts.forget(check_integer_value(object_id, "object_id")))
 
-    def ask(self, session: str, question: str) -> Iterator[dict[str, Any]]:
+    def track(
+        self,
+        session: str,
+        frame: int = -1,
+        direction: Direction = "both",
+        first: int = 0,
+        last: int = -1,
+        stride: int = 1,
+    ) -> Iterator[Progress]:
+        """Track objects through the video. Streams the same values as `ask`; `cancel` keeps the finished frames.
+
+        Args:
+            session: Key of the session.
+            frame: Frame from whose masks tracking starts; -1 for the prompted frames of each object.
+            direction: `both`, `forward` or `backward` from there.
+            first: First frame to track.
+            last: Last frame to track; -1 for that of the video.
+            stride: Track every so many frames only.
+        """
+        values = {"frame": frame, "first": first, "last": last, "stride": stride}
+        start, begin, end, step = (check_integer_value(value, name) for name, value in values.items())
+        frames = FrameRange(None if start < 0 else start, direction, begin, None if end < 0 else end, step)
+        yield from event_values(self._store.get(session).track(frames))
+
+    def ask(self, session: str, question: str) -> Iterator[Progress]:
         """Ask about the video; `[1]` in the question refers to object 1. Streams progress, then the answer.
 
         Every value has a `state`: `waiting` (with `position`), `working`, `writing` (with `text`), `masking` (with
-        `frame`, `done`, `total`), `cancelled` (with `reason`), and at last `done` with `text` and `new_ids`.
+        `frame`, `done`, `total`, `seconds_left` and `masks`), and at last `done` (with `text`, `object_ids` and
+        `new_ids`), `cancelled` or `refused` (with `reason`).
 
         Args:
             session: Key of the session.
             question: The question.
         """
-        yield from map(event_response, self._store.get(session).ask(question))
+        yield from event_values(self._store.get(session).ask(str(question)))
 
-    def segment(self, session: str, query: str) -> Iterator[dict[str, Any]]:
+    def segment(self, session: str, query: str) -> Iterator[Progress]:
         """Segment and track what a phrase such as "the blue circle" refers to. Streams the same values as `ask`.
 
         Args:
             session: Key of the session.
             query: A noun phrase, or a question about it.
         """
-        yield from map(event_response, self._store.get(session).segment(query))
-
-    def track(self, session: str) -> Iterator[dict[str, Any]]:
-        """Track every object with new clicks, boxes or masks. Streams the same values as `ask`.
-
-        Args:
-            session: Key of the session.
-        """
-        yield from map(event_response, self._store.get(session).track())
+        yield from event_values(self._store.get(session).segment(str(query)))
 
     def cancel(self, session: str) -> str:
-        """Cancel the work of a session.
+        """Stop the work and the export of a session.
 
         Args:
             session: Key of the session.
@@ -228,22 +341,64 @@ class AskApi:
         self._store.get(session).lifecycle.cancel()
         return "cancelled"
 
-    def masks(self, session: str, frame: int = 0) -> dict[str, Any]:
-        """Return the masks of one frame as COCO run-length encodings, by object id.
+    def masks(self, session: str, frame: int = 0) -> dict[str, RunLengths]:
+        """Return the masks of the objects that are visible on one frame, by object id.
 
         Args:
-            session: Key of the session.
+            session: Key or view key of the session.
             frame: Index of the frame, from 0.
         """
-        masks = self._store.get(session).masks_at(frame)
-        return {str(object_id): encode_rle(mask) for object_id, mask in masks.items()}
+        user_session, _ = self._store.read(session)
+        index, info = check_integer_value(frame, "frame"), user_session.lifecycle.loaded().info
+        if not 0 <= index < info.num_frames:
+            raise PromptError(f"frame indices range from 0 to {info.num_frames - 1}, got {index}")
+        masks = user_session.masks_at(index)
+        return {str(object_id): _run_lengths(encode_rle(mask)) for object_id, mask in masks.items()}
 
-    def download(self, session: str, kind: DownloadKind) -> str:
-        """Create a file of results, and return its address on this server, for a GET request.
+    def masks_of_frames(self, session: str, first: int = 0, count: int = 256) -> MaskChunk:
+        """Return the masks of consecutive frames; ask again with a higher `first` for the rest of a long video.
+
+        Args:
+            session: Key or view key of the session.
+            first: First frame.
+            count: Number of frames, at most 256.
+        """
+        start, number = check_integer_value(first, "first"), check_integer_value(count, "count")
+        return mask_chunk(self._store.read(session)[0], first=start, count=number)
+
+    def export(
+        self,
+        session: str,
+        kind: ExportKind,
+        background: BackgroundEffect = "keep",
+        objects: ObjectEffect = "keep",
+    ) -> Iterator[Progress]:
+        """Write a file of results. Streams `exporting` (with `done` and `total`), and at last `done` with `address`.
 
         Args:
             session: Key of the session.
-            kind: masks (PNG files in a ZIP), coco (JSON), overlay (MP4, or PNG for an image), timeline, or session.
+            kind: masks (PNG files in a ZIP), coco (JSON), overlay (MP4, or PNG for an image), effects (MP4, WebM with
+                alpha for a transparent background, or PNG), timeline (JSON), or session (a ZIP that can be loaded).
+            background: For effects: what becomes of everything outside the objects.
+            objects: For effects: what becomes of the objects.
         """
-        self._store.get(session).download(kind)
-        return f"{session_path(session)}/download/{kind}"
+        request = DownloadRequest(str(kind), EffectSettings(background, default=objects))
+        for value in event_values(self._store.get(session).export(request)):
+            if "file" in value:
+                value["address"] = f"session/{session}/download/{value['file']}"
+            yield value
+
+    def _add(self, session: str, object_id: Any, prompts: list[VisualPrompt]) -> EditJson:
+        user_session = self._store.get(session)
+        edit = user_session.prompts.add(check_integer_value(object_id, "object_id"), prompts)
+        return edit_json(user_session, edit)
+
+
+def _numbers(values: Any, count: int, name: str) -> list[float]:
+    if not isinstance(values, list | tuple) or len(values) != count:
+        raise PromptError(f"{name} needs {count} numbers, got {values!r:.60}")
+    return [check_number(value, name) for value in values]
+
+
+def _run_lengths(rle: dict[str, Any]) -> RunLengths:
+    return {"size": rle["size"], "counts": rle["counts"]}

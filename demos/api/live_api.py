@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import gradio as gr
-
-from unipixel.demos.api.responses import error_response
+from unipixel.demos.api.live_json import LiveFrame, LiveJson, live_json
+from unipixel.demos.api.responses import check_integer_value, check_number
 from unipixel.demos.errors import SourceError
 from unipixel.demos.security.network_sources import SourceRules
 from unipixel.demos.sessions.live_store import LiveStore
@@ -30,15 +29,15 @@ class LiveApi:
         """
         self._store, self._live, self._sources = store, live, sources
 
-    def register(self) -> None:
-        """Register the functions; called within `gr.Blocks`."""
-        for function in (
-            self.live_frame, self.live_click, self.live_forget, self.live_ask, self.live_watch, self.live_state,
-            self.live_stop,
-        ):  # fmt: skip
-            gr.api(error_response(function), api_name=function.__name__, concurrency_limit=None)
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """All functions, in the order in which they are shown."""
+        return [
+            self.live_frame, self.live_click, self.live_draw_box, self.live_rename, self.live_forget, self.live_ask,
+            self.live_watch, self.live_state, self.live_stop,
+        ]  # fmt: skip
 
-    def live_frame(self, session: str, jpeg: str) -> dict[str, Any]:
+    def live_frame(self, session: str, jpeg: str) -> LiveFrame:
         """Track the objects in the next frame of a camera; the frame is dropped while the model works.
 
         Args:
@@ -51,7 +50,7 @@ class LiveApi:
             raise SourceError("the frame must be a JPEG in base64") from error
         user_session = self._open(session)
         is_tracked = user_session.add_frame(data)
-        return {**_state(user_session), "is_tracked": is_tracked}
+        return {**live_json(user_session), "is_tracked": is_tracked}
 
     def live_click(self, session: str, x: float, y: float, object_id: int = 0, is_positive: bool = True) -> int:
         """Click on an object of the latest frame, and return its id; it is tracked from now on.
@@ -63,7 +62,39 @@ class LiveApi:
             object_id: A known object to correct; 0 creates a new one.
             is_positive: False for a click on what does not belong to the object.
         """
-        return self._open(session).add_point(object_id, x, y, is_positive=is_positive)
+        chosen = check_integer_value(object_id, "object_id")
+        return self._open(session).add_point(
+            chosen, check_number(x, "x"), check_number(y, "y"), is_positive=bool(is_positive)
+        )
+
+    def live_draw_box(
+        self, session: str, left: float, top: float, right: float, bottom: float, object_id: int = 0
+    ) -> int:
+        """Draw a box around an object of the latest frame, and return its id; it is tracked from now on.
+
+        Args:
+            session: Key of the session.
+            left: Left edge in pixels from the left of the frame.
+            top: Top edge in pixels from the top of the frame.
+            right: Right edge in pixels from the left of the frame.
+            bottom: Bottom edge in pixels from the top of the frame.
+            object_id: A known object to correct; 0 creates a new one.
+        """
+        edges = {"left": left, "top": top, "right": right, "bottom": bottom}
+        x1, y1, x2, y2 = (check_number(value, name) for name, value in edges.items())
+        chosen = check_integer_value(object_id, "object_id")
+        return self._open(session).add_prompts(chosen, box_xyxy=(x1, y1, x2, y2))
+
+    def live_rename(self, session: str, object_id: int, name: str) -> str:
+        """Name an object.
+
+        Args:
+            session: Key of the session.
+            object_id: The object.
+            name: Its name; empty for the default.
+        """
+        self._open(session).rename(check_integer_value(object_id, "object_id"), str(name))
+        return str(name)
 
     def live_forget(self, session: str, object_id: int) -> int:
         """Remove an object.
@@ -72,8 +103,9 @@ class LiveApi:
             session: Key of the session.
             object_id: The object.
         """
-        self._open(session).forget(object_id)
-        return object_id
+        number = check_integer_value(object_id, "object_id")
+        self._open(session).forget(number)
+        return number
 
     def live_ask(self, session: str, question: str) -> Iterator[str]:
         """Ask about the latest frames. Streams the answer so far, and at last the complete answer.
@@ -96,13 +128,13 @@ class LiveApi:
         user_session.watch(video, on_end=video.close)
         return "watching"
 
-    def live_state(self, session: str) -> dict[str, Any]:
+    def live_state(self, session: str) -> LiveJson:
         """Return the tracked and the visible objects, the frame counts and the frame rate.
 
         Args:
             session: Key of the session.
         """
-        return _state(self._open(session))
+        return live_json(self._open(session))
 
     def live_stop(self, session: str) -> str:
         """End the live session and remove everything in it.
@@ -117,14 +149,3 @@ class LiveApi:
     def _open(self, session: str) -> LiveUserSession:
         self._store.get(session)
         return self._live.open(session)
-
-
-def _state(user_session: LiveUserSession) -> dict[str, Any]:
-    return {
-        "objects": user_session.object_ids,
-        "visible": user_session.visible_ids,
-        "num_frames": user_session.num_frames,
-        "num_dropped": user_session.num_dropped,
-        "frames_per_second": round(user_session.frames_per_second, 2),
-        "error": user_session.error,
-    }

@@ -1,36 +1,56 @@
-"""Responses and errors of the API functions."""
+"""Responses, errors and checked values of the API functions."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from unipixel.demos.errors import DemoError
-from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked, Waiting, WorkCancelled
+from unipixel.demos.api.session_json import event_json
+from unipixel.demos.errors import DemoError, PromptError
+from unipixel.demos.sessions.background_work import EventStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def event_response(event: Event) -> dict[str, Any]:
-    """Return an event as a JSON object."""
-    if isinstance(event, Waiting):
-        return {"state": "waiting", "position": event.position}
-    if isinstance(event, TextWritten):
-        return {"state": "writing", "text": event.text}
-    if isinstance(event, FrameMasked):
-        return {"state": "masking", "frame": event.frame_index, "done": event.num_done, "total": event.num_frames}
-    if isinstance(event, Answered):
-        return {"state": "done", "text": event.text, "new_ids": list(event.new_ids)}
-    if isinstance(event, Tracked):
-        return {"state": "done", "text": "", "new_ids": list(event.object_ids)}
-    if isinstance(event, WorkCancelled):
-        return {"state": "cancelled", "reason": event.reason}
-    return {"state": "working"}
+def event_values(stream: EventStream) -> Iterator[Any]:
+    """Yield the events of work as JSON objects; a refusal is yielded before it is raised."""
+    try:
+        for event in stream:
+            yield event_json(event)
+    except DemoError as error:
+        # A loop over the values of a job ends silently when an error is raised.
+        yield {"state": "refused", "reason": str(error), "field": error.field}
+        raise
+    finally:
+        stream.close()
+
+
+def check_number(value: Any, name: str) -> float:
+    """Return a value of a request after checking that it is a finite number.
+
+    Raises:
+        PromptError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise PromptError(f"{name} must be a finite number, got {value!r:.60}")
+    return float(value)
+
+
+def check_integer_value(value: Any, name: str) -> int:
+    """Return a value of a request after checking that it is an integer.
+
+    Raises:
+        PromptError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise PromptError(f"{name} must be an integer, got {value!r:.60}")
+    return int(value)
 
 
 def error_response(function: Callable[P, R]) -> Callable[P, R]:

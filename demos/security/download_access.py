@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from unipixel.demos.errors import DownloadError
-from unipixel.demos.sessions.downloads import FILE_NAMES
-from unipixel.demos.sessions.saved_session import RESULTS_FOLDER
+from unipixel.demos.export.downloads import FILE_NAMES
 from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.storage.saved_session import RESULTS_FOLDER
 
-MEDIA_TYPES = {".zip": "application/zip", ".json": "application/json", ".mp4": "video/mp4", ".png": "image/png"}
+MEDIA_TYPES = {
+    ".zip": "application/zip",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".png": "image/png",
+}
 """Media type by suffix; never derived from the content."""
 
 
@@ -24,14 +30,14 @@ def open_download(store: SessionStore, key: str, name: str) -> BinaryIO:
 
     Args:
         store: All sessions.
-        key: Key of the session.
-        name: One of `unipixel.demos.sessions.downloads.FILE_NAMES`.
+        key: Key or view key of the session.
+        name: One of `unipixel.demos.export.downloads.FILE_NAMES`.
 
     Raises:
         UnknownSessionError: The key belongs to no session.
         DownloadError: The file does not exist.
     """
-    session = store.get(key)
+    session, _ = store.read(key)
     if name not in FILE_NAMES:
         raise DownloadError(f"there is no download of that name: choose {', '.join(FILE_NAMES)}")
     try:

@@ -1,4 +1,4 @@
-"""Gradio blocks with one more check: a request can refer to uploaded files only."""
+"""Gradio blocks without files in requests, and with descriptions of the parameters."""
 
 from __future__ import annotations
 
@@ -9,29 +9,51 @@ import gradio as gr
 from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
-from unipixel.demos.errors import UploadError
+from unipixel.demos.api.descriptions import parameter_descriptions
 
 
 class FileCheckedBlocks(gr.Blocks):
-    """Blocks that refuse paths of the server and network addresses in place of uploads.
+    """Blocks that refuse references to files in requests.
 
     A value `{"path": ..., "meta": {"_type": "gradio.FileData"}}` in any argument makes Gradio copy that file to its
     cache, or fetch that address, before the function is called. Gradio's own check of the path is skipped for an
-    application that is mounted rather than launched.
+    application that is mounted rather than launched. The demo receives files on a route of its own.
     """
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
     ) -> list[Any]:
-        """Check the paths in a request, then preprocess it.
+        """Check the number of arguments and that there are no files, then preprocess a request.
 
         Raises:
-            UploadError: A path in the request was not uploaded to this server.
+            gr.Error: A request refers to a file, or has another number of arguments.
         """
-        for path in file_paths(inputs):
-            if path not in self.upload_file_set:
-                raise UploadError("the file was not uploaded: network addresses and paths of the server are refused")
+        if next(file_paths(inputs), None) is not None:
+            raise gr.Error(
+                "files are sent to the address `upload_to` of the session: network addresses and paths of the server "
+                "are refused",
+                print_exception=False,
+            )
+        if len(inputs) != len(block_fn.inputs):
+            raise gr.Error(
+                f"{block_fn.api_name or 'this function'} takes {len(block_fn.inputs)} arguments, got {len(inputs)}",
+                print_exception=False,
+            )
         return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
+
+    def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> Any:
+        """Return the description of the API, with the texts about the parameters from the docstrings."""
+        info = super().get_api_info(all_endpoints=all_endpoints, page=page)
+        for block_fn in self.fns.values():
+            endpoint = info["named_endpoints"].get(f"/{block_fn.api_name}")
+            if endpoint is None or block_fn.fn is None:
+                continue
+            texts = parameter_descriptions(block_fn.fn)
+            for parameter in endpoint["parameters"]:
+                text = texts.get(parameter["parameter_name"], "")
+                parameter["label"] = text or parameter["parameter_name"]
+                parameter["python_type"] = {**parameter["python_type"], "description": text}
+        return info
 
 
 def file_paths(value: Any) -> Iterator[Any]:

@@ -14,7 +14,9 @@ import resource
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -51,8 +53,12 @@ def main() -> int:
         respond(output, {"error": str(error) or "out of memory", "is_refused": is_refused})
         return 1
     with video:
-        respond(output, {"info": info_fields(video.info)})
-        serve(video, stream, output)
+        from unipixel.demos.security.media_streams import MediaStreams, describe_streams, sound_blocks
+
+        path, seconds = Path(request["path"]), video.info.duration_seconds or 0.0
+        streams = MediaStreams() if video.info.is_image else describe_streams(path)
+        respond(output, {"info": info_fields(video.info), "streams": asdict(streams)})
+        serve(video, stream, output, read_sound=lambda: sound_blocks(path, seconds=seconds))
     return 0
 
 
@@ -108,15 +114,29 @@ def open_upload(path: Path, limits: dict[str, Any]) -> Video:
     return video
 
 
-def serve(video: Video, requests: BinaryIO, output: BinaryIO) -> None:
-    """Answer requests until stdin is closed: the `next` frame of a pass, the `end` of a pass, or `read` some frames."""
+def serve(video: Video, requests: BinaryIO, output: BinaryIO, *, read_sound: Callable[[], Iterator[bytes]]) -> None:
+    """Answer requests until stdin is closed.
+
+    A request is the `next` frame of a pass, the `end` of a pass, to `read` some frames, the `times` of all frames, or
+    the block of `sound` with a number.
+    """
     passes: dict[int, Iterator[Frame]] = {}
+    sound, num_blocks = read_sound(), 0
     for line in requests:
         request = json.loads(line)
         try:
             if "read" in request:
                 for frame in video.read(request["read"]):
                     _send_frame(output, frame)
+            elif "times" in request:
+                respond(output, {}, array("d", video.timestamps()).tobytes())
+            elif "sound" in request:
+                if request["sound"] < num_blocks:
+                    sound, num_blocks = read_sound(), 0
+                block = b""
+                while num_blocks <= request["sound"] and (block := next(sound, b"")):
+                    num_blocks += 1
+                respond(output, {}, block)
             elif "end" in request:
                 passes.pop(request["end"], None)
             else:

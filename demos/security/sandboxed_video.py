@@ -16,15 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import unipixel
 from unipixel.demos.errors import UploadError
 from unipixel.demos.limits import MEGABYTE, Limits
+from unipixel.demos.security.media_streams import MediaStreams
 from unipixel.video.frame import Frame, FrameSource, VideoInfo
 
+T = TypeVar("T")
 _ROOT = Path(unipixel.__file__).resolve().parents[1]
 # Started in isolated mode (-I), so that neither the environment nor the working folder can replace a module.
 _PROGRAM = (
@@ -41,6 +43,9 @@ class SandboxedVideo(FrameSource):
     """Frames of an untrusted file, which FFmpeg and Pillow read in another process only.
 
     A process that was killed is started again when it is needed. Thread-safe.
+
+    Attributes:
+        streams: What a browser needs to know of the file.
     """
 
     def __init__(self, path: Path, *, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,6 +66,7 @@ class SandboxedVideo(FrameSource):
         self._is_closed = False
         self._passes = itertools.count()
         self.info = VideoInfo(name, 0, 0, None, None, None)
+        self.streams = MediaStreams()
         self._start()
 
     def frames(self) -> Iterator[Frame]:
@@ -92,6 +98,27 @@ class SandboxedVideo(FrameSource):
             wanted = list(indices[start : start + _FRAMES_PER_REQUEST])
             found += self._request({"read": wanted}, num_frames=len(wanted))[1]
         return found
+
+    def timestamps(self) -> list[float]:
+        """Return the times of all frames in seconds.
+
+        Raises:
+            UploadError: The process failed twice.
+        """
+        content = self._request_block({"times": True})
+        return np.frombuffer(content, dtype=np.float64).tolist()
+
+    def sound(self) -> Iterator[bytes]:
+        """Yield the sound, see `sound_blocks`.
+
+        Raises:
+            UploadError: The process failed twice.
+        """
+        for number in itertools.count():
+            block = self._request_block({"sound": number})
+            if not block:
+                return
+            yield bytes(block)
 
     def close(self) -> None:
         """End the process; no more frames can be read."""
@@ -136,6 +163,12 @@ class SandboxedVideo(FrameSource):
             header, _ = self._receive()
             if "error" not in header:
                 self.info = VideoInfo(path=self.info.path, **header["info"])
+                streams = header["streams"]
+                media_type = streams["media_type"] if streams["media_type"] in ("video/mp4", "video/webm") else None
+                start = float(streams["start_seconds"])
+                self.streams = MediaStreams(
+                    media_type, streams["has_sound"] is True, start if math.isfinite(start) else 0.0
+                )
                 return
         except _PROCESS_ERRORS as error:
             self._stop()
@@ -144,6 +177,22 @@ class SandboxedVideo(FrameSource):
         raise UploadError(str(header["error"])) if header.get("is_refused") else self._failure()
 
     def _request(self, request: dict[str, Any], *, num_frames: int) -> tuple[dict[str, Any], list[Frame]]:
+        """Request frames."""
+        return self._retry(lambda: self._exchange(request, num_frames))
+
+    def _request_block(self, request: dict[str, Any]) -> bytearray:
+        """Request bytes."""
+
+        def exchange() -> bytearray:
+            self._send(request)
+            header, content = self._receive()
+            if "error" in header:
+                raise UploadError(f"the video is damaged: {header['error']}".replace(str(self._path), "the file"))
+            return content
+
+        return self._retry(exchange)
+
+    def _retry(self, exchange: Callable[[], T]) -> T:
         """Send a request and receive its response; retry once with a new process."""
         with self._lock:
             for attempt in range(2):
@@ -152,7 +201,7 @@ class SandboxedVideo(FrameSource):
                 if self._process is None:
                     self._start()
                 try:
-                    return self._exchange(request, num_frames)
+                    return exchange()
                 except _PROCESS_ERRORS as error:
                     self._stop()
                     if attempt:

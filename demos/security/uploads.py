@@ -1,4 +1,4 @@
-"""Untrusted files: copied to the folder of a session under a random name, and opened within limits."""
+"""Untrusted files: copied to the folder of a session under a random name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 
 from unipixel.demos.errors import UploadError
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.security.sandboxed_video import SandboxedVideo
-from unipixel.video.open import Video
 
 _MAX_NAME_CHARS = 80
 _BLOCK_BYTES = 2**20
@@ -57,20 +55,6 @@ def copy_upload(source: Path, folder: Path, *, limits: Limits) -> Path:
             target.unlink(missing_ok=True)
             raise UploadError("the server cannot store the file: try again later") from error
     return target
-
-
-def open_upload(path: Path, *, name: str, limits: Limits) -> Video:
-    """Open a copied upload in a separate process.
-
-    Args:
-        path: Result of `copy_upload`.
-        name: Display name.
-        limits: Limits of the file and of the process.
-
-    Raises:
-        UploadError: It is neither a video nor an image, or above a limit.
-    """
-    return Video(SandboxedVideo(path, name=name, limits=limits))
 
 
 def display_name(name: str) -> str:

@@ -43,13 +43,41 @@ class FrameMasked:
         frame_index: Index of the frame, from 0.
         object_ids: Objects that were tracked to this frame, visible or not.
         num_done: Frames that this pass has processed.
-        num_frames: Frames of the video.
+        num_frames: Frames that it will process.
+        seconds_left: Estimated time until it is complete.
+        counts: Compressed COCO run lengths by object id; None where the object is not visible.
     """
 
     frame_index: int
     object_ids: tuple[int, ...]
     num_done: int
     num_frames: int
+    seconds_left: float
+    counts: dict[int, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exporting:
+    """A file of results is being written.
+
+    Attributes:
+        num_done: Finished frames.
+        num_frames: Frames of the video.
+    """
+
+    num_done: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file of results is complete.
+
+    Attributes:
+        file_name: Its name.
+    """
+
+    file_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +110,7 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class WorkCancelled:
-    """The work was cancelled; the session is as it was before the work.
+    """The work was cancelled. A cancelled question changes nothing; cancelled tracking keeps its finished frames.
 
     Attributes:
         reason: Why, as shown to the user.
@@ -91,4 +119,6 @@ class WorkCancelled:
     reason: str
 
 
-Event: TypeAlias = Waiting | Started | TextWritten | FrameMasked | Answered | Tracked | WorkCancelled
+Event: TypeAlias = (
+    Waiting | Started | TextWritten | FrameMasked | Exporting | Exported | Answered | Tracked | WorkCancelled
+)

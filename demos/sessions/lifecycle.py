@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unipixel.demos.errors import BusyError, NoVideoError, UnknownSessionError
+from unipixel.demos.errors import BusyError, NoVideoError, StorageError, UnknownSessionError
 from unipixel.demos.sessions.background_work import StopFlag
 from unipixel.demos.sessions.loaded_session import LoadedSession
-from unipixel.demos.sessions.saved_session import SESSION_FILE
 from unipixel.demos.sessions.server_context import ServerContext
+from unipixel.demos.storage.saved_session import RESULTS_FOLDER, SESSION_FILE
 
 
 class SessionLifecycle:
@@ -25,16 +25,21 @@ class SessionLifecycle:
         lock: Guards the state of the session.
         last_used: When the session was last used, in seconds of `time.time`.
         is_closed: Whether the session was removed.
+        num_pages: Number of pages that show the session.
+        client: Hash of the client that opened the session.
     """
 
-    def __init__(self, folder: Path, context: ServerContext) -> None:
+    def __init__(self, folder: Path, context: ServerContext, *, client: str = "") -> None:
         """Create a session without a video, or for what is saved in the folder.
 
         Args:
             folder: Folder of the session.
             context: What all sessions share.
+            client: See `SessionLifecycle.client`.
         """
-        self.folder, self.context = folder, context
+        self.folder, self.context, self.client = folder, context, client
+        self.num_pages = 0
+        self._export_flag: StopFlag | None = None
         self.lock = threading.RLock()
         self.last_used = time.time()
         self.is_closed = False
@@ -53,6 +58,11 @@ class SessionLifecycle:
         return self._stop_flag is not None
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether a page shows the session, or work or an export is in progress."""
+        return self.num_pages > 0 or self.is_busy or self._export_flag is not None
+
+    @property
     def has_video(self) -> bool:
         """Whether there is a video or image, in memory or on disk."""
         return self.is_loaded or self._is_saved
@@ -62,6 +72,12 @@ class SessionLifecycle:
         """Approximate memory of the session, without the model."""
         loaded = self._loaded
         return 0 if loaded is None else loaded.num_bytes
+
+    @property
+    def revision(self) -> int:
+        """Changes with everything that a page shows; 0 while nothing is in memory."""
+        loaded = self._loaded
+        return 0 if loaded is None else loaded.revision
 
     def loaded(self) -> LoadedSession:
         """Return the session in memory; reload it if it was offloaded.
@@ -77,6 +93,7 @@ class SessionLifecycle:
             if self._loaded is None and self._is_saved:
                 self.context.free_memory(self)
                 self._loaded = LoadedSession.restore(self.folder, self.context)
+                self.client = self.client or self._loaded.client
             if self._loaded is None:
                 raise NoVideoError
             return self._loaded
@@ -88,15 +105,13 @@ class SessionLifecycle:
             OSError: The folder is not writable.
         """
         with self.lock:
+            loaded.client = self.client
+            loaded.save(self.folder)
             if self._loaded is not None:
                 self._loaded.close()
-            for entry in self.folder.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                elif entry.name != loaded.file_name:
-                    entry.unlink(missing_ok=True)
             self._loaded = loaded
-            loaded.save(self.folder)
+            shutil.rmtree(self.folder / RESULTS_FOLDER, ignore_errors=True)
+            loaded.remove_other_files(self.folder)
 
     def offload(self) -> bool:
         """Save the session to disk and free its memory.
@@ -111,7 +126,7 @@ class SessionLifecycle:
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            if self._loaded is None or self.is_busy or self.is_closed:
+            if self._loaded is None or self.is_busy or self.is_closed or self._export_flag is not None:
                 return False
             self._loaded.save(self.folder)
             self._loaded.close()
@@ -121,10 +136,15 @@ class SessionLifecycle:
             self.lock.release()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the work in progress, if any; it stops at its next token or frame."""
-        stop_flag = self._stop_flag
-        if stop_flag is not None:
-            stop_flag.stop(reason)
+        """Cancel the work and the export in progress, if any; they stop at the next token or frame."""
+        for stop_flag in (self._stop_flag, self._export_flag):
+            if stop_flag is not None:
+                stop_flag.stop(reason)
+
+    def cancel_export(self, reason: str) -> None:
+        """Cancel the export in progress, if any."""
+        if self._export_flag is not None:
+            self._export_flag.stop(reason)
 
     def cancel_and_offload(self) -> None:
         """Cancel the work and offload the session as soon as the work has stopped.
@@ -160,6 +180,55 @@ class SessionLifecycle:
             self._check_idle()
             yield loaded
 
+    @contextmanager
+    def changing(self) -> Iterator[LoadedSession]:
+        """Lock the session for a short change, which is saved at the end of the block.
+
+        Yields:
+            The session in memory.
+
+        Raises:
+            BusyError: Work is in progress.
+            StorageError: The change cannot be saved.
+        """
+        with self.idle() as loaded:
+            yield loaded
+            self.save(loaded)
+
+    def save(self, loaded: LoadedSession) -> None:
+        """Save the session.
+
+        Raises:
+            StorageError: It cannot be saved.
+        """
+        try:
+            loaded.save(self.folder)
+        except OSError as error:
+            raise StorageError from error
+
+    @contextmanager
+    def exporting(self) -> Iterator[StopFlag]:
+        """Begin an export for the block; the session can be changed meanwhile, but not offloaded.
+
+        Yields:
+            The flag that stops it.
+
+        Raises:
+            BusyError: Another export is in progress.
+        """
+        with self.lock:
+            self._check_open()
+            if self._export_flag is not None:
+                raise BusyError("an export is in progress: wait until it is done, or stop it", field="download")
+            self._export_flag = StopFlag(max_seconds=self.context.limits.max_work_seconds)
+        try:
+            yield self._export_flag
+        finally:
+            with self.lock:
+                self._export_flag = None
+                if self.is_closed:
+                    self._remove()
+
     def begin_work(self) -> StopFlag:
         """Begin a piece of work; until `end_work`, no other can begin.
 
@@ -172,11 +241,14 @@ class SessionLifecycle:
             self._stop_flag = StopFlag(max_seconds=self.context.limits.max_work_seconds)
             return self._stop_flag
 
-    def end_work(self) -> None:
+    def end_work(self, *, is_saved: bool = False) -> None:
         """End the piece of work; then close or offload the session if that was requested meanwhile.
 
+        Args:
+            is_saved: Whether the session is saved already, or was not changed.
+
         Raises:
-            OSError: The session cannot be saved.
+            StorageError: The session cannot be saved.
         """
         with self.lock:
             self._stop_flag = None
@@ -186,6 +258,8 @@ class SessionLifecycle:
             elif self._loaded is not None:
                 self._loaded.recent_frames = ()
                 self._loaded.update_snapshot()
+                if not is_saved:
+                    self.save(self._loaded)
                 if self._offloads_at_end:
                     self.offload()
 
@@ -200,7 +274,7 @@ class SessionLifecycle:
         try:
             yield stop_flag
         finally:
-            self.end_work()
+            self.end_work(is_saved=True)
 
     @property
     def _is_saved(self) -> bool:

@@ -10,22 +10,34 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import TypedDict
 
-from unipixel.demos.errors import PromptError, QuestionError, SourceError
+from unipixel.demos.errors import PromptError, QuestionError, SourceError, UnknownObjectError
 from unipixel.demos.frame_images import frame_jpeg
-from unipixel.processing.visual_prompts import PointPrompt
+from unipixel.demos.sessions.prompt_editing import check_text
+from unipixel.output.overlay import object_color
+from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.session.live_session import LiveSession
 from unipixel.video.frame import Frame
 from unipixel.video.latest_frame import LatestFrame
 
 _MAX_SIDE = 640
 _NUM_RATE_FRAMES = 10
+_MAX_NAME_CHARS = 60
+
+
+class LiveObject(TypedDict):
+    """A tracked object."""
+
+    id: int
+    name: str
+    color: str
 
 
 class LiveUserSession:
@@ -65,6 +77,7 @@ class LiveUserSession:
         self._max_objects, self._max_question_chars = max_objects, max_question_chars
         self._lock = threading.Lock()
         self._frame_times: list[float] = []
+        self._names: dict[int, str] = {}
         self._reader: LatestFrame | None = None
         self._is_stopped = False
 
@@ -130,19 +143,36 @@ class LiveUserSession:
             reader.close(timeout_seconds=0.1)
         with self._lock:
             self._session = self._make_session()
-            self.latest_jpeg, self.num_frames, self._frame_times = None, 0, []
+            self.latest_jpeg, self.num_frames, self._frame_times, self._names = None, 0, [], {}
 
-    def add_point(self, object_id: int, x: float, y: float, *, is_positive: bool = True) -> int:
-        """Add a click on the latest frame to a known or new object, and return the object's id.
+    def objects(self) -> list[LiveObject]:
+        """Return id, name and color of each tracked object."""
+        return [
+            {
+                "id": object_id,
+                "name": self._names.get(object_id, f"object {object_id}"),
+                "color": "#{:02x}{:02x}{:02x}".format(*object_color(object_id)),
+            }
+            for object_id in sorted(self.object_ids)
+        ]
+
+    def add_prompts(
+        self,
+        object_id: int,
+        *,
+        points: Sequence[tuple[float, float, int]] = (),
+        box_xyxy: tuple[float, float, float, float] | None = None,
+    ) -> int:
+        """Add clicks or a box on the latest frame to a known or new object, and return the object's id.
 
         Args:
             object_id: A known id, or 0 for a new object.
-            x: Pixels from the left of the frame.
-            y: Pixels from the top of the frame.
-            is_positive: Whether the click is on the object; False for a click on what does not belong to it.
+            points: x and y in pixels of the frame, and 1 for a click on the object, 0 for one on what does not belong
+                to it.
+            box_xyxy: Left, top, right and bottom in pixels of the frame.
 
         Raises:
-            PromptError: There is no frame yet, the click is outside it, or there are too many objects.
+            PromptError: There is no frame yet, a prompt is outside it, or there are too many objects.
         """
         self.last_used = self._clock()
         with self._lock:
@@ -150,12 +180,34 @@ class LiveUserSession:
                 raise PromptError("there is no frame yet: start the camera first")
             chosen = object_id or self._next_object_id()
             newest = self._session.objects.latest_frame
+            boxes: list[VisualPrompt] = [] if box_xyxy is None else [BoxPrompt(box_xyxy, newest.index)]
+            clicks = [PointPrompt(float(x), float(y), newest.index, label == 1) for x, y, label in points]
             try:
-                self._session.prompt(chosen, PointPrompt(float(x), float(y), newest.index, bool(is_positive)))
+                self._session.prompt(chosen, *boxes, *clicks)
             except ValueError as error:
                 raise PromptError(str(error)) from error
             self._draw(newest.image)
             return chosen
+
+    def add_point(self, object_id: int, x: float, y: float, *, is_positive: bool = True) -> int:
+        """Add a click on the latest frame; see `add_prompts`."""
+        return self.add_prompts(object_id, points=[(x, y, int(is_positive))])
+
+    def rename(self, object_id: int, name: str) -> None:
+        """Name an object; an empty name restores the default.
+
+        Raises:
+            UnknownObjectError: The object does not exist.
+            DemoError: The name is too long or contains control characters.
+        """
+        text = " ".join(name.split())
+        check_text(text, what="name", limit=_MAX_NAME_CHARS, field="name")
+        with self._lock:
+            if object_id not in self.object_ids:
+                raise UnknownObjectError(f"there is no object [{object_id}]")
+            self._names.pop(object_id, None)
+            if text:
+                self._names[object_id] = text
 
     def forget(self, object_id: int) -> None:
         """Remove an object.
@@ -168,6 +220,7 @@ class LiveUserSession:
                 self._session.forget(object_id)
             except (KeyError, RuntimeError) as error:
                 raise PromptError(f"there is no object {object_id}") from error
+            self._names.pop(object_id, None)
             self._draw(self._session.objects.latest_frame.image)
 
     def ask(self, question: str) -> Iterator[str]:
@@ -179,10 +232,7 @@ class LiveUserSession:
         Raises:
             QuestionError: The question is empty, too long, or refers to an unknown object; or there is no frame yet.
         """
-        if len(question) > self._max_question_chars:
-            raise QuestionError(
-                f"the question has {len(question)} characters, the maximum is {self._max_question_chars}: shorten it"
-            )
+        check_text(question, what="question", limit=self._max_question_chars, field="question")
         if not self.num_frames:
             raise QuestionError("there is no frame yet: start the camera first")
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()

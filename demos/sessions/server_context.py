@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unipixel.demos.limits import MEGABYTE, Limits
-from unipixel.demos.sessions.work_queue import WorkQueue
+from unipixel.demos.sessions.work_queue import InteractiveAccess, WorkQueue
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
@@ -25,8 +25,10 @@ class ServerContext:
         limits: Limits of a user session.
         settings: Settings of a session; where `limits` has a limit for the same thing, that one applies.
         model_name: Name of the model, for results.
+        segmenter_name: Name of the model that segments clicks and tracks; None for that model.
         queue: Queue for the model.
         video_queue: Queue for reading and writing whole videos.
+        interactive: Access to the model for single clicks, for which the work of `queue` pauses.
         free_memory: Called with the `SessionLifecycle` of a session before that session takes memory.
     """
 
@@ -35,6 +37,7 @@ class ServerContext:
     limits: Limits
     settings: SessionSettings = field(default_factory=SessionSettings)
     model_name: str | None = None
+    segmenter_name: str | None = None
     free_memory: Callable[[Any], None] = lambda _: None
 
     def __post_init__(self) -> None:
@@ -45,5 +48,13 @@ class ServerContext:
             max_objects=limits.max_objects,
             max_feature_bytes=max(1, min(self.settings.max_feature_bytes, share)),
         )
-        self.queue = WorkQueue(num_slots=limits.max_workers, max_waiting=limits.max_waiting)
-        self.video_queue = WorkQueue(num_slots=_NUM_VIDEO_SLOTS, max_waiting=limits.max_waiting)
+        counts = {"max_waiting": limits.max_waiting, "max_waiting_per_client": limits.max_waiting_per_client}
+        self.queue = WorkQueue(num_slots=limits.max_workers, **counts)
+        self.video_queue = WorkQueue(num_slots=_NUM_VIDEO_SLOTS, **counts)
+        self.interactive = InteractiveAccess(**counts)
+
+    @property
+    def model_names(self) -> dict[str, str]:
+        """Names of the models that answer, and that segment and track."""
+        answers = self.model_name or "unknown"
+        return {"answers": answers, "segments": self.segmenter_name or answers}

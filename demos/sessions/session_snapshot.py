@@ -15,6 +15,9 @@ from unipixel.processing.clip_layout import recall_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
 from unipixel.session.video_objects import VideoObjects
 
+PromptMasks = Mapping[int, Mapping[int, MaskRecord]]
+"""Masks on the frames of pending prompts, by object id and frame."""
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -25,9 +28,11 @@ class ObjectInfo:
         name: The name that the user gave; else the expression that found it, else `object 1`.
         color: Color of its masks, `#rrggbb`.
         source: Kind of its first prompt: `point`, `box`, `mask` or `language`.
+        expression: The text that found it; None for a prompted object.
+        anchor_frame: Frame of its first mask.
         has_pending_prompts: Whether it has prompts that were not tracked yet.
-        num_prompts: Number of its clicks, boxes and masks.
-        num_known_frames: Frames for which a mask or its absence is known.
+        prompts: Its clicks, boxes and masks.
+        known_frames: Frames for which a mask or its absence is known, ascending.
         visible_frames: Frames on which it is visible, ascending.
     """
 
@@ -35,9 +40,11 @@ class ObjectInfo:
     name: str
     color: str
     source: str
+    expression: str | None
+    anchor_frame: int
     has_pending_prompts: bool
-    num_prompts: int
-    num_known_frames: int
+    prompts: tuple[PromptRecord, ...]
+    known_frames: tuple[int, ...]
     visible_frames: tuple[int, ...]
 
 
@@ -60,14 +67,26 @@ class SessionSnapshot:
         self._objects: dict[int, _ObjectEntry] = {}
         self._masks: dict[int, dict[int, MaskRecord]] = {}
 
-    def update(self, video_objects: VideoObjects) -> None:
-        """Copy all objects and masks."""
-        objects, masks = (
-            _object_entries(video_objects),
-            {key: dict(video_objects.bank.mask_records(key)) for key in video_objects.bank.ids},
-        )
+    def update(self, video_objects: VideoObjects, prompt_masks: PromptMasks) -> None:
+        """Copy all objects and masks.
+
+        Args:
+            video_objects: The objects.
+            prompt_masks: Masks on the frames of pending prompts, by object id and frame; they replace older masks.
+        """
+        objects = _object_entries(video_objects)
+        masks = {key: _mask_records(video_objects, key, prompt_masks) for key in objects}
         with self._lock:
             self._frame_size, self._objects, self._masks = video_objects.bank.frame_size, objects, masks
+
+    def update_object(self, video_objects: VideoObjects, prompt_masks: PromptMasks, object_id: int) -> None:
+        """Copy one object, whose masks may have changed; see `update`."""
+        objects, masks = _object_entries(video_objects), _mask_records(video_objects, object_id, prompt_masks)
+        with self._lock:
+            self._objects = objects
+            self._masks.pop(object_id, None)
+            if object_id in objects:
+                self._masks[object_id] = masks
 
     def update_frame(self, video_objects: VideoObjects, frame_index: int) -> None:
         """Copy the masks of one frame, and the objects where there are new ones."""
@@ -79,11 +98,30 @@ class SessionSnapshot:
                 if mask is not None:
                     self._masks.setdefault(key, {})[frame_index] = mask
 
+    def copy(self) -> SessionSnapshot:
+        """Return a copy that later changes do not affect."""
+        copied = SessionSnapshot()
+        with self._lock:
+            copied._frame_size, copied._objects = self._frame_size, dict(self._objects)
+            copied._masks = {key: dict(masks) for key, masks in self._masks.items()}
+        return copied
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the video."""
+        return self._frame_size
+
     @property
     def object_ids(self) -> tuple[int, ...]:
         """Ids of all objects, ascending."""
         with self._lock:
             return tuple(sorted(self._objects))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether an object has a known mask."""
+        with self._lock:
+            return any(self._masks.values())
 
     @property
     def num_bytes(self) -> int:
@@ -104,13 +142,20 @@ class SessionSnapshot:
                     name=names.get(key) or record.expression or f"object {key}",
                     color="#{:02x}{:02x}{:02x}".format(*object_color(key)),
                     source=record.source,
+                    expression=record.expression,
+                    anchor_frame=record.anchor_frame,
                     has_pending_prompts=record.has_pending_prompts,
-                    num_prompts=len(record.prompts),
-                    num_known_frames=len(self._masks.get(key, ())),
+                    prompts=record.prompts,
+                    known_frames=tuple(sorted(self._masks.get(key, ()))),
                     visible_frames=self._visible_frames(key),
                 )
                 for key, record in sorted(self._objects.items())
             ]
+
+    def records_of(self, object_id: int) -> dict[int, MaskRecord]:
+        """Return the known mask records of an object, by frame; empty for an unknown one."""
+        with self._lock:
+            return dict(self._masks.get(object_id, {}))
 
     def records_at(self, frame_index: int) -> dict[int, MaskRecord]:
         """Return the known mask records of a frame, by object id."""
@@ -163,6 +208,11 @@ class SessionSnapshot:
     def _visible_frames(self, object_id: int) -> tuple[int, ...]:
         masks = self._masks.get(object_id, {})
         return tuple(sorted(index for index, mask in masks.items() if mask.is_visible))
+
+
+def _mask_records(video_objects: VideoObjects, object_id: int, prompt_masks: PromptMasks) -> dict[int, MaskRecord]:
+    known = video_objects.bank.mask_records(object_id) if object_id in video_objects.bank else ()
+    return {**dict(known), **prompt_masks.get(object_id, {})}
 
 
 def _object_entries(video_objects: VideoObjects) -> dict[int, _ObjectEntry]:

@@ -3,64 +3,93 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.demos.errors import BusyError, DownloadError, PromptError, QuestionError, UploadError
+from unipixel.demos.errors import (
+    BusyError,
+    DemoError,
+    DownloadError,
+    PromptError,
+    QuestionError,
+    StorageError,
+    UploadError,
+)
+from unipixel.demos.export.archive import is_archive
+from unipixel.demos.export.downloads import DownloadContent, DownloadRequest, make_download, write_playback
 from unipixel.demos.frame_images import crop_object
 from unipixel.demos.security.uploads import copy_upload, display_name
-from unipixel.demos.sessions.background_work import run_in_background
-from unipixel.demos.sessions.downloads import DownloadContent, make_download
-from unipixel.demos.sessions.events import Answered, Event, FrameMasked, TextWritten, Tracked
+from unipixel.demos.sessions.background_work import EventStream, StopFlag, run_in_background, run_in_thread
+from unipixel.demos.sessions.events import Answered, Event, Exported, Exporting, TextWritten, Tracked
+from unipixel.demos.sessions.frame_sink import FrameSink
 from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.demos.sessions.loaded_session import LoadedSession, MediaInfo
-from unipixel.demos.sessions.prompt_editing import PromptEditing
-from unipixel.demos.sessions.saved_session import MEMORY_FOLDER, RESULTS_FOLDER, SavedTurn
+from unipixel.demos.sessions.prompt_editing import PromptEditing, check_text
 from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.sessions.session_snapshot import ObjectInfo
-from unipixel.memory.storage import BANK_FILE
+from unipixel.demos.sessions.work_queue import WorkSlot
+from unipixel.demos.storage.mask_journal import MaskJournal
+from unipixel.demos.storage.saved_session import RESULTS_FOLDER, SavedTurn
 from unipixel.output.overlay import PromptMark
-from unipixel.session.base_session import Answer
+from unipixel.output.result import Result
 from unipixel.session.callbacks import Callbacks, Cancelled
 from unipixel.session.conversation import check_question
+from unipixel.session.range_tracking import FrameRange, track_range
 from unipixel.session.session import Session
-from unipixel.session.video_tracker import TrackedVideoFrame
 
 Notify = Callable[[Event], None]
 # Special tokens of the tokenizer, which the model would not read as text.
 _SPECIAL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>")
 # Frames that are decoded together, from one keyframe.
 _FRAMES_PER_READ = 16
-_NUM_RECENT_FRAMES = 4
+
+
+class ReceivedFile(NamedTuple):
+    """An uploaded file that is not loaded yet.
+
+    Attributes:
+        path: Where it is stored.
+        name: Its name on the user's machine.
+    """
+
+    path: Path
+    name: str
 
 
 class UserSession:
     """The session of one user; every method may be called from any thread.
 
-    One piece of work is done at a time (`ask`, `segment`, `track`, `load`, `download`). Meanwhile frames, masks
-    and objects can be read, and what would change them raises `BusyError`. A session that was offloaded to disk
-    is reloaded when it is used.
+    One piece of work is done at a time (`ask`, `segment`, `track`, `load`). Meanwhile frames, masks and objects can be
+    read, and what would change them raises `BusyError`. Every change is saved before it is acknowledged. A session that
+    was offloaded to disk is reloaded when it is used.
 
     Attributes:
         key: The secret that identifies the session.
         lifecycle: Loads, offloads and closes the session.
         prompts: Edits its objects.
+        received: An uploaded file that is not loaded yet.
     """
 
-    def __init__(self, key: str, folder: Path, context: ServerContext) -> None:
+    def __init__(self, key: str, folder: Path, context: ServerContext, *, client: str = "") -> None:
         """Create a session; called by `SessionStore`.
 
         Args:
             key: The secret.
             folder: Folder of the session.
             context: What all sessions share.
+            client: Hash of the client that opened it.
         """
         self.key = key
-        self.lifecycle = SessionLifecycle(folder, context)
+        self.lifecycle = SessionLifecycle(folder, context, client=client)
         self.prompts = PromptEditing(self.lifecycle)
+        self.received: ReceivedFile | None = None
+        self._playback_lock = threading.Lock()
         self._context = context
 
     @property
@@ -75,7 +104,7 @@ class UserSession:
             return list(self.lifecycle.loaded().turns) if self.lifecycle.has_video else []
 
     def load(self, path: str | Path, *, name: str | None = None, is_trusted: bool = False) -> MediaInfo:
-        """Load a video or an image; the previous one is removed with its objects and conversation.
+        """Load a video, an image or an archive of a session; what was there before is removed.
 
         Args:
             path: The file, which is copied.
@@ -88,18 +117,24 @@ class UserSession:
         """
         name = display_name(name or Path(path).name)
         folder = self.lifecycle.folder
-        with self.lifecycle.working() as stop_flag, self._context.video_queue.slot(should_stop=stop_flag) as has_slot:
+        with self.lifecycle.working() as stop_flag, self._video_slot(stop_flag) as has_slot:
             if not has_slot:
                 raise BusyError(f"the upload was stopped: {stop_flag.reason}")
             self._context.free_memory(self.lifecycle)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = copy_upload(Path(path), folder, limits=self._context.limits)
             try:
-                loaded = LoadedSession.open(file, name=name, is_trusted=is_trusted, context=self._context)
-            except BaseException:
+                if is_archive(file):
+                    loaded = LoadedSession.open_archive(file, folder, self._context)
+                    file.unlink()
+                else:
+                    loaded = LoadedSession.open(file, name=name, is_trusted=is_trusted, context=self._context)
+                self._replace(loaded)
+            except BaseException as error:
                 file.unlink(missing_ok=True)
+                if isinstance(error, OSError) and not isinstance(error, DemoError):
+                    raise StorageError from error
                 raise
-            self.lifecycle.replace(loaded)
         return self.lifecycle.loaded().info
 
     def frame(self, index: int) -> NDArray[np.uint8]:
@@ -124,7 +159,7 @@ class UserSession:
         for start in range(0, num_frames, _FRAMES_PER_READ):
             yield from self._read(range(start, min(start + _FRAMES_PER_READ, num_frames)))
 
-    def ask(self, question: str) -> Iterator[Event]:
+    def ask(self, question: str) -> EventStream:
         """Ask about the video; `[1]` in the question refers to object 1. Closing the iterator cancels the work.
 
         Raises:
@@ -133,20 +168,34 @@ class UserSession:
         """
         return self._answer(question, Session.ask)
 
-    def segment(self, query: str) -> Iterator[Event]:
+    def segment(self, query: str) -> EventStream:
         """Segment what a noun phrase, or a question about it, refers to. See `ask`."""
         return self._answer(query, Session.segment)
 
-    def track(self) -> Iterator[Event]:
-        """Track the objects with new prompts, without a question. See `ask`."""
+    def track(self, frames: FrameRange | None = None, *, object_ids: Sequence[int] | None = None) -> EventStream:
+        """Track objects without a question; closing the iterator does not stop it, and a stop keeps finished frames.
 
-        def work(loaded: LoadedSession, callbacks: Callbacks) -> Event:
-            object_ids = tuple(sorted(loaded.session.objects.pending_prompts))
-            loaded.session.objects.track(callbacks)
-            return Tracked(object_ids)
+        Args:
+            frames: The range; by default the whole video, from the prompts on. See `track_range`.
+            object_ids: Objects to track; None for all of the range.
+
+        Raises:
+            QuestionError: With the first event: the range is not in the video, or there is no object in it.
+            BusyError: Work is in progress.
+        """
+
+        def work(loaded: LoadedSession, callbacks: Callbacks, notify: Notify) -> Event:
+            tracking = track_range(loaded.session.objects, frames or FrameRange(), object_ids=object_ids)
+            loaded.keep_prompt_masks()
+            with self._journal(loaded) as journal:
+                sink = FrameSink(loaded, notify, num_frames=tracking.num_frames, journal=journal)
+                for tracked in tracking.frames:
+                    sink(tracked)
+                    callbacks.check()
+            return Tracked(tracking.object_ids)
 
         with self.lifecycle.idle() as loaded:
-            return self._run(loaded, work)
+            return self._run(loaded, work, stops_when_closed=False)
 
     def objects(self) -> list[ObjectInfo]:
         """Return the objects, ordered by id."""
@@ -159,6 +208,15 @@ class UserSession:
     def masks_at(self, frame_index: int) -> dict[int, NDArray[np.bool_]]:
         """Return the known masks (H, W) of the objects that are visible on a frame, by object id."""
         return self.lifecycle.loaded().snapshot.masks_at(frame_index)
+
+    def times(self) -> list[float]:
+        """Return the times of all frames in the file of `playback_file`, in seconds.
+
+        Raises:
+            NoVideoError: There is no video yet.
+        """
+        loaded = self.lifecycle.loaded()
+        return [loaded.info.start_seconds + time for time in loaded.session.objects.video.timestamps()]
 
     def prompts_at(self, frame_index: int) -> list[PromptMark]:
         """Return the clicks and boxes on a frame, for `draw_overlay`."""
@@ -175,43 +233,104 @@ class UserSession:
         found = loaded.snapshot.thumbnail_mask(object_id)
         return None if found is None else crop_object(self.frame(found[0]), found[1], size=size)
 
-    def download(self, kind: str) -> Path:
-        """Write a file of results to the folder of the session, and return its path.
+    def download(self, request: DownloadRequest, *, on_progress: Callable[[int, int], None] | None = None) -> Path:
+        """Write a file of results to the folder of the session, and return its path; see `make_download`.
 
         Args:
-            kind: One of `unipixel.demos.sessions.downloads.KINDS`.
+            request: What to write.
+            on_progress: Called with the number of finished frames and of all frames.
 
         Raises:
             DownloadError: The kind does not exist, or the download was cancelled.
-            BusyError: Work is in callbacks.
+            BusyError: Another download is in progress.
             NoVideoError: There is no video yet.
         """
-        with self.lifecycle.working() as stop_flag, self._context.video_queue.slot(should_stop=stop_flag) as has_slot:
+        with self.lifecycle.exporting() as stop_flag, self._video_slot(stop_flag) as has_slot:
             if not has_slot:
                 raise DownloadError(f"the download was stopped: {stop_flag.reason}")
             stop_flag.start_timer()
-            content = self._download_content()
+            content = self._download_content(request.kind)
+
+            def check(num_done: int, num_frames: int) -> None:
+                stop_flag.check()
+                self._context.interactive.give_way()
+                if on_progress is not None:
+                    on_progress(num_done, num_frames)
+
             try:
-                return make_download(kind, self.lifecycle.folder / RESULTS_FOLDER, content, check=stop_flag.check)
+                return make_download(request, self.lifecycle.folder / RESULTS_FOLDER, content, check=check)
             except Cancelled as error:
                 raise DownloadError(f"the download was stopped: {stop_flag.reason}") from error
+            except OSError as error:
+                if isinstance(error, UploadError):
+                    raise
+                raise StorageError from error
 
-    def _download_content(self) -> DownloadContent:
-        """Save the session, since its object memory is part of a download, and return its content."""
-        folder = self.lifecycle.folder
+    def export(self, request: DownloadRequest) -> EventStream:
+        """Do the same as `download` in the background, and return its events; closing them cancels it."""
+
+        def work(notify: Notify) -> Event:
+            path = self.download(request, on_progress=lambda done, total: notify(Exporting(done, total)))
+            return Exported(path.name)
+
+        return run_in_thread(work, on_close=self.lifecycle.cancel_export)
+
+    def playback_file(self) -> tuple[Path, str]:
+        """Return a file of the video that browsers play, and its media type; it is encoded if necessary.
+
+        Raises:
+            NoVideoError: There is no video yet.
+            DownloadError: The session has an image.
+            StorageError: The disk is full.
+        """
+        loaded, folder = self.lifecycle.loaded(), self.lifecycle.folder
+        if loaded.info.is_image:
+            raise DownloadError("the session has an image, not a video")
+        if loaded.info.media_type is not None:
+            return folder / loaded.file_name, loaded.info.media_type
+        path = folder / RESULTS_FOLDER / f"playback-{loaded.media_id}.mp4"
+        with self._playback_lock:
+            if not path.is_file():
+                stop_flag = StopFlag(max_seconds=self._context.limits.max_work_seconds)
+                with self._video_slot(stop_flag):
+                    write_playback(path, loaded.session.objects.video, loaded.sound(folder))
+        return path, "video/mp4"
+
+    def _video_slot(self, stop_flag: StopFlag) -> AbstractContextManager[WorkSlot]:
+        return self._context.video_queue.slot(client=self.lifecycle.client, should_stop=stop_flag)
+
+    def _replace(self, loaded: LoadedSession) -> None:
+        try:
+            self.lifecycle.replace(loaded)
+        except OSError as error:
+            loaded.close()
+            raise StorageError from error
+
+    def _journal(self, loaded: LoadedSession) -> MaskJournal:
         with self.lifecycle.lock:
+            try:
+                return loaded.open_journal(self.lifecycle.folder)
+            except OSError as error:
+                raise StorageError from error
+
+    def _download_content(self, kind: str) -> DownloadContent:
+        """Return a copy of the session for a download, which later changes do not affect.
+
+        Raises:
+            BusyError: Work is in progress, and its result would be part of an archive.
+        """
+        folder = self.lifecycle.folder
+        with self.lifecycle.idle() if kind == "session" else self.lifecycle.lock:
             loaded = self.lifecycle.loaded()
-            loaded.save(folder)
             return DownloadContent(
                 video=loaded.session.objects.video,
-                bank=loaded.session.bank,
+                sound=lambda: loaded.sound(folder),
                 name=loaded.info.name,
-                snapshot=loaded.snapshot,
+                snapshot=loaded.snapshot.copy(),
                 names=dict(loaded.names),
                 turns=tuple(loaded.turns),
                 model_name=self._context.model_name,
-                upload_file=folder / loaded.file_name,
-                bank_file=folder / MEMORY_FOLDER / BANK_FILE,
+                archive=loaded.archive_state(folder) if kind == "session" else None,
             )
 
     def _read(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
@@ -225,8 +344,8 @@ class UserSession:
             # The session was offloaded, and its video closed, during the read.
             return [frame.image for frame in reloaded.session.objects.video.read(indices)]
 
-    def _answer(self, text: str, method: Callable[..., Answer]) -> Iterator[Event]:
-        def work(loaded: LoadedSession, callbacks: Callbacks) -> Event:
+    def _answer(self, text: str, method: Callable[..., Result]) -> EventStream:
+        def work(loaded: LoadedSession, callbacks: Callbacks, notify: Notify) -> Event:
             # The length of the model's conversation is not limited otherwise.
             if loaded.num_turns >= self._context.limits.max_turns:
                 loaded.session.restart()
@@ -236,7 +355,7 @@ class UserSession:
                 loaded.session,
                 text,
                 on_text=callbacks.on_text,
-                on_frame=callbacks.on_frame,
+                on_frame=FrameSink(loaded, notify, num_frames=loaded.info.num_frames),
                 should_stop=callbacks.should_stop,
             )
             with self.lifecycle.lock:
@@ -248,21 +367,25 @@ class UserSession:
             self._check_question(text, loaded.session)
             return self._run(loaded, work)
 
-    def _run(self, loaded: LoadedSession, work: Callable[[LoadedSession, Callbacks], Event]) -> Iterator[Event]:
+    def _run(
+        self,
+        loaded: LoadedSession,
+        work: Callable[[LoadedSession, Callbacks, Notify], Event],
+        *,
+        stops_when_closed: bool = True,
+    ) -> EventStream:
         stop_flag = self.lifecycle.begin_work()
-
-        def run(notify: Notify) -> Event:
-            on_text, on_frame = _text_sink(notify), _frame_sink(loaded, notify)
-            return work(loaded, Callbacks(on_text=on_text, on_frame=on_frame, should_stop=stop_flag))
-
         return run_in_background(
-            run, stop_flag=stop_flag, work_queue=self._context.queue, on_end=self.lifecycle.end_work
+            lambda notify: work(loaded, Callbacks(on_text=_text_sink(notify), should_stop=stop_flag), notify),
+            stop_flag=stop_flag,
+            context=self._context,
+            client=self.lifecycle.client,
+            on_end=self.lifecycle.end_work,
+            stops_when_closed=stops_when_closed,
         )
 
     def _check_question(self, text: str, session: Session) -> None:
-        limit = self._context.limits.max_question_chars
-        if len(text) > limit:
-            raise QuestionError(f"the question has {len(text)} characters, the maximum is {limit}: shorten it")
+        check_text(text, what="question", limit=self._context.limits.max_question_chars, field="question")
         if found := _SPECIAL_TOKEN.search(text):
             raise QuestionError(f"the question contains {found[0]}, a special token of the model: remove it")
         try:
@@ -280,19 +403,3 @@ def _text_sink(notify: Notify) -> Callable[[str], None]:
             notify(TextWritten(piece, "".join(pieces)))
 
     return on_text
-
-
-def _frame_sink(loaded: LoadedSession, notify: Notify) -> Callable[[TrackedVideoFrame], None]:
-    """Return a function that copies each tracked frame to the snapshot and emits an event."""
-    done: set[int] = set()
-
-    def on_frame(tracked: TrackedVideoFrame) -> None:
-        index = tracked.frame.index
-        if index in done:
-            done.clear()  # another pass, for other objects
-        done.add(index)
-        loaded.snapshot.update_frame(loaded.session.objects, index)
-        loaded.recent_frames = (*loaded.recent_frames[1 - _NUM_RECENT_FRAMES :], tracked.frame)
-        notify(FrameMasked(index, tuple(sorted(tracked.objects)), len(done), loaded.info.num_frames))
-
-    return on_frame

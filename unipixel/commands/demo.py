@@ -7,9 +7,13 @@ import importlib.util
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unipixel.commands._options import add_model_options, check_model, load_model
+from unipixel.commands._options import add_model_options, check_model, load_chosen_segmenter, load_model
+
+if TYPE_CHECKING:
+    from unipixel.demos.app import Demo
+    from unipixel.demos.limits import Limits
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -26,6 +30,13 @@ def add_parsers(subparsers: Any) -> None:
     group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; users must log in")
     group.add_argument(
         "--public-without-auth", action="store_true", help="allow a public page, by --host or --share, without log-in"
+    )
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name under which a proxy calls the server; by default only this machine's own names",
     )
     group = parser.add_argument_group("sessions")
     group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory; others are offloaded to disk")
@@ -61,10 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.port < 65536:
         raise ValueError(f"--port must be 1 to 65535, got {arguments.port}")
     check_model(arguments)
-    # Imported after the checks, because gradio, torch and transformers take seconds.
-    from unipixel.demos.app import Demo, DemoSettings
+    # Imports neither torch nor gradio, which take seconds: a page is there before.
     from unipixel.demos.limits import Limits
-    from unipixel.demos.server import check_port, limit_torch_threads, serve
+    from unipixel.demos.server import check_port, serve
 
     given = {
         "max_sessions": arguments.max_sessions,
@@ -73,18 +83,46 @@ def run(arguments: argparse.Namespace) -> int:
     }
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     check_port(arguments.host, arguments.port)
+    serve(
+        lambda: _load_demo(arguments, users, limits),
+        host=arguments.host,
+        port=arguments.port,
+        is_shared=arguments.share,
+        announce=_announce,
+    )
+    return 0
+
+
+def _load_demo(arguments: argparse.Namespace, users: list[tuple[str, str]], limits: Limits) -> Demo:
+    """Load the model and build the demo.
+
+    Raises:
+        ValueError: The model is invalid.
+        OSError: The model or a folder cannot be used.
+    """
+    from unipixel.demos.app import Demo, DemoSettings
+    from unipixel.demos.requests.hosts import LOOPBACK_HOSTS
+    from unipixel.session.settings import SessionSettings
+
+    hosts = (*LOOPBACK_HOSTS, *arguments.allow_host) if is_loopback(arguments.host) or arguments.allow_host else None
+    model, processor = load_model(arguments)
+    session = SessionSettings(
+        segmenter=load_chosen_segmenter(arguments),
+        language_masks=arguments.language_masks,
+        is_postprocessed=arguments.postprocess,
+    )
     settings = DemoSettings(
         model_name=str(arguments.model),
+        segmenter_name=arguments.segmenter,
+        session=session,
+        hosts=hosts,
         limits=limits,
         users=users,
         folder=arguments.sessions,
         sources=tuple(arguments.allow_source),
         allows_private_sources=arguments.allow_private_sources,
     )
-    limit_torch_threads()
-    with Demo(*load_model(arguments), settings) as demo:
-        serve(demo, host=arguments.host, port=arguments.port, is_shared=arguments.share, announce=_announce)
-    return 0
+    return Demo(model, processor, settings)
 
 
 def _announce(text: str) -> None:

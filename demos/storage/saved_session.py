@@ -5,19 +5,32 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipixel.memory.records import PromptRecord, check_fields, check_format, check_integer
+from unipixel.memory.records import (
+    MAX_FRAME_INDEX,
+    MaskRecord,
+    PromptRecord,
+    check_fields,
+    check_format,
+    check_integer,
+)
+from unipixel.memory.rle import check_rle
 
 SESSION_FILE = "session.json"
-MEMORY_FOLDER = "memory"
+RECEIVED_PREFIX = "received-"
+"""Begins the names of files that are being received for a session."""
 RESULTS_FOLDER = "results"
 MAX_SESSION_BYTES = 2**26
 """Maximum size of a `session.json` that is read."""
-_FORMAT = "unipixel-demo-session-2"
-_FIELDS = {"format", "name", "media", "is_trusted", "frame_size", "names", "turns", "pending_prompts"}
+_FORMAT = "unipixel-demo-session-3"
+_FIELDS = {
+    "format", "name", "media", "is_trusted", "frame_size", "names", "turns", "pending_prompts", "prompt_masks",
+    "memory", "journal", "client",
+}  # fmt: skip
 _MAX_ID = 10**6
 
 
@@ -46,6 +59,10 @@ class SavedSession:
         names: Names that the user gave, by object id.
         turns: The conversation.
         pending_prompts: Prompts that were not tracked yet, by object id.
+        prompt_masks: Masks on the frames of these prompts, by object id and frame.
+        memory: Name of the folder with the object memory bank.
+        journal: Name of the file with masks that are newer than the bank; None if there are none.
+        client: Hash of the client that opened the session.
     """
 
     name: str
@@ -55,16 +72,38 @@ class SavedSession:
     names: dict[int, str]
     turns: tuple[SavedTurn, ...]
     pending_prompts: dict[int, tuple[PromptRecord, ...]]
+    prompt_masks: dict[int, dict[int, MaskRecord]]
+    memory: str
+    journal: str | None
+    client: str
 
     def write(self, folder: Path) -> None:
         """Write `session.json` atomically.
 
         Raises:
-            OSError: The folder is not writable.
+            OSError: The folder is not writable, or the disk is full.
         """
         part = folder / f".{SESSION_FILE}.{secrets.token_hex(8)}"
-        part.write_text(json.dumps(self.to_json(), ensure_ascii=False), encoding="utf-8")
-        os.replace(part, folder / SESSION_FILE)
+        try:
+            with part.open("x", encoding="utf-8") as file:
+                json.dump(self.to_json(), file, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, folder / SESSION_FILE)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def remove_other_files(self, folder: Path) -> None:
+        """Remove what an earlier state, or an interrupted writer, left in the folder; uploads in progress stay."""
+        kept = {SESSION_FILE, RESULTS_FOLDER, self.media, self.memory, self.journal}
+        for entry in folder.iterdir():
+            if entry.name in kept or entry.name.startswith(RECEIVED_PREFIX):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` accepts."""
@@ -79,6 +118,14 @@ class SavedSession:
             "pending_prompts": [
                 [key, [record.to_json() for record in records]] for key, records in self.pending_prompts.items()
             ],
+            "prompt_masks": [
+                [key, index, mask.counts, mask.score]
+                for key, masks in self.prompt_masks.items()
+                for index, mask in masks.items()
+            ],
+            "memory": self.memory,
+            "journal": self.journal,
+            "client": self.client,
         }
 
     @classmethod
@@ -102,12 +149,16 @@ class SavedSession:
     @classmethod
     def _from_fields(cls, fields: Any) -> SavedSession:
         height, width = (check_integer(side, "frame_size", low=1, high=2**31) for side in fields["frame_size"])
-        media = _text(fields["media"])
-        if Path(media).name != media or media in ("", ".", ".."):
-            raise ValueError(f"media must name a file in the folder of the session, got {media!r}")
+        prompt_masks: dict[int, dict[int, MaskRecord]] = {}
+        for key, index, counts, score in fields["prompt_masks"]:
+            mask = MaskRecord(None if counts is None else _text(counts), score)
+            if (rle := mask.rle((height, width))) is not None:
+                check_rle(rle)
+            frames = prompt_masks.setdefault(check_integer(key, "id", high=_MAX_ID), {})
+            frames[check_integer(index, "frame_index", high=MAX_FRAME_INDEX)] = mask
         return cls(
             name=_text(fields["name"]),
-            media=media,
+            media=_file_name(fields["media"]),
             is_trusted=fields["is_trusted"] is True,
             frame_size=(height, width),
             names={check_integer(key, "id", high=_MAX_ID): _text(name) for key, name in fields["names"]},
@@ -118,7 +169,18 @@ class SavedSession:
                 )
                 for key, records in fields["pending_prompts"]
             },
+            prompt_masks=prompt_masks,
+            memory=_file_name(fields["memory"]),
+            journal=None if fields["journal"] is None else _file_name(fields["journal"]),
+            client=_text(fields["client"]),
         )
+
+
+def _file_name(value: Any) -> str:
+    name = _text(value)
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ValueError(f"expected the name of a file in the folder of the session, got {name!r:.80}")
+    return name
 
 
 def _text(value: Any) -> str:

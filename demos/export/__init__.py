@@ -1,0 +1,1 @@
+"""Files of results: masks, annotations, videos with masks or effects, and archives of sessions."""
