@@ -7,6 +7,7 @@ Workers map the table and read single groups, so that no process keeps the annot
 from __future__ import annotations
 
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -118,7 +119,8 @@ def _write(folder: Path, read_groups: ReadGroups, options: Mapping[str, Any], *,
     partial.mkdir()
     try:
         with (partial / _GROUPS).open("wb") as written:
-            for group in _checked(read_groups(files, **options), files, name):
+            # Annotations are many small objects without cycles, among which the collector would search again and again.
+            for group in _without_collection(_checked(read_groups(files, **options), files, name)):
                 start = written.tell()
                 written.write(json.dumps(group, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
                 end, has_media = written.tell(), bool(group["media"])
@@ -134,6 +136,17 @@ def _write(folder: Path, read_groups: ReadGroups, options: Mapping[str, Any], *,
     _table.cache_clear()
     # Written last: without it the index counts as missing.
     (folder / _STAMPS).write_text(json.dumps(files.stamps), encoding="utf-8")
+
+
+def _without_collection(groups: Iterator[Group]) -> Iterator[Group]:
+    """Yield groups with Python's cyclic garbage collector turned off."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield from groups
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _checked(groups: Iterator[Group], files: SourceFiles, name: str) -> Iterator[Group]:
