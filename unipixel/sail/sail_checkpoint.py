@@ -147,7 +147,7 @@ def load_sail_base(
     """Build a Pixel-SAIL from a Qwen2.5 language model, with a new patch embedding, upsampler and prompt tokens.
 
     The vocabulary becomes that of the tokenizer with the special tokens, which shortens an embedding with unused rows,
-    as published. `base_processor` returns the matching processor.
+    as published. `SailProcessor.from_base` is the matching processor.
 
     Args:
         model_class: `PixelSail`.
@@ -171,6 +171,8 @@ def load_sail_base(
     available = available_device(device)
     folder = resolve(base)
     fields = read_json(folder / CONFIG_FILE)
+    # A base that was trained on images has some of the tokens already, with trained rows.
+    known = load_tokenizer(folder, added_tokens=()).get_vocab()
     vocabulary = load_tokenizer(folder, added_tokens=(*VISION_TOKENS, *SAIL_TOKENS)).get_vocab()
     config = PixelSailConfig(
         text=_base_text(fields, vocab_size=max(vocabulary.values()) + 1, rotary_layout=rotary_layout, folder=folder),
@@ -187,7 +189,7 @@ def load_sail_base(
         model = model_class(config, attention=attention)
     files = TensorFiles.of_folder(folder)
     state = dict(files.read(files.shapes, dtypes={}, device="cpu"))
-    _load_language(model, state, first_new=min(vocabulary[token] for token in (*VISION_TOKENS, *SAIL_TOKENS)))
+    _load_language(model, state, first_new=max(known.values()) + 1)
     model.tie_weights()
     return model.to(device=available, dtype=choose_dtype(dtype, fields)).eval()
 

@@ -36,7 +36,7 @@ from unipixel.sail.patch_grid import (
     image_to_patches,
     prompt_index_map,
 )
-from unipixel.sail.sail_config import IMAGE_PLACEHOLDER, SEG_TOKEN, VISION_TOKENS, PixelSailConfig
+from unipixel.sail.sail_config import IMAGE_PLACEHOLDER, SAIL_TOKENS, SEG_TOKEN, VISION_TOKENS, PixelSailConfig
 from unipixel.sail.sail_inputs import ImagePatches
 
 IMAGE_TAG = "<image>"
@@ -135,6 +135,21 @@ class SailProcessor:
 
         folder = resolve(source)
         return cls(read_sail_config(folder), load_tokenizer(folder, added_tokens=()))
+
+    @classmethod
+    def from_base(cls, base: str | Path, config: PixelSailConfig) -> SailProcessor:
+        """Set up the preparation of inputs for a model of `PixelSail.from_base`.
+
+        Args:
+            base: The language model that it started from, whose tokenizer gets the special tokens.
+            config: Configuration of the model.
+
+        Raises:
+            OSError: The base cannot be found, or has no tokenizer.
+        """
+        from unipixel.checkpoints.files import resolve
+
+        return cls(config, load_tokenizer(resolve(base), added_tokens=(*VISION_TOKENS, *SAIL_TOKENS)))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer into a checkpoint folder."""

@@ -114,9 +114,12 @@ class StillTracker:
         resized = self._fit_size(*self.size)
         inside = []
         for value, side, length in zip((y, x), self.size, resized, strict=True):
-            # Pixels of the image from which the pixels of the patch are resized, by nearest neighbour.
+            # Pixels of the image from which the pixels of the patch are resized, by nearest neighbour. An enlarged
+            # pixel on the border belongs to two patches and is left out.
             samples = ((np.arange(length) + 0.5) * side / length).astype(int).clip(max=side - 1)
-            patch = min(int(value * length / side), length - 1) // self._patch_size
-            own = samples[patch * self._patch_size : (patch + 1) * self._patch_size]
-            inside.append(np.isin(np.arange(side), np.arange(own[0], own[-1] + 1)))
+            first = min(int(value * length / side), length - 1) // self._patch_size * self._patch_size
+            last = first + self._patch_size
+            start = samples[first] + int(first > 0 and samples[first - 1] == samples[first])
+            stop = samples[last - 1] + int(last == length or samples[last] != samples[last - 1])
+            inside.append((np.arange(side) >= start) & (np.arange(side) < stop))
         return inside[0][:, None] & inside[1]
