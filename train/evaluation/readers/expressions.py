@@ -117,7 +117,9 @@ def _read_clip(
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     height, width = entry.get("height"), entry.get("width")
     has_size = isinstance(height, int) and isinstance(width, int)
-    paths = tuple(folder / f"{name}.jpg" for name in frames)
+    # Copies of the data sets without loss have PNG images.
+    has_png = not (folder / f"{frames[0]}.jpg").exists() and (folder / f"{frames[0]}.png").exists()
+    paths = tuple(folder / f"{name}{'.png' if has_png else '.jpg'}" for name in frames)
     labels = data_dir / layout.labels.format(split=split, video=video) if layout.labels is not None else None
     return _ExpressionVideo(
         name=video, frames=frames, paths=paths, size=(height, width) if has_size else None, labels=labels
