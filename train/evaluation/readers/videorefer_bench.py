@@ -45,14 +45,14 @@ class RegionSample:
         object_ids: Ids in the order of the annotation.
         frames: Indices of the sampled frames in the video.
         run_lengths: Run lengths of each object by position in `frames`; a frame without entry is not annotated.
-        prompted: Position of `frame_idx` in `frames`; None if no object is annotated there.
+        prompted: `frame_idx`, the frame of the prompt in the video.
         location: File and entry, for error messages.
     """
 
     object_ids: tuple[int, ...]
     frames: tuple[int, ...]
     run_lengths: tuple[Mapping[int, Mapping[str, Any]], ...]
-    prompted: int | None
+    prompted: int
     location: str
 
     def visible(self, row: int) -> list[int]:
@@ -60,7 +60,7 @@ class RegionSample:
         return sorted(position for position, mask in self.run_lengths[row].items() if mask_area(mask))
 
     def prompt_position(self, row: int) -> int:
-        """Return the position of `frame_idx`, or the nearest one where the object has a pixel.
+        """Return the position of the prompted frame, or of the nearest one where the object has a pixel.
 
         Raises:
             ValueError: It has none on any sampled frame.
@@ -68,8 +68,7 @@ class RegionSample:
         visible = self.visible(row)
         if not visible:
             raise ValueError(f"{self.location}: object {self.object_ids[row]} is empty on all sampled frames")
-        wanted = self.prompted if self.prompted is not None else visible[0]
-        return min(visible, key=lambda position: (abs(self.frames[position] - self.frames[wanted]), position))
+        return min(visible, key=lambda position: (abs(self.frames[position] - self.prompted), position))
 
     def masks(self, row: int) -> NDArray[np.bool_]:
         """Decode the masks (T, H, W) of an object, empty where it is not annotated.
@@ -176,7 +175,10 @@ def _read_regions(entry: Any, question: str, *, task: Task, location: str) -> Re
     annotated = sorted(set().union(*by_frame))
     if not annotated:
         raise ValueError(f"{location}: no object is annotated on any frame")
-    prompted = int(field_of(entry, "frame_idx", (str, int), location=location))
+    given = str(field_of(entry, "frame_idx", (str, int), location=location))
+    if not given.isdecimal():
+        raise ValueError(f"{location}: `frame_idx` must be a frame number, got {given!r:.80}")
+    prompted = int(given)
     kept = [annotated.index(prompted)] if prompted in annotated else []
     frames = tuple(annotated[index] for index in select_frames(len(annotated), MAX_FRAMES, kept=kept))
     positions = {frame: position for position, frame in enumerate(frames)}
@@ -186,7 +188,7 @@ def _read_regions(entry: Any, question: str, *, task: Task, location: str) -> Re
         run_lengths=tuple(
             {positions[frame]: mask for frame, mask in masks.items() if frame in positions} for masks in by_frame
         ),
-        prompted=positions.get(prompted),
+        prompted=prompted,
         location=location,
     )
 
