@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,15 @@ def read_plain_pickle(path: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) ->
         raise ValueError(f"{file} is not a readable pickle: {error}") from error
 
 
+def _operations(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int]]:
+    """Yield each opcode with its argument and position."""
+    for opcode, argument, position in pickletools.genops(content):
+        yield opcode, argument, position or 0
+
+
 def _check_opcodes(content: bytes) -> None:
     """Refuse opcodes of objects, and memo indices that would make the unpickler reserve memory without limit."""
-    for opcode, argument, position in pickletools.genops(content):
+    for opcode, argument, position in _operations(content):
         name = opcode.name
         if name in ("GLOBAL", "INST"):
             name = "" if tuple(argument.split(" ", 1)) in _CALLABLES else argument.replace(" ", ".")
@@ -75,7 +81,7 @@ def _class_name(content: bytes, end: int) -> str:
     """Return the name that the STACK_GLOBAL at a position refers to: the last two strings before it."""
     memo: dict[int, Any] = {}
     pushed: list[Any] = [None, None]
-    for opcode, argument, position in pickletools.genops(content):
+    for opcode, argument, position in _operations(content):
         if position >= end:
             break
         if opcode.name == "MEMOIZE":

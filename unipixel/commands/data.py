@@ -90,7 +90,7 @@ def _print_list(definitions: list[SetDefinition], *, as_json: bool) -> None:
         print(json.dumps({"sets": [_definition_json(one) for one in definitions]}, ensure_ascii=False))
         return
     for definition in definitions:
-        repeats = ", ".join(f"{stage} {times} times" for stage, times in (definition.repeats or {}).items())
+        repeats = ", ".join(f"{stage} {times} times" for stage, times in definition.repeats.items())
         count = f"{definition.num_samples:,} samples" if definition.num_samples is not None else "in no published count"
         print(f"{definition.name}: {definition.title} ({count}{'; ' + repeats if repeats else ''})")
         print(f"  mixture: {definition.mixture}")
@@ -110,7 +110,7 @@ def _definition_json(definition: SetDefinition) -> dict[str, Any]:
         "format": definition.format,
         "mixture": definition.mixture,
         "num_samples": definition.num_samples,
-        "repeats": definition.repeats or {},
+        "repeats": dict(definition.repeats),
         "licence": definition.licence,
         "source": definition.source,
         "note": definition.note,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -77,7 +77,7 @@ class SetDefinition:
     source: str
     licence: str
     num_samples: int | None = None
-    repeats: Mapping[str, int] | None = None
+    repeats: Mapping[str, int] = field(default_factory=dict)
     mixture: str = "UniPixel"
     classes: str | None = None
     first_class: int = 0

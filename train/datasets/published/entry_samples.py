@@ -97,6 +97,7 @@ class EntrySampler:
         size = frames.images.shape[1:3]
         masks: dict[int, NDArray[np.bool_]] = {}
         turns = []
+        pairs: Sequence[tuple[Expression, NDArray[np.bool_] | None]]
         if entry.task == "classes":
             pairs = self._draw_classes(entry, (size[0], size[1]), generator)
         else:
@@ -145,8 +146,8 @@ class EntrySampler:
             elif "<object" in question and "\n" in question:
                 # The first line only lists the objects, which the memory does.
                 question = question.split("\n", 1)[1]
-            texts = (name_objects(text, next(iter(masks))) for text in (question, answer))
-            turns.append(QuestionAnswer(*texts))
+            only = next(iter(masks))
+            turns.append(QuestionAnswer(name_objects(question, only), name_objects(answer, only)))
         prompts = {key: _mask_prompt(mask) for key, mask in masks.items()}
         return self._sample(_clip(frames, masks), "region", tuple(turns), prompts, number=number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def check_set(
     except (OSError, ValueError) as error:
         return SetReport(definition, root, None, (SetProblem("annotations", str(error)),))
     problems = list(_missing_files(index, root, follow))
-    numbers = range(len(index))
+    numbers: Sequence[int] = range(len(index))
     if num_decoded is not None and num_decoded < len(index):
         numbers = sorted(random.Random(0).sample(numbers, num_decoded))
     problems += _damaged_entries(index, definition, root, numbers)
@@ -122,7 +122,7 @@ def _files_of(entry: Entry) -> Iterator[str]:
 
 
 def _damaged_entries(
-    index: EntryIndex, definition: SetDefinition, root: Path, numbers: range | list[int]
+    index: EntryIndex, definition: SetDefinition, root: Path, numbers: Sequence[int]
 ) -> Iterator[SetProblem]:
     """Decode entries; files that are missing are reported elsewhere."""
     sampler = EntrySampler(definition, root, num_frames=_DECODED_FRAMES, max_turns=len(definition.class_names()) or 1)

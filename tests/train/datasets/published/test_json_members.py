@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +10,11 @@ from unipixel.train.datasets.published import json_members
 from unipixel.train.datasets.published.json_members import JsonMembers
 
 
-def draw_text(generator):
+def draw_text(generator: random.Random) -> str:
     return "".join(generator.choice('ab"\\{}[],:é中\n ') for _ in range(generator.randint(0, 12)))
 
 
-def draw_value(generator, depth):
+def draw_value(generator: random.Random, depth: int) -> Any:
     kind = generator.random()
     if depth == 0 or kind < 0.3:
         return generator.choice([draw_text(generator), 1, None, True, -1.5e-3])
@@ -23,7 +24,9 @@ def draw_value(generator, depth):
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 7, 64, 2**24])
-def test_members_of_drawn_values_are_those_of_the_parser(tmp_path, monkeypatch, chunk_bytes):
+def test_members_of_drawn_values_are_those_of_the_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
     monkeypatch.setattr(json_members, "_CHUNK_BYTES", chunk_bytes)
     generator, path = random.Random(chunk_bytes), tmp_path / "a.json"
     for _ in range(60):
@@ -41,20 +44,20 @@ def test_members_of_drawn_values_are_those_of_the_parser(tmp_path, monkeypatch, 
                 assert {key: JsonMembers.read_value(path, span) for key, span in spans.items()} == value
 
 
-def test_members_of_two_nested_objects_are_found(tmp_path):
+def test_members_of_two_nested_objects_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"x": {"y": [1], "videos": [3, {"b": "],"}]}, "videos": []}', encoding="utf-8")
     assert list(JsonMembers.read(tmp_path / "a.json", ("x", "videos"))) == [3, {"b": "],"}]
     assert list(JsonMembers.read(tmp_path / "a.json", ("videos",))) == []
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", '["a', "]", '{"a": [}', '["\\'])
-def test_members_of_a_damaged_file_are_refused(tmp_path, text):
+def test_members_of_a_damaged_file_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON"):
         list(JsonMembers.read(tmp_path / "a.json"))
 
 
-def test_members_of_another_structure_are_refused(tmp_path):
+def test_members_of_another_structure_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for text, keys, message in (
         ('{"a": 1}', ("videos",), r"has no key 'videos': it has \['a'\]"),

@@ -43,14 +43,14 @@ def with_letter_a(text: str) -> str:
     return re.sub(r"\nOptions:\n\([A-D]\)", "\nOptions:\n(A)", text)
 
 
-def test_miniature_sets_are_those_of_the_published_mixture():
+def test_miniature_sets_are_those_of_the_published_mixture() -> None:
     published = {name for name, definition in published_sets().items() if definition.num_samples is not None}
     assert published == set(expected_sets())
     assert len(published) == 29
 
 
 @pytest.mark.parametrize("name", sorted(set(MINIATURE_SETS) - {"cocostuff_by_name"}))
-def test_miniature_set_is_read_as_by_the_published_code(tmp_path, name):
+def test_miniature_set_is_read_as_by_the_published_code(tmp_path: Path, name: str) -> None:
     expected = expected_sets()[name]
     listed = read_set(name, tmp_path)
     assert len(listed) == expected["count"]
@@ -70,14 +70,14 @@ def test_miniature_set_is_read_as_by_the_published_code(tmp_path, name):
             check_references(ours, theirs)
 
 
-def check_expressions(ours, theirs):
+def check_expressions(ours: Any, theirs: Any) -> None:
     # The ids of a label image are those of the annotation itself, which `areas` show.
     theirs = [{field: value for field, value in sample.items() if field != "oids"} for sample in theirs]
     assert [{field: sample.get(field) for field in theirs[0]} for sample in ours] == theirs
 
 
-def check_regions(ours, theirs):
-    def texts(value):
+def check_regions(ours: Any, theirs: Any) -> None:
+    def texts(value: Any) -> list[str]:
         listed = value if isinstance(value, list) else [value]
         return [f"[{one['oid']}]" if isinstance(one, dict) else one for one in listed]
 
@@ -91,7 +91,7 @@ def check_regions(ours, theirs):
         assert ours["areas"] == theirs["areas"]
 
 
-def check_references(ours, theirs):
+def check_references(ours: Any, theirs: Any) -> None:
     (sample,) = theirs["samples"]
     assert ours["qid"] == sample["qid"]
     if sample.get("type") in ("qa", "image_short_caption"):
@@ -116,7 +116,7 @@ def check_references(ours, theirs):
     assert question == expected
 
 
-def check_conversation(ours, theirs):
+def check_conversation(ours: Any, theirs: Any) -> None:
     assert ours["data_type"].replace("_image", "").replace("_video", "") == theirs["data_type"]
     sides = [text for turn in zip(ours["question"], ours["response"], strict=True) for text in turn]
     assert sides == [turn["value"] for turn in theirs["conversations"]]
@@ -126,7 +126,7 @@ def check_conversation(ours, theirs):
         assert ours["video_path"] == f"data/videogpt_plus/{theirs['video']}"
 
 
-def test_classes_of_coco_stuff_by_name_contain_person_and_wood(tmp_path):
+def test_classes_of_coco_stuff_by_name_contain_person_and_wood(tmp_path: Path) -> None:
     (listed,) = read_set("cocostuff_by_name", tmp_path)
     assert [(one["id"], one["query"]) for one in listed["classes"]] == [(0, "person"), (1, "bicycle"), (181, "wood")]
     names = published_sets()["cocostuff_by_name"].class_names().values()

@@ -17,6 +17,7 @@ from PIL import Image
 from unipixel.train import trainer
 from unipixel.train.build import prepare
 from unipixel.train.datasets.collate import InvalidExample
+from unipixel.train.datasets.mixture import ExampleDataset
 from unipixel.train.datasets.published.definitions import published_sets
 from unipixel.train.datasets.published.published_sets import PublishedSets
 from unipixel.train.recipe_files import load_recipe
@@ -43,10 +44,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def test_samples_of_every_set_have_finite_losses_and_gradients(root, cache, training_checkpoint, tmp_path):
+def test_samples_of_every_set_have_finite_losses_and_gradients(
+    root: Path, cache: Path, training_checkpoint: Path, tmp_path: Path
+) -> None:
     weights = "data.sets={" + ", ".join(f'"{name}" = 1.0' for name in published_sets()) + "}"
     overrides = (f"data.root={root}", f"data.cache={cache}", weights, "data.num_mask_frames=2", "data.max_turns=3")
     job = prepare(tiny_recipe("stage3", training_checkpoint, tmp_path, *overrides))
+    assert isinstance(job.dataset, ExampleDataset)
     load = job.dataset._load
     sets = PublishedSets.open(list(published_sets()), root, cache=cache)
     tasks = sets.tasks(dict.fromkeys(published_sets(), 1.0))
@@ -65,7 +69,9 @@ def test_samples_of_every_set_have_finite_losses_and_gradients(root, cache, trai
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_recipe_of_published_sets_and_a_jsonl_file_trains(root, cache, training_checkpoint, tmp_path):
+def test_recipe_of_published_sets_and_a_jsonl_file_trains(
+    root: Path, cache: Path, training_checkpoint: Path, tmp_path: Path
+) -> None:
     (tmp_path / "own.jsonl").write_text(
         json.dumps(
             {"clip": str(root / "videogpt_plus/vids/x.mp4"), "turns": [{"question": "What?", "answer": "Yes."}]}
@@ -83,7 +89,7 @@ def test_recipe_of_published_sets_and_a_jsonl_file_trains(root, cache, training_
     assert [line["step"] for line in map(json.loads, lines) if "loss" in line] == [1, 2, 3]
 
 
-def test_samples_of_an_epoch_are_all_entries_and_repeat_for_a_seed(root, cache):
+def test_samples_of_an_epoch_are_all_entries_and_repeat_for_a_seed(root: Path, cache: Path) -> None:
     sets = PublishedSets.open(["revos"], root, cache=cache, seed=3)
     questions = [sets.draw("revos", number).turns[0].question for number in range(6)]
     assert questions == [sets.draw("revos", number).turns[0].question for number in range(6)]
@@ -93,7 +99,7 @@ def test_samples_of_an_epoch_are_all_entries_and_repeat_for_a_seed(root, cache):
 
 @pytest.mark.parametrize("size", ["3b", "7b"])
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
-def test_shares_of_a_recipe_are_samples_times_repeats(size, stage):
+def test_shares_of_a_recipe_are_samples_times_repeats(size: str, stage: str) -> None:
     weights = load_recipe(f"{size}/{stage}").data.sets
     expected = {
         name: definition.num_samples * definition.repeats[stage] / 1000
@@ -103,7 +109,7 @@ def test_shares_of_a_recipe_are_samples_times_repeats(size, stage):
     assert dict(weights) == expected
 
 
-def test_shares_of_the_recipes_are_those_of_the_paper():
+def test_shares_of_the_recipes_are_those_of_the_paper() -> None:
     # Table 12 of UniPixel, in per cent; LLaVA and VideoGPT+ are one set.
     paper = {"stage1": {"inst_it_image_short_caption_raw_ref": 41.2, "videorefer_short_caption_ref": 58.8}}
     paper["stage2"] = {"refcoco": 20.8, "refcoco+": 20.8, "refcocog": 26.8, "refclef": 22.0, "ref_youtube_vos": 9.5}
@@ -129,11 +135,11 @@ def test_shares_of_the_recipes_are_those_of_the_paper():
         ("data.sets={revos = 0.0}", r"\[data\] the weights of sets must have a positive sum"),
     ],
 )
-def test_recipe_with_wrong_sets_is_refused(override, message):
+def test_recipe_with_wrong_sets_is_refused(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe("nano/stage3", ["data.root=data", override])
 
 
-def test_unknown_set_is_refused_with_the_nearest_name(root, cache):
+def test_unknown_set_is_refused_with_the_nearest_name(root: Path, cache: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no data set 'revoss' \(nearest: revos\)"):
         PublishedSets.open(["revoss"], root, cache=cache)
