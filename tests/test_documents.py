@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.sail_model import CHECKPOINT, recorded_image
+from PIL import Image
 
 from unipixel.assets import sample_path
 from unipixel.cli import build_parser
@@ -35,8 +37,10 @@ def blocks(path: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def working_folder(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a clip; every hub id loads the tiny checkpoint."""
+    """The current folder, with a clip, an image and a Pixel-SAIL; every hub id loads the tiny checkpoint."""
     shutil.copy(sample_path(), tmp_path / "clip.mp4")
+    shutil.copytree(CHECKPOINT, tmp_path / "sail-folder")
+    Image.fromarray(recorded_image("case_refer")).save(tmp_path / "photo.png")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(checkpoint))
     monkeypatch.chdir(tmp_path)
     return tmp_path
