@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +235,31 @@ def test_rewritten_predictions_keep_unknown_fields(tmp_path: Path) -> None:
     first, second = (json.loads(line) for line in file.read_text().splitlines())
     assert first == {"sample": "0", "text": "a", "judge": "4 for a", "note": [1]}
     assert second == {"sample": "1", "text": "b", "judge": "4 for b"}
+
+
+@pytest.mark.slow
+def test_killed_process_is_continued_with_the_same_bytes(
+    whole_run: Path, mevis: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(mevis), "--model", str(checkpoint), "--out", str(tmp_path), *FAST]
+    command = [sys.executable, "-m", "unipixel.eval", "mevis", *options]
+    for num_lines in (1, 3, 6):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            file = tmp_path / "predictions.jsonl"
+            while process.poll() is None and (not file.exists() or file.read_bytes().count(b"\n") < num_lines):
+                time.sleep(0.001)
+            process.kill()
+        assert whole_run.joinpath("predictions.jsonl").read_bytes().startswith(b"".join(lines_of(tmp_path)[:num_lines]))
+    subprocess.run(command, check=True, capture_output=True)
+    assert lines_of(tmp_path) == lines_of(whole_run)
+
+
+@pytest.mark.slow
+def test_torchrun_shares_the_samples_among_its_processes(
+    whole_run: Path, mevis: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(mevis), "--model", str(checkpoint), "--out", str(tmp_path), *FAST]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "unipixel.eval"]
+    result = subprocess.run([*launcher, "mevis", *options, "--json"], check=True, capture_output=True, text=True)
+    assert lines_of(tmp_path) == lines_of(whole_run)
+    assert json.loads(result.stdout)["failed"] == []

@@ -36,11 +36,16 @@ def read_groundmore(data_dir: Path, *, split: str, variant: str) -> Sequence[Ben
     samples = []
     for clip, entry in field_of(read_json(file), "videos", dict, location=str(file)).items():
         folder = data_dir / "annotations" / clip
-        images = image_files(folder / "images") if (folder / "images").is_dir() else []
+        images = _images(folder / "images")
         for key, question in field_of(entry, "questions", dict, location=f"{file}, clip {clip}").items():
             location = f"{file}, question {clip}/{key}"
             samples.append(_make_sample(clip, key, question, images=images, folder=folder, location=location))
     return samples
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return the frames of a clip, none for a folder that is missing or empty."""
+    return image_files(folder) if folder.is_dir() and any(folder.iterdir()) else []
 
 
 def _make_sample(

@@ -120,7 +120,7 @@ def score_revos(samples: Sequence[BenchmarkSample], predictions: PredictionFile,
 
     The overall figures are the means of the referring and the reasoning mean.
     """
-    groups = {sample.name: _REVOS_GROUPS.get(sample.fields["type_id"]) for sample in samples}
+    groups = {sample.name: _revos_group(sample) for sample in samples}
     return score_samples(
         samples,
         predictions,
@@ -129,6 +129,13 @@ def score_revos(samples: Sequence[BenchmarkSample], predictions: PredictionFile,
         measure_failed=_zero_revos,
         summarize=partial(_summarize_revos, groups=groups),
     )
+
+
+def _revos_group(sample: BenchmarkSample) -> str | None:
+    kind = sample.fields.get("type_id")
+    if not isinstance(kind, int):
+        raise ValueError(f"{sample.name}: the field `type_id` must be 0 (referring) or 1 (reasoning), got {kind!r}")
+    return _REVOS_GROUPS.get(kind)
 
 
 def measure_revos(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
