@@ -17,40 +17,25 @@ def read_text(name: str) -> str:
     return (files("unipixel.demos.web") / name).read_text(encoding="utf-8")
 
 
-def script_widget(script: str, *, classes: str, label: str, elem_classes: str = "") -> gr.HTML:
-    """Return a component that a script renders from a dictionary.
+def page_widget(script: str, name: str, *, classes: str) -> gr.HTML:
+    """Return a component that a class of a script fills when the component receives its value.
 
     Args:
-        script: File name of the script.
-        classes: CSS class of the element that the script fills.
-        label: Label of the region for screen readers.
-        elem_classes: CSS classes of the component.
+        script: File name of the script in the folder `static`.
+        name: Name of the class; it is constructed with the element and the value.
+        classes: CSS class of the element that the class fills.
     """
     return gr.HTML(
         value={},
-        html_template=f'<section class="{classes}" aria-label="{label}"></section>',
-        js_on_load=read_text(script),
+        html_template=f'<div class="{classes}" data-page="{script}#{name}"></div>',
+        js_on_load=read_text("mount_page.js"),
         apply_default_css=False,
-        elem_classes=elem_classes,
     )
 
 
-def panel(value: str = "", *, max_height: int | None = None, elem_classes: str = "") -> gr.HTML:
-    """Return a component for HTML that the server renders; clicks on its buttons trigger the event `act`.
-
-    Args:
-        value: HTML; text of users and of the model is escaped.
-        max_height: Maximum height in pixels, above which it scrolls to its end; None for no maximum.
-        elem_classes: CSS classes of the component.
-    """
-    return gr.HTML(
-        value=value,
-        js_on_load=read_text("panels.js"),
-        apply_default_css=False,
-        autoscroll=max_height is not None,
-        max_height=max_height,
-        elem_classes=elem_classes,
-    )
+def panel(value: str = "") -> gr.HTML:
+    """Return a component for HTML that the server renders; text of users and of the model is escaped."""
+    return gr.HTML(value=value, apply_default_css=False, js_on_load=None)
 
 
 def static_html(text: str, *, elem_classes: str = "") -> gr.HTML:

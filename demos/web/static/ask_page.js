@@ -45,7 +45,7 @@ export class AskPage {
       make('div', { class: 'up-bar' }, tools.bar, tools.history, make('span', { class: 'up-space' }), look.element, files.element, share.element, open),
       make('div', { class: 'up-screen' }, tools.picture, this.message), this.transport.element);
     this.workspace = make('div', { class: 'up-workspace', hidden: true }, this.stage,
-      make('div', { class: 'up-below' }, this.rail.element, this.conversation.element), keysHint());
+      make('div', { class: 'up-below' }, this.rail.element, this.conversation.element), keysHint(session));
     this.root.replaceChildren(this.intro.element, this.workspace);
     this.root.dataset.ready = 'yes';
     this.root.page = this; // for the console of the browser, and tests
@@ -90,6 +90,7 @@ export class AskPage {
         picture: (frame) => session.api.url(`frame/${frame}.jpg?masks=no&id=${encodeURIComponent(info.id)}`),
       },
     });
+    if (!info.is_image && !info.is_playable) session.say('the video is being converted for your browser; you can click meanwhile');
     this.tools.open(info);
     session.changed();
   }

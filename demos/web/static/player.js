@@ -32,7 +32,7 @@ export class Player extends EventTarget {
     const changed = () => this.dispatchEvent(new Event('state'));
     for (const name of ['play', 'pause', 'ended', 'volumechange', 'loadeddata']) video.addEventListener(name, changed);
     video.addEventListener('seeked', () => this.finishSeek());
-    video.addEventListener('loadeddata', () => this.drawSource());
+    video.addEventListener('loadeddata', () => (this.pictureFrame === null ? this.drawSource() : this.leavePictures()));
     video.addEventListener('error', () => this.usePictures());
     const onFrame = (_, { mediaTime }) => {
       video.requestVideoFrameCallback(onFrame);
@@ -50,8 +50,11 @@ export class Player extends EventTarget {
     this.hasVideo = !info.is_image;
     this.compositor.resize(info.width * this.scale, info.height * this.scale);
     this.store.reset({ width: info.width, height: info.height, numFrames: info.num_frames, scale: this.scale });
-    if (this.hasVideo) this.video.src = addresses.video;
-    else {
+    if (this.hasVideo) {
+      this.video.src = addresses.video;
+      // The server converts it for the browser first; meanwhile there is a picture to click.
+      if (!info.is_playable) this.showPicture(0);
+    } else {
       this.video.removeAttribute('src');
       this.showPicture(0);
     }
@@ -208,9 +211,7 @@ export class Player extends EventTarget {
   /** Return from pictures to the video, at the shown frame. */
   leavePictures() {
     if (this.pictureFrame === null || !this.hasVideo) return;
-    const frame = this.frame;
-    this.pictureFrame = null;
-    this.seek(frame);
+    this.seek(this.frame);
   }
 
   /** The browser cannot decode this video: every frame is a picture of the server, without sound. */

@@ -294,7 +294,11 @@ export class PageSession extends EventTarget {
       if (document.hidden) await new Promise((resolve) => document.addEventListener('visibilitychange', resolve, { once: true }));
       this.watching = new AbortController();
       try {
-        const { revision, is_busy: isBusy } = await this.api.get(`changes?after=${this.revision}`, { signal: this.watching.signal });
+        const { revision, is_busy: isBusy, is_closed: isClosed } = await this.api.get(`changes?after=${this.revision}`, { signal: this.watching.signal });
+        if (isClosed) {
+          this.say('this session was deleted', { isError: true });
+          return;
+        }
         // Changes of this page arrive with their own answers.
         if (!this.api.numChanges && !this.work && (revision !== this.revision || isBusy !== this.state.is_busy)) {
           this.apply(await this.api.get('state'));

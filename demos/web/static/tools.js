@@ -1,5 +1,5 @@
 // The picture of the player with the tools on it: clicks, boxes, brush, labels and the keyboard.
-import { chip, icon, iconButton, make, makeSvg } from './dom.js';
+import { chip, iconButton, make, makeSvg } from './dom.js';
 
 const TOOLS = [
   ['point', 'Click', 'Click what belongs to the object (Shift: what does not)'],
@@ -329,8 +329,13 @@ export class Tools {
 }
 
 /** Return the description of the keys, for screen readers and as a hint. */
-export function keysHint() {
-  return make('p', { class: 'up-keys', id: 'up-keys' }, icon('more'),
-    'Keys on the picture: Space plays, ← → change the frame, Shift with arrow keys moves a crosshair, Enter clicks there, '
-    + 'N begins a new object, I and O mark a range, Ctrl+Z undoes, Ctrl+Shift+Z redoes.');
+export function keysHint(session) {
+  const hint = make('p', { class: 'up-keys', id: 'up-keys' });
+  session.addEventListener('video', () => {
+    hint.textContent = session.video?.is_image
+      ? 'Keys on the picture: Shift with arrow keys moves a crosshair, Enter clicks there, N begins a new object, Ctrl+Z undoes, Ctrl+Shift+Z redoes.'
+      : 'Keys on the picture: Space plays, ← → step, Shift with arrow keys moves a crosshair, Enter clicks there, N begins a new object, '
+        + 'I and O mark a range, Ctrl+Z undoes, Ctrl+Shift+Z redoes.';
+  });
+  return hint;
 }

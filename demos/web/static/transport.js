@@ -105,6 +105,7 @@ export class Transport {
     this.soundButton.replaceChildren(icon(player.video.muted ? 'muted' : 'sound'));
     this.soundButton.setAttribute('aria-label', player.video.muted ? 'Sound on' : 'Sound off');
     const isBusy = session.isBusy;
+    this.element.hidden = info.is_image && !isBusy;
     this.stopButton.hidden = !isBusy || session.isReadOnly;
     this.followGroup.hidden = isBusy || session.isReadOnly || info.is_image || !session.state.objects.length;
     this.followButton.classList.toggle('up-primary', this.hasPending);

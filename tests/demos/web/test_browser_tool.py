@@ -1,0 +1,256 @@
+"""The workspace of the page in Chromium: player, tools, objects, conversation, with a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.browser_tab import (
+    LONG,
+    PAGE,
+    PHONE,
+    BrowserTab,
+    ask,
+    click_picture,
+    drag_picture,
+    follow,
+    load,
+    objects_of,
+    position_in,
+    upload,
+    wait_until_idle,
+)
+from helpers.moving_square import NUM_FRAMES, write_clip
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+REFUSED = {"allows": ("status of 4",)}
+
+
+def test_video_becomes_the_page_and_the_first_view_folds_away(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    expect(page.locator(".up-workspace")).to_be_hidden()
+    load(page, clip)
+    expect(page.locator(".up-drop")).to_be_hidden()
+    stage, picture, rail = (page.locator(name).bounding_box() for name in (".up-stage", ".up-picture", ".up-rail"))
+    assert stage is not None
+    assert picture is not None
+    assert rail is not None
+    assert stage["width"] > 0.95 * 1440
+    assert rail["y"] < stage["y"] + stage["height"] + 30
+    assert picture["width"] / picture["height"] == pytest.approx(160 / 120, abs=0.02)
+    page.get_by_role("button", name="Open another video or an example").click()
+    expect(page.locator(".up-drop")).to_be_visible()
+    page.get_by_role("button", name="Back to the video").click()
+    expect(page.locator(".up-drop")).to_be_hidden()
+
+
+def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    expect(page.locator(".up-row-state")).to_have_text("not followed yet")
+    expect(page.locator(".up-primary")).to_have_count(1)
+    expect(page.locator(".up-primary")).to_have_text("Follow")
+    assert [item["known"] for item in objects_of(page)] == [[[0, 0]]], "only the clicked frame is known"
+    follow(page)
+    expect(page.locator(".up-row-state")).to_contain_text(f"of {NUM_FRAMES} frames")
+    assert [item["known"] for item in objects_of(page)] == [[[0, NUM_FRAMES - 1]]]
+    expect(page.locator(".up-primary")).to_have_count(0)
+
+
+def test_shift_and_not_this_exclude_and_box_and_brush_add_prompts(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    page.keyboard.down("Shift")
+    click_picture(page, 0.6, 0.6)
+    page.keyboard.up("Shift")
+    page.get_by_role("radio", name="Not this").click()
+    click_picture(page, 0.7, 0.7)
+    assert [mark["is_positive"] for mark in objects_of(page)[0]["prompts"]] == [True, False, False]
+    page.get_by_role("button", name="+ New object").click()
+    page.get_by_role("radio", name="Box").click()
+    drag_picture(page, (0.3, 0.3), (0.6, 0.7))
+    page.get_by_role("button", name="+ New object").click()
+    page.mouse.click(*position_in(page, 0.2, 0.2))
+    click_picture(page, 0.4, 0.5)
+    kinds = [[mark["kind"] for mark in item["prompts"]] for item in objects_of(page)]
+    assert kinds == [["point"] * 3, ["box"], ["box"]]
+
+
+def test_brushed_mask_is_visible_after_use_and_grows_with_the_next_stroke(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    page.get_by_role("radio", name="Brush").click()
+    drag_picture(page, (0.6, 0.5), (0.7, 0.6))
+    area = f"{PAGE}.player.layers.map((layer) => layer.width * layer.height)"
+    page.wait_for_function(f"{area}.length === 1", timeout=LONG)
+    first = page.evaluate(area)[0]
+    drag_picture(page, (0.6, 0.8), (0.9, 0.8))
+    page.wait_for_function(f"{area}[0] > {first}", timeout=LONG)
+
+
+def test_undo_and_redo_work_by_button_and_by_key(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".up-row[data-id]")).to_have_count(0, timeout=LONG)
+    page.get_by_role("button", name="Redo").click()
+    expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
+    page.keyboard.press("Control+z")
+    expect(page.locator(".up-row[data-id]")).to_have_count(0, timeout=LONG)
+    page.keyboard.press("Control+Shift+Z")
+    expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
+
+
+def test_objects_are_named_selected_and_removed(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    page.get_by_role("button", name="+ New object").click()
+    click_picture(page, 0.7, 0.7)
+    page.get_by_label("Name of object 1").fill("square")
+    page.get_by_label("Name of object 1").press("Enter")
+    page.wait_for_function(f"{PAGE}.session.object(1).name === 'square'", timeout=LONG)
+    page.get_by_role("button", name="Select object 1").click()
+    expect(page.locator(".up-row-selected")).to_have_attribute("data-id", "1")
+    page.get_by_role("button", name="Remove object 2").click()
+    expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
+
+
+def test_text_of_users_is_never_interpreted_as_html(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    attack = "<img src=x onerror=window.wasRun=1>"
+    page.get_by_label("Name of object 1").fill(attack)
+    page.get_by_label("Name of object 1").press("Enter")
+    page.wait_for_function(f"{PAGE}.session.object(1).name.startsWith('<img')", timeout=LONG)
+    ask(page, f"{attack} [1]?")
+    expect(page.locator(".up-asked")).to_contain_text(attack)
+    assert page.locator(".up-turns img, .up-labels img").count() == 0
+    assert page.evaluate("window.wasRun") is None
+
+
+def test_keys_change_the_frame_and_click(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    page.locator(".up-picture").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".up-time")).to_have_attribute("data-frame", "2", timeout=LONG)
+    page.keyboard.press("End")
+    expect(page.locator(".up-time")).to_have_attribute("data-frame", str(NUM_FRAMES - 1), timeout=LONG)
+    page.keyboard.press("Home")
+    expect(page.locator(".up-time")).to_have_attribute("data-frame", "0", timeout=LONG)
+    for key in ("Shift+ArrowLeft", "Shift+ArrowUp", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
+
+
+def test_timelines_are_sliders_for_keyboard_and_pointer(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    track = page.get_by_role("slider", name="Timeline of object 1")
+    track.focus()
+    page.keyboard.press("ArrowRight")
+    expect(track).to_have_attribute("aria-valuenow", "1", timeout=LONG)
+    page.keyboard.press("End")
+    expect(track).to_have_attribute("aria-valuetext", f"frame {NUM_FRAMES - 1}, not known", timeout=LONG)
+    ruler = page.get_by_role("slider", name="Position in the video")
+    box = ruler.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    expect(ruler).to_have_attribute("aria-valuenow", str(NUM_FRAMES // 2), timeout=LONG)
+
+
+def test_follow_from_here_follows_one_direction_in_a_range(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    page.locator(".up-picture").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".up-time")).to_have_attribute("data-frame", "2", timeout=LONG)
+    click_picture(page, 0.2, 0.13)
+    page.get_by_role("button", name="More ways to follow").click()
+    page.get_by_role("radio", name="Forward").check()
+    page.get_by_role("button", name="Follow from here").click()
+    wait_until_idle(page)
+    assert objects_of(page)[0]["known"] == [[2, NUM_FRAMES - 1]]
+
+
+def test_answer_streams_and_its_ids_jump_to_the_object(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    click_picture(page, 0.08, 0.13)
+    ask(page, "What is [1] doing?")
+    chip = page.locator(".up-asked").get_by_role("button", name="Show object 1")
+    color = "getComputedStyle(node).backgroundColor"
+    assert chip.evaluate(f"(node) => {color}") == "rgb(86, 180, 233)"
+    page.get_by_role("button", name="+ New object").click()
+    chip.click()
+    expect(page.locator(".up-row-selected")).to_have_attribute("data-id", "1")
+    ask(page, "Where is [1]?")
+    expect(page.locator(".up-answered")).to_have_count(2)
+
+
+@pytest.mark.parametrize("tab", [REFUSED], indirect=True, ids=["unknown"])
+def test_question_about_an_unknown_object_shows_an_error_and_keeps_the_question(tab: BrowserTab, clip: Path) -> None:
+    page = tab.page
+    load(page, clip)
+    page.get_by_label("Question or phrase").fill("What is [7] doing?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="[7]")).to_be_visible(timeout=LONG)
+    expect(page.get_by_label("Question or phrase")).to_have_value("What is [7] doing?")
+
+
+@pytest.mark.parametrize("tab", [REFUSED], indirect=True, ids=["busy"])
+def test_stop_ends_the_work_and_a_click_meanwhile_does_not_move_the_picture(tab: BrowserTab) -> None:
+    page = tab.page
+    page.get_by_role("button", name="What colour is [1]?").click()
+    stop = page.get_by_role("button", name="Stop")
+    stop.wait_for(timeout=LONG)
+    page.locator(".up-progress-on").wait_for(timeout=LONG)
+    before = page.locator(".up-picture").bounding_box()
+    page.mouse.click(*position_in(page, 0.5, 0.5))
+    expect(page.locator(".up-message")).to_be_visible(timeout=LONG)
+    assert page.locator(".up-picture").bounding_box() == before
+    stop.click()
+    expect(page.locator(".up-message")).to_contain_text("Stopped", timeout=LONG)
+    wait_until_idle(page)
+    expect(stop).to_be_hidden()
+
+
+@pytest.mark.parametrize("tab", [{"size": PHONE}], indirect=True, ids=["phone"])
+def test_phone_shows_video_objects_and_the_bar_to_ask_on_one_screen(tab: BrowserTab) -> None:
+    page = tab.page
+    page.get_by_role("button", name="What colour is [1]?").click()
+    page.locator(".up-answered").wait_for(timeout=LONG)
+    page.get_by_role("button", name="Follow").wait_for(timeout=LONG)
+    for name in (".up-picture", ".up-row[data-id]", ".up-ask-bar"):
+        box = page.locator(name).first.bounding_box()
+        assert box is not None, name
+        assert box["y"] >= 0, name
+        assert box["y"] + box["height"] <= PHONE[1], name
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("tab", [REFUSED], indirect=True, ids=["refused"])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("no video", "video"), ("too large", "the maximum is 1 MB"), ("too long", "seconds")]
+)
+def test_refused_upload_shows_the_reason(tab: BrowserTab, tmp_path: Path, kind: str, words: str) -> None:
+    file = tmp_path / "clip.mp4"
+    if kind == "no video":
+        file.write_text("not a video")
+    elif kind == "too large":
+        file.write_bytes(b"x" * 2**21)
+    else:
+        write_clip(file, num_frames=60)
+    upload(tab.page, file)
+    expect(tab.page.locator(".up-intro .up-error")).to_contain_text(words, timeout=LONG)
+    expect(tab.page.locator(".up-intro .up-status")).to_be_hidden()
