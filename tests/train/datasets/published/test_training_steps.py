@@ -23,6 +23,7 @@ from unipixel.train.datasets.published.published_sets import PublishedSets
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.run_log import LOG_FILE
 
+ROOT = Path(__file__).resolve().parents[4]
 TEXT_TASK = "llava_instruct_665k_videogpt_plus_576k:text"
 
 
@@ -143,3 +144,15 @@ def test_recipe_with_wrong_sets_is_refused(override: str, message: str) -> None:
 def test_unknown_set_is_refused_with_the_nearest_name(root: Path, cache: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no data set 'revoss' \(nearest: revos\)"):
         PublishedSets.open(["revoss"], root, cache=cache)
+
+
+def test_table_of_the_documentation_lists_the_sets() -> None:
+    text = (ROOT / "docs" / "training-data.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("`"): row[1:] for row in rows if len(row) == 5}
+    assert list(listed) == list(published_sets())
+    for name, (title, style, samples, repeats) in listed.items():
+        definition = published_sets()[name]
+        times = ", ".join(f"{stage.removeprefix('stage')}: {count}" for stage, count in definition.repeats.items())
+        count = "-" if definition.num_samples is None else f"{definition.num_samples:,}"
+        assert (title, style, samples, repeats) == (definition.title, definition.format, count, times or "-")
