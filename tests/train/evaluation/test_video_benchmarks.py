@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.golden_evaluation import golden_case
 from PIL import Image
 
 from unipixel.cli import main
 from unipixel.memory.rle import encode_rle
 from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
+from unipixel.train.evaluation.scoring import scores
 from unipixel.train.evaluation.scoring.davis_measures import decay_of, recall_of
 
 SIZE = (24, 32)
@@ -194,6 +196,25 @@ def test_runs_of_lengths_as_a_list_are_read(tmp_path: Path, capsys: pytest.Captu
     (folder / "mask_dict.json").write_text(json.dumps({"x": [counts]}))
     (tmp_path / "predictions.jsonl").write_text(json.dumps({"sample": "v/7", "masks": [{"a.b": counts}]}))
     assert score(capsys, "mevis", tmp_path, tmp_path)["figures"] == {"J": 1.0, "F": 1.0, "JF": 1.0}
+
+
+@pytest.mark.slow
+def test_figures_are_the_same_measured_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scores, "_MIN_SAMPLES_PER_PROCESS", 2)
+    case = golden_case("revos")
+    one, two = (
+        score(capsys, "revos", case / "data", case / "predictions-faulty", "--processes", number) for number in "12"
+    )
+    assert one == two
+
+
+def test_number_of_processes_below_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    case = golden_case("revos")
+    arguments = ["--data", str(case / "data"), "--predictions", str(case / "predictions"), "--processes", "0"]
+    assert main(["eval", "revos", *arguments]) == 2
+    assert "the number of processes must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_every_name_in_the_table_is_its_own() -> None:

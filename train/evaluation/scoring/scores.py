@@ -6,8 +6,14 @@ figure of it is that of the worst answer, it stays in every mean, and it is list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -20,7 +26,14 @@ ScoreProtocol = Literal["honest", "paper"]
 SampleFigures: TypeAlias = "dict[str, Any]"
 MeasureSample: TypeAlias = "Callable[[BenchmarkSample, Prediction, ScoreProtocol], SampleFigures]"
 MeasureFailed: TypeAlias = "Callable[[BenchmarkSample, ScoreProtocol], SampleFigures]"
+_Measured: TypeAlias = "tuple[SampleFigures, str | None]"
+_MeasureChunk: TypeAlias = "Callable[[Sequence[BenchmarkSample]], list[_Measured]]"
 Summarize: TypeAlias = "Callable[[Mapping[str, SampleFigures], ScoreProtocol], Mapping[str, float]]"
+
+_num_processes: ContextVar[int] = ContextVar("scoring_processes", default=1)
+# A process takes seconds to start: it must have some hundred samples to measure.
+_MIN_SAMPLES_PER_PROCESS = 128
+_CHUNKS_PER_PROCESS = 4
 
 
 class SampleFaultError(ValueError):
@@ -71,13 +84,61 @@ def score_samples(
     """
     if not samples:
         raise ValueError("the split has no sample")
+    chunk = partial(
+        _measure_chunk, predictions=predictions, protocol=protocol, measure=measure, measure_failed=measure_failed
+    )
     figures: dict[str, SampleFigures] = {}
     failed: dict[str, str] = {}
-    for sample in samples:
-        figures[sample.name], reason = _measured(sample, predictions, protocol, measure, measure_failed)
+    for sample, (measured, reason) in zip(samples, _measure_all(samples, chunk), strict=True):
+        figures[sample.name] = measured
         if reason is not None:
             failed[sample.name] = reason
     return Scores(figures=summarize(figures, protocol), samples=figures, failed=failed)
+
+
+@contextmanager
+def scoring_processes(count: int) -> Iterator[None]:
+    """Measure the samples of large splits in several processes within the block; the figures are the same.
+
+    Args:
+        count: Number of processes.
+
+    Raises:
+        ValueError: It is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"the number of processes must be at least 1, got {count}")
+    token = _num_processes.set(count)
+    try:
+        yield
+    finally:
+        _num_processes.reset(token)
+
+
+def _measure_all(samples: Sequence[BenchmarkSample], measure_chunk: _MeasureChunk) -> Iterator[_Measured]:
+    """Measure samples in order, in this process or in several."""
+    num_processes = min(_num_processes.get(), len(samples) // _MIN_SAMPLES_PER_PROCESS)
+    if num_processes < 2:
+        for sample in samples:
+            yield from measure_chunk([sample])
+        return
+    size = math.ceil(len(samples) / (num_processes * _CHUNKS_PER_PROCESS))
+    chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
+    # A fork would copy a process that may use a GPU and several threads.
+    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for measured in pool.map(measure_chunk, chunks):
+            yield from measured
+
+
+def _measure_chunk(
+    samples: Sequence[BenchmarkSample],
+    *,
+    predictions: PredictionFile,
+    protocol: ScoreProtocol,
+    measure: MeasureSample,
+    measure_failed: MeasureFailed,
+) -> list[_Measured]:
+    return [_measured(sample, predictions, protocol, measure, measure_failed) for sample in samples]
 
 
 def _measured(
@@ -86,7 +147,7 @@ def _measured(
     protocol: ScoreProtocol,
     measure: MeasureSample,
     measure_failed: MeasureFailed,
-) -> tuple[SampleFigures, str | None]:
+) -> _Measured:
     """Return the figures of a sample, and why it failed or None."""
     try:
         return measure(sample, usable_prediction(sample, predictions), protocol), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from unipixel.commands._evaluation.benchmark_run import find
+from unipixel.commands._evaluation.evaluation_targets import find
 
 
 def check_archive(arguments: argparse.Namespace) -> int:

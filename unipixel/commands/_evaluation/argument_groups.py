@@ -18,7 +18,7 @@ _ALLOWED = {
     },
     "benchmark": {
         "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
-        "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill", "postprocess",
+        "processes", "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill", "postprocess",
         "max_new_tokens", "wording", "judge_url", "judge_model", "judge_prompt",
     },
 }  # fmt: skip
@@ -50,6 +50,9 @@ def _add_data_options(group: Any) -> None:
     group.add_argument("--strict", action="store_true", default=None, help="stop at the first sample that failed")
     group.add_argument("--list", action="store_true", default=None, help="list the samples instead of scoring")
     group.add_argument("--submission", type=Path, metavar="ZIP", help="write the archive that the server takes")
+    group.add_argument(
+        "--processes", type=int, metavar="N", help="processes that score (by default the cores, 16 at most)"
+    )
     group.add_argument("--benchmark", metavar="NAME", help="the benchmark of the archive that `check` reads")
 
 
