@@ -24,7 +24,7 @@ from unipixel.demos.limits import Limits
 from unipixel.demos.security import sandboxed_decoder as decoder
 from unipixel.demos.security import sandboxed_video
 from unipixel.demos.security.sandboxed_video import SandboxedVideo
-from unipixel.demos.security.uploads import copy_upload, display_name, open_upload
+from unipixel.demos.security.uploads import copy_upload, display_name
 from unipixel.video.open import Video, open_video
 
 LIMITS = Limits()
@@ -95,21 +95,23 @@ class TestRefusal:
         self, clip: Path, limits: dict[str, float], message: str
     ) -> None:
         with pytest.raises(UploadError, match=message):
-            open_upload(clip, name="clip", limits=Limits(**limits))  # type: ignore[arg-type]
+            SandboxedVideo(clip, name="clip", limits=Limits(**limits))  # type: ignore[arg-type]
 
     def test_video_at_the_limits_is_accepted(self, clip: Path) -> None:
-        with open_upload(clip, name="clip", limits=Limits(max_seconds=0.6, max_frames=6, max_pixels=2240)) as video:
+        with Video(
+            SandboxedVideo(clip, name="clip", limits=Limits(max_seconds=0.6, max_frames=6, max_pixels=2240))
+        ) as video:
             assert sum(1 for _ in video) == NUM_FRAMES
 
     def test_image_above_the_limit_is_refused(self, tmp_path: Path) -> None:
         Image.new("RGB", (300, 200)).save(tmp_path / "large.png")
         with pytest.raises(UploadError, match="300x200 pixels are more than the allowed 50000"):
-            open_upload(tmp_path / "large.png", name="large.png", limits=Limits(max_pixels=50_000))
+            SandboxedVideo(tmp_path / "large.png", name="large.png", limits=Limits(max_pixels=50_000))
 
     def test_image_that_expands_to_gigabytes_is_refused_by_its_header(self, tmp_path: Path) -> None:
         (tmp_path / "bomb.png").write_bytes(_png_header(60_000, 60_000))
         with pytest.raises(UploadError, match="60000x60000 pixels are more than the allowed"):
-            open_upload(tmp_path / "bomb.png", name="bomb.png", limits=LIMITS)
+            SandboxedVideo(tmp_path / "bomb.png", name="bomb.png", limits=LIMITS)
 
     @pytest.mark.parametrize(
         "content",
@@ -133,7 +135,7 @@ class TestRefusal:
         path = tmp_path / "upload.mp4"
         path.write_bytes(content.replace(b"{clip}", str(clip).encode()))
         with pytest.raises(UploadError, match=r"neither a video nor an image|cannot be read") as caught:
-            open_upload(path, name="upload", limits=LIMITS)
+            SandboxedVideo(path, name="upload", limits=LIMITS)
         assert str(tmp_path) not in str(caught.value)
 
     def test_playlist_that_refers_to_another_file_is_refused(self, clip: Path, tmp_path: Path) -> None:
@@ -143,32 +145,33 @@ class TestRefusal:
         with av.open(str(listing)) as container:
             assert container.format.name == "concat"
         with pytest.raises(UploadError, match="neither a video nor an image"):
-            open_upload(listing, name="list", limits=LIMITS)
+            SandboxedVideo(listing, name="list", limits=LIMITS)
 
     def test_sound_is_refused(self, tmp_path: Path) -> None:
         sound = write_audio(tmp_path / "sound.mp4")
         with pytest.raises(UploadError, match="only sound"):
-            open_upload(sound, name="sound", limits=LIMITS)
+            SandboxedVideo(sound, name="sound", limits=LIMITS)
         with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(8000)
             file.writeframes(bytes(8000))
         with pytest.raises(UploadError, match="neither a video nor an image"):
-            open_upload(tmp_path / "sound.wav", name="sound", limits=LIMITS)
+            SandboxedVideo(tmp_path / "sound.wav", name="sound", limits=LIMITS)
 
     def test_errors_do_not_contain_paths_of_the_server(self, clip: Path, tmp_path: Path) -> None:
         cut = tmp_path / "cut.mp4"
         cut.write_bytes(clip.read_bytes()[:300])
         with pytest.raises(UploadError, match="neither a video nor an image") as caught:
-            open_upload(cut, name="cut.mp4", limits=LIMITS)
+            SandboxedVideo(cut, name="cut.mp4", limits=LIMITS)
         assert str(tmp_path) not in str(caught.value)
 
 
 class TestSandbox:
     def test_frames_equal_those_of_the_library(self, clip: Path) -> None:
-        with open_upload(clip, name="mine", limits=LIMITS) as video, open_video(clip) as plain:
+        with Video(SandboxedVideo(clip, name="mine", limits=LIMITS)) as video, open_video(clip) as plain:
             assert video.info.path == "mine"
+            assert video.timestamps() == plain.timestamps()
             assert (video.info.num_frames, video.info.fps) == (plain.info.num_frames, plain.info.fps)
             pairs = list(zip(video, plain, strict=True))
             assert all(
@@ -179,7 +182,7 @@ class TestSandbox:
             assert np.array_equal(video.read([4])[0].image, pairs[4][1].image)
 
     def test_passes_can_be_interleaved(self, clip: Path) -> None:
-        with open_upload(clip, name="clip", limits=LIMITS) as video:
+        with Video(SandboxedVideo(clip, name="clip", limits=LIMITS)) as video:
             one, other = iter(video), iter(video)
             order = [next(one).index, next(other).index, next(one).index, video.read([5])[0].index, next(other).index]
             assert order == [0, 0, 1, 5, 1]
@@ -212,7 +215,7 @@ class TestSandbox:
 
     def test_file_that_takes_too_much_memory_is_refused(self, clip: Path) -> None:
         with pytest.raises(UploadError, match=r"within 60 seconds and 30 MB"):
-            open_upload(clip, name="clip", limits=Limits(decoder_megabytes=30))
+            SandboxedVideo(clip, name="clip", limits=Limits(decoder_megabytes=30))
 
     def test_process_sets_its_limits(self, clip: Path) -> None:
         source = SandboxedVideo(clip, name="clip", limits=Limits(decoder_megabytes=1500, decoder_seconds=77))
@@ -233,7 +236,7 @@ class TestSandbox:
     def test_process_does_not_import_modules_beside_the_upload(self, clip: Path) -> None:
         for name in ("json.py", "av.py", "numpy.py", "sitecustomize.py"):
             (clip.parent / name).write_text("raise SystemExit(3)", encoding="utf-8")
-        with open_upload(clip, name="clip", limits=LIMITS) as video:
+        with Video(SandboxedVideo(clip, name="clip", limits=LIMITS)) as video:
             assert video.info.num_frames == NUM_FRAMES
 
     def test_process_above_its_cpu_time_is_killed(self) -> None:
@@ -265,7 +268,9 @@ class TestSandbox:
 
     def test_frame_of_another_size_is_refused(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         info = {"width": 56, "height": 40, "num_frames": 1, "fps": 1.0, "duration_seconds": 1.0, "is_image": False}
-        answers = [{"info": info, "num_bytes": 0}, {"index": 0, "timestamp_seconds": 0.0, "num_bytes": 3}]
+        streams = {"media_type": None, "has_sound": False, "start_seconds": 0.0}
+        first = {"info": info, "streams": streams, "num_bytes": 0}
+        answers = [first, {"index": 0, "timestamp_seconds": 0.0, "num_bytes": 3}]
         written = b"".join(struct.pack("<I", len(text)) + text for text in (json.dumps(a).encode() for a in answers))
         code = f"import sys; sys.stdin.readline(); sys.stdout.buffer.write({written + b'abc'!r})"
         monkeypatch.setattr(sandboxed_video, "_PROGRAM", code)

@@ -13,11 +13,13 @@ import pytest
 from helpers.demo_sessions import make_store, open_session_with_clip, track
 from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.errors import BusyError, UnknownSessionError
+from unipixel.demos.errors import QuotaError, ReadOnlyError, ServerFullError, UnknownSessionError
+from unipixel.demos.export.downloads import DownloadRequest
+from unipixel.demos.sessions import session_store
 from unipixel.demos.sessions.events import Answered
-from unipixel.demos.sessions.saved_session import SESSION_FILE
-from unipixel.demos.sessions.session_store import SessionStore
+from unipixel.demos.sessions.session_store import SessionStore, view_key
 from unipixel.demos.sessions.user_session import UserSession
+from unipixel.demos.storage.saved_session import SESSION_FILE
 
 MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 MASK[8:24, 8:24] = True
@@ -27,7 +29,7 @@ OTHER[20:36, 30:50] = True
 
 class TestIsolation:
     def test_keys_are_random_and_long(self) -> None:
-        store = make_store()
+        store = make_store(max_sessions_per_client=20)
         keys = {store.open().key for _ in range(20)}
         assert len(keys) == 20
         # 43 characters of 6 bits encode 256 random bits.
@@ -79,7 +81,7 @@ class TestIsolation:
         user_session = open_session_with_clip(store, tmp_path)
         user_session.prompts.add_mask(1, MASK)
         track(user_session)
-        user_session.download("coco")
+        user_session.download(DownloadRequest("coco"))
         for folder in (store.folder, user_session.lifecycle.folder, user_session.lifecycle.folder / "results"):
             assert folder.stat().st_mode & 0o077 == 0
 
@@ -145,6 +147,13 @@ class TestOffload:
         store.close_all()
         later = make_store(tmp_path / "store")
         assert _masks(later.get(user_session.key)) == masks
+        later.close_all()
+
+    def test_folder_of_a_running_server_is_refused(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        with pytest.raises(OSError, match="is used by another server"):
+            make_store(tmp_path / "store")
+        store.close_all()
 
     def test_closed_tab_frees_memory_and_the_link_stays_valid(self, tmp_path: Path) -> None:
         store = make_store()
@@ -226,7 +235,7 @@ class TestLimits:
         with store._context.queue.slot():
             events = first.ask("What?")
             next(events)
-            with pytest.raises(BusyError, match="the server is full: 1 sessions are busy"):
+            with pytest.raises(ServerFullError, match="the server is full: 1 sessions are busy"):
                 open_session_with_clip(store, tmp_path)
         list(events)
         store.close_all()
@@ -242,7 +251,7 @@ class TestLimits:
         store.close_all()
 
     def test_number_of_saved_sessions_is_bounded(self, tmp_path: Path) -> None:
-        store = make_store(max_sessions=2, max_saved_sessions=3)
+        store = make_store(max_sessions=2, max_saved_sessions=3, min_idle_seconds=1e-6)
         user_sessions = [open_session_with_clip(store, tmp_path) for _ in range(5)]
         assert store.num_known == 3
         assert [user_session.lifecycle.is_closed for user_session in user_sessions] == [True, True, False, False, False]
@@ -252,7 +261,7 @@ class TestLimits:
         store.close_all()
 
     def test_sessions_without_a_video_are_removed_first(self, tmp_path: Path) -> None:
-        store = make_store(max_sessions=2, max_saved_sessions=3)
+        store = make_store(max_sessions=2, max_saved_sessions=3, min_idle_seconds=1e-6)
         worker = open_session_with_clip(store, tmp_path)
         for _ in range(10):
             store.open()
@@ -261,7 +270,7 @@ class TestLimits:
         store.close_all()
 
     def test_disk_limit_removes_the_least_recently_used_session(self, tmp_path: Path) -> None:
-        store = make_store(max_disk_megabytes=0.004)
+        store = make_store(max_disk_megabytes=0.004, min_idle_seconds=1e-6)
         first = open_session_with_clip(store, tmp_path)
         (first.lifecycle.folder / "padding").write_bytes(bytes(5000))
         store.open()
@@ -286,10 +295,11 @@ class TestLimits:
             os.utime(path, (old, old))
         (tmp_path / "store" / "unrelated").mkdir()
         later = make_store(tmp_path / "store", max_age_seconds=100)
+        assert later.num_known == 1
         with pytest.raises(UnknownSessionError, match="unknown or has expired"):
             later.get(user_session.key)
         later.sweep()
-        assert [path.name for path in (tmp_path / "store").iterdir()] == ["unrelated"]
+        assert {path.name for path in (tmp_path / "store").iterdir()} == {"unrelated", ".lock"}
 
     def test_temporary_folder_is_removed_with_the_store(self, tmp_path: Path) -> None:
         store = make_store()
@@ -299,14 +309,87 @@ class TestLimits:
         assert not store.folder.exists()
 
     def test_twenty_sessions_leave_no_more_than_two(self, tmp_path: Path) -> None:
-        store = make_store(tmp_path / "store", max_sessions=1, max_saved_sessions=2)
+        store = make_store(tmp_path / "store", max_sessions=1, max_saved_sessions=2, min_idle_seconds=1e-6)
         for _ in range(20):
             user_session = open_session_with_clip(store, tmp_path)
             user_session.prompts.add_mask(1, MASK)
             track(user_session)
             assert store.num_loaded <= 1
         assert store.num_known == 2
-        assert len(list((tmp_path / "store").iterdir())) == 2
+        assert len([path for path in (tmp_path / "store").iterdir() if path.is_dir()]) == 2
+
+    def test_session_in_a_page_or_in_recent_use_is_never_removed_for_another(self, tmp_path: Path) -> None:
+        store = make_store(max_sessions=2, max_saved_sessions=2, min_idle_seconds=1e-6)
+        shown = open_session_with_clip(store, tmp_path)
+        store.attach(shown)
+        open_session_with_clip(store, tmp_path)
+        open_session_with_clip(store, tmp_path)
+        assert not shown.lifecycle.is_closed
+        recent = make_store(max_sessions=1, max_saved_sessions=1)
+        open_session_with_clip(recent, tmp_path)
+        with pytest.raises(ServerFullError, match="its 1 sessions are in use"):
+            recent.open()
+        for each in (store, recent):
+            each.close_all()
+
+    def test_one_client_cannot_remove_the_sessions_of_others(self, tmp_path: Path) -> None:
+        store = make_store(max_saved_sessions=8, max_sessions_per_client=2, min_idle_seconds=900)
+        honest = store.open("honest")
+        for _ in range(2):
+            store.open("busy")
+        with pytest.raises(QuotaError, match="2 sessions of yours are open"):
+            store.open("busy")
+        assert not honest.lifecycle.is_closed
+        store.open("another")
+        store.close_all()
+
+    def test_disk_space_of_a_client_and_of_uploads_in_progress_is_bounded(self, tmp_path: Path) -> None:
+        store = make_store(max_disk_megabytes=1, max_disk_megabytes_per_client=0.5)
+        one, other = store.open("one"), store.open("other")
+        with store.reserved(one, 400_000):
+            with pytest.raises(QuotaError, match="all of your disk space"), store.reserved(one, 200_000):
+                pass
+            with store.reserved(other, 500_000):
+                third = store.open("third")
+                with pytest.raises(ServerFullError, match="disk space of the server"), store.reserved(third, 200_000):
+                    pass
+        with store.reserved(one, 500_000):
+            pass
+        store.close_all()
+
+    def test_session_is_offloaded_some_time_after_its_last_page_was_closed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = make_store()
+        user_session = open_session_with_clip(store, tmp_path)
+        for _ in range(2):
+            store.attach(user_session)
+        store.detach(user_session)
+        monkeypatch.setattr(session_store, "_LEFT_SECONDS", -1.0)
+        store.sweep()
+        assert user_session.lifecycle.is_loaded
+        store.detach(user_session)
+        store.sweep()
+        assert not user_session.lifecycle.is_loaded
+        store.close_all()
+
+
+class TestViewKey:
+    def test_view_key_shows_the_session_and_changes_nothing(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        user_session = open_session_with_clip(store, tmp_path)
+        key, shown = user_session.key, view_key(user_session.key)
+        assert store.read(shown) == (user_session, True)
+        assert store.read(key) == (user_session, False)
+        with pytest.raises(ReadOnlyError, match="only shows the session"):
+            store.get(shown)
+        store.close_all()
+        later = make_store(tmp_path / "store")
+        by_view, is_read_only = later.read(shown)
+        assert (by_view.key, is_read_only) == ("", True)
+        assert later.get(key) is by_view
+        assert by_view.key == key
+        later.close_all()
 
 
 def track_and_offload(store: SessionStore, user_session: UserSession) -> None:

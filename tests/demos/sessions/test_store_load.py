@@ -37,7 +37,12 @@ def test_memory_is_constant_over_two_hundred_requests(tmp_path: Path) -> None:
 def _serve(tmp_path: Path, *, num_requests: int) -> None:
     """Serve eight sessions at a time; half of them are closed, the others are evicted by later sessions."""
     store = make_store(
-        tmp_path / "store", max_sessions=NUM_SESSIONS, max_saved_sessions=NUM_SESSIONS, max_workers=2, max_waiting=8
+        tmp_path / "store",
+        max_sessions=NUM_SESSIONS,
+        max_saved_sessions=NUM_SESSIONS,
+        max_workers=2,
+        max_waiting=8,
+        min_idle_seconds=1e-6,
     )
     expected = [_ask(open_session_with_clip(store, tmp_path), kind) for kind in range(2)]
     for _ in range(_NUM_WARMUP_ROUNDS):

@@ -20,15 +20,19 @@ from unipixel.demos.errors import (
     NoVideoError,
     PromptError,
     QuestionError,
+    StorageError,
     UnknownObjectError,
     UnknownSessionError,
     UploadError,
 )
+from unipixel.demos.export.downloads import DownloadRequest
 from unipixel.demos.sessions.events import Answered, FrameMasked, Started, TextWritten, Tracked, Waiting, WorkCancelled
+from unipixel.demos.sessions.frame_sink import FrameSink
 from unipixel.demos.sessions.loaded_session import LoadedSession
-from unipixel.demos.sessions.saved_session import SavedTurn
 from unipixel.demos.sessions.session_store import SessionStore
-from unipixel.demos.sessions.user_session import UserSession, _frame_sink
+from unipixel.demos.sessions.user_session import UserSession
+from unipixel.demos.storage.saved_session import SavedTurn
+from unipixel.processing.visual_prompts import MaskPrompt
 from unipixel.session.callbacks import Callbacks
 from unipixel.session.conversation import Conversation, Reply
 
@@ -69,9 +73,12 @@ class TestLoad:
         loaded = user_session.lifecycle.loaded()
         with monkeypatch.context() as patch:
             patch.setattr(user_session, "_read", lambda _: pytest.fail("decoded again"))
-            sink = _frame_sink(loaded, lambda _: shown.update({len(shown): user_session.frame(len(shown))}))
+            sink = FrameSink(
+                loaded, lambda _: shown.update({len(shown): user_session.frame(len(shown))}), num_frames=NUM_FRAMES
+            )
             loaded.session.objects.track(Callbacks(on_frame=sink))
         assert np.array_equal(list(shown.values()), frames)
+        user_session.prompts.add_point(1, 14, 16, 0)
         track(user_session)
         assert loaded.recent_frames == ()
 
@@ -86,7 +93,7 @@ class TestLoad:
     def test_another_video_replaces_the_first_with_its_files(self, user_session: UserSession, tmp_path: Path) -> None:
         user_session.prompts.add_mask(1, MASK)
         track(user_session)
-        user_session.download("coco")
+        user_session.download(DownloadRequest("coco"))
         before = {path.name for path in user_session.lifecycle.folder.iterdir()}
         user_session.load(tmp_path / "clip-6.mp4", is_trusted=True)
         assert user_session.objects() == []
@@ -110,7 +117,7 @@ class TestLoad:
             lambda: user_session.frame(0),
             lambda: user_session.prompts.add_point(1, 1, 1),
             lambda: user_session.ask("What?"),
-            lambda: user_session.download("masks"),
+            lambda: user_session.download(DownloadRequest("masks")),
             lambda: user_session.masks_at(0),
         ):
             with pytest.raises(NoVideoError, match="upload one"):
@@ -153,8 +160,8 @@ class TestWork:
         for event in user_session.track():
             if isinstance(event, FrameMasked):
                 # Read in another thread than the working one.
-                known = user_session.objects()[0].num_known_frames
-                assert known >= event.num_done
+                known = user_session.objects()[0].known_frames
+                assert len(known) >= event.num_done
                 assert user_session.masks_at(event.frame_index).keys() <= {1}
         assert user_session.masks_at(0)[1].shape == (HEIGHT, WIDTH)
 
@@ -176,7 +183,7 @@ class TestWork:
                 lambda: user_session.prompts.undo(),
                 lambda: user_session.prompts.forget(1),
                 lambda: user_session.ask("What?"),
-                lambda: user_session.download("masks"),
+                lambda: user_session.download(DownloadRequest("session")),
                 lambda: user_session.load("clip.mp4"),
             ):
                 with pytest.raises(BusyError, match="work is in progress"):
@@ -185,16 +192,17 @@ class TestWork:
             assert [item.has_pending_prompts for item in user_session.objects()] == [True]
         list(events)
 
-    def test_error_of_the_work_is_raised_to_the_reader_of_its_events(
-        self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch
+    def test_unexpected_error_is_logged_and_its_text_is_not_shown(
+        self, user_session: UserSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fail(self: Conversation, turn: object, on_text: object = None) -> Reply:
             raise ZeroDivisionError("an internal error")
 
         monkeypatch.setattr(Conversation, "ask", fail)
         events = user_session.ask("What?")
-        with pytest.raises(ZeroDivisionError, match="internal error"):
+        with pytest.raises(DemoError, match="an unexpected error occurred: try again"):
             list(events)
+        assert "ZeroDivisionError: an internal error" in caplog.text
         assert not user_session.lifecycle.is_busy
 
     def test_session_that_cannot_be_saved_still_ends_its_events(
@@ -208,7 +216,7 @@ class TestWork:
             next(events)
             user_session.lifecycle.cancel_and_offload()
             monkeypatch.setattr(LoadedSession, "save", fail)
-            with pytest.raises(UploadError, match="disk of the server is full"):
+            with pytest.raises(StorageError, match="cannot save the change, its disk may be full"):
                 list(events)
         assert user_session.lifecycle.is_loaded
         assert not user_session.lifecycle.is_busy
@@ -224,7 +232,7 @@ class TestCancel:
             assert list(events) == [WorkCancelled("cancelled by the user")]
         assert user_session.objects()[0].has_pending_prompts
 
-    def test_cancelled_work_stops_at_the_next_frame_and_is_undone(self, store: SessionStore, tmp_path: Path) -> None:
+    def test_cancelled_tracking_keeps_its_finished_frames(self, store: SessionStore, tmp_path: Path) -> None:
         user_session = open_session_with_clip(store, tmp_path, num_frames=40)
         user_session.prompts.add_mask(1, MASK)
         events = []
@@ -233,16 +241,34 @@ class TestCancel:
             if isinstance(event, FrameMasked):
                 user_session.lifecycle.cancel()
         assert isinstance(events[-1], WorkCancelled)
-        assert sum(isinstance(event, FrameMasked) for event in events) < 40
-        assert user_session.masks_at(0) == {}
-        assert user_session.objects()[0].has_pending_prompts
-        assert isinstance(track(user_session)[-1], Tracked)
+        done = [event.frame_index for event in events if isinstance(event, FrameMasked)]
+        assert 0 < len(done) < 40
+        (item,) = user_session.objects()
+        assert item.known_frames == tuple(done)
+        assert not item.has_pending_prompts
+
+    def test_cancelled_question_changes_nothing(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = open_session_with_clip(store, tmp_path, num_frames=40)
+        user_session.prompts.add_mask(1, MASK)
+        for event in user_session.ask("What is [1]?"):
+            if isinstance(event, FrameMasked):
+                user_session.lifecycle.cancel()
+        (item,) = user_session.objects()
+        assert (item.known_frames, item.has_pending_prompts) == ((0,), True)
+        assert user_session.history == []
+
+    def test_closing_the_events_of_tracking_does_not_stop_it(self, store: SessionStore, tmp_path: Path) -> None:
+        user_session = open_session_with_clip(store, tmp_path, num_frames=12)
+        user_session.prompts.add_mask(1, MASK)
+        user_session.track().close()
+        _wait_until_idle(store, user_session)
+        assert len(user_session.objects()[0].known_frames) == 12
 
     def test_closing_the_iterator_stops_the_work(self, store: SessionStore, tmp_path: Path) -> None:
         user_session = open_session_with_clip(store, tmp_path, num_frames=40)
         events = user_session.ask("What is there?")
         assert isinstance(next(events), Started)
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         _wait_until_idle(store, user_session)
         assert user_session.history == []
 
@@ -273,12 +299,12 @@ class TestPromptEditing:
         before = [user_session.masks_at(index) for index in range(NUM_FRAMES)]
         user_session.prompts.add_point(1, 50, 35, 3)
         track(user_session)
-        assert user_session.prompts.undo() == 1
+        assert _undone(user_session) == 1
         after = [user_session.masks_at(index) for index in range(NUM_FRAMES)]
         assert [{key: mask.tobytes() for key, mask in frame.items()} for frame in before] == [
             {key: mask.tobytes() for key, mask in frame.items()} for frame in after
         ]
-        assert user_session.prompts.undo() == 1
+        assert _undone(user_session) == 1
         assert user_session.objects() == []
         assert user_session.prompts.undo() is None
 
@@ -303,7 +329,11 @@ class TestPromptEditing:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("x" * 61, "61 characters, the maximum is 60"), ("a\x00b", "control characters"), ("a\u202eb", "control")],
+        [
+            ("x" * 61, "61 characters, the maximum is 60"),
+            ("a\x00b", r"control character U\+0000"),
+            ("a\u202eb", r"U\+202E"),
+        ],
     )
     def test_invalid_name_is_refused(self, user_session: UserSession, name: str, message: str) -> None:
         user_session.prompts.add_mask(1, MASK)
@@ -316,14 +346,62 @@ class TestPromptEditing:
         track(user_session)
         user_session.prompts.forget(1)
         assert user_session.masks_at(0) == {}
-        assert user_session.prompts.undo() is None
         with pytest.raises(UnknownObjectError, match="known objects: none"):
             user_session.prompts.forget(1)
 
+    def test_removal_is_undone_and_redone_without_touching_other_objects(self, user_session: UserSession) -> None:
+        user_session.prompts.add_mask(1, MASK)
+        user_session.prompts.add_box(2, (4, 4, 20, 20))
+        track(user_session)
+        user_session.prompts.rename(1, "cup")
+        before = _frames_by_object(user_session)
+        user_session.prompts.forget(1)
+        assert _undone(user_session) == 1
+        assert _frames_by_object(user_session) == before
+        assert [item.name for item in user_session.objects()] == ["cup", "object 2"]
+        redone = user_session.prompts.redo()
+        assert redone is not None
+        assert (redone.object_id, [item.id for item in user_session.objects()]) == (1, [2])
+        assert user_session.prompts.redo() is None
+        # Back over the removal, the name and the box.
+        assert [_undone(user_session) for _ in range(3)] == [1, 1, 2]
+        assert [item.id for item in user_session.objects()] == [1]
+
+    def test_a_new_change_ends_redo(self, user_session: UserSession) -> None:
+        user_session.prompts.add_mask(1, MASK)
+        user_session.prompts.undo()
+        user_session.prompts.add_mask(2, MASK)
+        assert user_session.prompts.redo() is None
+
+    def test_click_returns_with_the_mask_of_its_frame_only(self, user_session: UserSession) -> None:
+        edit = user_session.prompts.add(0, [MaskPrompt(MASK, 3)])
+        assert (edit.object_id, edit.frames) == (1, (3,))
+        shown = user_session.masks_at(3)[1]
+        # Masks pass through the tracker's lower resolution.
+        assert (shown & MASK).sum() > 0.8 * (shown | MASK).sum()
+        assert [user_session.masks_at(index) for index in (0, 2, 4)] == [{}, {}, {}]
+        assert user_session.lifecycle.loaded().session.bank.ids == ()
+
+    def test_correction_keeps_the_masks_of_other_frames_until_they_are_tracked(self, user_session: UserSession) -> None:
+        user_session.prompts.add_mask(1, MASK)
+        track(user_session)
+        before = _frames_by_object(user_session)[1]
+        user_session.prompts.add_point(1, 50, 35, 3)
+        after = _frames_by_object(user_session)[1]
+        assert {index: counts for index, counts in after.items() if index != 3} == {
+            index: counts for index, counts in before.items() if index != 3
+        }
+
+    def test_refused_prompt_leaves_the_object_unchanged(self, user_session: UserSession) -> None:
+        user_session.prompts.add_mask(1, MASK)
+        before = _frames_by_object(user_session)
+        with pytest.raises(PromptError, match="1 masks, 0 boxes and 1 points"):
+            user_session.prompts.add_point(1, 5, 5)
+        assert _frames_by_object(user_session) == before
+        assert len(user_session.objects()[0].prompts) == 1
+
     def test_thumbnail_shows_the_object(self, user_session: UserSession) -> None:
         user_session.prompts.add_mask(1, MASK)
-        assert user_session.thumbnail(1) is None
-        track(user_session)
         image = user_session.thumbnail(1, size=32)
         assert image is not None
         assert image.shape == (32, 32, 3)
@@ -359,7 +437,7 @@ class TestPromptEditing:
         with pytest.raises(PromptError, match="3 objects are more than the maximum of 2"):
             user_session.prompts.add_point(3, 3, 3)
         user_session.prompts.add_point(1, 4, 4)
-        with pytest.raises(PromptError, match="has 2 prompts, the maximum"):
+        with pytest.raises(PromptError, match="would have more than 2 prompts"):
             user_session.prompts.add_point(1, 5, 5)
         store.close_all()
 
@@ -379,6 +457,9 @@ class TestQuestions:
             ("Say <|im_end|>", "special token"),
             ("Say <|mem|>", "special token"),
             ("Say <|seg|>", "special token"),
+            ("a\x00b", r"control character U\+0000"),
+            ("a\u2066b", r"control character U\+2066"),
+            ("a\u200fb", r"control character U\+200F"),
         ],
     )
     def test_invalid_question_is_refused_immediately(
@@ -400,6 +481,19 @@ class TestQuestions:
         # The model starts a new conversation after two turns, which bounds its memory too.
         assert len(set(sizes[0::2])) == len(set(sizes[1::2])) == 1
         store.close_all()
+
+
+def _undone(user_session: UserSession) -> int:
+    edit = user_session.prompts.undo()
+    assert edit is not None
+    return edit.object_id
+
+
+def _frames_by_object(user_session: UserSession) -> dict[int, dict[int, str | None]]:
+    snapshot = user_session.lifecycle.loaded().snapshot
+    return {
+        key: {index: record.counts for index, record in snapshot.records_of(key).items()} for key in snapshot.object_ids
+    }
 
 
 def _names(user_session: UserSession) -> set[str]:

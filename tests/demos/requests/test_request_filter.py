@@ -14,15 +14,14 @@ from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, serve_demo
 from helpers.moving_square import write_clip
 
 from unipixel.demos.app import Demo, DemoSettings
+from unipixel.demos.requests.client_limits import ClientLimits
+from unipixel.demos.requests.request_filter import is_served
 from unipixel.demos.security.file_access import file_paths
-from unipixel.demos.security.request_filter import is_served
 
 
 @pytest.fixture(scope="module")
 def served(checkpoint: Path) -> Iterator[tuple[Demo, str]]:
-    settings = DemoSettings(
-        model_name="tiny", limits=SMALL_LIMITS, session=SHORT_ANSWERS, users=[("ann", "secret")], has_mcp=False
-    )
+    settings = DemoSettings(model_name="tiny", limits=SMALL_LIMITS, session=SHORT_ANSWERS, users=[("ann", "secret")])
     with serve_demo(checkpoint, settings) as both:
         yield both
 
@@ -100,7 +99,9 @@ def test_download_of_a_path_is_refused(web: httpx.Client, key: str, name: str) -
     assert web.get(f"session/{key}/download/{name}").status_code in (404, 422)
 
 
-@pytest.mark.parametrize("part", ["frame/0.jpg", "thumbnail/1.jpg", "result.mp4", "download/session"])
+@pytest.mark.parametrize(
+    "part", ["frame/0.jpg", "thumbnail/1.jpg", "video", "state", "masks", "times", "links", "download/session.zip"]
+)
 def test_wrong_key_is_refused(web: httpx.Client, key: str, part: str) -> None:
     changed = key[:-1] + ("A" if key[-1] != "A" else "B")
     assert web.get(f"session/{changed}/{part}").status_code == 404
@@ -126,15 +127,16 @@ def test_link_in_the_folder_of_a_session_is_not_followed(
 ) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     folder = demo.store.get(key).lifecycle.folder
-    (folder / "coco").symlink_to(tmp_path / "secret.txt")
-    assert b"secret" not in web.get(f"session/{key}/download/coco").content
+    (folder / "results").mkdir()
+    (folder / "results" / "coco.json").symlink_to(tmp_path / "secret.txt")
+    assert b"secret" not in web.get(f"session/{key}/download/coco.json").content
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "http://127.0.0.1:1/clip.mp4", "/dev/zero"])
-@pytest.mark.parametrize("function", ["load_video", "describe", "ask"])
+@pytest.mark.parametrize("function", ["load_received", "describe", "ask"])
 def test_call_cannot_refer_to_a_file_of_the_server(web: httpx.Client, key: str, path: str, function: str) -> None:
     named = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    arguments = [key, named] if function == "load_video" else [named] if function == "describe" else [key, named]
+    arguments = [named] if function == "describe" else [key, named]
     response = call(web, function, *arguments)
     assert "error" in response
     assert "root:" not in response
@@ -145,15 +147,34 @@ def test_call_cannot_refer_to_a_file_of_the_server(web: httpx.Client, key: str, 
 def test_requests_without_log_in_are_refused(served: tuple[Demo, str]) -> None:
     with httpx.Client(base_url=served[1]) as client:
         assert client.post("gradio_api/call/open_session", json={"data": []}).status_code == 401
-        assert client.post("gradio_api/upload", files={"files": b"x"}).status_code == 401
         assert client.get("config").status_code == 401
+        for method, path in (
+            ("POST", "gradio_api/cancel"),
+            ("POST", "gradio_api/reset"),
+            ("GET", "gradio_api/heartbeat/abc"),
+            ("GET", "gradio_api/info"),
+            ("POST", "gradio_api/mcp/"),
+            ("GET", f"session/{'A' * 43}/state"),
+        ):
+            assert client.request(method, path, json={} if method == "POST" else None).status_code == 401
+
+
+def test_upload_without_a_session_is_not_served(web: httpx.Client) -> None:
+    assert web.post("gradio_api/upload", files={"files": b"x"}).status_code == 404
+
+
+def test_name_and_password_are_accepted_with_each_request(served: tuple[Demo, str]) -> None:
+    with httpx.Client(base_url=served[1], auth=("ann", "secret")) as client:
+        opened = client.post("gradio_api/call/open_session", json={"data": []})
+        assert opened.status_code == 200
+        result = client.get(f"gradio_api/call/open_session/{opened.json()['event_id']}").text
+        assert "event: complete" in result
 
 
 def test_upload_above_the_limit_is_refused(web: httpx.Client, key: str) -> None:
     ceiling = int(SMALL_LIMITS.max_upload_megabytes * 2**20)
     assert web.post(f"session/{key}/upload", content=b"x" * (ceiling + 2**17)).status_code == 413
-    assert web.post(f"session/{key}/upload", content=b"x" * (ceiling + 1)).status_code == 422
-    assert web.post("gradio_api/upload", files={"files": b"x" * (ceiling + 2**17)}).status_code == 413
+    assert web.post(f"session/{key}/upload", content=b"x" * (ceiling + 1)).status_code == 413
 
 
 def test_upload_without_a_declared_size_is_cut_off(web: httpx.Client, demo: Demo, key: str) -> None:
@@ -167,7 +188,59 @@ def test_upload_without_a_declared_size_is_cut_off(web: httpx.Client, demo: Demo
 
 
 def test_other_requests_have_a_smaller_limit(web: httpx.Client) -> None:
-    assert web.post("gradio_api/call/describe", content=b"x" * (5 * 2**20)).status_code == 413
+    assert web.post("gradio_api/call/describe", content=b"x" * (2**16 + 1)).status_code == 413
+
+
+def test_body_of_many_numbers_is_refused_before_the_function(web: httpx.Client, key: str) -> None:
+    numbers = {"data": [key, [1] * 20_000, 3], "session_hash": "abc", "fn_index": 0}
+    answer = web.post("gradio_api/queue/join", json=numbers)
+    assert (answer.status_code, "too many values" in answer.text) == (413, True)
+
+
+@pytest.mark.parametrize("path", ["gradio_api/queue/data?session_hash=none", "gradio_api/call/click/none"])
+def test_unknown_id_of_the_queue_is_answered_without_an_error_in_the_log(
+    web: httpx.Client, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert web.get(path).status_code == 404
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://evil.example", "null"])
+def test_pages_of_other_origins_are_refused(web: httpx.Client, key: str, origin: str) -> None:
+    answer = web.post(f"session/{key}/cancel", headers={"origin": origin})
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert web.get("config", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+
+
+def test_the_own_origin_is_accepted_without_headers_for_others(
+    served: tuple[Demo, str], web: httpx.Client, key: str
+) -> None:
+    answer = web.post(f"session/{key}/cancel", headers={"origin": served[1].rstrip("/")})
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "10.0.0.1"])
+def test_other_host_names_are_refused(web: httpx.Client, demo: Demo, host: str) -> None:
+    demo.application.hosts = {"localhost", "127.0.0.1"}
+    try:
+        assert web.get("config", headers={"host": host}).status_code in (400, 421)
+        assert web.get("config").status_code == 200
+    finally:
+        demo.application.hosts = None
+
+
+def test_password_guessing_is_slowed_down(served: tuple[Demo, str], demo: Demo) -> None:
+    with httpx.Client(base_url=served[1]) as client:
+        attempts = [client.post("login", data={"username": "ann", "password": "x"}).status_code for _ in range(8)]
+        assert attempts[:5] == [400] * 5
+        assert attempts[-1] == 429
+        right = client.post("login", data={"username": "ann", "password": "secret"})
+        assert "too many failed attempts" in right.text
+        with httpx.Client(base_url=served[1], auth=("ann", "secret")) as other:
+            assert other.get("config").status_code == 429
+    demo.application._limits = ClientLimits(max_open=64)
 
 
 def test_upload_for_an_unknown_key_is_refused(web: httpx.Client) -> None:
@@ -179,7 +252,7 @@ def test_page_events_are_not_callable_by_name(web: httpx.Client) -> None:
     assert not [name for name in names if name.startswith("/_")]
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/queue/join", "/session/KEY/frame/0.jpg", "/theme.css"])
+@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/queue/join", "/session/KEY/state", "/theme.css"])
 def test_paths_of_the_page_are_served(path: str) -> None:
     assert is_served(path)
 
