@@ -53,19 +53,25 @@ def read_with_decord(
 
     try:
         reader = decord.VideoReader(str(path.resolve()), num_threads=2)
-        if len(reader) != num_frames:
-            return _refuse(path, f"it counts {len(reader)} frames instead of {num_frames}")
-        if not np.array_equal(reader.next().asnumpy(), first_image):
-            return _refuse(path, "its first frame differs")
-        if other := sorted(set(groups) - {0, *(int(key) for key in reader.get_key_indices())}):
-            return _refuse(path, f"frame {other[0]} is no keyframe")
-        return _read(reader, groups)
+        reason = _difference(reader, groups, num_frames=num_frames, first_image=first_image)
+        if reason is None:
+            return _read(reader, groups)
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
-        return _refuse(path, str(error).splitlines()[0] if str(error) else "it ends early")
+        reason = str(error).partition("\n")[0] or "it ends early"
+    warnings.warn(f"{path}: decord cannot replace PyAV for this file ({reason})", RuntimeWarning, stacklevel=3)
+    return None
 
 
-def _refuse(path: Path, reason: str) -> None:
-    warnings.warn(f"{path}: decord cannot replace PyAV for this file ({reason})", RuntimeWarning, stacklevel=4)
+def _difference(
+    reader: Any, groups: Mapping[int, Sequence[int]], *, num_frames: int, first_image: NDArray[np.uint8]
+) -> str | None:
+    """Return how decord reads a file otherwise than PyAV, or None; the reader then stands behind frame 0."""
+    if len(reader) != num_frames:
+        return f"it counts {len(reader)} frames instead of {num_frames}"
+    if other := sorted(set(groups) - {0, *(int(key) for key in reader.get_key_indices())}):
+        return f"frame {other[0]} is no keyframe"
+    reader.seek(0)
+    return None if np.array_equal(reader.next().asnumpy(), first_image) else "its first frame differs"
 
 
 def _read(reader: Any, groups: Mapping[int, Sequence[int]]) -> dict[int, NDArray[np.uint8]]:

@@ -60,7 +60,7 @@ def test_decord_is_used_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(decord, "VideoReader", open_and_count)
     write_numbered_clip(tmp_path / "clip.mp4", num_frames=30)
     for decoder in ("auto", "av"):
-        open_video(tmp_path / "clip.mp4", decoder=decoder).read([3, 20])  # type: ignore[arg-type]
+        open_video(tmp_path / "clip.mp4", decoder=decoder).read([3, 20])
     assert opened == []
     with warnings.catch_warnings():
         warnings.simplefilter("error")

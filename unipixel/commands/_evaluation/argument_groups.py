@@ -18,8 +18,8 @@ _ALLOWED = {
     },
     "benchmark": {
         "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
-        "processes", "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill", "postprocess",
-        "max_new_tokens", "wording", "judge_url", "judge_model", "judge_prompt",
+        "processes", "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill",
+        "postprocess", "max_new_tokens", "wording", "judge_url", "judge_model", "judge_prompt",
     },
 }  # fmt: skip
 ACTIONS = tuple(name for name in _ALLOWED if name != "benchmark")
