@@ -59,7 +59,7 @@ class Limits:
     max_name_chars: int = 60
     max_workers: int = 1
     max_waiting: int = 16
-    max_waiting_per_client: int = 4
+    max_waiting_per_client: int = 8
     max_requests_per_client: int = 64
     max_work_seconds: float = 600
     decoder_megabytes: float = 2048

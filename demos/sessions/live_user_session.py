@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from unipixel.demos.errors import PromptError, QuestionError, SourceError, UnknownObjectError
+from unipixel.demos.errors import DemoError, PromptError, QuestionError, SourceError, UnknownObjectError
 from unipixel.demos.frame_images import frame_jpeg
 from unipixel.demos.sessions.prompt_editing import check_text
 from unipixel.output.overlay import object_color
@@ -201,7 +201,7 @@ class LiveUserSession:
             DemoError: The name is too long or contains control characters.
         """
         text = " ".join(name.split())
-        check_text(text, what="name", limit=_MAX_NAME_CHARS, field="name")
+        check_text(text, what="name", limit=_MAX_NAME_CHARS, error=DemoError, field="name")
         with self._lock:
             if object_id not in self.object_ids:
                 raise UnknownObjectError(f"there is no object [{object_id}]")
@@ -232,7 +232,7 @@ class LiveUserSession:
         Raises:
             QuestionError: The question is empty, too long, or refers to an unknown object; or there is no frame yet.
         """
-        check_text(question, what="question", limit=self._max_question_chars, field="question")
+        check_text(question, what="question", limit=self._max_question_chars, error=QuestionError, field="question")
         if not self.num_frames:
             raise QuestionError("there is no frame yet: start the camera first")
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()

@@ -120,7 +120,8 @@ class PromptEditing:
             DemoError: The name is too long or not printable.
         """
         text = " ".join(name.split())
-        check_text(text, what="name", limit=self._lifecycle.context.limits.max_name_chars, field="name")
+        limit = self._lifecycle.context.limits.max_name_chars
+        check_text(text, what="name", limit=limit, error=DemoError, field="name")
         with self._lifecycle.lock:
             loaded = self._lifecycle.loaded()
             loaded.check_object(object_id)
@@ -197,24 +198,25 @@ class PromptEditing:
             return loaded.session.objects.segment_pending(object_id, frame_index)
 
 
-def check_text(text: str, *, what: str, limit: int, field: str) -> None:
+def check_text(text: str, *, what: str, limit: int, error: type[DemoError], field: str) -> None:
     """Check the length of a text, and that it contains no control characters.
 
     Args:
         text: The text of a user.
         what: What it is, for messages.
         limit: Maximum number of characters.
+        error: Class of the error.
         field: See `DemoError.field`.
 
     Raises:
         DemoError: It is too long, or contains a control character, such as NUL or one that changes the direction.
     """
     if len(text) > limit:
-        raise DemoError(f"the {what} has {len(text)} characters, the maximum is {limit}: shorten it", field=field)
+        raise error(f"the {what} has {len(text)} characters, the maximum is {limit}: shorten it", field=field)
     for letter in text:
         is_control = unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\r\t"
         if is_control or ord(letter) in _BIDI_CONTROLS:
-            raise DemoError(f"the {what} contains the control character U+{ord(letter):04X}: leave it out", field=field)
+            raise error(f"the {what} contains the control character U+{ord(letter):04X}: leave it out", field=field)
 
 
 def _record(loaded: LoadedSession, object_id: int) -> None:

@@ -385,7 +385,8 @@ class UserSession:
         )
 
     def _check_question(self, text: str, session: Session) -> None:
-        check_text(text, what="question", limit=self._context.limits.max_question_chars, field="question")
+        limit = self._context.limits.max_question_chars
+        check_text(text, what="question", limit=limit, error=QuestionError, field="question")
         if found := _SPECIAL_TOKEN.search(text):
             raise QuestionError(f"the question contains {found[0]}, a special token of the model: remove it")
         try:
