@@ -88,6 +88,10 @@ class ObjectMemoryBank:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def __repr__(self) -> str:
+        height, width = self.frame_size
+        return f"<ObjectMemoryBank of {width} x {height} pixels: objects {list(self.ids)}, version {self.version}>"
+
     def __contains__(self, object_id: object) -> bool:
         return object_id in self._objects
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from unipixel.memory.representation import short_repr
+
 _FRAMES_PER_PAIR = 2
 
 
@@ -29,6 +31,8 @@ class TokenMasks:
         boxes_xyxy: (t, O, 4) float32 in [0, 1], the tightest box (left, top, right, bottom) as shares of the frame's
             width and height; zeros where the mask is empty.
     """
+
+    __repr__ = short_repr
 
     coverage: Tensor
     boxes_xyxy: Tensor

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unipixel.memory.representation import short_repr
+
 # The trunk settings in which the four published SAM 2.1 models differ (configs/sam2.1/*.yaml of the sam2 package).
 _TRUNKS: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": [1, 2, 7, 2], "global_att_blocks": [5, 7, 9],
@@ -73,6 +75,8 @@ class SegmenterConfig:
         memory_attention: Keywords of memory attention.
         memory_encoder: Keywords of the memory encoder.
     """
+
+    __repr__ = short_repr
 
     image_size: int = 1024
     num_maskmem: int = 7

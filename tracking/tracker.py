@@ -172,6 +172,10 @@ class StreamingTracker:
         self._max_objects = max_objects
         self.state = TrackerState()
 
+    def __repr__(self) -> str:
+        frame = "no frame yet" if self.state.frame_index is None else f"frame {self.state.frame_index}"
+        return f"<StreamingTracker at {frame}: objects {list(self.object_ids)}>"
+
     @property
     def object_ids(self) -> tuple[int, ...]:
         """Ids of the tracked objects, in the order in which they were added."""

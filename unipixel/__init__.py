@@ -1,13 +1,15 @@
 """UniPixel: question answering and object segmentation in videos and streams.
 
 The names in `__all__` are the public API. Each is imported on first use, so that `import unipixel` imports
-neither torch nor transformers.
+neither torch nor transformers. AutoConfig, AutoModel and AutoProcessor of transformers load UniPixel after it.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
+
+from unipixel.auto.registration import register_auto_classes
 
 if TYPE_CHECKING:
     from unipixel.checkpoints.architecture import load_checkpoint
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from unipixel.model.inputs import ModelInputs, ModelOutput, ReferencePrompt, VideoFeatures, VideoInput
     from unipixel.model.qwen import PromptCache
     from unipixel.model.unipixel import UniPixel
+    from unipixel.output.result import Result
     from unipixel.processing.chat_template import Turn
     from unipixel.processing.processor import Processor
     from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from unipixel.sail.sail_config import PixelSailConfig
     from unipixel.sail.sail_inputs import ImagePatches, PatchStates, SailOutput
     from unipixel.sail.sail_processor import SailProcessor
+    from unipixel.session.asking import ask
     from unipixel.session.base_session import Answer
     from unipixel.session.live_session import LiveSession, LiveSettings
     from unipixel.session.session import Session, open_session
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
     from unipixel.tracking.config import SegmenterConfig
     from unipixel.tracking.tracker import StreamingTracker
     from unipixel.video.open import open_video
+
+__version__ = "0.1.0"
+
+register_auto_classes()
 
 _MODULES = {
     "Answer": "unipixel.session.base_session",
@@ -57,6 +65,7 @@ _MODULES = {
     "PromptCache": "unipixel.model.qwen",
     "Processor": "unipixel.processing.processor",
     "ReferencePrompt": "unipixel.model.inputs",
+    "Result": "unipixel.output.result",
     "RegionPrompt": "unipixel.sail.patch_grid",
     "SailOutput": "unipixel.sail.sail_inputs",
     "SailProcessor": "unipixel.sail.sail_processor",
@@ -71,6 +80,7 @@ _MODULES = {
     "VideoFeatures": "unipixel.model.inputs",
     "VideoInput": "unipixel.model.inputs",
     "load_checkpoint": "unipixel.checkpoints.architecture",
+    "ask": "unipixel.session.asking",
     "load_segmenter": "unipixel.checkpoints.segmenters",
     "open_session": "unipixel.session.session",
     "open_video": "unipixel.video.open",
@@ -99,6 +109,7 @@ __all__ = [
     "PromptCache",
     "ReferencePrompt",
     "RegionPrompt",
+    "Result",
     "SailOutput",
     "SailProcessor",
     "SegmenterConfig",
@@ -111,6 +122,7 @@ __all__ = [
     "UniPixelConfig",
     "VideoFeatures",
     "VideoInput",
+    "ask",
     "load_checkpoint",
     "load_segmenter",
     "open_session",

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from unipixel import commands
+from unipixel import __version__, commands
 from unipixel.commands._options import describe_error, describe_unknown
 
 USER_ERROR = 2
@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _MainParser(
         prog="unipixel", description="Ask about a video; get an answer, and the mask of each object it names."
     )
+    parser.add_argument("--version", action="version", version=f"unipixel {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
     for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
         if not module.name.startswith("_"):

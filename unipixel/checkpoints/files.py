@@ -18,11 +18,12 @@ _FILE_SUFFIXES = (".pt", ".pth", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def resolve(source: str | Path) -> Path:
+def resolve(source: str | Path, **hub_options: Any) -> Path:
     """Return the folder of a checkpoint; one on the hub is downloaded first.
 
     Args:
         source: A folder, the name of a bundled model, or a hub id `owner/name`.
+        hub_options: Options of `huggingface_hub.snapshot_download`, such as `revision`, `token`, `local_files_only`.
 
     Raises:
         OSError: It is none of these, or the download failed.
@@ -45,7 +46,7 @@ def resolve(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"], **hub_options))
     except (OSError, ValueError) as error:
         # huggingface_hub raises OSError for network and hub errors, ValueError for a malformed id.
         raise OSError(

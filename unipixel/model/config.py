@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from unipixel.memory.representation import short_repr
 from unipixel.model.config_values import check_integer_field, check_sizes
 from unipixel.sail.model_type import is_sail_config
 from unipixel.tracking.config import SegmenterConfig
@@ -52,6 +53,8 @@ class UniPixelConfig:
         eos_token_ids: Ids that end an answer.
         extra: All fields of the config.json that it was read from, written back unchanged.
     """
+
+    __repr__ = short_repr
 
     qwen: Qwen2_5_VLConfig
     segmenter: SegmenterConfig
@@ -240,7 +243,9 @@ def read_qwen_config(fields: Mapping[str, Any]) -> Qwen2_5_VLConfig:
         names = ("text_config", "vision_config", "image_token_id", "video_token_id", "vision_start_token_id",
                  "vision_end_token_id", "tie_word_embeddings")  # fmt: skip
         kept = {name: kept[name] for name in names if kept.get(name) is not None}
-        text = {key: value for key, value in kept["text_config"].items() if value is not None}
+        # None is the absence of a token; elsewhere it means the default.
+        is_token = ("bos_token_id", "eos_token_id", "pad_token_id")
+        text = {key: value for key, value in kept["text_config"].items() if value is not None or key in is_token}
         kept["text_config"] = _with_rope_parameters(text)
     try:
         return Qwen2_5_VLConfig(**kept)

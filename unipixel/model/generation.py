@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from unipixel.memory.representation import short_repr
 from unipixel.model.inputs import ModelInputs, VideoFeatures
 from unipixel.model.language_model import LanguageModel
 from unipixel.model.qwen import PromptCache
@@ -84,6 +85,8 @@ class Generation:
         prompt_cache: The conversation up to the end of this answer, to be continued; None for batches.
         prompt_mask_tokens: (K', n, C), one set per `<|seg|>` in the new tokens of the prompt: masks of a forced answer.
     """
+
+    __repr__ = short_repr
 
     token_ids: tuple[int, ...]
     mask_tokens: Tensor
@@ -211,6 +214,10 @@ class AnswerStream(Iterator[GeneratedToken]):
             self._random.seed()
         else:
             self._random.manual_seed(self.settings.seed)
+
+    def __repr__(self) -> str:
+        count, length = len(self._num_read_tokens), self.settings.max_new_tokens
+        return f"<AnswerStream of {count} answers of at most {length} tokens>"
 
     def __next__(self) -> GeneratedToken:
         """Return the next token of any answer.

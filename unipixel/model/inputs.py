@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unipixel.memory.mask_pooling import TokenMasks
+from unipixel.memory.representation import short_repr
 from unipixel.sail.sail_inputs import ImagePatches
 
 
@@ -24,6 +25,8 @@ class VideoInput:
         grid_thw: Patch grid (t, h, w): frame pairs, rows, columns, before merging.
         seconds_per_grid: Seconds between frame pairs; 1.0 for lists of frames, as in the published model.
     """
+
+    __repr__ = short_repr
 
     pixel_values: Tensor
     grid_thw: tuple[int, int, int]
@@ -49,6 +52,8 @@ class VideoFeatures:
         grid_thw: Patch grid (t, h, w) before merging.
         seconds_per_grid: Seconds between frame pairs.
     """
+
+    __repr__ = short_repr
 
     tokens: Tensor
     pooling_rows: Tensor
@@ -78,6 +83,8 @@ class ReferencePrompt:
         frame: Index into the sampled frames, from 0.
         num_frames: Number of sampled frames, including the repeated last frame of an odd number.
     """
+
+    __repr__ = short_repr
 
     coords: Tensor
     frame: int
@@ -109,6 +116,8 @@ class ModelInputs:
         memory_masks: Per clip the masks of its objects on a grid (h/2, w/2), in the order of their `<|mem|>`, or
             None. Where the text continues a prompt cache: per sample, on the clip of the cache.
     """
+
+    __repr__ = short_repr
 
     input_ids: Tensor
     attention_mask: Tensor | None = None
@@ -173,6 +182,8 @@ class ModelOutput:
         position_ids: (3, B, L).
         video_features: The clips' features, accepted by later calls in `ModelInputs.videos`.
     """
+
+    __repr__ = short_repr
 
     logits: Tensor
     hidden_states: Tensor

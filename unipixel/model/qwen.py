@@ -20,6 +20,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLTextModel,
 )
 
+from unipixel.memory.representation import short_repr
 from unipixel.model.inputs import VideoFeatures, VideoInput
 from unipixel.sail.sail_inputs import PatchStates
 
@@ -276,6 +277,8 @@ class PromptCache:
         video: Features of the clip in the text, from which memory is pooled; of an image of Pixel-SAIL, the states
             of its patches, from which masks are computed.
     """
+
+    __repr__ = short_repr
 
     cache: DynamicCache
     num_tokens: int

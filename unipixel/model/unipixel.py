@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from unipixel.tracking.types import FrameFeatures, FrameMasks, Segmentation, Seg
 if TYPE_CHECKING:
     from unipixel.model.generation import Decoder, Generation, GenerationSettings
     from unipixel.model.qwen import PromptCache
+    from unipixel.processing.processor import Processor
     from unipixel.tracking.config import SegmenterConfig
 
 
@@ -69,10 +71,22 @@ class UniPixel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> UniPixel:
-        """Load a checkpoint: a bundled name, a folder or a hub id. See `unipixel.checkpoints.loading.load`."""
+        """Load a checkpoint: a bundled name, a folder or a hub id.
+
+        Args:
+            source: See `unipixel.checkpoints.loading.load`.
+            options: Those of `load`, also in the names of transformers (`dtype` or `torch_dtype`, `device_map`,
+                `attn_implementation`), and those of the hub (`revision`, `token`, `local_files_only`, `cache_dir`).
+
+        Raises:
+            OSError: See `load`, as for the other errors.
+            TypeError: An option is unknown or given twice.
+        """
+        from unipixel.checkpoints.hub_options import resolve_with_options, split_options
         from unipixel.checkpoints.loading import load
 
-        return load(cls, source, **options)
+        hub_options, load_options = split_options(options)
+        return load(cls, resolve_with_options(source, **hub_options) if hub_options else source, **load_options)
 
     @classmethod
     def from_base(
@@ -89,11 +103,39 @@ class UniPixel(nn.Module):
         with init_empty_weights(include_buffers=False):
             return cls(config, attention=attention)
 
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Write the published layout. See `unipixel.checkpoints.loading.save`."""
+    def save_pretrained(self, folder: str | Path, *, processor: Processor | None = None, **options: Any) -> None:
+        """Write the published layout. See `unipixel.checkpoints.loading.save`.
+
+        Args:
+            folder: The folder.
+            processor: Written into the same folder, with its tokenizer.
+            options: See `save`.
+        """
         from unipixel.checkpoints.loading import save
 
         save(self, folder, **options)
+        if processor is not None:
+            processor.save_pretrained(folder)
+
+    def push_to_hub(self, repo_id: str, *, processor: Processor | None = None, **options: Any) -> str:
+        """Upload the checkpoint. See `unipixel.checkpoints.uploading.upload`."""
+        from unipixel.checkpoints.uploading import upload
+
+        return upload(partial(self.save_pretrained, processor=processor), repo_id, **options)
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return the number of parameters, each counted once, as in transformers."""
+        return sum(
+            parameter.numel() for parameter in self.parameters() if parameter.requires_grad or not only_trainable
+        )
+
+    def __repr__(self) -> str:
+        text, dtype = self.config.qwen.text_config, str(self.dtype).removeprefix("torch.")
+        return (
+            f"<UniPixel of {self.num_parameters() / 1e6:.4g} million parameters, {dtype} on {self.device}: "
+            f"{text.num_hidden_layers} layers of width {text.hidden_size}, "
+            f"SAM 2.1 at {self.config.segmenter.image_size} pixels>"
+        )
 
     def tie_weights(self) -> None:
         """Share the output projection with the input embedding if the configuration ties them."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from transformers import AddedToken, AutoTokenizer
 
 from unipixel.memory.injection import MemoryInjection
+from unipixel.memory.representation import short_repr
 from unipixel.processing.special_tokens import (
     ADDED_TOKENS,
     CONTROL_TOKENS,
@@ -88,6 +89,8 @@ class Turn:
         memory: Objects that are new or changed since the last turn; their text precedes the question.
         answer_prefix: Beginning of the answer, which the model continues.
     """
+
+    __repr__ = short_repr
 
     question: str
     answer: str | None = None

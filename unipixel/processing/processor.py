@@ -20,6 +20,7 @@ from unipixel.memory.injection import MEM, MemoryInjection, inject
 from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs, VideoInput
+from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import (
     EncodedText,
     RenderedText,
@@ -32,6 +33,7 @@ from unipixel.processing.chat_template import (
     render_later_turn,
 )
 from unipixel.processing.clip_layout import ClipInput, ClipLayout, to_references
+from unipixel.processing.frame_sampling import select_frames
 from unipixel.processing.image_processing import (
     FRAMES_PER_PAIR,
     FrameBudget,
@@ -41,9 +43,10 @@ from unipixel.processing.image_processing import (
     resize_frame,
     to_patches,
 )
-from unipixel.processing.special_tokens import REF
+from unipixel.processing.special_tokens import IM_END, REF
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.tracking.clip_features import normalise_frame
+from unipixel.video.open import Video, open_video
 
 IGNORED_LABEL = -100
 """Label of tokens that are not supervised, which PyTorch's cross-entropy ignores."""
@@ -91,7 +94,7 @@ class Processor:
         self.sizes = PatchSizes(patch=vision.patch_size, merge=vision.spatial_merge_size)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, budget: FrameBudget | None = None) -> Processor:
+    def from_pretrained(cls, source: str | Path, *, budget: FrameBudget | None = None, **hub_options: Any) -> Processor:
         """Set up the preparation of inputs for a checkpoint: a bundled name, a folder or a hub id.
 
         The bundled tokenizer is used for a checkpoint without one.
@@ -99,14 +102,19 @@ class Processor:
         Args:
             source: As for `UniPixel.from_pretrained`.
             budget: Overrides that of the checkpoint.
+            hub_options: `revision`, `token`, `local_files_only` and `cache_dir` of the hub.
 
         Raises:
             OSError: The checkpoint cannot be found, or has no tokenizer and the bundled one does not match.
             ValueError: It is incomplete, or its tokenizer does not match.
         """
-        from unipixel.checkpoints.files import read_config, resolve
+        from unipixel.checkpoints.files import read_config
+        from unipixel.checkpoints.hub_options import resolve_with_options, split_options
 
-        folder = resolve(source)
+        hub_options, unknown = split_options(hub_options)
+        if unknown:
+            raise TypeError(f"unknown options {sorted(unknown)}: a processor takes budget and the options of the hub")
+        folder = resolve_with_options(source, **hub_options)
         has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
         tokenizer = load_tokenizer(folder if has_tokenizer else None)
         config, budget = read_config(folder), budget or FrameBudget.read(folder)
@@ -125,6 +133,59 @@ class Processor:
         self.tokenizer.save_pretrained(str(folder))
         if self.budget != FrameBudget():
             self.budget.write(folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the tokenizer and the budget. See `unipixel.checkpoints.uploading.upload`."""
+        from unipixel.checkpoints.uploading import upload
+
+        return upload(self.save_pretrained, repo_id, **options)
+
+    def __call__(
+        self,
+        text: str | Sequence[Turn],
+        *,
+        videos: Any = None,
+        images: Any = None,
+        prompts: Sequence[VisualPrompt] = (),
+    ) -> ModelInputs:
+        """Prepare one question, as processors of transformers are called.
+
+        Args:
+            text: The question, or the turns of a conversation.
+            videos: One video: any source that `open_video` accepts. Frames are sampled as in a session.
+            images: One image, as a video of one frame; give either.
+            prompts: Points and boxes, one for each `<|ref|>` of the text.
+
+        Returns:
+            Inputs of `UniPixel.generate` and of a forward pass.
+
+        Raises:
+            ValueError: Both a video and an image are given, or the text does not match the prompts.
+            OSError: The video cannot be read.
+        """
+        if videos is not None and images is not None:
+            raise ValueError("give videos or images, not both: a conversation is about one clip")
+        source = videos if videos is not None else images
+        turns = [Turn(text)] if isinstance(text, str) else text
+        clip = None if source is None else self._open_clip(source, prompts)
+        return self.encode(turns, clip=clip, prompts=prompts).inputs
+
+    def _open_clip(self, source: Any, prompts: Sequence[VisualPrompt]) -> ClipInput:
+        """Sample the frames of a video, first of all those on which there are prompts."""
+        video = source if isinstance(source, Video) else open_video(source)
+        count = self.budget.num_frames
+        indices = select_frames(len(video), count, kept=sorted({prompt.frame_index for prompt in prompts})[:count])
+        frames = [frame.image for frame in video.read(indices)]
+        return self.clip(frames, frame_indices=indices, num_video_frames=len(video))
+
+    def decode(self, token_ids: Sequence[int] | Tensor) -> str:
+        """Return the text of an answer, with objects as `[id]` and without special tokens."""
+        text = self.tokenizer.decode(torch.as_tensor(token_ids).tolist(), skip_special_tokens=False)
+        return parse_answer(text.removesuffix(IM_END)).display
+
+    def __repr__(self) -> str:
+        sizes = f"{self.budget.num_frames} frames of at most {self.budget.max_tokens_of(self.budget.num_frames)} tokens"
+        return f"<Processor: {sizes}, vocabulary of {len(self.tokenizer)}>"
 
     def clip(
         self,

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from unipixel.memory.representation import short_repr
+
 
 @dataclass(frozen=True)
 class PointPrompt:
@@ -46,6 +48,8 @@ class MaskPrompt:
         mask: (H, W) bool at the size of the original frame.
         frame_index: Frame of the video, from 0.
     """
+
+    __repr__ = short_repr
 
     mask: np.ndarray
     frame_index: int = 0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.injection import MemoryInjection
+from unipixel.memory.representation import short_repr
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
@@ -38,6 +39,8 @@ class Answer:
         num_read_tokens: Tokens that the language model processed before the answer.
         timings_seconds: Seconds by stage.
     """
+
+    __repr__ = short_repr
 
     question: str
     text: str
@@ -81,6 +84,14 @@ class BaseSession(abc.ABC):
         self._conversation: Conversation | None = None
         # Version of the object memory at the latest injection.
         self._injected_version = 0
+
+    def __repr__(self) -> str:
+        ids = ", ".join(f"[{object_id}]" for object_id in sorted(self._known_ids)) or "none"
+        return f"<{type(self).__name__} about {self._describe_source()}: objects {ids}>"
+
+    def _describe_source(self) -> str:
+        """Describe the video or stream in a few words."""
+        return "a stream"
 
     @property
     @abc.abstractmethod

@@ -209,6 +209,10 @@ class Session(BaseSession):
         """
         self.objects.forget(object_id)
 
+    def _describe_source(self) -> str:
+        info = self.objects.video.info
+        return f"{info.path}, {info.num_frames} frames of {info.width} x {info.height}"
+
     def _result(self, turn: Answer) -> Result:
         return replace(
             self.result(), question=turn.question, answer=turn.text, timings_seconds=turn.timings_seconds, turn=turn

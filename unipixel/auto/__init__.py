@@ -1,0 +1,1 @@
+"""UniPixel in the auto classes of transformers: AutoConfig, AutoModel, AutoProcessor."""
