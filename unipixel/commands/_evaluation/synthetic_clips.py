@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from unipixel.checkpoints.early_checks import check_checkpoint
 from unipixel.commands._options import DEFAULT_MODEL
 
 _DEFAULT_LIMIT = 90
@@ -20,14 +21,16 @@ def evaluate_synthetic(arguments: argparse.Namespace) -> int:
         OSError: The model cannot be found, downloaded or read.
         ImportError: The extra `train` is not installed.
     """
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
-    from unipixel.train.evaluation.synthetic import TASKS, evaluate
-
     split: Any = arguments.split or _SPLITS[0]
     if split not in _SPLITS:
         raise ValueError(f"synthetic clips have no split {split!r}: allowed are {', '.join(_SPLITS)}")
     name = arguments.model or DEFAULT_MODEL
+    check_checkpoint(name)
+    # Imported after the checks, because torch and transformers take seconds.
+    from unipixel.model.unipixel import UniPixel
+    from unipixel.processing.processor import Processor
+    from unipixel.train.evaluation.synthetic import TASKS, evaluate
+
     model = UniPixel.from_pretrained(name, device=arguments.device or "cpu", memory_pool_order=arguments.pooling)
     report = evaluate(
         model,
