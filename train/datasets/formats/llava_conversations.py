@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ _ROLES = ("human", "gpt")
 def read_conversations(
     files: SourceFiles, *, annotations: str, images: str, videos: str, fps: float
 ) -> Iterator[Group]:
-    """Yield each conversation.
+    """Yield each conversation whose two sides alternate.
 
     Args:
         files: Access to the files.
@@ -25,13 +26,15 @@ def read_conversations(
 
     Raises:
         OSError: A file is missing or cannot be read.
-        ValueError: The file is not JSON, or the two sides do not alternate.
+        ValueError: The file is not JSON.
     """
+    num_dropped = 0
     for number, annotation in enumerate(files.members(annotations)):
         name = str(annotation.get("id", number))
         said = annotation["conversations"]
         if len(said) % 2 or any(one["from"] != _ROLES[row % 2] for row, one in enumerate(said)):
-            raise ValueError(f"{files.root / annotations}: the sides of conversation {name!r} do not alternate")
+            num_dropped += 1
+            continue
         texts = [one["value"] for one in said]
         media: dict[str, Any] = {}
         if "image" in annotation:
@@ -46,3 +49,9 @@ def read_conversations(
             "turns": list(zip(texts[::2], texts[1::2], strict=True)),
             "entries": [{}],
         }
+    if num_dropped:
+        warnings.warn(
+            f"{files.root / annotations}: {num_dropped} conversations are left out, whose sides do not alternate",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -10,9 +10,11 @@ from typing import Any
 from unipixel.train.datasets.published.entries import Group
 from unipixel.train.datasets.published.source_files import SourceFiles
 
-# Also the misspelt tags of the files: <region 2>, <region2], <regin2>, <Region2>, <region of2>, <region2.
-_TAG = re.compile(r"<\s*reg(?:io|i|o)n\s*(?:of\s*)?(\d+)\s*(?:[^\w\s<]|(?=[\s<]|$))", re.IGNORECASE)
-_UNNUMBERED = re.compile(r"<\s*reg(?:io|i|o)n", re.IGNORECASE)
+# Tags with the misspellings that are repaired in the published code: <region 2>, <region of2>, <region2] in
+# conversations, <Region2>, <regin2>, <regin 2> in descriptions.
+_TAG = re.compile(r"<region(?: | of)?(\d+)(?:[^\w\s<]|(?=[\s<]|$))")
+_DESCRIPTION_TAG = re.compile(r"<(?:[Rr]egion|regin ?)(\d+)>")
+_UNNUMBERED = "<region"
 _DESCRIPTION = re.compile(r"\[(\d+)\]\s*:\s*(.+)", re.DOTALL)
 
 
@@ -53,7 +55,7 @@ def _conversation(annotation: Mapping[str, Any]) -> _NumberedTurns:
     """Return the turns of a conversation and the numbers of its regions; no turns where a region has no number."""
     texts = [turn["value"] for turn in annotation["conversations"]]
     named = [_TAG.sub(r"[\1]", text) for text in texts]
-    if any(map(_UNNUMBERED.search, named)):
+    if any(_UNNUMBERED in text for text in named):
         return [], []
     numbers = list(dict.fromkeys(number for text in texts for number in _TAG.findall(text)))
     return list(zip(named[::2], named[1::2], strict=True)), numbers
@@ -63,8 +65,8 @@ def _descriptions(annotation: Mapping[str, Any]) -> _NumberedTurns:
     """Return each region as a question, with its description; no turns where a text does not name its region alone."""
     turns = []
     for text in annotation["description"]:
-        numbers = _TAG.findall(text)
-        found = _DESCRIPTION.fullmatch(_TAG.sub(r"[\1]", text.strip()))
+        numbers = _DESCRIPTION_TAG.findall(text)
+        found = _DESCRIPTION.fullmatch(_DESCRIPTION_TAG.sub(r"[\1]", text.strip()))
         if found is None or len(numbers) != 1:
             return [], []
         turns.append((f"[{found[1]}]", found[2]))
