@@ -161,6 +161,10 @@ class LiveSession(BaseSession):
         """
         return self._segment(query, form=form, callbacks=Callbacks(on_text))
 
+    def __repr__(self) -> str:
+        # There is no memory before the first frame.
+        return super().__repr__() if self.objects.buffer.frames else "<LiveSession before the first frame>"
+
     @property
     def _known_ids(self) -> Collection[int]:
         return self.bank.ids
