@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from PIL import Image
 from unipixel.cli import main
 from unipixel.processing.image_processing import FrameBudget
 from unipixel.processing.processor import Processor
+from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
+from unipixel.train.evaluation.running.predictions import PredictionFile
+from unipixel.train.evaluation.scoring import scores
 
 SAIL = json.loads((GOLDEN / "sail-metrics.json").read_text(encoding="utf-8"))
 FAST = ["--device", "cpu", "--max-new-tokens", "4"]
@@ -82,6 +86,48 @@ def test_run_on_perbench_ends_with_the_overall_score(
     assert {"METEOR", "CIDEr", "accuracy", "cIoU", "gIoU", "overall"} == set(first["figures"])
     assert scored_again("perbench", perbench, tmp_path) == 0
     assert json.loads(capsys.readouterr().out) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "predictions"),
+    [
+        ("refcoco", "refcoco", "predictions/refcoco/val"),
+        ("grefcoco", "grefcoco", "predictions"),
+        ("reasonseg", "reasonseg", "predictions/val"),
+        ("videorefer-bench-q", "videorefer", "predictions/q"),
+        ("videorefer-bench-d", "videorefer", "predictions/d"),
+        ("pixelqa", "videorefer", "predictions/pixelqa"),
+        ("mvbench", "mvbench", "predictions"),
+    ],
+)
+def test_samples_can_be_measured_in_other_processes(
+    name: str, case: str, predictions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, folder = BENCHMARKS[name], golden_case(case)
+    samples = benchmark.read(folder / "data", split=benchmark.splits[0].name, variant=benchmark.variant(None))
+    alone = benchmark.score(samples, PredictionFile(folder / predictions), protocol="honest")
+
+    class CopyingPool:
+        """Hands copies to functions, as a pool of processes does."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def __enter__(self) -> CopyingPool:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def map(self, function: Any, chunks: Any) -> Any:
+            for chunk in chunks:
+                copied, part = pickle.loads(pickle.dumps((function, chunk)))
+                yield pickle.loads(pickle.dumps(copied(part)))
+
+    monkeypatch.setattr(scores, "ProcessPoolExecutor", CopyingPool)
+    monkeypatch.setattr(scores, "_MIN_SAMPLES_PER_PROCESS", 1)
+    with scores.scoring_processes(2):
+        assert benchmark.score(samples, PredictionFile(folder / predictions), protocol="honest") == alone
 
 
 def test_run_on_mvbench_lists_questions_whose_video_is_missing(

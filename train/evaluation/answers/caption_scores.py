@@ -63,7 +63,7 @@ def score_region_captions(
         predictions,
         protocol=protocol,
         measure=_measure_region,
-        measure_failed=lambda sample, _: {"METEOR": 0.0, "response": None},
+        measure_failed=_zero_region,
         summarize=lambda figures, _: {},
     )
     texts = treebank_tokens([row["response"] or "" for row in scores.samples.values()])
@@ -81,6 +81,11 @@ def score_region_captions(
 def _measure_region(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
     del sample, protocol
     return {"METEOR": 0.0, "response": clean_region_caption(answer_text(prediction))}
+
+
+def _zero_region(sample: BenchmarkSample, protocol: ScoreProtocol) -> SampleFigures:
+    del sample, protocol
+    return {"METEOR": 0.0, "response": None}
 
 
 def _references(sample: BenchmarkSample) -> list[str]:

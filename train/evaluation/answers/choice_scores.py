@@ -106,19 +106,23 @@ def score_choices(
             `mvbench_repository`.
     """
     kinds = {sample.name: str(sample.fields[kind]) for sample in samples}
-
-    def measure(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
-        return choice_figures(sample, answer_text(prediction), protocol)
-
     scores = score_samples(
         samples,
         predictions,
         protocol=protocol,
-        measure=measure,
-        measure_failed=lambda sample, protocol: choice_figures(sample, None, protocol),
+        measure=_measure_choice,
+        measure_failed=_zero_choice,
         summarize=lambda figures, _: accuracy_figures(figures, kinds),
     )
     return list_empty_answers(replace(scores, others={second: _SECOND_RULES[second](scores.samples, kinds)}))
+
+
+def _measure_choice(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
+    return choice_figures(sample, answer_text(prediction), protocol)
+
+
+def _zero_choice(sample: BenchmarkSample, protocol: ScoreProtocol) -> SampleFigures:
+    return choice_figures(sample, None, protocol)
 
 
 def _by_videorefer(figures: Mapping[str, SampleFigures], kinds: Mapping[str, str]) -> dict[str, Any]:

@@ -35,12 +35,6 @@ def score_perbench(
     """Score the tasks that the samples have; with all three also the overall score."""
     tasks = {sample.name: str(sample.fields["task"]) for sample in samples}
 
-    def measure(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
-        return _MEASURES[tasks[sample.name]](sample, prediction, protocol)
-
-    def measure_failed(sample: BenchmarkSample, protocol: ScoreProtocol) -> SampleFigures:
-        return _ZEROS[tasks[sample.name]](sample, protocol)
-
     def summarize(figures: Mapping[str, SampleFigures], protocol: ScoreProtocol) -> dict[str, float]:
         summary: dict[str, float] = {}
         for task, summarize_task in _SUMMARIES.items():
@@ -51,10 +45,18 @@ def score_perbench(
         return summary
 
     scores = score_samples(
-        samples, predictions, protocol=protocol, measure=measure, measure_failed=measure_failed, summarize=summarize
+        samples, predictions, protocol=protocol, measure=_measure, measure_failed=_zero, summarize=summarize
     )
     variants = {"METEOR": meteor_variant()} if "captions" in tasks.values() else {}
     return list_empty_answers(replace(scores, others={"variants": variants} if variants else {}))
+
+
+def _measure(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
+    return _MEASURES[str(sample.fields["task"])](sample, prediction, protocol)
+
+
+def _zero(sample: BenchmarkSample, protocol: ScoreProtocol) -> SampleFigures:
+    return _ZEROS[str(sample.fields["task"])](sample, protocol)
 
 
 def overall_score(meteor: float, accuracy: float, ciou: float, giou: float) -> float:
