@@ -22,6 +22,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 from unipixel.memory.representation import short_repr
 from unipixel.model.inputs import VideoFeatures, VideoInput
+from unipixel.model.vision_attention import WindowBatchAttention, clip_windows
 from unipixel.sail.sail_inputs import PatchStates
 
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
@@ -55,6 +56,9 @@ class QwenVL(nn.Module):
             config.vision_config, attn_implementation=attention
         )
         self.visual.patch_embed.__class__ = LinearPatchEmbed
+        if attention == "sdpa":
+            for block in self.visual.blocks:
+                block.attn.__class__ = WindowBatchAttention
         self.language_model = Qwen2_5_VLTextModel._from_config(config.text_config, attn_implementation=attention)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QwenVL:
@@ -75,11 +79,15 @@ class QwenVL(nn.Module):
         first = self.visual.patch_embed.proj.weight
         pixels = torch.cat([video.pixel_values for video in videos]).to(first.device)
         grids = torch.tensor([video.grid_thw for video in videos], device=first.device)
-        output = self.visual(pixels, grid_thw=grids)
+        window_cells = self.visual.window_size // self.visual.patch_size // merge
+        extra = {}
+        if isinstance(self.visual.blocks[0].attn, WindowBatchAttention):
+            sizes = {"merge_size": merge, "window_cells": window_cells}
+            extra["windows"] = clip_windows([video.grid_thw for video in videos], device=first.device, **sizes)
+        output = self.visual(pixels, grid_thw=grids, **extra)
         rows = self.visual.merger.ln_q(output.last_hidden_state)
         rows = rows.reshape(-1, rows.shape[-1] * merge**2)
         counts = [video.grid_thw[0] * video.grid_thw[1] * video.grid_thw[2] // merge**2 for video in videos]
-        window_cells = self.visual.window_size // self.visual.patch_size // merge
         features = []
         for video, tokens, pooling_rows in zip(
             videos, output.pooler_output.split(counts), rows.split(counts), strict=True
