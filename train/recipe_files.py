@@ -16,6 +16,7 @@ import torch
 
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.recipe import Recipe, Stage
+from unipixel.train.sail.sail_recipe import SailRecipe
 
 try:
     from pydantic import TypeAdapter, ValidationError
@@ -28,11 +29,15 @@ else:
     import tomli as tomllib
 
 _Recipe = TypeVar("_Recipe")
-_PRETRAINING = "pretrain"
+# Stages with settings of their own.
+_OTHER_STAGES: dict[str, type[PretrainingRecipe] | type[SailRecipe]] = {
+    "pretrain": PretrainingRecipe,
+    "sail": SailRecipe,
+}
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe of any stage but the dense pre-training.
+    """Read a recipe of one of the paper's stages, of fine-tuning, or of a segmenter.
 
     Args:
         source: Path of a TOML file, or the name of one that ships with the package, such as `nano/stage1`.
@@ -41,7 +46,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         FileNotFoundError: There is no such file or bundled recipe.
-        ValueError: A key is unknown, a value is out of range, or the recipe is one of the dense pre-training.
+        ValueError: A key is unknown, a value is out of range, or the recipe is of a stage with other
+            settings.
     """
     recipe = load_any_recipe(source, overrides)
     if not isinstance(recipe, Recipe):
@@ -49,7 +55,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainingRecipe:
+def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainingRecipe | SailRecipe:
     """Read a recipe of any stage; arguments and errors as for `load_recipe`.
 
     The table `cpu` of a recipe replaces settings where there is no GPU.
@@ -62,13 +68,11 @@ def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe
     for override in overrides:
         _override(tree, override)
     tree["folder"] = str(path.parent)
-    stages = (*get_args(Stage), _PRETRAINING)
-    if tree.get("stage", _PRETRAINING) not in stages:
-        stage = tree["stage"]
+    stages = (*get_args(Stage), *_OTHER_STAGES)
+    stage = tree.get("stage")
+    if stage is not None and stage not in stages:
         raise ValueError(f"stage must be one of {stages}, got {stage!r} (nearest: {nearest(str(stage), stages)})")
-    if tree.get("stage") == _PRETRAINING:
-        return _validated(PretrainingRecipe, tree)
-    return _validated(Recipe, tree)
+    return _validated(_OTHER_STAGES.get(str(stage), Recipe), tree)
 
 
 def find_recipe(source: str | Path) -> Path:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from unipixel.train.recipe import Recipe, TrainingRecipe
 from unipixel.train.run_log import InvalidExampleCounter, RunLog
+from unipixel.train.sail.sail_recipe import SailRecipe
 
 WEIGHTS_FILE = "model.safetensors"
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -113,7 +114,7 @@ class ObjectiveTrainer(Trainer):
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | SailRecipe,
     objective: nn.Module,
     dataset: Dataset,
     collate: Callable[[list[Any]], dict[str, Any]],
@@ -145,7 +146,7 @@ def run(
 
 
 def build(
-    recipe: Recipe,
+    recipe: Recipe | SailRecipe,
     objective: nn.Module,
     dataset: Dataset,
     collate: Callable[[list[Any]], dict[str, Any]],
@@ -165,7 +166,7 @@ def build(
     )
 
 
-def training_arguments(recipe: Recipe) -> TrainingArguments:
+def training_arguments(recipe: Recipe | SailRecipe) -> TrainingArguments:
     """Return the training arguments of transformers for a recipe."""
     settings = recipe.training
     # Transformers' TensorBoard callback takes its folder from the environment alone.

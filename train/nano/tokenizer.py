@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from unipixel.memory.injection import memory_heading
@@ -14,15 +14,16 @@ from unipixel.train.datasets.synthetic import sample_generation as world_samples
 _NUM_SAMPLES = 6000
 
 
-def build_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
+def build_tokenizer(texts: Iterable[str], *, size: int, special_tokens: Sequence[str] | None = None) -> Tokenizer:
     """Learn byte pairs from texts; every other text can still be written, byte by byte.
 
     Args:
         texts: What the model will read and write, without special tokens.
         size: Tokens of the vocabulary, the 256 bytes and the special tokens included.
+        special_tokens: Special tokens, the last ones of the vocabulary; None takes those of the bundled tokenizer.
 
     Returns:
-        A tokenizer with the special tokens of the bundled one.
+        The tokenizer.
 
     Raises:
         ValueError: The size leaves no room for a pair.
@@ -33,6 +34,7 @@ def build_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
 
     bundled = load_tokenizer()
     special = [token for token, _ in sorted(bundled.get_added_vocab().items(), key=lambda item: item[1])]
+    special = special if special_tokens is None else list(special_tokens)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if size <= len(alphabet) + len(special):
         raise ValueError(f"a vocabulary needs more than {len(alphabet) + len(special)} tokens, got {size}")

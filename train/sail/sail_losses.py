@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from unipixel.train.recipe import Settings
+
 NUM_POINTS = 12_544
 """Points at which masks are compared (Mask2Former, arXiv:2112.01527)."""
 # Added to the counts that sums are divided by, as published.
@@ -18,7 +20,7 @@ _COUNT_OFFSET = 1e-4
 
 
 @dataclass(frozen=True)
-class SailLossWeights:
+class SailLossWeights(Settings):
     """Weights of the parts of the loss.
 
     Attributes:
@@ -146,3 +148,17 @@ def total_loss(
     for part in distillations:
         total = total + weights.distillation * part
     return total
+
+
+def dense_mask_loss(logits: Tensor, truths: Tensor) -> SailMaskLoss:
+    """Compute the mask losses of one sample at all pixels of the logits, as plain means.
+
+    Args:
+        logits: (K, h, w), one mask per `[SEG]`.
+        truths: (K, h, w) fraction of each pixel that the mask covers, in [0, 1].
+    """
+    predicted, wanted = logits.float().flatten(1), truths.float().flatten(1)
+    probability = predicted.sigmoid()
+    overlap = (probability * wanted).sum(dim=1)
+    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + wanted.sum(dim=1) + 1)
+    return SailMaskLoss(F.binary_cross_entropy_with_logits(predicted, wanted), dice.mean())

@@ -52,12 +52,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     from unipixel.train.nano.pretraining import pretrain
     from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
     from unipixel.train.recipe_files import load_any_recipe
+    from unipixel.train.sail.sail_recipe import SailRecipe
+    from unipixel.train.sail.sail_run import prepare_sail
 
     recipe = load_any_recipe(arguments.recipe, arguments.overrides)
     if isinstance(recipe, PretrainingRecipe):
         print(f"wrote {pretrain(recipe)}")
         return 0
-    job = prepare(recipe)
+    job = prepare_sail(recipe) if isinstance(recipe, SailRecipe) else prepare(recipe)
     finished = trainer.run(recipe, job.objective, job.dataset, job.collate, validate=job.validate)
     if finished.is_world_process_zero():
         folder = Path(recipe.output) / "final"

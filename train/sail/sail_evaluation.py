@@ -1,0 +1,142 @@
+"""Evaluation of Pixel-SAIL on drawn images that training does not show: masks, regions and absent objects."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from unipixel.model.generation import GenerationSettings
+from unipixel.processing.chat_template import Turn
+from unipixel.sail.pixel_sail import PixelSail
+from unipixel.sail.sail_conversation import SailConversation
+from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
+from unipixel.train.datasets.synthetic.attributes import Split
+from unipixel.train.evaluation.answer_accuracy import is_correct
+from unipixel.train.sail.drawn_images import NO_TARGET_ANSWER, SAIL_TASKS, DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.sail_samples import SailSample
+
+MASK_TASKS = ("attribute", "relation", "reasoning", "instances", "visual_text")
+TEXT_TASKS = ("region", "question", "pair", "missing_prompt")
+_SIZES = ((96, 132), (132, 96), (108, 132), (132, 132))
+_MAX_NEW_TOKENS = 64
+_SEED = 900_000
+
+
+@dataclass
+class _MaskTotals:
+    """Sums over the samples of one task.
+
+    Attributes:
+        intersection: Pixels in both masks.
+        union: Pixels in either mask.
+        ious: IoU of each sample.
+    """
+
+    intersection: int = 0
+    union: int = 0
+    ious: list[float] = field(default_factory=list)
+
+    def add(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
+        """Add the masks (H, W) of one sample."""
+        both, either = int((predicted & truth).sum()), int((predicted | truth).sum())
+        self.intersection += both
+        self.union += either
+        self.ious.append(both / either if either else 1.0)
+
+
+def evaluate_sail(
+    model: PixelSail,
+    processor: SailProcessor,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    limit: int = 200,
+    tasks: Sequence[str] = SAIL_TASKS,
+) -> dict[str, Any]:
+    """Ask a model one question about each of many drawn images.
+
+    Args:
+        model: In evaluation mode.
+        processor: That of the model.
+        split: `val` or `test`: combinations that training holds out are shown, wordings are fixed.
+        seed: Seed of the images.
+        limit: Number of images over all tasks, which alternate.
+        tasks: Some of `SAIL_TASKS`.
+
+    Returns:
+        By task: `cIoU`, `gIoU` and `num_samples` for masks (the union of all masks of an answer), `accuracy` for
+        texts; `no_target` has `N_acc`, the fraction of questions without a target that have an empty mask, and
+        `T_acc`, the fraction of those with a target that have a mask (gRefCOCO, arXiv:2306.00968).
+
+    Raises:
+        ValueError: The limit is below 1, or a task is unknown.
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    totals: dict[str, _MaskTotals] = defaultdict(_MaskTotals)
+    texts: dict[str, list[bool]] = defaultdict(list)
+    refusals: dict[str, list[bool]] = {"N_acc": [], "T_acc": []}
+    for number in tqdm(range(limit), desc="images", unit="image", leave=False, disable=None):
+        task = tasks[number % len(tasks)]
+        settings = DrawnImageSettings(_SIZES, 1, {task: 1.0}, split=split)
+        sample = draw_sail_sample([_SEED + seed, number], settings, processor=processor)
+        text, mask = _answer(model, processor, sample)
+        expected = sample.turns[0].answer or ""
+        if task in TEXT_TASKS:
+            texts[task].append(_is_right(text, expected, sample.turns[0]))
+            continue
+        truth = np.any(sample.masks, axis=0)
+        if task in MASK_TASKS:
+            totals[task].add(mask, truth)
+        is_absent = expected == NO_TARGET_ANSWER
+        if is_absent or task in ("attribute", "relation"):
+            refusals["N_acc" if is_absent else "T_acc"].append(bool(mask.any()) != is_absent)
+    report: dict[str, Any] = {
+        task: {
+            "cIoU": own.intersection / max(1, own.union),
+            "gIoU": float(np.mean(own.ious)),
+            "num_samples": len(own.ious),
+        }
+        for task, own in totals.items()
+    }
+    report |= {
+        task: {"accuracy": float(np.mean(verdicts)), "num_samples": len(verdicts)} for task, verdicts in texts.items()
+    }
+    report["no_target"] = {name: float(np.mean(values)) for name, values in refusals.items() if values}
+    return {**report, "num_samples": limit, "split": split, "seed": seed}
+
+
+def summarise_sail(report: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of a report that a training log shows, one per task and metric."""
+    return {
+        f"{task}/{name}": value
+        for task, values in report.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if name != "num_samples"
+    }
+
+
+def _answer(model: PixelSail, processor: SailProcessor, sample: SailSample) -> tuple[str, NDArray[np.bool_]]:
+    """Return the text of an answer and the union (H, W) of its masks."""
+    if sample.image is None:
+        raise ValueError("a drawn sample has an image")
+    conversation = SailConversation(
+        model, processor, sample.image, settings=GenerationSettings(max_new_tokens=_MAX_NEW_TOKENS)
+    )
+    with torch.inference_mode():
+        reply = conversation.ask(Turn(sample.turns[0].question), sample.prompts)
+    masks = (reply.mask_tokens > 0).numpy()
+    return reply.text, masks.any(axis=0) if len(masks) else np.zeros(sample.image.shape[:2], np.bool_)
+
+
+def _is_right(text: str, expected: str, turn: Turn) -> bool:
+    options = turn.question.count("\n(")
+    return is_correct(text, from_prompt_tokens(expected), options=options)

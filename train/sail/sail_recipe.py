@@ -1,0 +1,80 @@
+"""Settings of a Pixel-SAIL training run, read from TOML by `unipixel.train.recipe_files`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unipixel.train.recipe import RunRecipe, Settings, TrainingRecipe
+from unipixel.train.sail.sail_losses import SailLossWeights
+
+
+@dataclass(frozen=True)
+class SailModelRecipe(Settings):
+    """Initial weights; exactly one of `sizes`, `checkpoint` and `base` is given.
+
+    Attributes:
+        sizes: TOML file with the sizes of a model to initialise at random, relative to the recipe.
+        tokenizer: Checkpoint whose tokenizer a model from `sizes` takes; None learns one from texts about drawn images.
+        checkpoint: Folder or hub id of a Pixel-SAIL checkpoint.
+        base: Folder or hub id of a Qwen2.5 language model; everything else starts at random.
+    """
+
+    sizes: str | None = None
+    tokenizer: str | None = None
+    checkpoint: str | None = None
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("sizes", "checkpoint", "base") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"[model] gives {given or 'nothing'}: give one of sizes, checkpoint and base")
+
+
+@dataclass(frozen=True)
+class SailDataRecipe(Settings):
+    """Training samples.
+
+    Attributes:
+        tasks: Weight of each kind of turn about drawn images, see `SAIL_TASKS`.
+        sizes: (height, width) of the drawn images in pixels.
+        max_turns: Turns about one image.
+        max_tokens: Longest sequence; the end of a longer one is cut.
+        num_points: Points at which masks are compared, 12,544 as published; None compares all pixels of the logits.
+        max_invalid_fraction: Fraction of invalid samples above which training stops.
+    """
+
+    tasks: Mapping[str, float]
+    sizes: tuple[tuple[int, int], ...]
+    max_turns: int = 5
+    max_tokens: int = 8192
+    num_points: int | None = None
+    max_invalid_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_tokens", "num_points"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"[data] {name} must be at least 1, got {value}")
+        if not self.sizes:
+            raise ValueError("[data] sizes is empty: give at least one (height, width)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SailRecipe(RunRecipe):
+    """Settings of training Pixel-SAIL.
+
+    Attributes:
+        stage: `sail`.
+        model: Initial weights.
+        data: Training samples.
+        training: Optimisation, checkpoints and logging.
+        losses: Weights of the losses.
+    """
+
+    stage: Literal["sail"]
+    model: SailModelRecipe  # type: ignore[assignment]
+    data: SailDataRecipe
+    training: TrainingRecipe
+    losses: SailLossWeights = field(default_factory=SailLossWeights)
