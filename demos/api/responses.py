@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 import gradio as gr
 
@@ -64,7 +64,7 @@ def error_response(function: Callable[P, R]) -> Callable[P, R]:
             except DemoError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
-        return stream  # type: ignore[return-value]
+        return _with_result_type(stream)  # type: ignore[return-value]
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -73,4 +73,13 @@ def error_response(function: Callable[P, R]) -> Callable[P, R]:
         except DemoError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    return call
+    return _with_result_type(call)
+
+
+def _with_result_type(function: Callable[P, R]) -> Callable[P, R]:
+    """Set the type of the result, for a stream that of its values, as Gradio reads it: not as a string."""
+    result = get_type_hints(function)["return"]
+    if inspect.isgeneratorfunction(function):
+        (result,) = get_args(result)
+    function.__signature__ = inspect.signature(function).replace(return_annotation=result)  # type: ignore[attr-defined]
+    return function

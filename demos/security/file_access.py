@@ -51,7 +51,7 @@ class FileCheckedBlocks(gr.Blocks):
             texts = parameter_descriptions(block_fn.fn)
             for parameter in endpoint["parameters"]:
                 text = texts.get(parameter["parameter_name"], "")
-                parameter["label"] = text or parameter["parameter_name"]
+                parameter["label"] = text
                 parameter["python_type"] = {**parameter["python_type"], "description": text}
         return info
 

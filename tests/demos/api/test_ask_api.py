@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import base64
 import io
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import Client
 from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, serve_demo
 from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_clip
 from mcp import ClientSession
@@ -27,10 +26,10 @@ from pycocotools import mask as coco_mask
 from unipixel.demos.app import Demo, DemoSettings
 
 FUNCTIONS = {
-    "ask", "cancel", "click", "close_session", "describe", "download", "draw_box", "draw_mask", "forget",
-    "live_ask", "live_click", "live_forget", "live_frame", "live_state", "live_stop", "live_watch",
-    "load_example", "load_received", "load_video", "masks", "open_session", "rename", "segment",
-    "track", "undo",
+    "add_prompts", "ask", "cancel", "click", "close_session", "describe", "draw_box", "draw_mask", "export", "forget",
+    "links", "live_ask", "live_click", "live_draw_box", "live_forget", "live_frame", "live_rename", "live_state",
+    "live_stop", "live_watch", "load_example", "load_received", "masks", "masks_of_frames", "open_session", "redo",
+    "rename", "segment", "track", "undo",
 }  # fmt: skip
 
 
@@ -66,8 +65,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def loaded(client: Client, session: str, clip: Path) -> str:
-    client.predict(session, handle_file(clip), api_name="/load_video")
+def loaded(client: Client, session: str, clip: Path, address: str) -> str:
+    httpx.post(f"{address}session/{session}/upload", content=clip.read_bytes()).raise_for_status()
+    client.predict(session, "square.mp4", api_name="/load_received")
     return session
 
 
@@ -82,30 +82,18 @@ def test_every_function_is_named_and_described(client: Client, address: str) -> 
     assert {name.strip("/") for name in endpoints} == FUNCTIONS
     for name, endpoint in endpoints.items():
         assert endpoint["description"], name
-        assert all(parameter["python_type"]["type"] for parameter in endpoint["parameters"]), name
+        assert all(parameter["python_type"]["description"] for parameter in endpoint["parameters"]), name
+        assert all(value["python_type"]["type"] != "Any" for value in endpoint["returns"]), name
     named = {item["parameter_name"]: item for item in endpoints["/click"]["parameters"]}
     assert named["x"]["python_type"]["type"] == "float"
     assert named["object_id"]["parameter_default"] == 0
 
 
-def test_functions_are_mcp_tools(address: str) -> None:
-    tools = {tool["name"]: tool for tool in httpx.get(f"{address}gradio_api/mcp/schema").json()}
-    assert {name.removeprefix("unipixel_").lower() for name in tools} >= {"ask", "click", "track"}
-    schema = next(tool for name, tool in tools.items() if name.endswith("click"))["inputSchema"]
-    assert schema["properties"]["x"]["description"] == "Pixels from the left of the frame."
-    assert schema["required"] == ["session", "x", "y"]
-
-
-def test_video_is_loaded_and_described(client: Client, session: str, clip: Path) -> None:
-    info = client.predict(session, handle_file(clip), api_name="/load_video")
-    assert (info["width"], info["height"], info["num_frames"], info["is_image"]) == (
-        WIDTH,
-        HEIGHT,
-        NUM_FRAMES,
-        False,
-    )
-    described = client.predict(session, api_name="/describe")
-    assert described["video"]["name"] == "square.mp4"
+def test_video_is_loaded_and_described(client: Client, loaded: str) -> None:
+    described = client.predict(loaded, api_name="/describe")
+    video = described["video"]
+    assert (video["name"], video["width"], video["height"]) == ("square.mp4", WIDTH, HEIGHT)
+    assert (video["num_frames"], video["is_image"], video["is_playable"]) == (NUM_FRAMES, False, True)
     assert described["objects"] == described["conversation"] == []
 
 
@@ -114,20 +102,25 @@ def test_upload_leaves_no_file_in_the_cache_of_gradio(served: tuple[Demo, str], 
     assert [file for file in cache.rglob("*") if file.is_file()] == []
 
 
-def test_file_sent_with_post_is_loaded(client: Client, address: str, clip: Path) -> None:
-    opened = client.predict(api_name="/open_session")
-    sent = httpx.post(address + opened["upload_to"], content=clip.read_bytes())
-    assert sent.json() == {"status": "received"}
-    info = client.predict(opened["session"], "mine.mp4", api_name="/load_received")
-    assert (info["name"], info["num_frames"]) == ("mine.mp4", NUM_FRAMES)
-
-
-def test_clicked_object_is_tracked_frame_by_frame(client: Client, loaded: str) -> None:
-    assert client.predict(loaded, 12, 16, api_name="/click") == 1
+def test_click_returns_its_mask_and_is_tracked_frame_by_frame(client: Client, loaded: str) -> None:
+    edit = client.predict(loaded, 12, 16, api_name="/click")
+    assert (edit["object_id"], list(edit["masks"]), edit["is_complete"]) == (1, ["0"], False)
     streamed = values(client, loaded, api_name="/track")
     assert [value["frame"] for value in streamed if value["state"] == "masking"] == list(range(NUM_FRAMES))
-    assert streamed[-1] == {"state": "done", "text": "", "new_ids": [1]}
-    assert client.predict(loaded, api_name="/describe")["objects"][0]["num_known_frames"] == NUM_FRAMES
+    assert (streamed[-1]["state"], streamed[-1]["object_ids"]) == ("done", [1])
+    assert client.predict(loaded, api_name="/describe")["objects"][0]["known"] == [[0, NUM_FRAMES - 1]]
+
+
+def test_several_prompts_are_added_in_one_request(client: Client, loaded: str) -> None:
+    prompts = [
+        {"object_id": 1, "frame": 0, "points": [[12, 16, 1], [50, 5, 0]]},
+        {"object_id": 2, "frame": 3, "box": [20, 8, 36, 24]},
+    ]
+    edits = client.predict(loaded, prompts, api_name="/add_prompts")
+    assert [(edit["object_id"], list(edit["masks"])) for edit in edits] == [(1, ["0"]), (2, ["3"])]
+    assert len(edits[0]["object"]["prompts"]) == 2
+    with pytest.raises(Exception, match=r"prompts\[0\] has neither points nor a box"):
+        client.predict(loaded, [{"frame": 1}], api_name="/add_prompts")
 
 
 def test_question_streams_text_and_is_added_to_the_conversation(client: Client, loaded: str) -> None:
@@ -140,13 +133,14 @@ def test_question_streams_text_and_is_added_to_the_conversation(client: Client, 
 
 
 def test_box_and_mask_add_objects_and_undo_removes_one(client: Client, loaded: str) -> None:
-    assert client.predict(loaded, 4, 8, 20, 24, api_name="/draw_box") == 1
+    assert client.predict(loaded, 4, 8, 20, 24, api_name="/draw_box")["object_id"] == 1
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     pixels[8:24, 4:20] = 255
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    assert client.predict(loaded, base64.b64encode(buffer.getvalue()).decode(), api_name="/draw_mask") == 2
-    assert client.predict(loaded, api_name="/undo") == 2
+    assert client.predict(loaded, base64.b64encode(buffer.getvalue()).decode(), api_name="/draw_mask")["object_id"] == 2
+    undone = client.predict(loaded, api_name="/undo")
+    assert (undone["object_id"], undone["object"], undone["can_redo"]) == (2, None, True)
     assert [item["id"] for item in client.predict(loaded, api_name="/describe")["objects"]] == [1]
 
 
@@ -160,6 +154,9 @@ def test_masks_are_coco_run_length_encodings(client: Client, loaded: str) -> Non
     masks = client.predict(loaded, 0, api_name="/masks")
     for rle in masks.values():
         assert coco_mask.decode(rle).shape == (HEIGHT, WIDTH)
+    chunk = client.predict(loaded, 0, 4, api_name="/masks_of_frames")
+    assert sorted(chunk["frames"]) == ["0", "1", "2", "3"]
+    assert chunk["frames"]["0"]["1"] == masks["1"]["counts"]
 
 
 def test_object_is_renamed_and_removed(client: Client, loaded: str) -> None:
@@ -168,6 +165,10 @@ def test_object_is_renamed_and_removed(client: Client, loaded: str) -> None:
     assert client.predict(loaded, api_name="/describe")["objects"][0]["name"] == "square"
     client.predict(loaded, 1, api_name="/forget")
     assert client.predict(loaded, api_name="/describe")["objects"] == []
+    client.predict(loaded, api_name="/undo")
+    assert client.predict(loaded, api_name="/describe")["objects"][0]["name"] == "square"
+    client.predict(loaded, api_name="/redo")
+    assert client.predict(loaded, api_name="/describe")["objects"] == []
 
 
 def test_downloads_are_served_to_the_key(client: Client, address: str, loaded: str) -> None:
@@ -175,7 +176,8 @@ def test_downloads_are_served_to_the_key(client: Client, address: str, loaded: s
     values(client, loaded, api_name="/track")
     responses = {}
     for kind in ("masks", "coco", "overlay", "session", "timeline"):
-        responses[kind] = httpx.get(address + client.predict(loaded, kind, api_name="/download"), timeout=60)
+        last = values(client, loaded, kind, api_name="/export")[-1]
+        responses[kind] = httpx.get(address + last["address"], timeout=60)
         assert responses[kind].status_code == 200, kind
         assert responses[kind].headers["cache-control"] == "private, no-store"
     assert zipfile.ZipFile(io.BytesIO(responses["masks"].content)).testzip() is None
@@ -184,7 +186,7 @@ def test_downloads_are_served_to_the_key(client: Client, address: str, loaded: s
 
 
 def test_example_is_loaded(client: Client, session: str) -> None:
-    assert client.predict(session, 3, api_name="/load_example")["is_image"] is True
+    assert client.predict(session, 3, api_name="/load_example")["video"]["is_image"] is True
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,12 @@ def test_example_is_loaded(client: Client, session: str) -> None:
         ("ask", (" ",), "empty"),
         ("ask", ("Where is [4]?",), r"names \[4\]"),
         ("click", (999, 5), "999"),
+        ("click", ("abc", 5), "x must be a finite number, got 'abc'"),
+        ("click", (5, 5, 1.5), "frame must be an integer, got 1.5"),
+        ("masks", (999,), "range from 0 to 5, got 999"),
+        ("masks_of_frames", (0, 0), "count must be 1 to 256"),
+        ("track", (9,), "not in the range 0 to 5"),
+        ("export", ("coco",), "no object has a mask yet"),
         ("forget", (7,), "7"),
         ("load_example", (9,), "choose 1 to 3"),
     ],
@@ -202,6 +210,34 @@ def test_error_messages_reach_the_client(
 ) -> None:
     with pytest.raises(Exception, match=words):
         client.predict(loaded, *arguments, api_name=f"/{function}")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", "null", "[1]"])
+def test_coordinate_that_is_not_a_finite_number_is_refused(address: str, loaded: str, value: str) -> None:
+    body = f'{{"data": ["{loaded}", {value}, 5, 0, 0, true]}}'
+    headers = {"content-type": "application/json"}
+    started = httpx.post(f"{address}gradio_api/call/click", content=body, headers=headers).json()
+    response = httpx.get(f"{address}gradio_api/call/click/{started['event_id']}").text
+    assert "x must be a finite number" in response
+
+
+def test_loop_over_a_job_ends_with_the_refusal(client: Client, loaded: str) -> None:
+    job = client.submit(loaded, api_name="/track")
+    assert list(job)[-1]["state"] == "refused"
+    with pytest.raises(Exception, match="there is no object to track"):
+        job.result()
+
+
+def test_wrong_number_of_arguments_is_named(address: str, loaded: str) -> None:
+    event = httpx.post(f"{address}gradio_api/call/click", json={"data": [loaded, 1]}).json()["event_id"]
+    assert "click takes 6 arguments, got 2" in httpx.get(f"{address}gradio_api/call/click/{event}").text
+
+
+def test_view_key_reads_and_changes_nothing(client: Client, loaded: str) -> None:
+    view = client.predict(loaded, api_name="/links")["view"].partition("=")[2]
+    assert client.predict(view, api_name="/describe")["is_read_only"] is True
+    with pytest.raises(Exception, match="only shows the session"):
+        client.predict(view, 12, 16, api_name="/click")
 
 
 def test_unknown_session_is_refused(client: Client) -> None:
@@ -224,7 +260,10 @@ def test_live_frames_are_tracked_and_questions_answered(client: Client, session:
     frame = base64.b64encode(buffer.getvalue()).decode()
     assert client.predict(session, frame, api_name="/live_frame")["is_tracked"] is True
     assert client.predict(session, 12, 16, api_name="/live_click") == 1
-    assert client.predict(session, frame, api_name="/live_frame")["objects"] == [1]
+    assert client.predict(session, 1, "cup", api_name="/live_rename") == "cup"
+    objects = client.predict(session, frame, api_name="/live_frame")["objects"]
+    assert [(item["id"], item["name"]) for item in objects] == [(1, "cup")]
+    assert client.predict(session, 20, 8, 36, 24, api_name="/live_draw_box") == 2
     assert isinstance(client.predict(session, "What is [1] doing?", api_name="/live_ask"), str)
     assert client.predict(session, 1, api_name="/live_forget") == 1
     assert client.predict(session, api_name="/live_state")["num_frames"] == 2
@@ -237,29 +276,37 @@ def test_source_that_is_not_allowed_is_refused(client: Client, session: str) -> 
 
 
 def test_session_is_used_through_mcp(address: str, clip: Path) -> None:
-    async def work() -> tuple[dict[str, Any], str]:
+    async def work() -> None:
         async with (
             streamablehttp_client(f"{address}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as agent,
         ):
             await agent.initialize()
+            tools = {tool.name: tool for tool in (await agent.list_tools()).tools}
+            assert set(tools) == FUNCTIONS
+            properties = tools["click"].inputSchema["properties"]
+            assert properties["x"]["description"] == "Pixels from the left of the frame."
+            assert tools["click"].inputSchema["required"] == ["session", "x", "y"]
 
-            async def call(name: str, **arguments: Any) -> str:
+            async def call(name: str, **arguments: Any) -> Any:
                 answer = await agent.call_tool(name, arguments)
                 text = answer.content[0].text  # type: ignore[union-attr]
                 assert not answer.isError, text
-                return str(text)
+                if isinstance(answer.structuredContent, dict) and "result" not in answer.structuredContent:
+                    assert json.loads(text) == answer.structuredContent
+                return answer.structuredContent
 
-            opened = ast.literal_eval(await call("open_session"))
+            opened = await call("open_session")
             httpx.post(address + opened["upload_to"], content=clip.read_bytes()).raise_for_status()
             key = opened["session"]
-            await call("load_received", session=key)
-            await call("click", session=key, x=12, y=16)
+            assert (await call("load_received", session=key))["video"]["num_frames"] == NUM_FRAMES
+            assert (await call("click", session=key, x=12, y=16))["object_id"] == 1
             answered = await call("ask", session=key, question="What is [1] doing?")
-            refused = await agent.call_tool("load_video", {"session": key, "video": "http://127.0.0.1:1/a.mp4"})
+            assert answered["state"] == "done"
+            refused = await agent.call_tool("click", {"session": key, "x": 999, "y": 1})
             assert refused.isError
-            return ast.literal_eval(await call("describe", session=key)), answered
+            assert "outside the frame" in refused.content[0].text  # type: ignore[union-attr]
+            turns = (await call("describe", session=key))["conversation"]
+            assert [turn["question"] for turn in turns] == ["What is [1] doing?"]
 
-    described, answered = asyncio.run(work())
-    assert [turn["question"] for turn in described["conversation"]] == ["What is [1] doing?"]
-    assert "done" in answered
+    asyncio.run(work())
