@@ -162,7 +162,7 @@ def test_replies_before_an_error_are_stored(stub: StubJudge, tmp_path: Path) -> 
         ({"url": "https://example.org/v1", "model": ""}, "give the judge's model"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(changes: dict[str, str], message: str) -> None:
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         JudgeSettings(**{"model": "m", **changes})
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -136,13 +137,13 @@ def judge_predictions(
                 for item, future in zip(batch, futures, strict=True)
                 if future.exception() is None
             }
-            rewrite_predictions(path, lambda prediction, found=replies: _with_reply(prediction, found, settings.model))
+            rewrite_predictions(path, partial(_with_reply, replies=replies, model=settings.model))
             report(start + len(replies), len(pending))
             if errors:
                 raise errors[0]
 
 
-def _with_reply(prediction: Prediction, replies: Mapping[str, str], model: str) -> Prediction:
+def _with_reply(prediction: Prediction, *, replies: Mapping[str, str], model: str) -> Prediction:
     if prediction.sample not in replies:
         return prediction
     return replace(prediction, judge=replies[prediction.sample], further={**prediction.further, "judge_model": model})

@@ -6,7 +6,13 @@ from functools import partial
 
 from unipixel.train.evaluation.answers.caption_scores import score_region_captions
 from unipixel.train.evaluation.answers.perbench_scores import score_perbench
-from unipixel.train.evaluation.benchmarks.benchmark import Benchmark, BenchmarkSplit, PublishedFigure, published_figures
+from unipixel.train.evaluation.benchmarks.benchmark import (
+    PAPER,
+    Benchmark,
+    BenchmarkSplit,
+    PublishedFigure,
+    published_figures,
+)
 from unipixel.train.evaluation.readers.perbench_images import read_perbench
 from unipixel.train.evaluation.readers.reason_seg_images import read_reason_seg
 from unipixel.train.evaluation.readers.refer_images import read_refer
@@ -33,8 +39,8 @@ def _figures(
 ) -> tuple[PublishedFigure, ...]:
     """Return the figures of UniPixel-3B, of UniPixel-7B in the paper and as released, and the best known."""
     return (
-        *published_figures("UniPixel-3B", **three),
-        *published_figures("UniPixel-7B", **seven),
+        *published_figures("UniPixel-3B", source=PAPER, **three),
+        *published_figures("UniPixel-7B", source=PAPER, **seven),
         *published_figures("UniPixel-7B", source=_README, **released),
         *(figure for model, value in best.items() for figure in published_figures(model, source=_BEST, cIoU=value)),
     )

@@ -150,7 +150,8 @@ def round_two_memory(
         object_ids: Ids in the order of the masks.
         masks: (T, O, H, W).
     """
-    filled = np.where(masks.any(axis=(0, 2, 3))[None, :, None, None], masks, True)
+    is_found = np.asarray(masks.any(axis=(0, 2, 3)))
+    filled = np.where(is_found[None, :, None, None], masks, True)
     return context.processor.memory(list(object_ids), filled, conversation.layout)
 
 
