@@ -19,7 +19,8 @@ from unipixel.sail.sail_conversation import SailConversation
 from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
 from unipixel.train.datasets.synthetic.attributes import Split
 from unipixel.train.evaluation.answer_accuracy import is_correct
-from unipixel.train.sail.drawn_images import NO_TARGET_ANSWER, SAIL_TASKS, DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, SAIL_TASKS
 from unipixel.train.sail.sail_samples import SailSample
 
 MASK_TASKS = ("attribute", "relation", "reasoning", "instances", "visual_text")

@@ -9,7 +9,8 @@ from unipixel.processing.chat_template import Tokenizer
 from unipixel.processing.special_tokens import END_OF_TEXT, IM_END, IM_START
 from unipixel.sail.sail_config import SAIL_TOKENS, VISION_TOKENS, PixelSailConfig, text_config
 from unipixel.train.nano.tokenizer import build_tokenizer
-from unipixel.train.sail.drawn_images import SAIL_TASKS, DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.drawn_turns import SAIL_TASKS
 
 _SECTIONS = ("vocabulary", "transformer", "image")
 _TEXT_SIZES = ((64, 96), (96, 64))

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from unipixel.sail.sail_config import SEG_TOKEN
-from unipixel.train.sail.drawn_images import (
-    NO_TARGET_ANSWER,
-    REFERRING_ANSWERS,
-    SAIL_TASKS,
-    DrawnImageSettings,
-    draw_sail_sample,
-)
+from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, REFERRING_ANSWERS, SAIL_TASKS
 from unipixel.train.sail.sail_samples import SailSample
 
 SIZES = ((64, 96),)
