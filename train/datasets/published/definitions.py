@@ -12,6 +12,10 @@ from typing import Any
 
 from unipixel.train.datasets.formats.category_masks import read_category_masks
 from unipixel.train.datasets.formats.expression_files import read_expressions
+from unipixel.train.datasets.formats.grounded.coco_panoptic import read_panoptic
+from unipixel.train.datasets.formats.grounded.grand_captions import read_grounded_captions
+from unipixel.train.datasets.formats.grounded.muse_questions import read_muse
+from unipixel.train.datasets.formats.grounded.sam_captions import read_sam_captions
 from unipixel.train.datasets.formats.groundmore_clips import read_groundmore
 from unipixel.train.datasets.formats.inst_it_files import read_inst_it_images, read_inst_it_videos
 from unipixel.train.datasets.formats.label_maps import read_label_maps
@@ -33,13 +37,17 @@ FORMATS: Mapping[str, ReadGroups] = {
     "category-masks": read_category_masks,
     "conversations": read_conversations,
     "expressions": read_expressions,
+    "grounded-captions": read_grounded_captions,
     "groundmore": read_groundmore,
     "inst-it-images": read_inst_it_images,
     "inst-it-videos": read_inst_it_videos,
     "label-maps": read_label_maps,
+    "muse": read_muse,
     "osprey": read_osprey,
+    "panoptic": read_panoptic,
     "reason-seg": read_reason_seg,
     "references": read_references,
+    "sam-captions": read_sam_captions,
     "sav-objects": read_sav_objects,
     "vicas": read_vicas,
     "videorefer": read_videorefer,

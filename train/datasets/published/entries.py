@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from unipixel.processing.prompt_templates import SegmentationForm
 
-EntryTask = Literal["segment", "classes", "region", "refer", "prefill", "converse"]
+EntryTask = Literal["segment", "classes", "region", "refer", "prefill", "grounded", "converse"]
 Group = Mapping[str, Any]
 """JSON of a group: the fields of `Entry` that its entries share, and under `entries` those that differ."""
 MaskReference = Mapping[str, Any]
@@ -100,12 +100,13 @@ class Entry:
         name: Name of the clip or image.
         task: `segment` asks for the masks of `expressions`, `classes` for those of the classes of a label image,
             `region` asks about objects given by their masks, `refer` and `prefill` about objects given by a point or
-            box, `converse` about the clip as a whole.
+            box, `grounded` has a mask in its answers for each of `targets`, `converse` is about the clip as a whole.
         media: The frames.
         id: Id in the annotations; None where it has none.
         expressions: Expressions, of which some are drawn as turns.
         turns: Questions and answers. Objects are written `[id]`; `<region>` is an object without an id, `<objectK>`
             object K. An empty question is drawn from templates.
+        targets: Per turn the objects of the `<|seg|>` of its answer, in their order.
         objects: Masks by object, whose keys are the ids in `turns`.
         size: (H, W) of polygons; None takes that of the frames.
         has_ids: Whether keys of `objects` are ids; otherwise the only object gets a random one.
@@ -118,6 +119,7 @@ class Entry:
     id: str | int | None = None
     expressions: tuple[Expression, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
+    targets: tuple[tuple[str, ...], ...] = ()
     objects: Mapping[str, MaskReference] | None = None
     size: tuple[int, int] | None = None
     has_ids: bool = True
@@ -132,6 +134,7 @@ class Entry:
             media=MediaReference(**{name: _tuples(value) for name, value in media.items()}),
             expressions=tuple(Expression.from_json(one) for one in given.pop("expressions", ())),
             turns=tuple((question, answer) for question, answer in given.pop("turns", ())),
+            targets=tuple(tuple(keys) for keys in given.pop("targets", ())),
             size=_tuples(given.pop("size", None)),
             window=_tuples(given.pop("window", None)),
             objects=_chosen(given.pop("objects", {}), given.pop("object_keys", None)),

@@ -11,12 +11,20 @@ from PIL import Image
 from unipixel.processing.prompt_templates import mark_references, prefill_answer
 from unipixel.train.datasets.published.definitions import SetDefinition
 from unipixel.train.datasets.published.entries import Entry, Expression, MaskReference
-from unipixel.train.datasets.published.entry_samples import label_classes, name_objects, prefill_text
+from unipixel.train.datasets.published.entry_samples import label_classes
+from unipixel.train.datasets.published.entry_wording import name_objects, prefill_text
 from unipixel.train.datasets.published.mask_decoding import decode_masks
 from unipixel.train.datasets.published.source_files import resolve
 from unipixel.video.open import open_video
 
-_DATA_TYPES = {"segment": "seg", "classes": "seg", "region": "region", "refer": "ref", "prefill": "mem"}
+_DATA_TYPES = {
+    "segment": "seg",
+    "classes": "seg",
+    "grounded": "seg",
+    "region": "region",
+    "refer": "ref",
+    "prefill": "mem",
+}
 
 
 def list_entry(entry: Entry, definition: SetDefinition, root: Path) -> dict[str, Any]:
@@ -49,6 +57,8 @@ def list_entry(entry: Entry, definition: SetDefinition, root: Path) -> dict[str,
     areas = {key: _areas(reference, entry, root) for key, reference in (entry.objects or {}).items()}
     if entry.task == "segment":
         return described | {"samples": [_list_expression(one, areas) for one in entry.expressions]}
+    if entry.task == "grounded":
+        described["targets"] = [list(keys) for keys in entry.targets]
     return described | {"oids": list(areas), "areas": list(areas.values())} | _list_turns(entry)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unipixel.processing import prompt_templates as templates
-from unipixel.processing.special_tokens import REF, SEG
 from unipixel.train.datasets.formats.videorefer_files import strip_media_tags
 from unipixel.train.datasets.published.definitions import SetDefinition
 from unipixel.train.datasets.published.entries import Entry, Expression, MaskReference
+from unipixel.train.datasets.published.entry_wording import (
+    SHORT_CAPTION_QUESTIONS,
+    grounded_turn,
+    name_objects,
+    prefill_text,
+    region_turns,
+    segmentation_turn,
+)
 from unipixel.train.datasets.published.mask_decoding import decode_masks, fit_mask
 from unipixel.train.datasets.published.sampled_frames import SampledFrames, sample_frames
 from unipixel.train.datasets.published.source_files import resolve
@@ -22,31 +27,9 @@ from unipixel.train.datasets.samples import Clip, PromptAnnotation, QuestionAnsw
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 from unipixel.train.evaluation.scoring.label_folders import read_label_image
 
-SHORT_CAPTION_QUESTIONS = (
-    f"Give a short description of {REF}.",
-    f"What is {REF}? Answer briefly.",
-    f"Describe {REF} in a few words.",
-    f"Name what you see at {REF}.",
-    f"Write a short caption for {REF}.",
-    f"In one phrase, what does {REF} show?",
-    f"Please summarize {REF} briefly.",
-    f"Which object is {REF}? Give a brief description.",
-)
-DETAILED_CAPTION_QUESTIONS = (
-    "Please describe the region {region} in the image in detail.",
-    "Give a detailed description of {region}.",
-    "What can be seen in {region}? Describe every detail.",
-    "Describe {region} thoroughly.",
-    "Explain in detail what {region} shows.",
-    "Can you describe the area marked as {region} at length?",
-    "I would like to know more about {region}. Please describe it in detail.",
-    "List what is notable about {region}, with its appearance and surroundings.",
-)
 _MAX_RANDOM_ID = 15
 _MAX_ATTEMPTS = 4
 _OPTION_LETTERS = "ABCD"
-_NAMED_REGION = re.compile(r"<object(\d+)>(?:<region>)?")
-_REGION_ALONE = re.compile(r"\[\d+\]")
 
 
 class EntrySampler:
@@ -83,6 +66,8 @@ class EntrySampler:
             return self._sample(_no_clip(), "plain", turns, number=number)
         if entry.task in ("segment", "classes"):
             return self._segment(entry, number, generator)
+        if entry.task == "grounded":
+            return self._ground(entry, number, generator)
         if entry.task == "converse":
             frames = self._frames(entry, generator)
             turns = tuple(QuestionAnswer(strip_media_tags(question), answer) for question, answer in entry.turns)
@@ -117,6 +102,18 @@ class EntrySampler:
             turns.append(turn)
         return self._sample(_clip(frames, masks), "segment", tuple(turns), number=number)
 
+    def _ground(self, entry: Entry, number: int, generator: random.Random) -> Sample:
+        frames = self._frames(entry, generator)
+        rows = sorted(generator.sample(range(len(entry.turns)), min(self._max_turns, len(entry.turns))))
+        masks: dict[int, NDArray[np.bool_]] = {}
+        turns = []
+        for row in rows:
+            ids = range(len(masks) + 1, len(masks) + 1 + len(entry.targets[row]))
+            for object_id, key in zip(ids, entry.targets[row], strict=True):
+                masks[object_id] = self._masks((entry.objects or {})[key], entry, frames)
+            turns.append(grounded_turn(entry.turns[row], target_ids=ids, generator=generator))
+        return self._sample(_clip(frames, masks), "segment", tuple(turns), number=number)
+
     def _draw_classes(
         self, entry: Entry, size: tuple[int, int], generator: random.Random
     ) -> list[tuple[Expression, NDArray[np.bool_]]]:
@@ -139,15 +136,7 @@ class EntrySampler:
     ) -> Sample:
         if generator.random() < self._definition.single_frame_fraction:
             masks = _keep_one_frame(masks, generator)
-        turns = []
-        for question, answer in entry.turns:
-            if _REGION_ALONE.fullmatch(question):
-                question = generator.choice(DETAILED_CAPTION_QUESTIONS).format(region=question)
-            elif "<object" in question and "\n" in question:
-                # The first line only lists the objects, which the memory does.
-                question = question.split("\n", 1)[1]
-            only = next(iter(masks))
-            turns.append(QuestionAnswer(name_objects(question, only), name_objects(answer, only)))
+        turns = region_turns(entry, object_id=next(iter(masks)), generator=generator)
         prompts = {key: _mask_prompt(mask) for key, mask in masks.items()}
         return self._sample(_clip(frames, masks), "region", tuple(turns), prompts, number=number)
 
@@ -217,30 +206,6 @@ class EntrySampler:
         return Sample(clip, task, self._definition.name, turns, prompts or {}, seed=number)
 
 
-def segmentation_turn(
-    expression: Expression, *, object_id: int, num_frames: int, has_target: bool = True, generator: random.Random
-) -> QuestionAnswer:
-    """Ask for the mask of an expression.
-
-    Args:
-        expression: The expression.
-        object_id: Id of its object in the clip.
-        num_frames: Number of sampled frames; 1 is an image.
-        has_target: Whether there is such an object.
-        generator: Draws the wording.
-    """
-    text = expression.text
-    if isinstance(text, tuple):
-        text = f"{text[0]} {text[1]}" if generator.random() < 0.5 else f"{text[1]} of the {text[0]}"
-    question = templates.segmentation_question(text, form=expression.form, num_frames=num_frames, generator=generator)
-    answer = templates.segmentation_answer(int(has_target), num_frames=num_frames)
-    if expression.form == "question":
-        answer = f"{expression.answer} {SEG}."
-    elif expression.form == "explanatory":
-        answer = f"{answer} {expression.answer}"
-    return QuestionAnswer(question, answer, (object_id,) if has_target else ())
-
-
 def label_classes(entry: Entry, definition: SetDefinition, root: Path) -> list[tuple[Expression, NDArray[np.bool_]]]:
     """Return an expression per class of a label image, with the mask (H, W) at the size of that image.
 
@@ -254,16 +219,6 @@ def label_classes(entry: Entry, definition: SetDefinition, root: Path) -> list[t
         for label in np.unique(image).tolist()
         if label in names
     ]
-
-
-def prefill_text(question: str, answer: str, *, letter: str) -> str:
-    """Return the question of pre-filling: with the answer as its only option, which may name objects too."""
-    return f"{question}\nOptions:\n({letter}) {answer}"
-
-
-def name_objects(text: str, object_id: int) -> str:
-    """Write the objects of VideoRefer as `[id]`: `<objectK>` as `[K]`, and the only `<region>` as the given id."""
-    return _NAMED_REGION.sub(r"[\1]", text).replace("<region>", f"[{object_id}]")
 
 
 def _clip(frames: SampledFrames, masks: Mapping[int, NDArray[np.bool_]]) -> Clip:

@@ -10,6 +10,7 @@ A mask reference is an object of JSON with one of these sets of fields:
 - `file`: JSON file of one segment per frame; with `object`, of one such list per object; with `key` and `column`, an
   object whose `key` has a list of one segment per object for each frame.
 - `labels` with `ids`: one label image per frame, in which the object has one of the ids.
+- `panoptic` with `ids`: label image of the only frame in COCO's panoptic colours, id = R + 256 G + 65536 B.
 - `shapes`: LabelMe shapes of the only frame.
 """
 
@@ -30,6 +31,8 @@ from unipixel.train.datasets.published.entries import MaskReference
 from unipixel.train.datasets.published.json_members import JsonMembers
 from unipixel.train.datasets.published.source_files import parse_json, resolve
 from unipixel.train.evaluation.scoring.label_folders import read_label_image
+from unipixel.video.frame import MAX_PIXELS
+from unipixel.video.images import read_image
 
 # Coordinates far outside the frame would make the rasterization of a polygon arbitrarily slow.
 _MAX_COORDINATE = 100_000
@@ -65,6 +68,9 @@ def decode_masks(
         ids = list(reference["ids"])
         images = [read_label_image(resolve(root, reference["labels"][index])) for index in positions]
         return np.stack([fit_mask(np.isin(image, ids), frame_size) for image in images])
+    if "panoptic" in reference:
+        colours = read_image(resolve(root, reference["panoptic"]), max_pixels=MAX_PIXELS).astype(np.int64)
+        return fit_mask(np.isin(colours @ [1, 256, 65536], list(reference["ids"])), frame_size)[None]
     if "shapes" in reference:
         drawn = draw_label_polygons(reference["shapes"], size=size or frame_size, location=_source(reference))
         return fit_mask(drawn == TARGET, frame_size)[None]

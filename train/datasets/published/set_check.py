@@ -119,6 +119,8 @@ def _files_of(entry: Entry) -> Iterator[str]:
         if "file" in reference:
             yield reference["file"]
         yield from reference.get("labels", ())
+        if "panoptic" in reference:
+            yield reference["panoptic"]
 
 
 def _damaged_entries(

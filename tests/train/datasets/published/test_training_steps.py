@@ -24,6 +24,7 @@ from unipixel.train.recipe_files import load_recipe
 from unipixel.train.run_log import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[4]
+SETS = [name for name, row in published_sets().items() if row.mixture == "UniPixel"]
 TEXT_TASK = "llava_instruct_665k_videogpt_plus_576k:text"
 
 
@@ -48,14 +49,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_samples_of_every_set_have_finite_losses_and_gradients(
     root: Path, cache: Path, training_checkpoint: Path, tmp_path: Path
 ) -> None:
-    weights = "data.sets={" + ", ".join(f'"{name}" = 1.0' for name in published_sets()) + "}"
+    weights = "data.sets={" + ", ".join(f'"{name}" = 1.0' for name in SETS) + "}"
     overrides = (f"data.root={root}", f"data.cache={cache}", weights, "data.num_mask_frames=2", "data.max_turns=3")
     job = prepare(tiny_recipe("stage3", training_checkpoint, tmp_path, *overrides))
     assert isinstance(job.dataset, ExampleDataset)
     load = job.dataset._load
-    sets = PublishedSets.open(list(published_sets()), root, cache=cache)
-    tasks = sets.tasks(dict.fromkeys(published_sets(), 1.0))
-    assert set(tasks) == {*published_sets(), TEXT_TASK}
+    sets = PublishedSets.open(SETS, root, cache=cache)
+    tasks = sets.tasks(dict.fromkeys(SETS, 1.0))
+    assert set(tasks) == {*SETS, TEXT_TASK}
     for task in tasks:
         examples = [load(task, number) for number in range(2)]
         assert not any(isinstance(example, InvalidExample) for example in examples), (task, examples)
@@ -150,7 +151,11 @@ def test_table_of_the_documentation_lists_the_sets() -> None:
     text = (ROOT / "docs" / "training-data.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
     listed = {row[0].strip("`"): row[1:] for row in rows if len(row) == 5}
-    assert list(listed) == list(published_sets())
+    assert list(listed) == SETS
+    added = {row[0].strip("`"): row[1:] for row in rows if len(row) == 3}
+    assert added == {
+        name: [row.title, row.format] for name, row in published_sets().items() if row.mixture == "Pixel-SAIL"
+    }
     for name, (title, style, samples, repeats) in listed.items():
         definition = published_sets()[name]
         times = ", ".join(f"{stage.removeprefix('stage')}: {count}" for stage, count in definition.repeats.items())

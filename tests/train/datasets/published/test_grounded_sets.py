@@ -1,0 +1,216 @@
+"""Sets of the Pixel-SAIL mixture, drawn in their layouts with masks that are known."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny_training import tiny_recipe
+from numpy.typing import NDArray
+from PIL import Image
+
+from unipixel.memory.rle import encode_rle
+from unipixel.train.build import prepare
+from unipixel.train.datasets.collate import InvalidExample
+from unipixel.train.datasets.mixture import ExampleDataset
+from unipixel.train.datasets.published.definitions import find_set, published_sets
+from unipixel.train.datasets.published.entry_listing import list_entry
+from unipixel.train.datasets.published.published_sets import PublishedSets, open_set
+
+SAIL_SETS = [name for name, row in published_sets().items() if row.mixture == "Pixel-SAIL"]
+SIZE = (36, 48)
+# Ids whose colours have all three channels.
+LEFT, RIGHT, SKY = 1 + 256 * 2 + 65536 * 3, 70000, 300
+
+
+def box(left: int, top: int, right: int, bottom: int) -> NDArray[np.bool_]:
+    mask = np.zeros(SIZE, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+MASKS = {LEFT: box(2, 10, 12, 20), RIGHT: box(20, 10, 40, 30), SKY: box(0, 0, 48, 8)}
+AREAS = {key: int(mask.sum()) for key, mask in MASKS.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grounded") / "data"
+    for name in (
+        "coco/train2017", "coco/train2014", "flickr30k/train", "grandf/GranDf_HA_images/train", "sam_captions/images",
+        "osprey/coco/imgs", "lisa/refer_seg/images/mscoco/images/train2014",
+    ):  # fmt: skip
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.full((*SIZE, 3), 120, np.uint8)).save(folder / name / "a.jpg")
+    draw_panoptic(folder)
+    draw_captions(folder)
+    left, right = (encode_rle(MASKS[key]) for key in (LEFT, RIGHT))
+    answers = [{"segmentation": left, "category_name": "cat"}, {"segmentation": right, "category_name": "dog"}]
+    write_json(
+        folder / "muse/MUSE_train.json",
+        [{
+            "coco_url": "http://images.cocodataset.org/train2017/a.jpg", "height": 36, "width": 48,
+            "questions": ["Who sits?", "Who is it?"], "answers": [answers, answers[:1]],
+            "text_answers": ["The cat {seg} and the dog {seg}.", "No slot."],
+        }],
+    )  # fmt: skip
+    objects = [{"segmentation": left, "caption": f"Thing {row}."} for row in range(7)]
+    write_json(folder / "sam_captions/sam_captions.json", [{"image_name": "a.jpg", "object_annotations": objects}])
+    said = [{"from": "human", "value": "Is <region1> old?"}, {"from": "gpt", "value": "Yes"}]
+    row = {"id": 0, "file_name": "a.jpg", "height": 36, "width": 48, "annotation": [{"segmentation": left}]}
+    for name in ("short_form", "part_level"):
+        write_json(folder / f"osprey/Osprey-724K/osprey_{name}.json", [{**row, "conversations": said}])
+    return folder
+
+
+def draw_panoptic(folder: Path) -> None:
+    labels = sum((mask * key for key, mask in MASKS.items()), np.zeros(SIZE, np.int64))
+    colours = np.stack([labels % 256, labels // 256 % 256, labels // 65536], axis=2).astype(np.uint8)
+    path = folder / "coco/annotations/panoptic_train2017/a.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(colours).save(path)
+    segments: list[dict[str, Any]] = [
+        {
+            "id": RIGHT,
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": [20, 10, 20, 20],
+            "description": "A person on the right.",
+        },
+        {"id": LEFT, "category_id": 1, "iscrowd": 0, "bbox": [2, 10, 10, 10], "description": "short"},
+        {"id": SKY, "category_id": 187, "iscrowd": 0, "bbox": [0, 0, 48, 8], "description": "The sky above."},
+        {"id": 9, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 1, 1], "description": "A crowd of people."},
+    ]
+    categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 187, "name": "sky-other-merged", "isthing": 0}]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+        "categories": categories,
+    }
+    write_json(folder / "coco/annotations/panoptic_train2017.json", content)
+    write_json(folder / "pix2cap/pix2cap_coco_train.json", content)
+
+
+def draw_captions(folder: Path) -> None:
+    left, right = (encode_rle(MASKS[key]) for key in (LEFT, RIGHT))
+    caption, annotations = "A cat beside a dog.", folder / "grandf/annotations/train"
+    groundings = {
+        "cat": {"token_positives": [2, 5], "rle_masks": [left]},
+        "a dog": {"token_positives": [13, 18], "rle_masks": [right, left]},
+    }
+    for name in ("OpenPsgGCG_train", "GranDf_HA_GCG_train"):
+        row = {"file_name": "a.jpg", "caption": caption, "groundings": groundings}
+        write_json(annotations / f"{name}.json", [row, {**row, "groundings": {}}])
+    info = [{"tokens_positive": [2, 5], "sam_mask": left}, {"tokens_positive": [4, 12], "sam_mask": right}]
+    write_json(annotations / "flickr_mergedGT_GCG_train.json", [{"a.jpg": {"caption": caption, "ann_info": info}}])
+    refs = [{"sentence": "A dog", "segmentation": right}, {"sentence": "a horse", "segmentation": left}]
+    rows = [{"img_file_name": "a.jpg", "caption": caption, "refs": refs}]
+    write_json(annotations / "RefCOCOg_GCG_train.json", rows)
+    image = {"id": 2, "file_name": "a.jpg", "height": 36, "width": 48}
+    annotation = {"id": 5, "image_id": 2, "segmentation": left, "bbox": [2, 10, 10, 10]}
+    references = [
+        {"ref_id": 1, "ann_id": [5], "image_id": 2, "split": "train", "sentences": [{"sent_id": 1, "sent": "a cat"}]},
+        {"ref_id": 2, "ann_id": [-1], "image_id": 2, "split": "train", "sentences": [{"sent_id": 2, "sent": "a pig"}]},
+    ]
+    write_json(folder / "lisa/refer_seg/grefcoco/grefs(unc).json", references)
+    write_json(folder / "lisa/refer_seg/grefcoco/instances.json", {"images": [image], "annotations": [annotation]})
+
+
+def listed(name: str, root: Path, cache: Path) -> list[dict[str, Any]]:
+    index = open_set(find_set(name), root, cache=cache)
+    return [list_entry(index[number], find_set(name), root) for number in range(len(index))]
+
+
+def test_panoptic_classes_are_united_or_ordered_by_instance(root: Path, tmp_path: Path) -> None:
+    (semantic,) = listed("coco_panoptic_semantic", root, tmp_path)
+    people = AREAS[LEFT] + AREAS[RIGHT]
+    assert [(one["query"], one["areas"]) for one in semantic["samples"]] == [
+        ("all the person", [[people]]),
+        ("all the sky", [[AREAS[SKY]]]),
+    ]
+    (instance,) = listed("coco_panoptic_instance", root, tmp_path)
+    assert instance["response"] == ["person-1 <|seg|> person-2 <|seg|>.", "sky <|seg|>."]
+    assert instance["targets"] == [["person-1", "person-2"], ["sky"]]
+    assert dict(zip(instance["oids"], instance["areas"], strict=True)) == {
+        "person-1": [AREAS[LEFT]], "person-2": [AREAS[RIGHT]], "sky": [AREAS[SKY]],
+    }  # fmt: skip
+
+
+def test_descriptions_of_pix2cap_are_expressions_or_answers(root: Path, tmp_path: Path) -> None:
+    (segments,) = listed("pix2cap_segmentation", root, tmp_path)
+    assert [(one["query"], one["areas"]) for one in segments["samples"]] == [
+        ("A person on the right.", [[AREAS[RIGHT]]]),
+        ("The sky above.", [[AREAS[SKY]]]),
+    ]
+    (described,) = listed("pix2cap_description", root, tmp_path)
+    assert described["question"] == ["[0]", "[1]"]
+    assert described["response"] == ["A person on the right.", "The sky above."]
+    assert described["areas"] == [[AREAS[RIGHT]], [AREAS[SKY]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "areas"),
+    [
+        ("grandf_open_psg", "a <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
+        ("grandf_human", "a <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
+        ("grandf_flickr", "a <p> cat </p> <|seg|><p> beside </p> <|seg|> a dog.", [100, 400]),
+        ("grandf_refcocog", "a cat beside <p> a dog </p> <|seg|>.", [400]),
+    ],
+)
+def test_phrases_of_grounded_captions_have_masks(
+    root: Path, tmp_path: Path, name: str, text: str, areas: list[int]
+) -> None:
+    (caption,) = listed(name, root, tmp_path)
+    assert caption["response"] == [text]
+    assert [frames[0] for frames in caption["areas"]] == areas
+
+
+def test_answers_of_muse_fill_their_slots_or_are_composed(root: Path, tmp_path: Path) -> None:
+    (asked,) = listed("muse", root, tmp_path)
+    assert asked["question"][0] == "Who sits? Please respond with segmentation mask."
+    assert asked["response"] == ["The cat <|seg|> and the dog <|seg|>.", "cat is <|seg|>."]
+    assert asked["targets"] == [["0", "1"], ["2"]]
+    assert asked["areas"] == [[AREAS[LEFT]], [AREAS[RIGHT]], [AREAS[LEFT]]]
+
+
+def test_captions_of_sam_come_five_at_a_time(root: Path, tmp_path: Path) -> None:
+    first, second = listed("sam_captions", root, tmp_path)
+    assert first["response"] == [f"Thing {row}." for row in range(5)]
+    assert (second["question"], second["response"]) == (["[5]", "[6]"], ["Thing 5.", "Thing 6."])
+
+
+def test_expression_of_grefcoco_without_an_object_has_no_mask(root: Path, tmp_path: Path) -> None:
+    sets = PublishedSets.open(["grefcoco"], root, cache=tmp_path, max_turns=5)
+    sample = sets.draw("grefcoco", 0)
+    targets = {turn.question.partition("cat")[1]: turn for turn in sample.turns}
+    assert targets["cat"].target_ids
+    assert (targets[""].target_ids, targets[""].answer) == ((), "There is no such object in the image.")
+    assert sample.clip.masks.sum() == AREAS[LEFT]
+
+
+def test_grounded_sample_has_the_masks_of_its_targets_in_order(root: Path, tmp_path: Path) -> None:
+    sample = PublishedSets.open(["muse"], root, cache=tmp_path, max_turns=2).draw("muse", 0)
+    assert [turn.target_ids for turn in sample.turns] == [(1, 2), (3,)]
+    masks = [sample.clip.masks_of(object_id)[0] for object_id in (1, 2, 3)]
+    assert (masks == np.stack([MASKS[LEFT], MASKS[RIGHT], MASKS[LEFT]])).all()
+
+
+def test_samples_of_every_set_become_examples(root: Path, tmp_path: Path, training_checkpoint: Path) -> None:
+    weights = "data.sets={" + ", ".join(f'"{name}" = 1.0' for name in SAIL_SETS) + "}"
+    overrides = (f"data.root={root}", f"data.cache={tmp_path / 'cache'}", weights, "data.num_mask_frames=1")
+    job = prepare(tiny_recipe("stage3", training_checkpoint, tmp_path / "run", *overrides))
+    assert isinstance(job.dataset, ExampleDataset)
+    for name in SAIL_SETS:
+        example = job.dataset._load(name, random.Random(name).randrange(9))
+        assert not isinstance(example, InvalidExample), (name, example)
+        loss = job.objective(**job.collate([example]))["loss"]
+        assert loss.isfinite(), name
