@@ -61,5 +61,6 @@ def describe(progress: RunProgress) -> str:
     rate, left = progress.samples_per_second, progress.seconds_left
     if rate is not None and left is not None:
         hours, seconds = divmod(round(left), 3600)
-        text += f", {rate:.2f} a second, {hours}:{seconds // 60:02}:{seconds % 60:02} left"
+        pace = f"{rate:.1f} a second" if rate >= 1 else f"{1 / rate:.1f} s each"
+        text += f", {pace}, {hours}:{seconds // 60:02}:{seconds % 60:02} left"
     return f"{text}, {progress.num_failed} failed"
