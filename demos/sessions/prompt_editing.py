@@ -158,6 +158,8 @@ class PromptEditing:
     def add(self, object_id: int, prompts: Sequence[VisualPrompt]) -> ObjectEdit:
         """Add prompts on one frame to an object, and segment it on that frame.
 
+        A mask replaces all prompts on the frame that were not tracked yet, a box another box or a mask.
+
         Args:
             object_id: The object; 0 for a new one.
             prompts: At least one; all on the same frame.
@@ -178,6 +180,7 @@ class PromptEditing:
             before = loaded.object_state(object_id)
             frame_index = prompts[0].frame_index
             try:
+                _replace_pending(loaded, object_id, prompts)
                 loaded.session.prompt(object_id, *prompts)
                 mask = self._segment(loaded, object_id, frame_index)
             except BaseException as error:
@@ -217,6 +220,20 @@ def check_text(text: str, *, what: str, limit: int, error: type[DemoError], fiel
         is_control = unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\r\t"
         if is_control or ord(letter) in _BIDI_CONTROLS:
             raise error(f"the {what} contains the control character U+{ord(letter):04X}: leave it out", field=field)
+
+
+def _replace_pending(loaded: LoadedSession, object_id: int, prompts: Sequence[VisualPrompt]) -> None:
+    """Remove the pending prompts on a frame that new prompts replace."""
+    pending, frame_index = loaded.session.objects.pending_prompts, prompts[0].frame_index
+    kinds: tuple[type, ...] = ()
+    if any(isinstance(prompt, MaskPrompt) for prompt in prompts):
+        kinds = (MaskPrompt, BoxPrompt, PointPrompt)
+    elif any(isinstance(prompt, BoxPrompt) for prompt in prompts):
+        kinds = (MaskPrompt, BoxPrompt)
+    before = pending.pop(object_id, [])
+    kept = [prompt for prompt in before if prompt.frame_index != frame_index or not isinstance(prompt, kinds)]
+    if kept:
+        pending[object_id] = kept
 
 
 def _record(loaded: LoadedSession, object_id: int) -> None:

@@ -194,7 +194,7 @@ class VideoTracker:
         *,
         known_masks: Mapping[int, NDArray[np.bool_] | None] | None = None,
     ) -> list[ClipPrompt]:
-        """Convert a user's prompts of one object to prompts of the tracker, one per frame.
+        """Convert a user's prompts of one object to prompts of the tracker, one per frame; two for a corrected mask.
 
         Args:
             object_id: Id of the object.
@@ -212,9 +212,16 @@ class VideoTracker:
         known_masks = known_masks or {}
         converted = []
         for frame_index, group in sorted(by_frame.items()):
-            check_prompt_group(group, is_known=frame_index in known_masks)
+            mask, is_known = known_masks.get(frame_index), frame_index in known_masks
+            first = group[0]
+            if isinstance(first, MaskPrompt) and all(isinstance(prompt, PointPrompt) for prompt in group[1:]):
+                converted.append(ClipPrompt(object_id, frame_index, self._combine([first])))
+                if not (group := group[1:]):
+                    continue
+                # Clicks after a mask correct it.
+                mask, is_known = first.mask, True
+            check_prompt_group(group, is_known=is_known)
             combined = self._combine(group)
-            mask = known_masks.get(frame_index)
             if mask is not None and isinstance(combined, SegmentPrompt):
                 combined = replace(combined, mask_logits=self._mask_logits(mask))
             converted.append(ClipPrompt(object_id, frame_index, combined))

@@ -392,13 +392,30 @@ class TestPromptEditing:
             index: counts for index, counts in before.items() if index != 3
         }
 
+    def test_later_mask_or_box_replaces_prompts_and_clicks_correct_a_mask(self, user_session: UserSession) -> None:
+        prompts = user_session.prompts
+        prompts.add_box(1, (4, 4, 20, 20))
+        prompts.add_box(1, (6, 6, 24, 24))
+        assert _kinds(user_session) == ["box"]
+        prompts.add_point(1, 12, 12)
+        prompts.add_mask(1, MASK)
+        assert _kinds(user_session) == ["mask"]
+        prompts.add_point(1, 20, 20)
+        prompts.add_point(1, 2, 2, is_positive=False)
+        assert _kinds(user_session) == ["mask", "point", "point"]
+        clicked = user_session.masks_at(0)
+        track(user_session)
+        assert {key: mask.tobytes() for key, mask in user_session.masks_at(0).items()} == {
+            key: mask.tobytes() for key, mask in clicked.items()
+        }
+
     def test_refused_prompt_leaves_the_object_unchanged(self, user_session: UserSession) -> None:
-        user_session.prompts.add_mask(1, MASK)
+        user_session.prompts.add_point(1, 12, 12)
         before = _frames_by_object(user_session)
-        with pytest.raises(PromptError, match="1 masks, 0 boxes and 1 points"):
-            user_session.prompts.add_point(1, 5, 5)
+        with pytest.raises(PromptError, match="only negative points"):
+            user_session.prompts.add_point(1, 5, 5, 2, is_positive=False)
         assert _frames_by_object(user_session) == before
-        assert len(user_session.objects()[0].prompts) == 1
+        assert _kinds(user_session) == ["point"]
 
     def test_thumbnail_shows_the_object(self, user_session: UserSession) -> None:
         user_session.prompts.add_mask(1, MASK)
@@ -494,6 +511,10 @@ def _frames_by_object(user_session: UserSession) -> dict[int, dict[int, str | No
     return {
         key: {index: record.counts for index, record in snapshot.records_of(key).items()} for key in snapshot.object_ids
     }
+
+
+def _kinds(user_session: UserSession) -> list[str]:
+    return [prompt.kind for prompt in user_session.objects()[0].prompts]
 
 
 def _names(user_session: UserSession) -> set[str]:
