@@ -95,6 +95,8 @@ def test_a_missing_prediction_and_one_without_text_are_wrong_and_listed(tmp_path
         ("E", None, None),
         ("I think option D: it", None, 3),
         ("D<|im_end|>", "D", 3),
+        ("I choose B because it rests", None, 1),
+        ("A dog is there", "A", None),
     ],
 )
 def test_published_rule_reads_the_first_letter_and_the_strict_one_the_stated_option(
@@ -102,6 +104,11 @@ def test_published_rule_reads_the_first_letter_and_the_strict_one_the_stated_opt
 ) -> None:
     assert first_letter(text, letters="ABCD") == published
     assert stated_option(text, OPTIONS) == stated
+
+
+def test_an_option_that_ends_with_a_letter_is_not_mistaken_for_it() -> None:
+    assert stated_option("Vitamin C", ("Vitamin A", "Vitamin C", "Vitamin B")) == 1
+    assert stated_option("Vitamin C.", ("vitamin a", "vitamin c", "vitamin b")) == 1
 
 
 def test_perbench_choices_equal_the_recorded_verdicts() -> None:

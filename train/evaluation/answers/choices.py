@@ -19,6 +19,8 @@ _CLOSED = re.compile(r"([A-Z])\)")
 # "(B)", "B)", "B." or "B:" anywhere, "B" at the end or before a comma; not a letter within a word.
 _STATED = re.compile(r"(?<![^\W_])(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:[).:,]|$))")
 _ANNOUNCED = re.compile(r"\b(?:answer|option|choice)\s*(?:is|:)?\s*\(?\s*([A-Za-z])(?![^\W_])", re.IGNORECASE)
+# A capital letter by itself, unless it is the article of a following word.
+_ALONE = re.compile(r"(?<![\w'])(?!A\s+[a-z])([A-Z])(?![\w'])")
 _TOKENS = re.compile(r"<\|[^<>|]*\|>")
 
 
@@ -82,24 +84,29 @@ def contains_answer(text: str, answer: str) -> bool:
 def stated_option(text: str, options: Sequence[str] | int) -> int | None:
     """Return the index of the option that an answer states.
 
-    In this order: a letter after "answer", "option" or "choice"; the first letter in brackets, before a bracket, dot,
-    colon or comma, or at the end; an option's text, if the answer contains exactly one of them.
+    In this order: the option whose text is the whole answer; a letter after "answer", "option" or "choice"; the first
+    letter in brackets, before a bracket, dot, colon or comma, or at the end; the only option whose text the answer
+    contains; the first capital letter by itself.
 
     Args:
         text: The answer.
         options: The options' texts without letters, or their number.
     """
     letters = option_letters(options if isinstance(options, int) else len(options))
+    texts = [] if isinstance(options, int) else [_normalized(option) for option in options]
     plain = _TOKENS.sub("", text).strip()
+    if texts.count(_normalized(plain)) == 1:
+        return texts.index(_normalized(plain))
     for pattern in (_ANNOUNCED, _STATED):
         for match in pattern.finditer(plain):
             letter = next(group for group in match.groups() if group).upper()
             if letter in letters and not _is_article(plain, match):
                 return letters.index(letter)
-    if isinstance(options, int):
-        return None
-    found = [index for index, option in enumerate(options) if _contains_words(plain, option)]
-    return found[0] if len(found) == 1 else None
+    found = [index for index, option in enumerate(texts) if _contains_words(plain, option)]
+    if len(found) == 1:
+        return found[0]
+    alone = next((match[1] for match in _ALONE.finditer(plain) if match[1] in letters), None)
+    return None if alone is None else letters.index(alone)
 
 
 def _is_article(text: str, match: re.Match[str]) -> bool:
@@ -109,6 +116,9 @@ def _is_article(text: str, match: re.Match[str]) -> bool:
     return text[start:end] == "a" and not is_bracketed and bool(re.match(r"\s+\w", text[end:]))
 
 
+def _normalized(text: str) -> str:
+    return text.strip().rstrip(".").lower()
+
+
 def _contains_words(text: str, option: str) -> bool:
-    words = re.escape(option.strip().rstrip(".").lower())
-    return bool(words) and re.search(rf"(?<!\w){words}(?!\w)", text.lower()) is not None
+    return bool(option) and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text.lower()) is not None
