@@ -17,6 +17,8 @@ MAX_HEAD_WIDTH = 1024
 _NORM_EPSILON = 1e-6
 # Elements of one strip of the widest activation: about 16 MB in float32, so that a strip stays in the cache.
 _STRIP_ELEMENTS = 2**22
+# Blocks of rows in which a triangle is multiplied: 8 need 56 % of the products of a full matrix.
+_TRIANGLE_BLOCKS = 8
 
 
 class DepthwiseSeparable(nn.Module):
@@ -50,49 +52,134 @@ class UpsampleBlock(nn.Sequential):
             nn.ConvTranspose2d(width, width, 2, stride=2), nn.GELU(), DepthwiseSeparable(width), ChannelNorm(width)
         )
 
+    @property
+    def separable(self) -> DepthwiseSeparable:
+        """The separable convolution."""
+        return cast("DepthwiseSeparable", self[2])
+
+    @property
+    def norm(self) -> nn.LayerNorm:
+        """The normalisation."""
+        return cast("ChannelNorm", self[3]).ln
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Upsample (h, w, U) to (2h, 2w, U)."""
-        return self.upsample_rows(pixels, 0, len(pixels))
+        mixed = self._mix(self._double(pixels, self._parity_weights()), above=False, below=False)
+        norm, pointwise = self.norm, self.separable.pointwise
+        mixed = F.linear(mixed, pointwise.weight.flatten(1), pointwise.bias)
+        return F.layer_norm(mixed, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
-    def upsample_rows(self, pixels: Tensor, start: int, stop: int) -> Tensor:
-        """Upsample the rows from `start` to `stop` of a map (h, w, U).
+    def depthwise_strips(self, pixels: Tensor, *, rows: int) -> Iterator[Tensor]:
+        """Yield the map before the pointwise convolution in strips, without storing the whole of it.
 
         Args:
-            pixels: The whole map; the rows next to the strip are used too.
-            start: First row of the strip.
-            stop: Row after the last one.
-
-        Returns:
-            (2 * (stop - start), 2w, U).
+            pixels: (h, w, U).
+            rows: Rows of `pixels` per strip; each strip (2 * rows, 2w, U) has twice as many.
         """
-        above, below = int(start > 0), int(stop < len(pixels))
-        wide = F.gelu(self._double(pixels[start - above : stop + below]))
-        # Each neighbouring row gives two, of which the convolution needs the nearer one.
-        wide = wide[above : len(wide) - below]
-        return self._separable(wide, padding=(0 if above else 1, 0 if below else 1))
+        weights = self._parity_weights()
+        height, num_doubled = len(pixels), 0
+        kept: Tensor | None = None
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            # The convolution needs one doubled row beyond each side of the strip.
+            needed = min(stop + 1, height)
+            doubled = self._double(pixels[num_doubled:needed], weights)
+            num_doubled = needed
+            doubled = doubled if kept is None else torch.cat([kept, doubled])
+            above, below = start > 0, stop < height
+            num_rows = 2 * (stop - start) + above + below
+            yield self._mix(doubled[:num_rows], above=above, below=below)
+            kept = doubled[num_rows - 1 - below :]
 
-    def _double(self, pixels: Tensor) -> Tensor:
-        """Apply the transposed convolution, whose kernel is its stride: one matrix product per row parity."""
+    def _parity_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the transposed convolution as one matrix (U, 2U) per row parity, and its bias (2U)."""
         transposed = cast("nn.ConvTranspose2d", self[0])
-        rows, columns, width = pixels.shape
+        width = transposed.in_channels
         weight = transposed.weight.permute(2, 0, 3, 1).reshape(2, width, 2 * width)
-        bias = cast("Tensor", transposed.bias).repeat(2)
-        halves = [torch.addmm(bias, pixels.reshape(-1, width), weight[parity]) for parity in range(2)]
-        doubled = torch.stack([half.view(rows, columns, 2 * width) for half in halves], dim=1)
-        return doubled.view(2 * rows, 2 * columns, width)
+        return weight, cast("Tensor", transposed.bias).repeat(2)
 
-    def _separable(self, pixels: Tensor, *, padding: tuple[int, int]) -> Tensor:
-        separable, norm = cast("DepthwiseSeparable", self[2]), cast("ChannelNorm", self[3]).ln
-        channels_first = pixels.permute(2, 0, 1)[None]
-        if padding != (1, 1):
-            channels_first = F.pad(channels_first, (0, 0, *padding))
-        vertical = 1 if padding == (1, 1) else 0
-        depthwise = separable.depthwise
-        mixed = F.conv2d(
-            channels_first, depthwise.weight, depthwise.bias, padding=(vertical, 1), groups=depthwise.groups
-        )[0].permute(1, 2, 0)
-        mixed = F.linear(mixed, separable.pointwise.weight.flatten(1), separable.pointwise.bias)
-        return F.layer_norm(mixed, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    def _double(self, pixels: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """Apply the transposed convolution, whose kernel is its stride, and GELU."""
+        rows, columns, width = pixels.shape
+        halves = [torch.addmm(weights[1], pixels.reshape(-1, width), weight) for weight in weights[0]]
+        doubled = torch.stack([half.view(rows, columns, 2 * width) for half in halves], dim=1)
+        return F.gelu(doubled.view(2 * rows, 2 * columns, width))
+
+    def _mix(self, doubled: Tensor, *, above: bool, below: bool) -> Tensor:
+        """Apply the depthwise convolution; `above` and `below` say which neighbouring rows are given."""
+        depthwise = self.separable.depthwise
+        if not torch.is_grad_enabled() and doubled.device.type == "cpu":
+            taps = depthwise.weight[:, 0].permute(1, 2, 0).contiguous()
+            return _depthwise_rows(doubled, taps, cast("Tensor", depthwise.bias), above=above, below=below)
+        channels_first = doubled.permute(2, 0, 1)[None]
+        if not above or not below:
+            channels_first = F.pad(channels_first, (0, 0, int(not above), int(not below)))
+        mixed = F.conv2d(channels_first, depthwise.weight, depthwise.bias, padding=(0, 1), groups=depthwise.groups)
+        return mixed[0].permute(1, 2, 0)
+
+
+def _depthwise_rows(pixels: Tensor, taps: Tensor, bias: Tensor, *, above: bool, below: bool) -> Tensor:
+    """Apply a depthwise 3 x 3 convolution row by row, which stays in the cache of a CPU: 4 times faster than conv2d.
+
+    Args:
+        pixels: (rows, columns, U), with one more row where `above` or `below` is true.
+        taps: (3, 3, U).
+        bias: (U,).
+        above: Whether the row above the result is given; otherwise it is zero.
+        below: Whether the row below the result is given; otherwise it is zero.
+    """
+    num_given, columns, _ = pixels.shape
+    padded = F.pad(pixels, (0, 0, 1, 1))
+    output = pixels.new_empty(num_given - above - below, columns, pixels.shape[2])
+    for row, result in enumerate(output):
+        result.copy_(bias.expand_as(result))
+        for offset in range(3):
+            given = row + offset - 1 + above
+            if 0 <= given < num_given:
+                for column in range(3):
+                    result.addcmul_(padded[given, column : column + columns], taps[offset, column])
+    return output
+
+
+class FoldedProjection:
+    """A pointwise convolution, the normalisation after it, and a linear layer, as one matrix product and a triangle.
+
+    With y = W z + b, the normalised y is (y - mean) / deviation. The mean and the linear layer are linear in z, so that
+    their product is one matrix. The deviation is the length of C (W z + b) / sqrt(U), where C subtracts the mean; with
+    C [W b] = Q R, that of R [z 1], whose triangle has half of the products.
+    """
+
+    def __init__(self, block: UpsampleBlock, linear: nn.Linear) -> None:
+        """Fold the weights.
+
+        Args:
+            block: Its pointwise convolution and normalisation are folded.
+            linear: The layer after them.
+        """
+        pointwise, norm = block.separable.pointwise, block.norm
+        weight = torch.cat([pointwise.weight.flatten(1), cast("Tensor", pointwise.bias)[:, None]], dim=1).float()
+        centred = weight - weight.mean(dim=0)
+        scaled = linear.weight.float() * norm.weight.float()
+        product = scaled @ centred
+        triangle = torch.linalg.qr(centred, mode="r").R
+        dtype = linear.weight.dtype
+        self._width, self._epsilon = len(weight), norm.eps
+        self._weight, self._bias = product[:, :-1].to(dtype), product[:, -1].to(dtype)
+        self._shift = (linear.weight.float() @ norm.bias.float() + linear.bias.float()).to(dtype)
+        self._triangle, self._offset = triangle[:, :-1].to(dtype), triangle[:, -1].to(dtype)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Apply all three to (rows, columns, U)."""
+        rows = pixels.reshape(-1, self._width)
+        squares = rows.new_zeros(len(rows), dtype=torch.float32)
+        step = -(-self._width // _TRIANGLE_BLOCKS)
+        for start in range(0, self._width, step):
+            block = slice(start, start + step)
+            part = F.linear(rows[:, start:], self._triangle[block, start:], self._offset[block])
+            squares += part.float().square().sum(dim=-1)
+        inverse = (squares / self._width + self._epsilon).rsqrt()[:, None].to(rows.dtype)
+        projected = F.linear(rows, self._weight, self._bias).mul_(inverse).add_(self._shift)
+        return projected.view(*pixels.shape[:2], -1)
 
 
 class MaskHead(nn.Module):
@@ -125,7 +212,10 @@ class MaskHead(nn.Module):
 
     def upsample(self, patch_states: Tensor) -> Tensor:
         """Compute the upsampled map (h * 2^n, w * 2^n, U) from patch states (h, w, D)."""
-        return self._upsampled(self._projected(patch_states))
+        pixels = self._projected(patch_states)
+        for block in self.upsample_blocks:
+            pixels = block(pixels)
+        return pixels
 
     def mask_features(self, patch_states: Tensor) -> Tensor:
         """Compute the mask features (h * 2^n, w * 2^n, C) from patch states (h, w, D), for distillation."""
@@ -133,10 +223,11 @@ class MaskHead(nn.Module):
         return features
 
     def mask_logits(self, patch_states: Tensor, queries: Tensor) -> Tensor:
-        """Compute the logits of masks without the features of C channels, which are larger than all other maps.
+        """Compute the logits of masks without the features of C channels.
 
         The last linear layer is applied to the queries instead of to every pixel: (W x + b) . q = x . (W^T q) + b . q.
-        The last block is computed strip by strip.
+        Without gradients, the last block is computed in strips, which stay in the cache of a CPU, and folded into the
+        layer after it, see `FoldedProjection`.
 
         Args:
             patch_states: (h, w, D).
@@ -148,12 +239,12 @@ class MaskHead(nn.Module):
         size = [side * 2 ** len(self.upsample_blocks) for side in patch_states.shape[:2]]
         if not len(queries):
             return patch_states.new_zeros(0, *size, dtype=torch.float32)
-        strips = self._strips(self._projected(patch_states))
-        return torch.cat([self.logits_of(self._activate(strip), queries) for strip in strips], dim=1)
+        strips = self._feature_strips(self._projected(patch_states))
+        return torch.cat([self.logits_of(strip, queries) for strip in strips], dim=1)
 
     def pixel_features(self, patch_states: Tensor) -> Tensor:
         """Compute what `logits_of` needs of an image, (h * 2^n, w * 2^n, U), once for several turns."""
-        return torch.cat([self._activate(strip) for strip in self._strips(self._projected(patch_states))])
+        return torch.cat(list(self._feature_strips(self._projected(patch_states))))
 
     def logits_of(self, pixel_features: Tensor, queries: Tensor) -> Tensor:
         """Compute logits (K, rows, columns) float32 from `pixel_features` (rows, columns, U) and queries (K, C)."""
@@ -161,30 +252,25 @@ class MaskHead(nn.Module):
         logits = F.linear(pixel_features, queries @ last.weight, queries @ last.bias)
         return logits.permute(2, 0, 1).float()
 
-    def _activate(self, pixels: Tensor) -> Tensor:
-        """Apply the first layer of the feature projector; the second one is applied to the queries."""
-        return F.relu(cast("nn.Linear", self.image_feature_projector[0])(pixels))
-
     def _projected(self, patch_states: Tensor) -> Tensor:
         pixels = patch_states.to(self.dtype)
         if self.image_feature_pre_projector is not None:
             pixels = self.image_feature_pre_projector(pixels)
         return pixels
 
-    def _upsampled(self, pixels: Tensor) -> Tensor:
-        for block in self.upsample_blocks:
+    def _feature_strips(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Yield the features before the last layer (R, w * 2^n, U) from the first rows to the last."""
+        first = cast("nn.Linear", self.image_feature_projector[0])
+        *blocks, last = (cast("UpsampleBlock", block) for block in self.upsample_blocks)
+        for block in blocks:
             pixels = block(pixels)
-        return pixels
-
-    def _strips(self, pixels: Tensor) -> Iterator[Tensor]:
-        """Yield the upsampled map in strips of rows (R, w * 2^n, U), without storing the whole of it."""
-        for block in list(self.upsample_blocks)[:-1]:
-            pixels = block(pixels)
-        last = cast("UpsampleBlock", self.upsample_blocks[-1])
-        # One strip in training, where all activations are kept for the gradient anyway.
-        rows = len(pixels) if torch.is_grad_enabled() else max(1, _STRIP_ELEMENTS // (4 * pixels[0].numel()))
-        for start in range(0, len(pixels), rows):
-            yield last.upsample_rows(pixels, start, min(start + rows, len(pixels)))
+        if torch.is_grad_enabled():
+            yield F.relu(first(last(pixels)))
+            return
+        folded = FoldedProjection(last, first)
+        rows = max(1, _STRIP_ELEMENTS // (4 * pixels[0].numel()))
+        for strip in last.depthwise_strips(pixels, rows=rows):
+            yield folded(strip).relu_()
 
 
 def _two_layers(width: int, inner: int, channels: int) -> nn.Sequential:
