@@ -237,6 +237,37 @@ def test_rewritten_predictions_keep_unknown_fields(tmp_path: Path) -> None:
     assert second == {"sample": "1", "text": "b", "judge": "4 for b"}
 
 
+def test_folder_without_frames_is_refused_before_the_model_is_asked(
+    damaged: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged / "valid_u/JPEGImages").rename(damaged / "valid_u/frames")
+    assert run("mevis", damaged, checkpoint, tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "valid_u/JPEGImages/b1f2c3/00000.jpg: no such file" in message
+    assert "valid_u/JPEGImages/VIDEO/FRAME.jpg" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_clip_without_folder_fails_and_the_others_are_asked(
+    damaged: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(damaged / "valid_u/JPEGImages/c77e")
+    assert run("mevis", damaged, checkpoint, tmp_path / "out", "--json") == 0
+    failed = json.loads(capsys.readouterr().out)["failed"]
+    assert [row["sample"] for row in failed] == ["c77e/0", "c77e/1"]
+    assert "c77e/00000.jpg" in failed[0]["reason"]
+
+
+def test_run_of_a_split_without_truth_writes_the_submission(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, archive = golden_case("ref-youtube-vos") / "data", tmp_path / "submission.zip"
+    assert run("ref-youtube-vos", data, checkpoint, tmp_path / "out") == 0
+    assert "add --submission ZIP for the server" in capsys.readouterr().err
+    assert run("ref-youtube-vos", data, checkpoint, tmp_path / "out", "--submission", str(archive)) == 0
+    assert main(["eval", "check", str(archive), "--benchmark", "ref-youtube-vos", "--data", str(data)]) == 0
+
+
 @pytest.mark.slow
 def test_killed_process_is_continued_with_the_same_bytes(
     whole_run: Path, mevis: Path, checkpoint: Path, tmp_path: Path

@@ -11,6 +11,7 @@ from unipixel.train.evaluation.benchmarks.benchmark import Benchmark
 from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
 
 _MAX_SHOWN = 8
+_MAX_CHECKED = 32
 
 
 def read_split(benchmark: Benchmark, data_dir: Path, *, split: str, variant: str) -> Sequence[BenchmarkSample]:
@@ -23,11 +24,7 @@ def read_split(benchmark: Benchmark, data_dir: Path, *, split: str, variant: str
     try:
         samples = benchmark.read(data_dir, split=split, variant=variant)
     except (FileNotFoundError, NotADirectoryError) as error:
-        tree = ", ".join(benchmark.split(split).tree)
-        raise FileNotFoundError(
-            f"{error.filename or error}: no such file or folder; {benchmark.name} {split} expects under "
-            f"{data_dir}: {tree}; found there: {_content(data_dir)}"
-        ) from error
+        raise _missing(error.filename or error, benchmark, data_dir, split=split) from error
     names: set[str] = set()
     for sample in samples:
         if sample.name in names:
@@ -36,6 +33,26 @@ def read_split(benchmark: Benchmark, data_dir: Path, *, split: str, variant: str
     if not samples:
         raise ValueError(f"{data_dir}: {benchmark.name} {split} has no sample there")
     return samples
+
+
+def check_media(benchmark: Benchmark, samples: Sequence[BenchmarkSample], data_dir: Path, *, split: str) -> None:
+    """Check, before a model is asked, that the folder has frames; a single missing clip is found when it is asked.
+
+    Raises:
+        FileNotFoundError: None of some samples over the split has its first frame.
+    """
+    first_frames = [sample.media.paths[0] for sample in samples if sample.problem is None and sample.media.paths]
+    checked = first_frames[:: max(len(first_frames) // _MAX_CHECKED, 1)]
+    if checked and not any(path.exists() for path in checked):
+        raise _missing(checked[0], benchmark, data_dir, split=split)
+
+
+def _missing(found: object, benchmark: Benchmark, data_dir: Path, *, split: str) -> FileNotFoundError:
+    tree = ", ".join(benchmark.split(split).tree)
+    return FileNotFoundError(
+        f"{found}: no such file or folder; {benchmark.name} {split} expects under {data_dir}: {tree}; "
+        f"found there: {_content(data_dir)}"
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -25,12 +25,14 @@ class EvaluationTarget:
         split: Name of the split.
         variant: Variant, or an empty text.
         samples: Its samples.
+        data_dir: The folder of its data.
     """
 
     benchmark: Benchmark
     split: str
     variant: str
     samples: Sequence[BenchmarkSample]
+    data_dir: Path
 
     @property
     def folder_name(self) -> str:
@@ -71,19 +73,19 @@ def read_targets(arguments: argparse.Namespace) -> Iterator[EvaluationTarget]:
         variant = benchmark.variant(arguments.variant)
         # Several benchmarks share a data folder, or have one each within it.
         folders = [arguments.data / benchmark.name, arguments.data] if len(names) > 1 else [arguments.data]
-        samples = _read_first(benchmark, folders, split=split, variant=variant)
-        yield EvaluationTarget(benchmark, split, variant, samples[: arguments.limit])
+        samples, folder = _read_first(benchmark, folders, split=split, variant=variant)
+        yield EvaluationTarget(benchmark, split, variant, samples[: arguments.limit], folder)
 
 
 def _read_first(
     benchmark: Benchmark, folders: Sequence[Path], *, split: str, variant: str
-) -> Sequence[BenchmarkSample]:
-    """Read the samples from the first folder that has the files of the benchmark."""
+) -> tuple[Sequence[BenchmarkSample], Path]:
+    """Read the samples from the first folder that has the files of the benchmark; return that folder too."""
     from unipixel.train.evaluation.benchmarks.annotation_files import read_split
 
     for folder in folders[:-1]:
         try:
-            return read_split(benchmark, folder, split=split, variant=variant)
+            return read_split(benchmark, folder, split=split, variant=variant), folder
         except FileNotFoundError:  # noqa: PERF203 - the next folder may have them
             continue
-    return read_split(benchmark, folders[-1], split=split, variant=variant)
+    return read_split(benchmark, folders[-1], split=split, variant=variant), folders[-1]

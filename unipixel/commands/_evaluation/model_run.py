@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from unipixel.train.evaluation.running.run_folder import RunFolder
     from unipixel.train.evaluation.running.shards import Shard
 
+# Encoded frames of a clip that its expressions share: about 200 of the published models.
+_MAX_FEATURE_BYTES = 2**31
+
 
 def run_targets(
     targets: Sequence[EvaluationTarget], arguments: argparse.Namespace
@@ -35,12 +38,15 @@ def run_targets(
         OSError: A folder cannot be written, or the model cannot be read.
         SampleFailedError: A sample failed and `--strict` is given.
     """
+    from unipixel.train.evaluation.benchmarks.annotation_files import check_media
     from unipixel.train.evaluation.running.run_folder import RunFolder
     from unipixel.train.evaluation.running.runner import RunSettings, run_benchmark
     from unipixel.train.evaluation.running.shards import Shard
 
     if arguments.model is None or arguments.out is None:
         raise ValueError("give --model and --out to run a model, or --predictions to score")
+    for target in targets:
+        check_media(target.benchmark, target.samples, target.data_dir, split=target.split)
     shard = Shard.of_environment(os.environ)
     session = _session_settings(arguments)
     load_model = _model_loader(arguments, shard)
@@ -85,6 +91,7 @@ def _session_settings(arguments: argparse.Namespace) -> SessionSettings:
         anchor=arguments.anchor or "auto",
         prefill=arguments.prefill or "model",
         is_postprocessed=bool(arguments.postprocess),
+        max_feature_bytes=_MAX_FEATURE_BYTES,
         generation=GenerationSettings(max_new_tokens=arguments.max_new_tokens or 512),
     )
 
