@@ -19,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from unipixel.sail.upsampler import MaskHead
+from unipixel.sail.upsampler import MaskHead, UpsampleBlock
 
 _WIDTH, _CHANNELS, _BLOCKS, _PATCH = 896, 512, 3, 16
 METHODS = ("published", "folded")
@@ -112,10 +112,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def published_logits(head: MaskHead, states: Tensor, queries: Tensor) -> Tensor:
     """Compute logits (K, rows, columns) as in the published code: whole maps, channels first, features per pixel."""
     pixels = states.permute(2, 0, 1)[None]
-    for transposed, activation, separable, norm in head.upsample_blocks:  # type: ignore[misc]
-        pixels = activation(transposed(pixels))
-        pixels = separable.pointwise(separable.depthwise(pixels))
-        pixels = norm.ln(pixels.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    for module in head.upsample_blocks:
+        block = cast("UpsampleBlock", module)
+        pixels = block[1](block[0](pixels))
+        pixels = block.separable.pointwise(block.separable.depthwise(pixels))
+        pixels = block.norm(pixels.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     features = head.image_feature_projector(pixels.permute(0, 2, 3, 1))
     return torch.einsum("bhwc,kc->khw", features, queries).float()
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from transformers import Qwen2_5_VLTextConfig
 
+from unipixel.model.config_values import check_integer_field, check_sizes
 from unipixel.sail.model_type import SAIL_MODEL_TYPE, is_sail_config
 
 RotaryLayout = Literal["split", "interleaved"]
@@ -22,9 +23,19 @@ _REQUIRED_SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
 )  # fmt: skip
+MAX_PROMPTS = 15
+# Ceilings of the sizes in an untrusted config.json.
+_OWN_SIZES = {
+    "num_upsample_blocks": 6,
+    "mask_channels": 2**14,
+    "num_prompts": MAX_PROMPTS,
+    "max_side": 2**13,
+    "eve_width": 2**14,
+    "max_tokens": 2**24,
+    "vision_patch_size": 256,
+}
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-MAX_PROMPTS = 15
 
 SEG_TOKEN = "[SEG]"
 VISION_TOKENS = ("<vision>", "<vpatch>", "<vrow_sep>", "<vframe_sep>", "</vision>", "<|vis_cls|>")
@@ -169,6 +180,7 @@ class PixelSailConfig:
             )
         if missing := [name for name in (*_REQUIRED_SIZES, "token_ids") if fields.get(name) is None]:
             raise ValueError(f"config.json lacks {missing}: is this a Pixel-SAIL checkpoint?")
+        _check_fields(fields)
         rotary = fields.get("rotary_layout", "split")
         decoder = fields.get("decoder", "prefix")
         mean, std = CLIP_STATISTICS if decoder == "eve" else IMAGENET_STATISTICS
@@ -211,6 +223,25 @@ class PixelSailConfig:
             "image_std": list(self.image_std),
             "max_tokens": self.max_tokens,
         }
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """Check the types and ranges in an untrusted config.json, before a model is built from them."""
+    check_sizes(fields)
+    for name, high in _OWN_SIZES.items():
+        check_integer_field(fields, name, low=0 if name == "num_prompts" else 1, high=high)
+    token_ids = fields["token_ids"]
+    if not isinstance(token_ids, Mapping) or not all(type(row) is int for row in token_ids.values()):
+        raise ValueError(f"config.json has token_ids = {token_ids!r:.80}: give an object of tokens with their ids")
+    for name in ("image_mean", "image_std"):
+        values = fields.get(name)
+        if values is not None and not (
+            isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values)
+        ):
+            raise ValueError(f"config.json has {name} = {values!r:.80}: give three numbers")
+    theta = fields.get("rope_theta", 1.0)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < 1e12:
+        raise ValueError(f"config.json has rope_theta = {theta!r:.80}: it must be a number above 0")
 
 
 def text_config(

@@ -225,7 +225,12 @@ def test_checkpoints_of_the_other_architecture_name_the_right_class(checkpoint: 
         ({"rotary_layout": "mixed"}, "rotary_layout must be one of"),
         ({"auto_map": {"AutoModel": "x"}}, "requires remote code"),
         ({"token_ids": {"[SEG]": 3}}, "token_ids lacks"),
-        ({"num_prompts": 16}, r"num_prompts must be in \[0, 15\], got 16"),
+        ({"num_prompts": 16}, r"num_prompts = 16: it must be an integer in \[0, 15\]"),
+        ({"hidden_size": 10**9}, "hidden_size = 1000000000: it must be an integer in"),
+        ({"mask_channels": "many"}, "mask_channels = 'many': it must be an integer in"),
+        ({"token_ids": ["[SEG]"]}, "give an object of tokens with their ids"),
+        ({"image_mean": [1]}, r"image_mean = \[1\]: give three numbers"),
+        ({"rope_theta": -1}, "rope_theta = -1: it must be a number above 0"),
         ({"hidden_size": None}, r"lacks \['hidden_size'\]"),
     ],
 )
