@@ -58,9 +58,9 @@ class EntryIndex:
             file.seek(start)
             return Entry.from_group(json.loads(file.read(end - start)), position)
 
-    def numbers(self, *, has_media: bool) -> NDArray[np.int64]:
+    def numbers(self, *, has_media: bool) -> NDArray[np.uint32]:
         """Return the numbers of the entries with, or without, a clip or image."""
-        return np.flatnonzero(_table(self.folder)[:, 3] == has_media)
+        return _numbers(self.folder, has_media)
 
 
 def build_index(
@@ -92,6 +92,11 @@ def build_index(
 def _table(folder: Path) -> NDArray[np.int64]:
     """Map the table of entries: start and end of the group, position in it, whether it has a clip or image."""
     return np.load(folder / _TABLE, mmap_mode="r")
+
+
+@lru_cache(maxsize=128)
+def _numbers(folder: Path, has_media: bool) -> NDArray[np.uint32]:
+    return np.flatnonzero(_table(folder)[:, 3] == has_media).astype(np.uint32)
 
 
 @contextmanager
@@ -134,6 +139,7 @@ def _write(folder: Path, read_groups: ReadGroups, options: Mapping[str, Any], *,
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _table.cache_clear()
+    _numbers.cache_clear()
     # Written last: without it the index counts as missing.
     (folder / _STAMPS).write_text(json.dumps(files.stamps), encoding="utf-8")
 

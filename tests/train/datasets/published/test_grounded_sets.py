@@ -201,7 +201,7 @@ def test_grounded_sample_has_the_masks_of_its_targets_in_order(root: Path, tmp_p
     sample = PublishedSets.open(["muse"], root, cache=tmp_path, max_turns=2).draw("muse", 0)
     assert [turn.target_ids for turn in sample.turns] == [(1, 2), (3,)]
     masks = [sample.clip.masks_of(object_id)[0] for object_id in (1, 2, 3)]
-    assert (masks == np.stack([MASKS[LEFT], MASKS[RIGHT], MASKS[LEFT]])).all()
+    assert np.array_equal(masks, [MASKS[LEFT], MASKS[RIGHT], MASKS[LEFT]])
 
 
 def test_samples_of_every_set_become_examples(root: Path, tmp_path: Path, training_checkpoint: Path) -> None:

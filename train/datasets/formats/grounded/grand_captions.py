@@ -36,7 +36,7 @@ def read_grounded_captions(
         # Some files have one entry per object of a list.
         if fields == "ann_info" and len(annotation) == 1:
             ((name, annotation),) = annotation.items()
-        file_name = annotation.get("file_name") or annotation.get("img_file_name") or name
+        file_name = str(annotation.get("file_name") or annotation.get("img_file_name") or name)
         caption = annotation["caption"].strip("\"'").strip().lower()
         spans = _separate(_spans(annotation, caption, fields))
         if not spans:
