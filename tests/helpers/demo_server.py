@@ -17,7 +17,7 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
 
-SMALL_LIMITS = Limits(max_sessions=12, max_seconds=5, max_upload_megabytes=1, max_objects=6)
+SMALL_LIMITS = Limits(max_sessions=12, max_sessions_per_client=64, max_seconds=5, max_upload_megabytes=1, max_objects=6)
 # Random weights do not generate an end-of-sequence token.
 SHORT_ANSWERS = SessionSettings(num_frames=4, generation=GenerationSettings(max_new_tokens=12))
 

@@ -31,7 +31,10 @@ def test_picture_and_masks_are_of_the_same_frame(
     page.wait_for_function(f"{PAGE}.player.layers.length === 2", timeout=LONG)
     drawn = page.evaluate(PLAY_AND_READ)
     assert len(drawn) > NUM_FRAMES // 4
-    assert {tuple(shifts) for _, _, *shifts in drawn} == {(0, 0)}
+    # A slow machine shows a picture without masks rather than with those of another frame.
+    shifts = [tuple(item[2:]) for item in drawn]
+    assert set(shifts) <= {(0, 0), ()}
+    assert shifts.count((0, 0)) > len(drawn) // 2
     wrong = [(number, frame) for number, frame, *_ in drawn if number != frame]
     # Without VideoFrame, the browser may already hold the next picture when it reports a frame.
     assert wrong == [] if has_video_frame else len(wrong) <= len(drawn) // 10

@@ -111,7 +111,9 @@ def test_every_step_is_shown(
     keep("open another")
     (tmp_path / "clip.mp4").write_text("not a video")
     page.get_by_role("button", name="Image: find the green square").click()
-    page.locator(".up-answered").wait_for(timeout=LONG)
+    page.wait_for_function(
+        f"{PAGE}.session.video.is_image && {PAGE}.session.state.conversation.length === 1", timeout=LONG
+    )
     wait_until_drawn(page)
     wait_until_idle(page)
     keep("image")
