@@ -65,7 +65,7 @@ def _finish(
         shown, scores = _score(target, predictions, arguments, folder)
         failed = dict(scores[shown[0]].failed)
         if not (arguments.strict and failed):
-            shown_scores = {protocol: scores[protocol] for protocol in shown}
+            shown_scores: dict[str, Scores] = {protocol: scores[protocol] for protocol in shown}
             print_scores(target.benchmark, target.split, target.variant, shown_scores, as_json=bool(arguments.json))
     elif arguments.submission is None and folder is not None:
         print(f"unipixel: wrote {predictions.path}; add --submission ZIP for the server", file=sys.stderr)

@@ -15,8 +15,6 @@ from unipixel.commands._evaluation.run_display import RunDisplay
 from unipixel.commands._options import choose_device
 
 if TYPE_CHECKING:
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
     from unipixel.session.settings import SessionSettings
     from unipixel.train.evaluation.running.predictions import PredictionFile
     from unipixel.train.evaluation.running.run_folder import RunFolder
@@ -96,23 +94,21 @@ def _session_settings(arguments: argparse.Namespace) -> SessionSettings:
     )
 
 
-def _model_loader(arguments: argparse.Namespace, shard: Shard) -> Callable[[], tuple[UniPixel, Processor]]:
+def _model_loader(arguments: argparse.Namespace, shard: Shard) -> Callable[[], tuple[Any, Any]]:
     """Return a function that loads the model when it is first called."""
 
     @cache
-    def load() -> tuple[UniPixel, Processor]:
+    def load() -> tuple[Any, Any]:
         import torch
 
-        from unipixel.model.unipixel import UniPixel
-        from unipixel.processing.processor import Processor
+        from unipixel.checkpoints.architecture import load_checkpoint
 
         device = choose_device(arguments.device or "auto")
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", shard.local_index)
         name = arguments.dtype or "auto"
         dtype: Any = name if name == "auto" else getattr(torch, name)
-        model = UniPixel.from_pretrained(arguments.model, dtype=dtype, device=device)
-        return model, Processor.from_pretrained(arguments.model)
+        return load_checkpoint(arguments.model, dtype=dtype, device=device)
 
     return load
 
