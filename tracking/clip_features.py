@@ -5,6 +5,7 @@ Shape letters: H/W size of the video, S side of the square SAM input.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from unipixel.tracking.precision import upload
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import FrameFeatures
 
@@ -58,10 +60,19 @@ def normalise_frame(frame: FramePixels, *, image_size: int, device: torch.device
     pixels = frame if isinstance(frame, Tensor) else torch.from_numpy(np.require(frame, requirements=["C", "W"]))
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a raw frame must be (H, W, 3) RGB, got {tuple(pixels.shape)}")
-    values = pixels.to(device).permute(2, 0, 1)[None].float() / 255
+    values = upload(pixels, device=torch.device(device or pixels.device)).permute(2, 0, 1)[None].float() / 255
     square = F.interpolate(values, size=(image_size, image_size), mode="bilinear", antialias=True)[0]
-    mean, std = square.new_tensor(_MEAN), square.new_tensor(_STD)
-    return (square - mean[:, None, None]) / std[:, None, None]
+    mean, std = _colour_statistics(square.device)
+    return (square - mean) / std
+
+
+@functools.lru_cache(maxsize=8)
+def _colour_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation (3, 1, 1) of the colours."""
+    # Cached for later calls that may need gradients, so they must not be inference tensors.
+    with torch.inference_mode(False):
+        mean, std = torch.tensor(_MEAN, device=device), torch.tensor(_STD, device=device)
+        return mean[:, None, None], std[:, None, None]
 
 
 def encode_frame(segmenter: Segmenter, frame: FramePixels) -> tuple[FrameFeatures, tuple[int, int]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unipixel.tracking.precision import upload
 from unipixel.tracking.types import MemoryBatch, Segmentation
 
 # Number of prompted frames that are stored besides the first.
@@ -268,8 +269,8 @@ def _batch(memories: Sequence[_SelectedMemories], max_offset: int) -> MemoryBatc
     pointers = [torch.stack(row.pointers) if row.pointers else row.no_pointers for row in memories]
     return MemoryBatch(
         features=torch.stack([torch.stack(row.features) for row in memories]),
-        slots=torch.tensor([row.slots for row in memories], device=device),
+        slots=upload([row.slots for row in memories], device=device),
         pointers=torch.stack(pointers),
-        offsets=torch.tensor([row.offsets for row in memories], dtype=torch.float32, device=device),
+        offsets=upload([row.offsets for row in memories], device=device, dtype=torch.float32),
         max_offset=max_offset,
     )

@@ -118,9 +118,9 @@ class Segmentation:
 
     def select(self, rows: Sequence[int]) -> Segmentation:
         """Return the objects of the given rows, in that order."""
-        import torch
+        from unipixel.tracking.precision import upload
 
-        index = torch.tensor(list(rows), device=self.mask_logits.device)
+        index = upload(list(rows), device=self.mask_logits.device)
         return Segmentation(*(value.index_select(0, index) for value in self.tensors))
 
     @staticmethod

@@ -1,0 +1,1 @@
+"""Faster tracking on a GPU: compiled steps for fixed numbers of objects."""
