@@ -75,6 +75,8 @@ def _prepare_segmenter(recipe: Recipe) -> TrainingRun:
 
 
 def _prepare_model(recipe: Recipe) -> TrainingRun:
+    # Before the model, whose weights take longer to load than a missing file takes to find.
+    source, weights = _source(recipe)
     model, processor = load_initial_model(recipe)
     lora = select_parts(model, recipe.stage, recipe.lora)
     if recipe.training.gradient_checkpointing:
@@ -84,7 +86,6 @@ def _prepare_model(recipe: Recipe) -> TrainingRun:
             enable({"use_reentrant": False})
     mask_sampling = _mask_sampling(recipe)
     builder = ExampleBuilder(processor, max_tokens=recipe.data.max_tokens, has_masks=mask_sampling is not None)
-    source, weights = _source(recipe)
     return TrainingRun(
         UniPixelObjective(model, weights=recipe.losses),
         ExampleDataset(_sampler(recipe, weights), example_loader(source, builder)),

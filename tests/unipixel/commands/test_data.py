@@ -95,6 +95,11 @@ def test_check_of_frames_of_another_size_is_refused(root: Path, capsys: pytest.C
         ("revos/meta_expressions_train_.json", lambda text: text.replace("videos", "clips"), "has no key 'videos'"),
         ("revos/meta_expressions_train_.json", lambda text: text.replace('"exp"', '"text"'), "KeyError: 'exp'"),
         ("groundmore/trainval_v2.json", lambda text: text.replace("questions", "asked"), "KeyError: 'questions'"),
+        (
+            "groundmore/trainval_v2.json",
+            lambda text: text.replace('"1"', '"one"'),
+            "ValueError: invalid literal for int",
+        ),
         ("vicas/splits/v1.0/train.json", lambda text: "[8]", "has no video '000008', which vicas/splits"),
     ],
 )

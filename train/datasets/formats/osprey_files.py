@@ -54,6 +54,8 @@ _NumberedTurns = tuple[list[tuple[str, str]], list[str]]
 def _conversation(annotation: Mapping[str, Any]) -> _NumberedTurns:
     """Return the turns of a conversation and the numbers of its regions; no turns where a region has no number."""
     texts = [turn["value"] for turn in annotation["conversations"]]
+    # A last question without an answer is left out.
+    texts = texts[: len(texts) // 2 * 2]
     named = [_TAG.sub(r"[\1]", text) for text in texts]
     if any(_UNNUMBERED in text for text in named):
         return [], []

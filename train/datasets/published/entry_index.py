@@ -162,7 +162,9 @@ def _checked(groups: Iterator[Group], files: SourceFiles, name: str) -> Iterator
         for group in groups:
             number += 1
             yield group
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, ValueError) and str(files.root) in str(error):
+            raise
         source = next(reversed(files.stamps), "its files")
         raise ValueError(
             f"{name}: the annotation after {number} in {files.root / source} has another form than expected "
