@@ -118,15 +118,19 @@ def segmentation_question(
         form: Kind of text.
         num_frames: Number of sampled frames; 1 is an image.
         generator: Draws the template.
-        is_published: Whether "the" stays before "all", "every" and "any", as in the published evaluation.
+        is_published: Whether the text is that of the published evaluation to the letter: "the" stays before "all",
+            "every" and "any", and white space is not removed.
 
     Raises:
         ValueError: The query is empty or the form unknown.
     """
     if form not in get_args(SegmentationForm):
         raise ValueError(f"form must be one of {get_args(SegmentationForm)}, got {form!r}")
-    text = normalize_query(query) if form == "query" else query.strip()
-    if not text:
+    if form == "query":
+        text = normalize_query(query, is_published=is_published)
+    else:
+        text = query if is_published else query.strip()
+    if not text.strip():
         raise ValueError(f"the query {query!r} is empty")
     if form == "question" and not text.endswith("?"):
         text += "?"
@@ -147,13 +151,18 @@ def segmentation_answer(num_objects: int, *, num_frames: int) -> str:
     return f"{'It is' if num_objects == 1 else 'They are'} {join_words([SEG] * num_objects)}."
 
 
-def normalize_query(query: str) -> str:
-    """Reduce a noun phrase to the form that follows "the": no full stops at its ends, no capital, no article."""
-    text = query.strip().strip(".").strip()
+def normalize_query(query: str, *, is_published: bool = False) -> str:
+    """Reduce a noun phrase to the form that follows "the": no full stops at its ends, no capital, no article.
+
+    Args:
+        query: The noun phrase.
+        is_published: Whether white space within the full stops and after an article stays, as in the published code.
+    """
+    text = query.strip(".") if is_published else query.strip().strip(".").strip()
     text = text[:1].lower() + text[1:]
     for article in ("the ", "an ", "a "):
         text = text.removeprefix(article)
-    return text.strip()
+    return text if is_published else text.strip()
 
 
 def mark_references(text: str, object_ids: Sequence[int]) -> tuple[str, tuple[int, ...]]:

@@ -198,6 +198,30 @@ def test_runs_of_lengths_as_a_list_are_read(tmp_path: Path, capsys: pytest.Captu
     assert score(capsys, "mevis", tmp_path, tmp_path)["figures"] == {"J": 1.0, "F": 1.0, "JF": 1.0}
 
 
+@pytest.mark.parametrize(
+    ("expression", "question"),
+    [
+        # As the published code builds them: the text is stripped, then the full stops, then each article once.
+        (" The red thing. ", "Please segment the red thing in this video."),
+        ("A dog .", "Please segment the dog  in this video."),
+        ("the an a  cat", "Please segment the  cat in this video."),
+        ("All {moving} things", "Please segment the all {moving} things in this video."),
+        ("...Every one", "Please segment the every one in this video."),
+        ("Which one? ", "Please segment the which one? in this video."),
+    ],
+)
+def test_question_is_that_of_the_published_code(
+    expression: str, question: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = {"frames": ["00000", "00001"], "expressions": {"0": {"exp": expression}}}
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "valid/meta_expressions.json").write_text(json.dumps({"videos": {"v": video}}))
+    assert main(["eval", "mevis", "--split", "valid", "--data", str(tmp_path), "--list", "--json"]) == 0
+    (sample,) = json.loads(capsys.readouterr().out)["samples"]
+    assert sample["question"] == question
+    assert sample["query"] == expression.strip()
+
+
 @pytest.mark.slow
 def test_figures_are_the_same_measured_by_several_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -223,3 +247,22 @@ def test_every_name_in_the_table_is_its_own() -> None:
     for row in BENCHMARKS.values():
         assert (row.submission is None) == (row.check is None)
         assert any(not split.has_truth for split in row.splits) <= (row.submission is not None)
+
+
+def test_revos_foreground_of_overlapping_objects_is_their_union_and_in_the_paper_their_sum(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = disc(10, 10), disc(10, 12)
+    expression = {"exp": "it", "obj_id": [0], "anno_id": [0], "type_id": 0}
+    video = {"frames": ["00000"], "height": SIZE[0], "width": SIZE[1], "expressions": {"0": expression}}
+    (tmp_path / "meta_expressions_valid_.json").write_text(json.dumps({"videos": {"A/b": video}}))
+    (tmp_path / "mask_dict.json").write_text(json.dumps({"0": [encode_rle(first)]}))
+    foreground = {"A/b": {"masks_rle": [[encode_rle(first), encode_rle(second)]]}}
+    (tmp_path / "mask_dict_foreground.json").write_text(json.dumps(foreground))
+    one_pixel = first.copy()
+    one_pixel[0, 0] = True
+    predictions = write_predictions(tmp_path / "p", {"A/b/0": [{"00000": one_pixel}]})
+    honest = score(capsys, "revos", tmp_path, predictions)["samples"]["A/b/0"]["R"]
+    paper = score(capsys, "revos", tmp_path, predictions, "--protocol", "paper")["samples"]["A/b/0"]["R"]
+    assert honest == pytest.approx(1 - 1 / (first | second).sum())
+    assert paper == pytest.approx(max(0, 1 - 255 / (first.sum() + second.sum())))

@@ -155,11 +155,11 @@ def _make_sample(
     form: SegmentationForm | None,
     location: str,
 ) -> BenchmarkSample:
-    query = expression["exp"]
-    form = form or ("sentence" if query.strip().endswith("?") else "query")
+    query = expression["exp"].strip()
+    form = form or ("sentence" if query.endswith("?") else "query")
     language_frames = uniform_indices(len(clip.frames), LANGUAGE_FRAMES)
     try:
-        question = segmentation_question(query, form=form, num_frames=len(language_frames))
+        question = segmentation_question(query, form=form, num_frames=len(language_frames), is_published=True)
     except ValueError as error:
         raise ValueError(f"{location}: {error}") from error
     fields = {name: expression[name] for name in ("obj_id", "type_id") if name in expression}
@@ -192,22 +192,24 @@ def _read_truth(
         counts += decode_track(
             track, size=size, num_frames=len(clip.frames), location=f"{masks.path}, annotation {key}"
         )
+    foreground_counts = None if foreground is None else _read_foreground(foreground, clip, size)
     return SampleTruth(
         masks=(counts > 0)[None],
-        foreground=None if foreground is None else _read_foreground(foreground, clip, size),
-        fields={"object_counts": counts, "labels": clip.labels},
+        foreground=None if foreground_counts is None else foreground_counts > 0,
+        fields={"object_counts": counts, "foreground_counts": foreground_counts, "labels": clip.labels},
     )
 
 
 def _read_foreground(foreground: MaskDictionary, clip: _ExpressionVideo, size: tuple[int, int]) -> np.ndarray:
+    """Count the annotated objects of a clip at each pixel (T, H, W)."""
     location = f"{foreground.path}, video {clip.name}"
     track = field_of(foreground.track(clip.name), "masks_rle", list, location=location)
     if len(track) != len(clip.frames):
         raise ValueError(f"{location}: {len(track)} masks for {len(clip.frames)} frames")
-    masks = np.zeros((len(clip.frames), *size), dtype=bool)
+    counts = np.zeros((len(clip.frames), *size), dtype=np.uint8)
     for row, entry in enumerate(track):
         # Some entries are a list of run lengths, one per object.
         for item in entry if isinstance(entry, list) else [entry]:
             if item is not None:
-                masks[row] |= decode_mask(item, size=size, location=f"{location}, frame {row}")
-    return masks
+                counts[row] += decode_mask(item, size=size, location=f"{location}, frame {row}")
+    return counts

@@ -51,7 +51,7 @@ def _images(folder: Path) -> list[Path]:
 def _make_sample(
     clip: str, key: str, entry: Mapping[str, Any], *, images: Sequence[Path], folder: Path, location: str
 ) -> BenchmarkSample:
-    query = field_of(entry, "question", str, location=location)
+    query = field_of(entry, "question", str, location=location).strip()
     first, end = _action_span(clip, entry, location)
     indices = [int(index) for index in np.linspace(0, len(images) - 1, _NUM_FRAMES)] if images else []
     paths = tuple(images[index] for index in indices)
@@ -59,7 +59,7 @@ def _make_sample(
     form = "question"
     return BenchmarkSample(
         name=f"{clip}/{key}",
-        question=segmentation_question(query, form="question", num_frames=_NUM_FRAMES),
+        question=segmentation_question(query, form="question", num_frames=_NUM_FRAMES, is_published=True),
         frames=tuple(path.stem for path in paths),
         language_frames=language_frames,
         media=SampleMedia(paths=paths, fps=_FPS),
@@ -74,7 +74,7 @@ def _make_sample(
         fields={
             # The published prompt builder adds the question mark to the query too.
             "type": form,
-            "query": query if query.strip().endswith("?") else f"{query.strip()}?",
+            "query": query if query.endswith("?") else f"{query}?",
             "media": "video",
             "question_type": field_of(entry, "q_type", str, location=location),
         },

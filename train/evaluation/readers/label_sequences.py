@@ -130,7 +130,7 @@ def _make_sample(name: str, *, masks: Path, images: Path, query: str, form: Segm
     language_frames = uniform_indices(len(frames), LANGUAGE_FRAMES) if frames else ()
     return BenchmarkSample(
         name=name,
-        question=segmentation_question(query, form=form, num_frames=max(len(language_frames), 2)),
+        question=segmentation_question(query, form=form, num_frames=max(len(language_frames), 2), is_published=True),
         frames=frames,
         language_frames=language_frames,
         media=SampleMedia(paths=tuple(images / f"{frame}.jpg" for frame in frames)),

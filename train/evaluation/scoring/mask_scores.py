@@ -150,17 +150,18 @@ def measure_revos(sample: BenchmarkSample, prediction: Prediction, protocol: Sco
     if truth.foreground is None:
         raise ValueError(f"{sample.name}: the truth has no foreground")
     if protocol == "paper":
-        # The published script adds the objects' masks as bytes and compares the sum with predictions of 0 and 255:
+        # The published script adds the masks of objects as bytes and compares the sum with predictions of 0 and 255:
         # no pixel of an object ever agrees, and a false positive weighs 255. Where k objects overlap, the product
         # (1 - k) * 255 wraps to k - 1.
         counts = np.asarray(truth.fields["object_counts"])
         agreement = (counts == 0) & ~predicted
         weights = np.where(counts == 0, 255, counts.astype(np.int64) - 1) * predicted
+        foreground = np.asarray(truth.fields["foreground_counts"])
     else:
         agreement = masks[0] == predicted
         weights = predicted & ~masks[0]
-    foreground = truth.foreground.sum(axis=(1, 2)) + 1e-6
-    robustness = np.maximum(1 - weights.sum(axis=(1, 2)) / foreground, 0)
+        foreground = truth.foreground
+    robustness = np.maximum(1 - weights.sum(axis=(1, 2)) / (foreground.sum(axis=(1, 2)) + 1e-6), 0)
     return {"J": j, "F": f, "A": float(agreement.mean()), "R": float(robustness.mean())}
 
 
