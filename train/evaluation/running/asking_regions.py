@@ -20,6 +20,8 @@ from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.prompt_templates import CHOICE_REQUEST, prefill_answer
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt
+from unipixel.sail.pixel_sail import PixelSail
+from unipixel.sail.sail_processor import FORCED_ANSWER
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.prefilling import accepted_ids
 from unipixel.session.session import Session
@@ -51,10 +53,14 @@ def ask_regions(context: SampleContext, *, prefix: str = "", has_masks: bool = F
         prefix: Published beginning of the answer.
         has_masks: Whether the masks of the answer are predicted too; they start from frame 0.
     """
+    question = _PROMPT.sub(r"[\1]", str(context.sample.fields.get("query", context.sample.question)))
+    if isinstance(context.model, PixelSail):
+        # The captions and choices of PerBench have no masks to force.
+        is_segmented = has_masks and context.sample.fields.get("task", "vres") == "vres"
+        return _ask_image_regions(context, question, has_masks=is_segmented)
     session = context.session()
     conversation = _open(context, _images(session))
     memory = _given_memory(context, conversation)
-    question = _PROMPT.sub(r"[\1]", str(context.sample.fields.get("query", context.sample.question)))
     prefix = prefix if context.has_published_wording else ""
     reply = conversation.ask(Turn(question, memory=memory, answer_prefix=prefix))
     masks = None
@@ -64,6 +70,24 @@ def ask_regions(context: SampleContext, *, prefix: str = "", has_masks: bool = F
         session.objects.add_tokens(tokens, dict.fromkeys(tokens, 0), expression=question)
         masks = _encode_tracks(context, session, list(tokens))
     return Prediction(sample=context.sample.name, masks=masks, text=_text(reply, prefix))
+
+
+def _ask_image_regions(context: SampleContext, question: str, *, has_masks: bool) -> Prediction:
+    """Ask Pixel-SAIL about objects that are drawn into an image.
+
+    Where a mask is wanted and the answer has none, "It is [SEG]." is forced, as in its published evaluation.
+    """
+    session = context.session()
+    prompts = context.sample.prompts()
+    for object_id, given in prompts.items():
+        session.prompt(object_id, *given)
+    answer = session.ask(question)
+    new_ids = [object_id for object_id in answer.new_ids if object_id not in prompts]
+    if has_masks and not new_ids:
+        session.restart()
+        new_ids = list(session.ask(question, answer_prefix=FORCED_ANSWER).new_ids)
+    masks = _encode_tracks(context, session, new_ids) if has_masks else None
+    return Prediction(sample=context.sample.name, masks=masks, text=answer.text)
 
 
 def ask_pixelqa(context: SampleContext) -> Prediction:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
-from unipixel.model.unipixel import UniPixel
 from unipixel.processing.image_processing import FrameBudget
-from unipixel.processing.processor import Processor
-from unipixel.session.session import Session
+from unipixel.sail.sail_processor import SailProcessor
+from unipixel.session.session import Session, open_session
 from unipixel.session.settings import SessionSettings
 from unipixel.train.evaluation.benchmarks.benchmark import Benchmark
 from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
@@ -86,7 +86,7 @@ def run_benchmark(
     *,
     folder: RunFolder,
     shard: Shard,
-    load_model: Callable[[], tuple[UniPixel, Processor]],
+    load_model: Callable[[], tuple[Any, Any]],
     settings: RunSettings,
     report: Callable[[RunProgress], None],
 ) -> None:
@@ -97,7 +97,7 @@ def run_benchmark(
         samples: All samples of the split.
         folder: Receives the predictions, one line as each sample finishes.
         shard: Which of the samples.
-        load_model: Called once, if there is anything to ask.
+        load_model: Called once, if there is anything to ask; returns a model and its processor.
         settings: Settings of the run.
         report: Called before the first sample and after each.
 
@@ -134,8 +134,10 @@ def run_benchmark(
                 report(progress)
 
 
-def _with_budget(benchmark: Benchmark, processor: Processor) -> Processor:
+def _with_budget(benchmark: Benchmark, processor: Any) -> Any:
     """Return a processor with the visual tokens of the published evaluation of a benchmark."""
+    if isinstance(processor, SailProcessor):
+        return processor
     if benchmark.token_budget is None or processor.budget != FrameBudget():
         # The budget of a checkpoint that states one is part of how it was trained.
         return processor
@@ -162,7 +164,7 @@ def _ask_and_write(asker: _Asker, sample: BenchmarkSample, writer: PredictionWri
 class _Asker:
     """Asks about the samples of a clip; those without prompts share a session, which encodes the frames once."""
 
-    def __init__(self, benchmark: Benchmark, model: UniPixel, processor: Processor, *, settings: RunSettings) -> None:
+    def __init__(self, benchmark: Benchmark, model: Any, processor: Any, *, settings: RunSettings) -> None:
         self._benchmark, self._model, self._processor, self._settings = benchmark, model, processor, settings
         self._get_video: Callable[[], Video] | None = None
         self._shared: Session | None = None
@@ -200,7 +202,7 @@ class _Asker:
     def _open(self) -> Session:
         if self._get_video is None:
             raise RuntimeError("no clip was started: call start_clip first")
-        return Session(self._model, self._processor, self._get_video(), settings=self._settings.session)
+        return open_session(self._model, self._processor, self._get_video(), settings=self._settings.session)
 
     def _reuse(self) -> Session:
         """Return the session of the clip without its objects and conversation."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from unipixel.model.unipixel import UniPixel
-from unipixel.processing.processor import Processor
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
@@ -19,7 +18,7 @@ class SampleContext:
     Attributes:
         sample: The sample.
         variant: Variant of the benchmark.
-        model: The model.
+        model: The model, UniPixel or Pixel-SAIL; only some ways of asking take both.
         processor: Prepares the inputs of the model.
         settings: Settings of sessions, with the frames and visual tokens of the benchmark.
         has_published_wording: Whether questions and the beginning of an answer are word for word those of the published
@@ -32,8 +31,8 @@ class SampleContext:
 
     sample: BenchmarkSample
     variant: str
-    model: UniPixel
-    processor: Processor
+    model: Any
+    processor: Any
     settings: SessionSettings
     has_published_wording: bool = True
     session: Callable[[], Session]
