@@ -58,6 +58,16 @@ class EntryIndex:
             file.seek(start)
             return Entry.from_group(json.loads(file.read(end - start)), position)
 
+    def groups(self) -> Iterator[Group]:
+        """Yield the groups of entries in order.
+
+        Raises:
+            OSError: The cache cannot be read.
+        """
+        with (self.folder / _GROUPS).open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
     def numbers(self, *, has_media: bool) -> NDArray[np.uint32]:
         """Return the numbers of the entries with, or without, a clip or image."""
         return _numbers(self.folder, has_media)

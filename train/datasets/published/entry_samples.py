@@ -155,7 +155,8 @@ class EntrySampler:
         if entry.task == "refer":
             turn = QuestionAnswer(question or generator.choice(SHORT_CAPTION_QUESTIONS), answer)
             return self._sample(_clip(frames, masks), "caption", (turn,), prompts, number=number)
-        text = prefill_text(question, answer, letter=generator.choice(_OPTION_LETTERS))
+        # The templates of pre-filling end the question with a full stop.
+        text = prefill_text(question, answer, letter=generator.choice(_OPTION_LETTERS)).removesuffix(".")
         turn = QuestionAnswer(name_objects(text, next(iter(masks))), answer)
         return self._sample(_clip(frames, masks), "prefill", (turn,), prompts, number=number)
 

@@ -95,14 +95,16 @@ def is_present(root: Path, path: str) -> bool:
 
 def _missing_files(index: EntryIndex, root: Path, follow: Callable[[int, int], None]) -> Iterator[SetProblem]:
     seen: set[str] = set()
-    for number in range(len(index)):
-        for name in _files_of(index[number]):
+    num_entries = 0
+    for group in index.groups():
+        num_entries += len(group["entries"])
+        for name in _files_of(Entry.from_group({**group, "entries": [{}]}, 0)):
             if name in seen:
                 continue
             seen.add(name)
             if (problem := _file_problem(root, name)) is not None:
                 yield problem
-        follow(number + 1, len(index))
+        follow(num_entries, len(index))
 
 
 def _file_problem(root: Path, name: str) -> SetProblem | None:

@@ -14,10 +14,12 @@ from helpers.moving_square import write_clip
 from helpers.tiny_training import tiny_recipe
 from PIL import Image
 
+from unipixel.processing.processor import Processor
 from unipixel.train import trainer
 from unipixel.train.build import prepare
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.datasets.mixture import ExampleDataset
+from unipixel.train.datasets.preprocessing import ExampleBuilder
 from unipixel.train.datasets.published.definitions import published_sets
 from unipixel.train.datasets.published.published_sets import PublishedSets
 from unipixel.train.recipe_files import load_recipe
@@ -161,3 +163,35 @@ def test_table_of_the_documentation_lists_the_sets() -> None:
         times = ", ".join(f"{stage.removeprefix('stage')}: {count}" for stage, count in definition.repeats.items())
         count = "-" if definition.num_samples is None else f"{definition.num_samples:,}"
         assert (title, style, samples, repeats) == (definition.title, definition.format, count, times or "-")
+
+
+def test_texts_of_each_task_are_those_of_the_published_training(root: Path, cache: Path, processor: Processor) -> None:
+    sets = PublishedSets.open(SETS, root, cache=cache, max_turns=3)
+    build = ExampleBuilder(processor, has_masks=False).build
+
+    def text(name: str, number: int = 0) -> str:
+        return build(sets.draw(name, number)).encoded.texts[0]
+
+    refer = text("videorefer_short_caption_ref")
+    assert "Give a short description of <|ref|>.<|im_end|>\n<|im_start|>assistant\nA shape.<|im_end|>" in refer
+    region = next(found for found in (text("videorefer_qa", number) for number in range(9)) if "left of" in found)
+    assert "The highlighted regions are as follows:\n[0]: <1>-<2> <|mem|>" in region
+    assert "Is [0] left of [3]?<|im_end|>\n<|im_start|>assistant\nYes, [0] is left of [3].<|im_end|>" in region
+    assert "There are 2 objects" not in region
+    prefill = next(found for found in (text("videorefer_qa_mem", number) for number in range(9)) if "left of" in found)
+    assert "There are 2 objects: [0] <|ref|> and [3] <|ref|>.\nIs [0] left of [3]?\nOptions:\n(" in prefill
+    assert ") Yes, [0] is left of [3]. " in prefill
+    assert "<|im_start|>assistant\n[0] <|seg|> [3] <|seg|><|im_end|>" in prefill
+    described = text("osprey_detail_description")
+    assert "Here is an image with the following highlighted regions:\n[1]: <|mem|>\n[2]: <|mem|>\n" in described
+    answered = text("groundmore")
+    assert "Who moves?" in answered
+    assert "<|im_start|>assistant\nthe shapes <|seg|>.<|im_end|>" in answered
+    explained = [found for found in (text("reason_seg", number) for number in range(3)) if "Why warm?" in found]
+    assert "It is <|seg|>. It glows.<|im_end|>" in explained[0]
+    alone = text(TEXT_TASK)
+    assert "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nGood day.<|im_end|>" in alone
+    assert "<|im_start|>user\n<|vision_start|>" in text("llava_instruct_665k_videogpt_plus_576k")
+    parts = {text("paco_lvis", number) for number in range(12)}
+    assert any("leg of the dog" in found for found in parts)
+    assert any("dog leg" in found for found in parts)
