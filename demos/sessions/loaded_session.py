@@ -25,7 +25,7 @@ from unipixel.demos.storage.saved_session import SavedSession, SavedTurn
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import MaskRecord
 from unipixel.processing.clip_layout import recall_prompt, record_prompt
-from unipixel.session.session import Session
+from unipixel.session.session import Session, open_session
 from unipixel.session.video_objects import ObjectSnapshot
 from unipixel.video.frame import Frame
 from unipixel.video.open import Video, open_video
@@ -143,7 +143,7 @@ class LoadedSession:
         video = open_video(file) if source is None else Video(source)
         streams = describe_streams(file) if source is None else source.streams
         try:
-            session = Session(context.model, context.processor, video, settings=context.settings, bank=bank)
+            session = open_session(context.model, context.processor, video, settings=context.settings, bank=bank)
         except BaseException:
             video.close()
             raise

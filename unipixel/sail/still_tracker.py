@@ -15,7 +15,7 @@ from unipixel.processing.prompt_checks import check_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
 from unipixel.session.video_frames import VideoFrames
 from unipixel.session.video_tracker import TrackedVideoFrame
-from unipixel.tracking.propagation import ClipPrompt
+from unipixel.tracking.propagation import ClipPrompt, Direction
 from unipixel.tracking.types import ObjectMask
 from unipixel.video.open import Video
 
@@ -77,8 +77,9 @@ class StillTracker:
             mask |= known
         return [ClipPrompt(object_id, 0, torch.from_numpy(mask)[None])] if given else []
 
-    def track(self, prompts: Sequence[ClipPrompt]) -> Iterator[TrackedVideoFrame]:
-        """Yield the image with the latest mask of each object."""
+    def track(self, prompts: Sequence[ClipPrompt], *, direction: Direction = "both") -> Iterator[TrackedVideoFrame]:
+        """Yield the image with the latest mask of each object; there is no other frame in any direction."""
+        del direction
         latest = {prompt.object_id: self._mask(prompt) for prompt in prompts}
         yield TrackedVideoFrame(self.frames.frame(0), latest)
 
