@@ -49,13 +49,14 @@ class EntrySampler:
         self._num_frames = num_frames
         self._max_turns = max_turns
 
-    def draw(self, entry: Entry, *, number: int, generator: random.Random) -> Sample:
+    def draw(self, entry: Entry, *, number: int, generator: random.Random, prompt_kind: str | None = None) -> Sample:
         """Draw a sample of an entry.
 
         Args:
             entry: An entry of the set.
             number: Number of the sample, which identifies it.
             generator: Source of randomness.
+            prompt_kind: "point" or "box", where objects are prompted; None draws it.
 
         Raises:
             OSError: A file is missing or cannot be decoded.
@@ -75,7 +76,8 @@ class EntrySampler:
         frames, masks = self._visible_objects(entry, generator)
         if entry.task == "region":
             return self._ask_about_regions(entry, frames, masks, number, generator)
-        return self._refer(entry, frames, masks, number, generator)
+        kind = prompt_kind or generator.choice(("point", "box"))
+        return self._refer(entry, frames, masks, kind, number=number, generator=generator)
 
     def _segment(self, entry: Entry, number: int, generator: random.Random) -> Sample:
         frames = self._frames(entry, generator)
@@ -145,10 +147,11 @@ class EntrySampler:
         entry: Entry,
         frames: SampledFrames,
         masks: dict[int, NDArray[np.bool_]],
+        kind: str,
+        *,
         number: int,
         generator: random.Random,
     ) -> Sample:
-        kind = generator.choice(("point", "box"))
         rng = np.random.default_rng(generator.getrandbits(63))
         prompts = {key: sample_prompt(rng, mask, kind=kind, is_fixed=False) for key, mask in masks.items()}
         ((question, answer),) = entry.turns

@@ -17,8 +17,10 @@ from unipixel.train.datasets.published.entry_index import EntryIndex, build_inde
 from unipixel.train.datasets.published.entry_samples import EntrySampler
 from unipixel.train.datasets.samples import Sample
 
-TEXT_SUFFIX = ":text"
-"""Ends the task of a set's entries without a clip: a batch has either clips or none."""
+# A task is the name of a set, with one of these after a colon where its samples need different modules of the model:
+# all processes of a run take the same task at the same time, because gradients are averaged module by module.
+TEXT = "text"
+PROMPT_KINDS = ("point", "box")
 
 
 @dataclass(frozen=True)
@@ -68,39 +70,49 @@ class PublishedSets:
         return cls(Path(root), indices, num_frames, max_turns, seed)
 
     def tasks(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """Return the weight of each task, given those of the sets: entries without a clip are a task by themselves."""
-        tasks = {}
+        """Return the weight of each task, given those of the sets.
+
+        Entries without a clip are the task `NAME:text`, and samples with prompts the tasks `NAME:point` and `NAME:box`.
+        """
+        tasks: dict[str, float] = {}
         for name, weight in weights.items():
             index = self.indices[name]
             fraction = len(index.numbers(has_media=False)) / len(index)
-            if fraction < 1:
+            if index[0].task in ("refer", "prefill"):
+                tasks |= {f"{name}:{kind}": weight / len(PROMPT_KINDS) for kind in PROMPT_KINDS}
+            elif fraction < 1:
                 tasks[name] = weight * (1 - fraction)
             if fraction > 0:
-                tasks[name + TEXT_SUFFIX] = weight * fraction
+                tasks[f"{name}:{TEXT}"] = weight * fraction
         return tasks
 
     def draw(self, task: str, number: int) -> Sample:
         """Return sample `number` of a task; each epoch has a different order.
 
         Args:
-            task: Name of a set, with `:text` for its entries without a clip.
+            task: One of `tasks`.
             number: From 0 and unlimited.
 
         Raises:
             OSError: A file is missing or cannot be decoded.
             ValueError: There is no such task, or the entry is damaged.
         """
-        name = task.removesuffix(TEXT_SUFFIX)
-        if name not in self.indices:
-            raise ValueError(f"there is no set {name!r}: opened are {list(self.indices)}")
+        name, _, variant = task.partition(":")
+        if name not in self.indices or variant not in ("", TEXT, *PROMPT_KINDS):
+            raise ValueError(f"there is no task {task!r}: the opened sets are {list(self.indices)}")
         index = self.indices[name]
-        numbers = index.numbers(has_media=not task.endswith(TEXT_SUFFIX))
+        numbers = index.numbers(has_media=variant != TEXT)
         if not len(numbers):
             raise ValueError(f"{name} has no entries for the task {task!r}")
         epoch, position = divmod(number, len(numbers))
         chosen = int(numbers[_order(f"{self.seed}/{task}/{epoch}", len(numbers))[position]])
         sampler = EntrySampler(find_set(name), self.root, num_frames=self.num_frames, max_turns=self.max_turns)
-        return sampler.draw(index[chosen], number=number, generator=random.Random(f"{self.seed}/{task}/{number}"))
+        return sampler.draw(
+            index[chosen],
+            number=number,
+            generator=random.Random(f"{self.seed}/{task}/{number}"),
+            prompt_kind=variant if variant in PROMPT_KINDS else None,
+        )
 
 
 def open_set(definition: SetDefinition, root: Path, *, cache: str | Path | None = None) -> EntryIndex:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +147,43 @@ def test_index_is_built_again_when_a_source_changes(tmp_path: Path) -> None:
     write(tmp_path, a=[])
     with pytest.raises(ValueError, match="a: the annotations contain no entry for training"):
         build()
+
+
+def test_processes_that_open_a_set_at_once_build_its_index_once(tmp_path: Path) -> None:
+    turn = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    write(tmp_path, a=[{"id": 1, "conversations": turn}])
+    started: list[int] = []
+
+    def read_slowly(files: SourceFiles, **options: Any) -> Iterator[Any]:
+        started.append(1)
+        time.sleep(0.1)
+        yield from read_conversations(files, **options)
+
+    options = {"annotations": "a.json", "images": "i", "videos": "v", "fps": 2.0}
+    with ThreadPoolExecutor(4) as pool:
+        built = [
+            pool.submit(build_index, read_slowly, options, root=tmp_path, cache=tmp_path / "cache", name="a")
+            for _ in range(4)
+        ]
+        assert [len(one.result()) for one in built] == [1, 1, 1, 1]
+    assert started == [1]
+
+
+def test_interrupted_index_is_built_again(tmp_path: Path) -> None:
+    turn = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    write(tmp_path, a=[{"id": 1, "conversations": turn}])
+    options = {"annotations": "a.json", "images": "i", "videos": "v", "fps": 2.0}
+
+    def read_half(files: SourceFiles, **options: Any) -> Iterator[Any]:
+        if not (tmp_path / "again").exists():
+            yield from read_conversations(files, **options)
+            raise KeyboardInterrupt
+        yield from read_conversations(files, **options)
+
+    given: dict[str, Any] = {"root": tmp_path, "cache": tmp_path / "cache", "name": "a"}
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        build_index(read_half, options, **given)
+    (tmp_path / "again").touch()
+    index = build_index(read_half, options, **given)
+    assert [index[0].id, len(index)] == ["1", 1]
+    assert not list(index.folder.glob("partial-*"))

@@ -58,7 +58,14 @@ def test_samples_of_every_set_have_finite_losses_and_gradients(
     load = job.dataset._load
     sets = PublishedSets.open(SETS, root, cache=cache)
     tasks = sets.tasks(dict.fromkeys(SETS, 1.0))
-    assert set(tasks) == {*SETS, TEXT_TASK}
+    prompted = {task.partition(":")[0] for task in tasks if task.endswith((":point", ":box"))}
+    assert prompted == {
+        "videorefer_short_caption_ref", "inst_it_image_short_caption_raw_ref", "videorefer_qa_mem",
+        "inst_it_video_qa_raw_mem",
+    }  # fmt: skip
+    assert {task.partition(":")[0] for task in tasks} == set(SETS)
+    assert sum(tasks.values()) == pytest.approx(len(SETS))
+    assert tasks[TEXT_TASK] == pytest.approx(1 / 3)
     for task in tasks:
         examples = [load(task, number) for number in range(2)]
         assert not any(isinstance(example, InvalidExample) for example in examples), (task, examples)
@@ -66,7 +73,7 @@ def test_samples_of_every_set_have_finite_losses_and_gradients(
         loss = job.objective(**batch)["loss"]
         loss.backward()
         assert torch.isfinite(loss), task
-        entry = sets.indices[task.removesuffix(":text")][0]
+        entry = sets.indices[task.partition(":")[0]][0]
         assert bool(len(batch["batch"].seg_indices)) == (entry.task in ("segment", "classes", "prefill")), task
     gradients = [parameter.grad for parameter in job.objective.parameters() if parameter.grad is not None]
     assert gradients
@@ -195,3 +202,22 @@ def test_texts_of_each_task_are_those_of_the_published_training(root: Path, cach
     parts = {text("paco_lvis", number) for number in range(12)}
     assert any("leg of the dog" in found for found in parts)
     assert any("dog leg" in found for found in parts)
+
+
+@pytest.mark.parametrize("kind", ["point", "box"])
+def test_all_prompts_of_a_task_are_of_its_kind(root: Path, cache: Path, kind: str) -> None:
+    sets = PublishedSets.open(["inst_it_video_qa_raw_mem"], root, cache=cache)
+    for number in range(6):
+        sample = sets.draw(f"inst_it_video_qa_raw_mem:{kind}", number)
+        assert {prompt.kind for prompt in sample.prompts.values()} == {kind}
+        for key, prompt in sample.prompts.items():
+            assert sample.clip.masks_of(key)[prompt.frame].any()
+
+
+def test_unknown_task_is_refused(root: Path, cache: Path) -> None:
+    sets = PublishedSets.open(["revos"], root, cache=cache)
+    for task in ("mevis", "revos:circle"):
+        with pytest.raises(ValueError, match=rf"there is no task '{task}': the opened sets are \['revos'\]"):
+            sets.draw(task, 0)
+    with pytest.raises(ValueError, match="revos has no entries for the task 'revos:text'"):
+        sets.draw("revos:text", 0)
