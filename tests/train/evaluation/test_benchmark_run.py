@@ -197,6 +197,17 @@ def test_sample_whose_image_is_damaged_fails_is_listed_and_counts_zero(
         assert predictions.get(name) == whole.get(name)
 
 
+def test_failed_samples_are_asked_again_on_request(
+    damaged: Path, mevis: Path, whole_run: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert run("mevis", damaged, checkpoint, tmp_path / "out") == 0
+    failed = lines_of(tmp_path / "out")
+    assert run("mevis", mevis, checkpoint, tmp_path / "out") == 0
+    assert lines_of(tmp_path / "out") == failed
+    assert run("mevis", mevis, checkpoint, tmp_path / "out", "--retry-failed") == 0
+    assert lines_of(tmp_path / "out") == lines_of(whole_run)
+
+
 def test_strict_run_stops_at_the_sample_and_keeps_those_before(
     damaged: Path, whole_run: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

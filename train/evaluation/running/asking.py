@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.memory.rle import encode_rle
 from unipixel.session.session import Session
-from unipixel.train.evaluation.running.predictions import FrameMasks, Prediction
+from unipixel.train.evaluation.running.predictions import Prediction
 from unipixel.train.evaluation.running.sample_context import SampleContext
 
 
@@ -24,8 +25,9 @@ def ask_referring(context: SampleContext) -> Prediction:
     """
     session = context.clip_session()
     answer = session.ask(context.sample.question)
-    masks = (np.asarray(frame.any(axis=0)) for frame in frame_masks(session, answer.new_ids))
-    return Prediction(sample=context.sample.name, masks=(_encode(context.sample.frames, masks),), text=answer.text)
+    unions = (_encode(np.asarray(masks.any(axis=0))) for masks in frame_masks(session, answer.new_ids))
+    frames = dict(zip(context.sample.frames, unions, strict=True))
+    return Prediction(sample=context.sample.name, masks=(frames,), text=answer.text)
 
 
 def ask_tracker(context: SampleContext) -> Prediction:
@@ -45,15 +47,13 @@ def ask_tracker(context: SampleContext) -> Prediction:
         session.prompt(object_id, *given)
     session.objects.track()
     ids = sorted(prompts)
-    tracks: list[dict[str, NDArray[np.bool_]]] = [{} for _ in range(max(ids))]
+    tracks: list[dict[str, Any]] = [dict.fromkeys(context.sample.frames) for _ in range(max(ids))]
     for name, masks in zip(context.sample.frames, frame_masks(session, ids), strict=True):
         is_taken = np.zeros(masks.shape[1:], dtype=bool)
         for object_id, mask in zip(ids, masks, strict=True):
-            tracks[object_id - 1][name] = mask & ~is_taken
+            tracks[object_id - 1][name] = _encode(mask & ~is_taken)
             is_taken |= mask
-    empty = dict.fromkeys(context.sample.frames)
-    encoded = (_encode(tuple(track), track.values()) if track else empty for track in tracks)
-    return Prediction(sample=context.sample.name, masks=tuple(encoded))
+    return Prediction(sample=context.sample.name, masks=tuple(tracks))
 
 
 def frame_masks(session: Session, object_ids: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
@@ -62,6 +62,6 @@ def frame_masks(session: Session, object_ids: Sequence[int]) -> Iterator[NDArray
         yield session.bank.masks_on([index], object_ids=tuple(object_ids))[0]
 
 
-def _encode(names: Sequence[str], masks: Iterable[NDArray[np.bool_]]) -> FrameMasks:
-    """Encode the mask (H, W) of each frame; an empty one is None."""
-    return {name: encode_rle(mask) if mask.any() else None for name, mask in zip(names, masks, strict=True)}
+def _encode(mask: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Encode a mask (H, W); an empty one is None."""
+    return encode_rle(mask) if mask.any() else None

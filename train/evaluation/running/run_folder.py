@@ -67,7 +67,7 @@ class RunFolder:
         Raises:
             ValueError: A line is not a prediction, or a sample has two different ones.
         """
-        return {name: line.has_failed for name, line in self._index().items()}
+        return {name: line.has_failed for name, line in self._index()[0].items()}
 
     def writer(self, shard: Shard) -> PredictionWriter:
         """Open the file of a process for appending.
@@ -99,12 +99,13 @@ class RunFolder:
             return self._merge(names)
 
     def _merge(self, names: Sequence[str]) -> PredictionFile | None:
-        index = self._index()
+        index, num_lines = self._index()
         if any(name not in index for name in names):
             return None
         ordered = [*names, *sorted(set(index) - set(names))]
         target = self.path / FILE_NAME
-        if list(index) != ordered or {line.file for line in index.values()} != {target}:
+        is_merged = num_lines == len(index) and {line.file for line in index.values()} == {target}
+        if not is_merged or list(index) != ordered:
             with replaced_file(target) as merged:
                 for name in ordered:
                     merged.write(index[name].read())
@@ -113,17 +114,26 @@ class RunFolder:
                 file.unlink(missing_ok=True)
         return PredictionFile(self.path)
 
-    def _index(self) -> dict[str, _Line]:
-        """Find the line of each sample; after an interrupted merge, the same line is in two files."""
+    def _index(self) -> tuple[dict[str, _Line], int]:
+        """Find the line of each sample, and count all lines.
+
+        After an interrupted merge, the same line is in two files. The line of a sample that failed counts as long as
+        there is no other.
+        """
         index: dict[str, _Line] = {}
+        num_lines = 0
         for file in self._files():
             for number, content, offset in read_lines(file, is_growing=True):
                 prediction = parse_prediction(content, location=f"{file}, line {number}")
                 digest = hashlib.sha256(content).digest()
                 line = _Line(file, offset, len(content), digest, prediction.error is not None)
-                if index.setdefault(prediction.sample, line).digest != digest:
+                num_lines += 1
+                known = index.setdefault(prediction.sample, line)
+                if known.has_failed:
+                    index[prediction.sample] = line
+                elif not line.has_failed and known.digest != digest:
                     raise ValueError(f"{file}, line {number}: sample {prediction.sample!r} has another prediction too")
-        return index
+        return index, num_lines
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Write the scores.

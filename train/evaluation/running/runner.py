@@ -70,6 +70,7 @@ class RunSettings:
         session: Settings of the sessions.
         decoder: Decoder of video files.
         is_strict: Whether the run stops at the first sample that fails.
+        is_retried: Whether samples that failed in an earlier run are asked again.
         has_published_wording: See `SampleContext`.
     """
 
@@ -77,6 +78,7 @@ class RunSettings:
     session: SessionSettings
     decoder: Decoder
     is_strict: bool
+    is_retried: bool = False
     has_published_wording: bool = True
 
 
@@ -105,6 +107,8 @@ def run_benchmark(
         SampleFailedError: A sample failed and the run is strict; it has no line in the file.
     """
     finished = folder.finished()
+    if settings.is_retried:
+        finished = {name: has_failed for name, has_failed in finished.items() if not has_failed}
     selected = shard.select(samples)
     pending = [sample for sample in selected if sample.name not in finished]
     done = [finished[sample.name] for sample in selected if sample.name in finished]

@@ -19,7 +19,7 @@ _ALLOWED = {
     "benchmark": {
         "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
         "processes", "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill",
-        "postprocess", "max_new_tokens", "wording", "judge_url", "judge_model", "judge_prompt",
+        "postprocess", "max_new_tokens", "wording", "retry_failed", "judge_url", "judge_model", "judge_prompt",
     },
 }  # fmt: skip
 ACTIONS = tuple(name for name in _ALLOWED if name != "benchmark")
@@ -62,6 +62,9 @@ def _add_run_options(group: Any) -> None:
     group.add_argument("--device", help="auto (default), cpu, cuda, cuda:1, mps; synthetic: cpu by default")
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="auto by default")
     group.add_argument("--limit", type=int, metavar="M", help="only the first M samples; synthetic: 90 by default")
+    group.add_argument(
+        "--retry-failed", action="store_true", default=None, help="ask again about samples that failed earlier"
+    )
     group.add_argument("--decoder", choices=("auto", "av", "decord"), help="decoder of video files (auto)")
     group.add_argument("--language-frames", type=int, metavar="N", help="frames of the language model, as in `ask`")
     group.add_argument("--anchor", choices=("auto", "prompt", "best", "first"), help="as in `unipixel ask` (auto)")

@@ -61,6 +61,7 @@ def run_targets(
             session=session,
             decoder=arguments.decoder or "auto",
             is_strict=bool(arguments.strict),
+            is_retried=bool(arguments.retry_failed),
             has_published_wording=arguments.wording != "session",
         )
         with RunDisplay(f"{target.benchmark.name} {target.split}", shard) as display:
