@@ -14,7 +14,12 @@ import pytest
 from helpers.golden_evaluation import golden_case
 
 from unipixel.cli import main
-from unipixel.train.evaluation.running.predictions import PredictionFile, rewrite_predictions
+from unipixel.train.evaluation.running.predictions import (
+    Prediction,
+    PredictionFile,
+    PredictionWriter,
+    rewrite_predictions,
+)
 
 FAST = ["--device", "cpu", "--max-new-tokens", "4"]
 
@@ -277,6 +282,17 @@ def test_run_of_a_split_without_truth_writes_the_submission(
     assert "add --submission ZIP for the server" in capsys.readouterr().err
     assert run("ref-youtube-vos", data, checkpoint, tmp_path / "out", "--submission", str(archive)) == 0
     assert main(["eval", "check", str(archive), "--benchmark", "ref-youtube-vos", "--data", str(data)]) == 0
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.jsonl"
+    with PredictionWriter(file) as writer:
+        writer.append(Prediction(sample="0", text="a"))
+        with pytest.raises(OSError, match="another process is writing this run"):
+            PredictionWriter(file)
+    with PredictionWriter(file) as writer:
+        writer.append(Prediction(sample="1", text="b"))
+    assert PredictionFile(file).names == ("0", "1")
 
 
 @pytest.mark.slow

@@ -45,7 +45,9 @@ def read_groundmore(data_dir: Path, *, split: str, variant: str) -> Sequence[Ben
 
 def _images(folder: Path) -> list[Path]:
     """Return the frames of a clip, none for a folder that is missing or empty."""
-    return image_files(folder) if folder.is_dir() and any(folder.iterdir()) else []
+    images = image_files(folder) if folder.is_dir() and any(folder.iterdir()) else []
+    # As published: other files in the folder are no frames.
+    return [path for path in images if path.suffix == ".jpg"] or images
 
 
 def _make_sample(
