@@ -100,6 +100,10 @@ def config_3b(layers: int) -> UniPixelConfig:
         "num_key_value_heads": 2, "vocab_size": 151936, "layer_types": ["full_attention"] * layers,
         "rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"},
     }  # fmt: skip
+    # config.json repeats the sizes at its top level.
+    fields |= {
+        name: value for name, value in fields["text_config"].items() if isinstance(value, int) and name in fields
+    }
     depth = min(32, layers)
     fields["vision_config"] |= {
         "depth": depth, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
@@ -117,7 +121,7 @@ def config_3b(layers: int) -> UniPixelConfig:
     return UniPixelConfig.from_dict(fields)
 
 
-def random_model(config: UniPixelConfig) -> UniPixel:
+def random_model(config: UniPixelConfig, *, device: torch.device | str = "cpu") -> UniPixel:
     """Return a model with random weights in bfloat16, except tensors that stay in float32."""
     from unipixel.checkpoints.tensor_layout import float32_names
 
@@ -126,11 +130,11 @@ def random_model(config: UniPixelConfig) -> UniPixel:
     state = {}
     for name, tensor in model.state_dict().items():
         dtype = torch.float32 if name in kept else torch.bfloat16
-        state[name] = torch.empty(tensor.shape, dtype=dtype).normal_(std=0.02)
+        state[name] = torch.empty(tensor.shape, dtype=dtype, device=device).normal_(std=0.02)
     state["lm_head.weight"] = state["model.language_model.embed_tokens.weight"]
     model.load_state_dict(state, assign=True)
     model.tie_weights()
-    return model.eval()
+    return model.to(device).eval()
 
 
 if __name__ == "__main__":

@@ -76,14 +76,15 @@ def synthetic_video(num_frames: int = 30, *, seed: int = 0, height: int = HEIGHT
 class OfficialPredictor:
     """The package's predictor with the weights of one of our segmenters, on frames in memory."""
 
-    def __init__(self, segmenter: Segmenter, video: np.ndarray, **settings: Any) -> None:
-        from sam2.sam2_video_predictor import SAM2VideoPredictor
+    def __init__(self, segmenter: Segmenter, video: np.ndarray, *, is_optimized: bool = False, **settings: Any) -> None:
+        from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 
         config = segmenter.config
         modules = build_modules(config)
         sections = {name: modules[name] for name in ("image_encoder", "memory_attention", "memory_encoder")}
         sizes = {"image_size": config.image_size, "num_maskmem": config.num_maskmem}
-        self.predictor = SAM2VideoPredictor(**sections, **sizes, **_SETTINGS, **settings).eval()
+        predictor = SAM2VideoPredictorVOS if is_optimized else SAM2VideoPredictor
+        self.predictor = predictor(**sections, **sizes, **_SETTINGS, **settings).eval()
         self.predictor.load_state_dict(segmenter.state_dict())
         frames = torch.stack([normalise_frame(frame, image_size=config.image_size) for frame in video])
         loaded = (frames, video.shape[1], video.shape[2])
