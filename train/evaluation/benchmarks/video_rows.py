@@ -152,6 +152,8 @@ VIDEO_ROWS = (
         metric=_JF,
         source=_YOUTUBE,
         licence="research, terms of YouTube-VOS",
+        differences="The official file of this split also lists the videos of the test split; the server scores the "
+        "202 others.",
     ),
     Benchmark(
         name="ref-davis17",

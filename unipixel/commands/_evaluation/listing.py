@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,8 @@ def print_benchmarks(*, as_json: bool) -> int:
         print(f"  licence    {benchmark.licence}")
         for split in benchmark.splits:
             print(f"  {split.name:10} {'' if split.has_truth else '(truth on a server) '}{', '.join(split.tree)}")
-            if split.published:
-                print(f"  {'':10} published: {_shown_figures(benchmark, split)}")
+            for line in _shown_figures(benchmark, split):
+                print(f"  {'':10} {line}")
         print()
     return 0
 
@@ -49,12 +49,14 @@ def _describe(benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def _shown_figures(benchmark: Benchmark, split: BenchmarkSplit) -> str:
+def _shown_figures(benchmark: Benchmark, split: BenchmarkSplit) -> Iterator[str]:
+    """Yield a line for each model and source."""
     factor = 100 if benchmark.unit == "fraction" else 1
-    return "; ".join(
-        f"{figure.model} {figure.figure} {round(factor * figure.value, 2):g} ({figure.source})"
-        for figure in split.published
-    )
+    by_model: dict[str, list[str]] = {}
+    for figure in split.published:
+        value = f"{figure.figure} {round(factor * figure.value, 2):g}"
+        by_model.setdefault(f"{figure.model} ({figure.source})", []).append(value)
+    return (f"{model}: {', '.join(values)}" for model, values in by_model.items())
 
 
 def print_samples(samples: Sequence[BenchmarkSample], *, as_json: bool) -> None:
