@@ -88,7 +88,7 @@ export class LivePage {
     this.objects = make('ul', { class: 'up-live-objects', 'aria-label': 'Objects' });
     this.conversation = new Conversation(this.session, {
       ask: (text) => this.session.ask(text), segment: () => false, jump: (id) => { this.selected = id; this.refresh(); },
-    }, { placeholder: 'Ask about the live video: What is [1] doing?', canSegment: false, label: 'Question about the live video' });
+    }, { placeholder: 'Ask: what is [1] doing?', canSegment: false, label: 'Question about the live video' });
     this.listen();
     this.root.replaceChildren(
       make('div', { class: 'up-tools' }, this.startButton, this.stopButton,

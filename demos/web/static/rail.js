@@ -185,7 +185,7 @@ function stateText(session, item, isImage) {
 
 function hintText(session, isImage) {
   if (!session.state.objects.length) return `Click an object in the ${isImage ? 'image' : 'video'}, or ask about it.`;
-  if (session.selected) return `Clicks refine [${session.selected}]. Shift or “Not this” excludes.`;
+  if (session.selected) return `Clicks refine [${session.selected}]; “Not this” excludes.`;
   return 'The next click begins a new object.';
 }
 
