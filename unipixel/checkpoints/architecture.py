@@ -40,7 +40,7 @@ def load_checkpoint(
     Args:
         source: A bundled name, a folder or a hub id.
         dtype: See `UniPixel.from_pretrained`.
-        device: Device of the model.
+        device: Device of the model; `auto` is the first GPU, or the CPU.
         quantization: See `UniPixel.from_pretrained`; not for Pixel-SAIL.
 
     Returns:
@@ -58,9 +58,9 @@ def load_checkpoint(
 
         if quantization is not None:
             raise ValueError(f"{source} is a Pixel-SAIL checkpoint, which is not quantised: leave {quantization} out")
-        return PixelSail.from_pretrained(source, dtype=dtype, device=device), SailProcessor.from_pretrained(source)
+        return PixelSail.from_pretrained(source, dtype=dtype, device_map=device), SailProcessor.from_pretrained(source)
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.processor import Processor
 
-    model = UniPixel.from_pretrained(source, dtype=dtype, device=device, quantization=quantization)
+    model = UniPixel.from_pretrained(source, dtype=dtype, device_map=device, quantization=quantization)
     return model, Processor.from_pretrained(source)

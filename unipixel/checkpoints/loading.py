@@ -108,22 +108,47 @@ def save(model: UniPixel, folder: str | Path, *, max_shard_size: str = "5GB") ->
         ValueError: The model still contains LoRA layers or quantised weights.
         OSError: The folder cannot be written.
     """
-    from huggingface_hub import save_torch_state_dict
-
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     state = published_state(model)
     if odd := [name for name in state if ".lora_" in name or ".base_layer." in name or "quant" in name]:
         raise ValueError(
             f"merge the adapter before saving; the model still contains {odd[0]} and {len(odd) - 1} more such tensors"
         )
+    dtype = str(model.dtype).removeprefix("torch.")
+    documents: dict[str, Mapping[str, Any]] = {
+        CONFIG_FILE: model.config.to_dict() | {"torch_dtype": dtype},
+        GENERATION_FILE: {"eos_token_id": list(model.config.eos_token_ids)},
+    }
+    if not _is_published_size(model.config):
+        documents[SEGMENTER_FILE] = model.config.segmenter.to_tree()
+    write_checkpoint(folder, state, documents, max_shard_size=max_shard_size)
+
+
+def write_checkpoint(
+    folder: str | Path,
+    state: dict[str, Tensor],
+    documents: Mapping[str, Mapping[str, Any]],
+    *,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write tensors and JSON files to a temporary folder, and move them when they are complete.
+
+    Args:
+        folder: Created if necessary; tensors and files of the same names are replaced.
+        state: Tensors by their names on disk.
+        documents: Content of each JSON file, by its name.
+        max_shard_size: Size above which the tensors are split into several files.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         save_torch_state_dict(state, scratch, max_shard_size=max_shard_size)
-        dtype = str(model.dtype).removeprefix("torch.")
-        write_json(Path(scratch) / CONFIG_FILE, model.config.to_dict() | {"torch_dtype": dtype})
-        write_json(Path(scratch) / GENERATION_FILE, {"eos_token_id": list(model.config.eos_token_ids)})
-        if not _is_published_size(model.config):
-            write_json(Path(scratch) / SEGMENTER_FILE, model.config.segmenter.to_tree())
+        for name, content in documents.items():
+            write_json(Path(scratch) / name, content)
         for stale in (*target.glob("model*.safetensors"), *target.glob("model.safetensors.index.json")):
             stale.unlink()
         for file in Path(scratch).iterdir():

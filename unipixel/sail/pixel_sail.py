@@ -59,10 +59,22 @@ class PixelSail(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> PixelSail:
-        """Load a checkpoint: a folder or a hub id. See `unipixel.sail.sail_checkpoint.load_sail`."""
+        """Load a checkpoint: a folder or a hub id.
+
+        Args:
+            source: See `unipixel.sail.sail_checkpoint.load_sail`.
+            options: Those of `load_sail`, also in the names of transformers, and those of the hub; see
+                `UniPixel.from_pretrained`.
+
+        Raises:
+            OSError: See `load_sail`, as for the other errors.
+            TypeError: An option is unknown or given twice.
+        """
+        from unipixel.checkpoints.hub_options import resolve_with_options, split_options
         from unipixel.sail.sail_checkpoint import load_sail
 
-        return load_sail(cls, source, **options)
+        hub_options, load_options = split_options(options)
+        return load_sail(cls, resolve_with_options(source, **hub_options) if hub_options else source, **load_options)
 
     @classmethod
     def from_base(cls, base: str | Path, **options: Any) -> PixelSail:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unipixel.checkpoints.devices import available_device
-from unipixel.checkpoints.files import CONFIG_FILE, read_json, resolve, write_json
-from unipixel.checkpoints.loading import choose_dtype
+from unipixel.checkpoints.files import CONFIG_FILE, read_json, resolve
+from unipixel.checkpoints.loading import choose_dtype, write_checkpoint
 from unipixel.checkpoints.tensor_layout import TensorFiles, check_tensors, load_tensors
 from unipixel.processing.chat_template import load_tokenizer
 from unipixel.sail.model_type import SAIL_MODEL_TYPE
@@ -102,22 +100,13 @@ def save_sail(model: PixelSail, folder: str | Path, *, max_shard_size: str = "5G
     Raises:
         OSError: The folder cannot be written.
     """
-    from huggingface_hub import save_torch_state_dict
-
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     state = named_as_published(model).state_dict()
     if model.config.is_tied:
         # As published: the same values a second time. Shared tensors would be left out.
         state[_LM_HEAD] = state[_LM_HEAD].clone()
     dtype = str(model.dtype).removeprefix("torch.")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        save_torch_state_dict(state, scratch, max_shard_size=max_shard_size)
-        write_json(Path(scratch) / CONFIG_FILE, model.config.to_dict() | {"dtype": dtype})
-        for stale in (*target.glob("model*.safetensors"), *target.glob("model.safetensors.index.json")):
-            stale.unlink()
-        for file in Path(scratch).iterdir():
-            shutil.move(file, target / file.name)
+    documents = {CONFIG_FILE: model.config.to_dict() | {"dtype": dtype}}
+    write_checkpoint(folder, state, documents, max_shard_size=max_shard_size)
 
 
 def named_as_published(model: PixelSail) -> nn.Module:

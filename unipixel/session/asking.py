@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
     from unipixel.output.result import Result
     from unipixel.processing.processor import Processor
+    from unipixel.sail.pixel_sail import PixelSail
+    from unipixel.sail.sail_processor import SailProcessor
 
 DEFAULT_MODEL = "unipixel-nano"
 _FORMS = {
@@ -29,8 +31,8 @@ def ask(
     points: Mapping[int, Any] | None = None,
     boxes: Mapping[int, Sequence[float]] | None = None,
     masks: Mapping[int, Any] | None = None,
-    model: str | Path | UniPixel = DEFAULT_MODEL,
-    processor: Processor | None = None,
+    model: str | Path | UniPixel | PixelSail = DEFAULT_MODEL,
+    processor: Processor | SailProcessor | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Result:
@@ -54,20 +56,19 @@ def ask(
         ValueError: A prompt is outside the video, or the question names an unknown object.
         TypeError: A prompt has another form, a setting is unknown, or a loaded model has no processor.
     """
-    from unipixel.model.unipixel import UniPixel
-    from unipixel.processing.processor import Processor
-    from unipixel.session.session import Session
+    from unipixel.checkpoints.architecture import load_checkpoint
+    from unipixel.session.session import open_session
     from unipixel.session.settings import SessionSettings
 
     prompts = read_prompt_values(points=points, boxes=boxes, masks=masks)
     if isinstance(model, str | Path):
-        loaded = UniPixel.from_pretrained(model, device_map=device)
-        processor = processor or Processor.from_pretrained(model)
+        loaded, found = load_checkpoint(model, device=device)
+        processor = processor or found
     else:
         loaded = model
     if processor is None:
         raise TypeError("a loaded model needs its processor: give processor=Processor.from_pretrained(...)")
-    session = Session(loaded, processor, video, settings=SessionSettings(**settings))
+    session = open_session(loaded, processor, video, settings=SessionSettings(**settings))
     for object_id, group in prompts.items():
         session.prompt(object_id, *group)
     result = session.ask(question)
