@@ -69,6 +69,7 @@ VIDEO_ROWS = (
                     *published_figures("UniPixel-3B", R=19.0),
                     *published_figures("UniPixel-7B", J=61.9, F=66.1, JF=64.0, referring_JF=66.4, reasoning_JF=61.8),
                     *published_figures("UniPixel-7B", R=19.1),
+                    *published_figures("UniPixel-7B", source="README of the released weights", J=61.7, F=65.7, JF=63.7),
                     *published_figures("VIRST", source="best known, November 2026", JF=68.4),
                     *published_figures("RGA3", source="best known, November 2026", R=28.6),
                 ),
