@@ -18,20 +18,23 @@ _UNNUMBERED = "<region"
 _DESCRIPTION = re.compile(r"\[(\d+)\]\s*:\s*(.+)", re.DOTALL)
 
 
-def read_osprey(files: SourceFiles, *, annotations: str, images: str | Sequence[str]) -> Iterator[Group]:
+def read_osprey(
+    files: SourceFiles, *, annotations: str | Sequence[str], images: str | Sequence[str]
+) -> Iterator[Group]:
     """Yield the conversation, or the descriptions, of each image; those with a region that does not exist are dropped.
 
     Args:
         files: Access to the files.
-        annotations: JSON list of `id, file_name, height, width, annotation[].segmentation` and `conversations` or
-            `description`; regions are numbered from 1.
-        images: Folder of the images, or alternatives.
+        annotations: JSON list, or alternatives, of `id, file_name, height, width, annotation[].segmentation` and
+            `conversations` or `description`; regions are numbered from 1.
+        images: Folder of the images, or several, which are searched in order.
 
     Raises:
         OSError: A file is missing or cannot be read.
         ValueError: The file is not JSON.
     """
-    folder = files.choose(images)
+    folders = [images] if isinstance(images, str) else list(images)
+    folders = [folder for folder in folders if (files.root / folder).is_dir()] or folders[:1]
     for annotation in files.members(annotations):
         turns, keys = _descriptions(annotation) if "description" in annotation else _conversation(annotation)
         if not turns or not keys or any(not 1 <= int(key) <= len(annotation["annotation"]) for key in keys):
@@ -40,12 +43,18 @@ def read_osprey(files: SourceFiles, *, annotations: str, images: str | Sequence[
             "name": PurePosixPath(annotation["file_name"]).stem,
             "task": "region",
             "id": annotation["id"],
-            "media": {"frames": [f"{folder}/{annotation['file_name']}"]},
+            "media": {"frames": [_find_image(files, folders, annotation["file_name"])]},
             "size": [annotation["height"], annotation["width"]],
             "turns": turns,
             "objects": {key: {"track": [annotation["annotation"][int(key) - 1]["segmentation"]]} for key in keys},
             "entries": [{}],
         }
+
+
+def _find_image(files: SourceFiles, folders: Sequence[str], name: str) -> str:
+    """Return the path of an image in the first folder that contains it, or in the first."""
+    paths = [f"{folder}/{name}" for folder in folders]
+    return paths[0] if len(paths) == 1 else next((path for path in paths if (files.root / path).exists()), paths[0])
 
 
 _NumberedTurns = tuple[list[tuple[str, str]], list[str]]

@@ -12,7 +12,12 @@ from unipixel.train.datasets.published.source_files import SourceFiles
 
 
 def read_references(
-    files: SourceFiles, *, references: str | Sequence[str], instances: str, images: str, split: str = "train"
+    files: SourceFiles,
+    *,
+    references: str | Sequence[str],
+    instances: str | Sequence[str],
+    images: str | Sequence[str],
+    split: str = "train",
 ) -> Iterator[Group]:
     """Yield each image with all its sentences.
 
@@ -20,8 +25,8 @@ def read_references(
         files: Access to the files.
         references: `refs(unc).p`, a pickle or JSON file of `ref_id, ann_id, image_id, split, sentences`; `ann_id` may
             be a list, and `[-1]` for no object.
-        instances: COCO file with the masks and boxes.
-        images: Folder to which its `file_name` is relative.
+        instances: COCO file with the masks and boxes, or alternatives.
+        images: Folder to which its `file_name` is relative, or alternatives.
         split: Split of the references.
 
     Raises:
@@ -29,6 +34,7 @@ def read_references(
         ValueError: A file has another form, or an image or annotation is missing.
     """
     by_image = defaultdict(list)
+    instances, images = files.choose(instances), files.choose(images)
     name = files.choose(references)
     for reference in files.parse(name) if name.endswith(".json") else files.unpickle(name):
         if reference["split"] == split:

@@ -46,8 +46,8 @@ def write_json(path: Path, value: Any) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grounded") / "data"
     for name in (
-        "coco/train2017", "coco/train2014", "flickr30k/train", "grandf/GranDf_HA_images/train", "sam_captions/images",
-        "osprey/coco/imgs", "lisa/refer_seg/images/mscoco/images/train2014",
+        "coco/train2017", "glamm_data/images/coco2014/train2014", "glamm_data/images/coco2017", "sam_captions/images",
+        "glamm_data/images/flickr30k/Flickr30K", "glamm_data/images/grandf/train", "osprey/coco/imgs",
     ):  # fmt: skip
         (folder / name).mkdir(parents=True)
         Image.fromarray(np.full((*SIZE, 3), 120, np.uint8)).save(folder / name / "a.jpg")
@@ -97,12 +97,12 @@ def draw_panoptic(folder: Path) -> None:
         "categories": categories,
     }
     write_json(folder / "coco/annotations/panoptic_train2017.json", content)
-    write_json(folder / "pix2cap/pix2cap_coco_train.json", content)
+    write_json(folder / "pixel2cap/pix2cap_coco_train.json", content)
 
 
 def draw_captions(folder: Path) -> None:
     left, right = (encode_rle(MASKS[key]) for key in (LEFT, RIGHT))
-    caption, annotations = "A cat beside a dog.", folder / "grandf/annotations/train"
+    caption, annotations = "A cat beside a dog.", folder / "glamm_data/annotations"
     groundings = {
         "cat": {"token_positives": [2, 5], "rle_masks": [left]},
         "a dog": {"token_positives": [13, 18], "rle_masks": [right, left]},
@@ -110,8 +110,13 @@ def draw_captions(folder: Path) -> None:
     for name in ("OpenPsgGCG_train", "GranDf_HA_GCG_train"):
         row = {"file_name": "a.jpg", "caption": caption, "groundings": groundings}
         write_json(annotations / f"{name}.json", [row, {**row, "groundings": {}}])
-    info = [{"tokens_positive": [2, 5], "sam_mask": left}, {"tokens_positive": [4, 12], "sam_mask": right}]
-    write_json(annotations / "flickr_mergedGT_GCG_train.json", [{"a.jpg": {"caption": caption, "ann_info": info}}])
+    phrases = [
+        {"id": 1, "image_id": 4, "tokens_positive": [[2, 5]], "sam_mask": left},
+        {"id": 2, "image_id": 4, "tokens_positive": [[4, 12]], "sam_mask": right},
+        {"id": 3, "image_id": 4, "tokens_positive": [[13, 18]], "sam_mask": right, "ignore": True},
+    ]
+    images = [{"id": 4, "file_name": "a.jpg", "caption": caption}]
+    write_json(annotations / "flickr_mergedGT_GCG_train.json", {"images": images, "annotations": phrases})
     refs = [{"sentence": "A dog", "segmentation": right}, {"sentence": "a horse", "segmentation": left}]
     rows = [{"img_file_name": "a.jpg", "caption": caption, "refs": refs}]
     write_json(annotations / "RefCOCOg_GCG_train.json", rows)
@@ -121,8 +126,8 @@ def draw_captions(folder: Path) -> None:
         {"ref_id": 1, "ann_id": [5], "image_id": 2, "split": "train", "sentences": [{"sent_id": 1, "sent": "a cat"}]},
         {"ref_id": 2, "ann_id": [-1], "image_id": 2, "split": "train", "sentences": [{"sent_id": 2, "sent": "a pig"}]},
     ]
-    write_json(folder / "lisa/refer_seg/grefcoco/grefs(unc).json", references)
-    write_json(folder / "lisa/refer_seg/grefcoco/instances.json", {"images": [image], "annotations": [annotation]})
+    write_json(folder / "ref_seg/grefs/grefs(unc).json", references)
+    write_json(folder / "ref_seg/grefs/instances.json", {"images": [image], "annotations": [annotation]})
 
 
 def listed(name: str, root: Path, cache: Path) -> list[dict[str, Any]]:
@@ -160,9 +165,9 @@ def test_descriptions_of_pix2cap_are_expressions_or_answers(root: Path, tmp_path
 @pytest.mark.parametrize(
     ("name", "text", "areas"),
     [
-        ("grandf_open_psg", "a <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
-        ("grandf_human", "a <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
-        ("grandf_flickr", "a <p> cat </p> <|seg|><p> beside </p> <|seg|> a dog.", [100, 400]),
+        ("grandf_open_psg", "A <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
+        ("grandf_human", "A <p> cat </p> <|seg|> beside <p> a dog </p> <|seg|>.", [100, 500]),
+        ("grandf_flickr", "A <p> cat </p> <|seg|><p> beside </p> <|seg|> a dog.", [100, 400]),
         ("grandf_refcocog", "a cat beside <p> a dog </p> <|seg|>.", [400]),
     ],
 )

@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from unipixel.processing.special_tokens import SEG
-from unipixel.train.datasets.published.entries import Group
+from unipixel.train.datasets.published.entries import Group, MaskReference
 from unipixel.train.datasets.published.source_files import SourceFiles
 
-GroundingFields = Literal["groundings", "ann_info", "refs"]
-_Span = tuple[int, int, list[Any]]
+GroundingFields = Literal["groundings", "coco", "refs"]
+_Span = tuple[int, int, MaskReference]
 
 
 def read_grounded_captions(
-    files: SourceFiles, *, annotations: str, images: str, fields: GroundingFields
+    files: SourceFiles, *, annotations: str | Sequence[str], images: str | Sequence[str], fields: GroundingFields
 ) -> Iterator[Group]:
     """Yield each caption with `<p> phrase </p>` and a mask after each phrase.
 
     Args:
         files: Access to the files.
-        annotations: JSON list, or object of such entries, with a caption and a file name.
-        images: Folder of the images.
-        fields: Where the phrases are: `groundings` by phrase, `ann_info` with `tokens_positive` and `sam_mask`, or
-            `refs` with `sentence` and `segmentation`.
+        annotations: The annotations, or alternatives.
+        images: Folder of the images, or alternatives.
+        fields: Form of the annotations: a list with `file_name`, `caption` and per phrase `groundings` of
+            `token_positives` and `rle_masks`; a list with `img_file_name`, `caption` and `refs` of `sentence` and
+            `segmentation`; or a COCO file whose images have a `caption` and whose annotations `tokens_positive` and
+            `sam_mask`.
 
     Raises:
         OSError: A file is missing or cannot be read.
         ValueError: The file is not JSON.
     """
-    members = files.members(annotations)
-    for member in members:
-        name, annotation = member if members.is_object else (None, member)
-        # Some files have one entry per object of a list.
-        if fields == "ann_info" and len(annotation) == 1:
-            ((name, annotation),) = annotation.items()
-        file_name = str(annotation.get("file_name") or annotation.get("img_file_name") or name)
-        caption = annotation["caption"].strip("\"'").strip().lower()
-        spans = _separate(_spans(annotation, caption, fields))
-        if not spans:
-            continue
-        yield {
-            "name": PurePosixPath(file_name).stem,
-            "task": "grounded",
-            "media": {"frames": [f"{images}/{PurePosixPath(file_name).name}"]},
-            "size": _size(annotation),
-            "turns": [("", mark_phrases(caption, spans))],
-            "targets": [[str(row) for row in range(len(spans))]],
-            "objects": {str(row): {"track": [masks]} for row, (_, _, masks) in enumerate(spans)},
-            "entries": [{}],
-        }
+    source, folder = files.choose(annotations), files.choose(images)
+    if fields == "coco":
+        yield from _read_coco(files, source, folder)
+        return
+    for annotation in files.members(source):
+        caption = annotation["caption"].strip('"').strip()
+        if fields == "refs":
+            caption = caption.lower()
+            spans = _sentence_spans(annotation["refs"], caption)
+        else:
+            found = [one for one in annotation["groundings"].values() if one is not None]
+            spans = [(*one["token_positives"], {"track": [one["rle_masks"]]}) for one in found]
+        yield from _caption_group(annotation.get("file_name") or annotation["img_file_name"], caption, spans, folder)
 
 
 def mark_phrases(caption: str, spans: Sequence[_Span]) -> str:
@@ -62,34 +57,48 @@ def mark_phrases(caption: str, spans: Sequence[_Span]) -> str:
     return text + caption[position:]
 
 
-def _spans(annotation: Mapping[str, Any], caption: str, fields: str) -> list[_Span]:
-    """Return start, end and masks of each phrase of a caption."""
+def _read_coco(files: SourceFiles, source: str, folder: str) -> Iterator[Group]:
+    spans = defaultdict(list)
+    members = files.members(source, ("annotations",))
+    for member, annotation in zip(members.spans.tolist(), members, strict=True):
+        if not annotation.get("ignore"):
+            start, end = annotation["tokens_positive"][0]
+            mask = {"file": source, "members": [member], "key": "sam_mask"}
+            spans[annotation["image_id"]].append((start, end, mask))
+    for image in files.members(source, ("images",)):
+        yield from _caption_group(image["file_name"], image["caption"], spans[image["id"]], folder)
+
+
+def _caption_group(file_name: str, caption: str, spans: Sequence[_Span], folder: str) -> Iterator[Group]:
+    """Yield the group of one caption, if a phrase of it has a mask."""
+    separate = _separate([span for span in spans if 0 <= span[0] < span[1] <= len(caption)])
+    if separate:
+        path = PurePosixPath(file_name)
+        yield {
+            "name": path.stem,
+            "task": "grounded",
+            "media": {"frames": [f"{folder}/{path.name}"]},
+            "turns": [("", mark_phrases(caption, separate))],
+            "targets": [[str(row) for row in range(len(separate))]],
+            "objects": {str(row): mask for row, (_, _, mask) in enumerate(separate)},
+            "entries": [{}],
+        }
+
+
+def _sentence_spans(references: Sequence[Mapping[str, Any]], caption: str) -> list[_Span]:
+    """Return where each sentence is in a caption; start -1 where it is not."""
     found: list[_Span] = []
-    if fields == "groundings":
-        for grounding in annotation["groundings"].values():
-            if grounding is not None:
-                start, end = grounding["token_positives"]
-                found.append((start, end, list(grounding["rle_masks"])))
-    elif fields == "ann_info":
-        for one in annotation["ann_info"]:
-            start, end = one["tokens_positive"]
-            found.append((start, end, [one["sam_mask"]]))
-    else:
-        for one in annotation["refs"]:
-            start = caption.find(one["sentence"].lower())
-            found.append((start, start + len(one["sentence"]), [one["segmentation"]]))
-    return [span for span in found if 0 <= span[0] < span[1] <= len(caption)]
+    for one in references:
+        start = caption.find(one["sentence"].lower())
+        found.append((start, start + len(one["sentence"]), {"track": [one["segmentation"]]}))
+    return found
 
 
 def _separate(spans: list[_Span]) -> list[_Span]:
     """Return spans in the order of the text; one that overlaps the one before starts after it."""
     separate: list[_Span] = []
-    for start, end, masks in sorted(spans, key=lambda span: span[:2]):
+    for start, end, mask in sorted(spans, key=lambda span: span[:2]):
         start = max(start, separate[-1][1]) if separate else start
         if start < end:
-            separate.append((start, end, masks))
+            separate.append((start, end, mask))
     return separate
-
-
-def _size(annotation: Mapping[str, Any]) -> list[int] | None:
-    return [annotation["height"], annotation["width"]] if "height" in annotation and "width" in annotation else None

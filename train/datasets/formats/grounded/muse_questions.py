@@ -14,20 +14,27 @@ _SLOT = "{seg}"
 _REQUEST = "Please respond with segmentation mask."
 
 
-def read_muse(files: SourceFiles, *, annotations: str, images: str) -> Iterator[Group]:
+def read_muse(
+    files: SourceFiles, *, annotations: str, images: str | Sequence[str], images_by_address: Mapping[str, str]
+) -> Iterator[Group]:
     """Yield the questions about each image.
 
     Args:
         files: Access to the files.
         annotations: JSON list of `coco_url | file_name, height, width, questions[], answers[][], text_answers[]`.
-        images: Folder of the images.
+        images: Folder of the images with a `file_name`, or alternatives.
+        images_by_address: Folder of the images with a `coco_url`, by a part of the address.
 
     Raises:
         OSError: A file is missing or cannot be read.
         ValueError: The file is not JSON.
     """
+    named = files.choose(images)
     for annotation in files.members(annotations):
         path = PurePosixPath(annotation.get("file_name") or annotation["coco_url"])
+        folder = named
+        if "file_name" not in annotation:
+            folder = next(folder for part, folder in images_by_address.items() if part in annotation["coco_url"])
         objects: dict[str, Any] = {}
         turns, targets = [], []
         texts = annotation.get("text_answers") or [None] * len(annotation["questions"])
@@ -42,7 +49,7 @@ def read_muse(files: SourceFiles, *, annotations: str, images: str) -> Iterator[
             yield {
                 "name": path.stem,
                 "task": "grounded",
-                "media": {"frames": [f"{images}/{path.name}"]},
+                "media": {"frames": [f"{folder}/{path.name}"]},
                 "size": [annotation["height"], annotation["width"]],
                 "turns": turns,
                 "targets": targets,
