@@ -21,9 +21,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from unipixel.memory.representation import short_repr
-from unipixel.model.inputs import VideoFeatures, VideoInput
+from unipixel.model.inputs import VideoFeatures, VideoInput, VisualInput
 from unipixel.model.vision_attention import WindowBatchAttention, clip_windows
-from unipixel.sail.sail_inputs import PatchStates
+from unipixel.sail.sail_inputs import ImagePatches, PatchStates
 
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 """Name of the argument of transformers that takes keys and values: `past_key_values` in its earlier releases."""
@@ -206,7 +206,7 @@ class RopeLayout:
 def rope_positions(
     input_ids: Tensor,
     lengths: Sequence[int],
-    videos: Sequence[VideoInput | VideoFeatures],
+    videos: Sequence[VisualInput],
     layout: RopeLayout,
 ) -> tuple[Tensor, Tensor]:
     """Compute the (time, row, column) position of each token as in the training of the published weights.
@@ -258,10 +258,12 @@ def rope_positions(
     return positions.to(input_ids.device), following.to(input_ids.device)
 
 
-def _video_positions(video: VideoInput | VideoFeatures | None, layout: RopeLayout) -> Tensor:
+def _video_positions(video: VisualInput | None, layout: RopeLayout) -> Tensor:
     """Return (3, tokens) positions of a clip, starting from 0."""
     if video is None:
         raise ValueError("the text has visual tokens for more videos than were given")
+    if isinstance(video, ImagePatches):
+        raise TypeError("an image of Pixel-SAIL has no positions of a clip: give a VideoInput or VideoFeatures")
     t, h, w = video.grid_thw
     rows, columns = h // layout.merge_size, w // layout.merge_size
     step = int(video.seconds_per_grid) * layout.tokens_per_second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from unipixel.demos.sessions.user_session import UserSession
 
 @pytest.fixture
 def store() -> Iterator[SessionStore]:
-    opened = SessionStore(*recorded_sail(), limits=Limits(), folder=None, model_name="sail")
+    model, processor = cast("tuple[Any, Any]", recorded_sail())
+    opened = SessionStore(model, processor, limits=Limits(), folder=None, model_name="sail")
     yield opened
     opened.close_all()
 
