@@ -93,6 +93,8 @@ def _check_plane(mask: NDArray[Any]) -> None:
 
 def _checked_runs(rle: Mapping[str, Any]) -> tuple[tuple[int, int], NDArray[np.int64]]:
     """Parse size and runs, and check that the runs fill the mask."""
+    if not isinstance(rle, Mapping):
+        raise ValueError(f"run lengths require an object with `size` and `counts`, got {rle!r:.80}")
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(_is_count(side) for side in size):
         raise ValueError(f"run lengths require `size` [H, W] of two integers, got {size!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,18 @@ def test_commands_that_a_document_shows_exist(path: Path) -> None:
     used = {found for line in lines for found in re.findall(r"(?:^|&& )unipixel ([a-z]+)", line)}
     subparsers = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert sorted(used - set(subparsers.choices)) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_command_lines_of_a_document_are_accepted(path: Path) -> None:
+    """Names, options and values: the parser takes each line as it stands."""
+    text = "\n".join(block for language in ("", "sh", "bash") for block in blocks(path, language))
+    commands = re.findall(r"(?:^|&& )unipixel ([a-z].*)$", text.replace("\\\n", " "), re.MULTILINE)
+    # `...` and brackets stand for what the reader writes there.
+    commands = [command for command in commands if "..." not in command and "[" not in re.sub(r'"[^"]*"', "", command)]
+    for command in commands:
+        words = shlex.split(re.split(r" && | \| | > | # ", command)[0])
+        build_parser().parse_args([word.replace("$(python -m unipixel.assets)", "clip.mp4") for word in words])
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 
 import torch
 
+from unipixel.session.question_file import read_text
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.recipe import Recipe, Stage
 from unipixel.train.sail.sail_recipe import SailRecipe
@@ -114,7 +115,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: It is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
 

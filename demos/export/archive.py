@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,9 @@ def read_archive(path: Path, folder: Path, *, limits: Limits) -> tuple[Path, str
             _extract(archive, SESSION_FILE, folder / SESSION_FILE, MAX_SESSION_BYTES)
             _extract(archive, f"{_MEMORY_FOLDER}/{BANK_FILE}", folder / _MEMORY_FOLDER / BANK_FILE, _MAX_BANK_BYTES)
             _extract(archive, uploads[0].filename, media, int(limits.max_upload_megabytes * MEGABYTE))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError, EOFError,
+    ) as error:  # fmt: skip
         raise UploadError("the archive is damaged, or not a session of this demo: download it again") from error
     return media, uploads[0].filename.rpartition("/")[2]
 

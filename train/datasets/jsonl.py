@@ -29,6 +29,7 @@ from PIL import Image
 from unipixel.memory.rle import decode_rle, encode_rle
 from unipixel.processing.frame_sampling import keep_frames, random_indices
 from unipixel.processing.special_tokens import SEG
+from unipixel.session.question_file import read_text
 from unipixel.train.datasets.samples import Clip, PromptAnnotation, QuestionAnswer, Sample
 from unipixel.video.images import read_mask
 from unipixel.video.open import open_video
@@ -76,17 +77,17 @@ class JsonlDataset:
             seed: Seed of the order and of the frames.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: The file cannot be read, or is not UTF-8.
             ValueError: It contains no sample, or a line is not a JSON object.
         """
         file = Path(path)
         lines = []
-        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, text in enumerate(read_text(file).splitlines(), start=1):
             if not text.strip():
                 continue
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{file}, line {number} is not valid JSON: {error}") from error
             if not isinstance(line, dict):
                 raise ValueError(f"{file}, line {number} must be an object, got {type(line).__name__}")
@@ -122,9 +123,18 @@ class JsonlDataset:
             generator: Chooses the frames.
 
         Raises:
-            ValueError: The line is inconsistent, or does not match its media.
+            ValueError: The line is inconsistent, lacks a field, or does not match its media.
             OSError: Its media cannot be read.
         """
+        try:
+            return self._load(line, generator)
+        except KeyError as error:
+            raise ValueError(f"the field {error} is missing") from error
+        # The fields of a line are not trusted.
+        except (TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise ValueError(f"a field has another type: {error}") from error
+
+    def _load(self, line: Mapping[str, Any], generator: random.Random) -> Sample:
         if unknown := sorted(set(line) - _FIELDS):
             raise ValueError(f"unknown fields {unknown}: allowed are {sorted(_FIELDS)}")
         turns = _turns(line)
@@ -164,7 +174,7 @@ class JsonlDataset:
     def _reason(self, line: Mapping[str, Any]) -> str | None:
         try:
             self.load(line, generator=random.Random(0))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, OSError) as error:
             return f"{type(error).__name__}: {error}"
         return None
 

@@ -95,7 +95,12 @@ def read_segmenter_config(folder: Path) -> SegmenterConfig:
 
 def _read_segmenter_file(folder: Path) -> SegmenterConfig | None:
     file = folder / SEGMENTER_FILE
-    return SegmenterConfig.from_tree(read_json(file)) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return SegmenterConfig.from_tree(read_json(file))
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{file} has a value of another type or out of range: {error}") from error
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

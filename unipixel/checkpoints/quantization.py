@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
 
 Quantization = Literal["8bit", "4bit"]
+# Values that share a scale in bitsandbytes.
+_BLOCK_SIZE = 64
 
 
 def check_quantization(kind: str) -> None:
@@ -34,7 +36,7 @@ def quantize_language(model: UniPixel, kind: Quantization) -> None:
         kind: `8bit` (LLM.int8) or `4bit` (NF4).
 
     Raises:
-        ValueError: The kind is unknown.
+        ValueError: The kind is unknown, or the width of a layer is not a multiple of 64, as 4 bits require.
         ImportError: bitsandbytes is not installed.
     """
     check_quantization(kind)
@@ -45,6 +47,11 @@ def quantize_language(model: UniPixel, kind: Quantization) -> None:
         for name, linear in list(parent.named_children()):
             if type(linear) is not nn.Linear:
                 continue
+            if kind == "4bit" and linear.in_features % _BLOCK_SIZE:
+                raise ValueError(
+                    f"4bit needs layers whose width is a multiple of {_BLOCK_SIZE}, {name} has {linear.in_features}: "
+                    "use 8bit"
+                )
             sizes = (linear.in_features, linear.out_features, linear.bias is not None)
             if kind == "4bit":
                 layer = bnb.nn.Linear4bit(*sizes, compute_dtype=model.dtype, quant_type="nf4")

@@ -82,8 +82,8 @@ def read_plan(arguments: argparse.Namespace) -> StreamPlan:
     """
     for name in ("every", "max_frames", "redetect_after"):
         value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if value is not None and not 1 <= value <= MAX_FRAME_INDEX:
+            raise ValueError(f"--{name.replace('_', '-')} must be in 1 to {MAX_FRAME_INDEX}, got {value:.6g}")
     for value in (arguments.retry, *arguments.ask_at):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--ask-at and --retry must be seconds of at least 0, got {value:g}")

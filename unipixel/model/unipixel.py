@@ -99,9 +99,17 @@ class UniPixel(nn.Module):
 
     @classmethod
     def build_empty(cls, config: UniPixelConfig, *, attention: str = "sdpa") -> UniPixel:
-        """Build a model with parameters on the meta device: names and shapes are known, tensors can be assigned."""
-        with init_empty_weights(include_buffers=False):
-            return cls(config, attention=attention)
+        """Build a model with parameters on the meta device: names and shapes are known, tensors can be assigned.
+
+        Raises:
+            ValueError: The configuration, which may be untrusted, does not describe a model.
+        """
+        try:
+            with init_empty_weights(include_buffers=False):
+                return cls(config, attention=attention)
+        # What torch, transformers and sam2 raise for sizes that contradict each other.
+        except (TypeError, RuntimeError, AssertionError, LookupError, ArithmeticError, AttributeError) as error:
+            raise ValueError(f"the configuration does not describe a model: {' '.join(str(error).split())}") from error
 
     def save_pretrained(self, folder: str | Path, *, processor: Processor | None = None, **options: Any) -> None:
         """Write the published layout. See `unipixel.checkpoints.loading.save`.

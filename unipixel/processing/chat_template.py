@@ -220,17 +220,21 @@ def load_tokenizer(
         added_tokens: Special tokens that are added, in this order, if they are missing.
 
     Raises:
-        OSError: The folder contains no tokenizer.
+        OSError: The folder contains no tokenizer, or a damaged one.
         ValueError: A token's id differs from that in the configuration.
     """
     source = BUNDLED_TOKENIZER if folder is None else Path(folder)
     if not any((source / name).is_file() for name in _TOKENIZER_FILES):
         raise OSError(f"{source} contains no tokenizer; expected is one of {', '.join(_TOKENIZER_FILES)}")
     _refuse_remote_code(source / "tokenizer_config.json")
-    tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
-    known = tokenizer.get_vocab()
-    if missing := [token for token in added_tokens if token not in known]:
-        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
+        known = tokenizer.get_vocab()
+        if missing := [token for token in added_tokens if token not in known]:
+            tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    # The tokenizers library raises Exception itself for a damaged file, and transformers what its values cause.
+    except Exception as error:
+        raise OSError(f"the tokenizer in {source} is damaged: {' '.join(str(error).split())}") from error
     if config is not None:
         check_token_ids(tokenizer, config)
     return tokenizer
