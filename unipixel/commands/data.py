@@ -90,9 +90,10 @@ def _print_list(definitions: list[SetDefinition], *, as_json: bool) -> None:
         print(json.dumps({"sets": [_definition_json(one) for one in definitions]}, ensure_ascii=False))
         return
     for definition in definitions:
-        repeats = ", ".join(f"{stage} {times} times" for stage, times in definition.repeats.items())
-        count = f"{definition.num_samples:,} samples" if definition.num_samples is not None else "in no published count"
-        print(f"{definition.name}: {definition.title} ({count}{'; ' + repeats if repeats else ''})")
+        print(f"{definition.name}: {definition.title}")
+        if definition.num_samples is not None:
+            repeats = ", ".join(f"{stage} {times} times" for stage, times in definition.repeats.items())
+            print(f"  samples: {definition.num_samples:,}; {repeats}")
         print(f"  mixture: {definition.mixture}")
         print(f"  licence: {definition.licence}")
         print(f"  source:  {definition.source}")

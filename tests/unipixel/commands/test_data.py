@@ -34,7 +34,7 @@ def test_list_shows_source_licence_and_layout_of_every_set(capsys: pytest.Captur
     assert all(one["licence"] and one["source"].startswith("http") and one["layout"] for one in sets)
     assert main(["data", "list", "revos"]) == 0
     text = capsys.readouterr().out
-    assert "revos: ReVOS (29,000 samples; stage3 5 times)" in text
+    assert "revos: ReVOS\n  samples: 29,000; stage3 5 times\n" in text
     assert "CC BY-NC-SA 4.0" in text
     assert "    revos/\n        meta_expressions_train_.json\n" in text
 
