@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+pytest_plugins = ["helpers.browser_fixtures"]
+
 # Imported where they are used: the process that starts the workers needs neither torch nor transformers.
 if TYPE_CHECKING:
     import numpy as np

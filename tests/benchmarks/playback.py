@@ -2,9 +2,9 @@
 
 Run: python tests/benchmarks/playback.py [--frames 300] [--runs 3]
 
-Prints, per run: the different frames that were drawn per second of playback, the longest pause between two of them, and
-how many were drawn with both masks. A second pass reads every picture back and prints how many showed another frame
-than their masks.
+Prints, per run: the different frames that were drawn per second of playback, the longest pause between two of them, how
+many were drawn with both masks, and the processor seconds of all processes of Chromium per second of playback. A second
+pass reads every picture back and prints how many showed another frame than their masks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from helpers.browser_tab import PAGE, WIDE, BrowserTab, chromium, load, wait_unt
 from helpers.byte_model import save_checkpoint
 from helpers.demo_server import serve_demo
 from helpers.numbered_clip import PLAY_AND_READ, serve_known_masks, write_numbered_clip
+from playwright.sync_api import CDPSession
 
 from unipixel.demos.app import DemoSettings
 
@@ -38,6 +39,11 @@ _PLAY = f"""async () => {{
 }}"""
 
 
+def processor_seconds(session: CDPSession) -> float:
+    """Return the processor time that all processes of the browser have used."""
+    return float(sum(item["cpuTime"] for item in session.send("SystemInfo.getProcessInfo")["processInfo"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
@@ -52,15 +58,19 @@ def main() -> None:
             serve_known_masks(tab.page, arguments.frames)
             tab.page.reload()
             wait_until_drawn(tab.page)
+            processes = browser.new_browser_cdp_session()
             for _ in range(arguments.runs):
+                before = processor_seconds(processes)
                 drawn = tab.page.evaluate(_PLAY)
+                used = processor_seconds(processes) - before
                 seconds = (drawn[-1][0] - drawn[0][0]) / 1000
                 frames = len({frame for _, frame, _ in drawn})
                 pause = max(after[0] - before[0] for before, after in itertools.pairwise(drawn))
                 complete = sum(count == 2 for *_, count in drawn)
                 print(
                     f"{frames / seconds:.1f} pictures a second, longest pause {pause:.0f} ms, "
-                    f"{complete} of {len(drawn)} with both masks, load average {os.getloadavg()[0]:.1f}"
+                    f"{complete} of {len(drawn)} with both masks, {used / seconds:.2f} processor seconds per second, "
+                    f"load average {os.getloadavg()[0]:.1f}"
                 )
             read = tab.page.evaluate(PLAY_AND_READ)
             wrong = sum(number != frame or any(shifts) for number, frame, *shifts in read)

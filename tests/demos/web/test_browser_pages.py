@@ -50,10 +50,10 @@ def serious_violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("tab", SIZES_AND_SCHEMES, indirect=True)
-def test_pages_are_accessible(tab: BrowserTab, clip: Path) -> None:
+def test_pages_are_accessible(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
     found = {"first view": serious_violations(page)}
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     follow(page)
     ask(page, "What is [1] doing?")
@@ -79,19 +79,21 @@ def test_first_view_explains_itself(tab: BrowserTab) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_everything_is_served_by_the_demo_itself(tab: BrowserTab, clip: Path) -> None:
+def test_everything_is_served_by_the_demo_itself(tab: BrowserTab, square_clip: Path) -> None:
     addresses: list[str] = []
     tab.page.on("request", lambda request: addresses.append(request.url))
     tab.page.reload()
     wait_until_open(tab.page)
-    load(tab.page, clip)
+    load(tab.page, square_clip)
     assert addresses
     assert [item for item in addresses if not item.startswith((tab.address, "blob:", "data:"))] == []
 
 
-def test_results_are_downloaded_and_the_session_is_opened_again(tab: BrowserTab, clip: Path, tmp_path: Path) -> None:
+def test_results_are_downloaded_and_the_session_is_opened_again(
+    tab: BrowserTab, square_clip: Path, tmp_path: Path
+) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     page.get_by_role("radio", name="Brush").click()
     page.get_by_label("Size of the brush").fill("90")
@@ -112,9 +114,11 @@ def test_results_are_downloaded_and_the_session_is_opened_again(tab: BrowserTab,
     assert [item["known"] for item in objects_of(other)] == known
 
 
-def test_session_is_restored_after_reload_and_shown_by_a_link_that_changes_nothing(tab: BrowserTab, clip: Path) -> None:
+def test_session_is_restored_after_reload_and_shown_by_a_link_that_changes_nothing(
+    tab: BrowserTab, square_clip: Path
+) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     ask(page, "What is [1] doing?")
     page.get_by_role("button", name="Share and delete").click()
@@ -135,9 +139,9 @@ def test_session_is_restored_after_reload_and_shown_by_a_link_that_changes_nothi
     expect(other.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
 
 
-def test_second_tab_shows_what_the_first_one_changes(tab: BrowserTab, clip: Path) -> None:
+def test_second_tab_shows_what_the_first_one_changes(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     other = tab.open(page.url)
     wait_until_drawn(other)
     page.bring_to_front()
@@ -151,9 +155,9 @@ def test_second_tab_shows_what_the_first_one_changes(tab: BrowserTab, clip: Path
 
 
 @pytest.mark.parametrize("tab", [{"allows": ("status of 404",)}], indirect=True, ids=["deleted"])
-def test_everything_is_deleted_at_once(tab: BrowserTab, clip: Path, served: tuple[Demo, str]) -> None:
+def test_everything_is_deleted_at_once(tab: BrowserTab, square_clip: Path, served: tuple[Demo, str]) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     key = page.url.split("session=")[1]
     folder = served[0].store.get(key).lifecycle.folder
     page.get_by_role("button", name="Share and delete").click()
@@ -164,9 +168,9 @@ def test_everything_is_deleted_at_once(tab: BrowserTab, clip: Path, served: tupl
     assert not folder.exists()
 
 
-def test_effects_are_shown_in_the_player(tab: BrowserTab, clip: Path) -> None:
+def test_effects_are_shown_in_the_player(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     page.get_by_role("radio", name="Brush").click()
     page.get_by_label("Size of the brush").fill("90")
     drag_picture(page, (0.6, 0.6), (0.8, 0.8))
@@ -240,12 +244,14 @@ def test_list_of_api_functions_opens(tab: BrowserTab) -> None:
     expect(tab.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
 
 
-def test_two_sessions_are_isolated(tab: BrowserTab, clip: Path, browser: Browser, served: tuple[Demo, str]) -> None:
-    load(tab.page, clip)
+def test_two_sessions_are_isolated(
+    tab: BrowserTab, square_clip: Path, browser: Browser, served: tuple[Demo, str]
+) -> None:
+    load(tab.page, square_clip)
     click_picture(tab.page, 0.08, 0.13)
     context = browser.new_context()
     other = BrowserTab(context, served[1])
-    load(other.page, clip)
+    load(other.page, square_clip)
     expect(other.page.locator(".up-row[data-id]")).to_have_count(0)
     click_picture(other.page, 0.08, 0.13)
     other.page.get_by_role("button", name="Remove object 1").click()
@@ -255,8 +261,8 @@ def test_two_sessions_are_isolated(tab: BrowserTab, clip: Path, browser: Browser
     context.close()
 
 
-def test_closed_tab_is_noticed(tab: BrowserTab, clip: Path, served: tuple[Demo, str]) -> None:
-    load(tab.page, clip)
+def test_closed_tab_is_noticed(tab: BrowserTab, square_clip: Path, served: tuple[Demo, str]) -> None:
+    load(tab.page, square_clip)
     lifecycle = served[0].store.get(tab.page.url.split("session=")[1]).lifecycle
     assert lifecycle.num_pages == 1
     tab.page.goto("about:blank")

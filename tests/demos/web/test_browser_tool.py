@@ -28,10 +28,10 @@ pytestmark = pytest.mark.browser
 REFUSED = {"allows": ("status of 4",)}
 
 
-def test_video_becomes_the_page_and_the_first_view_folds_away(tab: BrowserTab, clip: Path) -> None:
+def test_video_becomes_the_page_and_the_first_view_folds_away(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
     expect(page.locator(".up-workspace")).to_be_hidden()
-    load(page, clip)
+    load(page, square_clip)
     expect(page.locator(".up-drop")).to_be_hidden()
     stage, picture, rail = (page.locator(name).bounding_box() for name in (".up-stage", ".up-picture", ".up-rail"))
     assert stage is not None
@@ -46,9 +46,9 @@ def test_video_becomes_the_page_and_the_first_view_folds_away(tab: BrowserTab, c
     expect(page.locator(".up-drop")).to_be_hidden()
 
 
-def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: BrowserTab, clip: Path) -> None:
+def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     expect(page.locator(".up-row-state")).to_have_text("not followed yet")
     expect(page.locator(".up-primary")).to_have_count(1)
@@ -60,9 +60,9 @@ def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: Browser
     expect(page.locator(".up-primary")).to_have_count(0)
 
 
-def test_shift_and_not_this_exclude_and_box_and_brush_add_prompts(tab: BrowserTab, clip: Path) -> None:
+def test_shift_and_not_this_exclude_and_box_and_brush_add_prompts(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     page.keyboard.down("Shift")
     click_picture(page, 0.6, 0.6)
@@ -80,9 +80,9 @@ def test_shift_and_not_this_exclude_and_box_and_brush_add_prompts(tab: BrowserTa
     assert kinds == [["point"] * 3, ["box"], ["box"]]
 
 
-def test_brushed_mask_is_visible_after_use_and_grows_with_the_next_stroke(tab: BrowserTab, clip: Path) -> None:
+def test_brushed_mask_is_visible_after_use_and_grows_with_the_next_stroke(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     page.get_by_role("radio", name="Brush").click()
     page.get_by_label("Size of the brush").fill("90")
     drag_picture(page, (0.5, 0.4), (0.7, 0.5))
@@ -93,9 +93,9 @@ def test_brushed_mask_is_visible_after_use_and_grows_with_the_next_stroke(tab: B
     page.wait_for_function(f"{area}[0] > {first}", timeout=LONG)
 
 
-def test_undo_and_redo_work_by_button_and_by_key(tab: BrowserTab, clip: Path) -> None:
+def test_undo_and_redo_work_by_button_and_by_key(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".up-row[data-id]")).to_have_count(0, timeout=LONG)
@@ -107,9 +107,9 @@ def test_undo_and_redo_work_by_button_and_by_key(tab: BrowserTab, clip: Path) ->
     expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
 
 
-def test_objects_are_named_selected_and_removed(tab: BrowserTab, clip: Path) -> None:
+def test_objects_are_named_selected_and_removed(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     page.get_by_role("button", name="+ New object").click()
     click_picture(page, 0.7, 0.7)
@@ -122,9 +122,9 @@ def test_objects_are_named_selected_and_removed(tab: BrowserTab, clip: Path) -> 
     expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
 
 
-def test_text_of_users_is_never_interpreted_as_html(tab: BrowserTab, clip: Path) -> None:
+def test_text_of_users_is_never_interpreted_as_html(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     attack = "<img src=x onerror=window.wasRun=1>"
     page.get_by_label("Name of object 1").fill(attack)
@@ -136,9 +136,9 @@ def test_text_of_users_is_never_interpreted_as_html(tab: BrowserTab, clip: Path)
     assert page.evaluate("window.wasRun") is None
 
 
-def test_keys_change_the_frame_and_click(tab: BrowserTab, clip: Path) -> None:
+def test_keys_change_the_frame_and_click(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     page.locator(".up-picture").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -152,9 +152,9 @@ def test_keys_change_the_frame_and_click(tab: BrowserTab, clip: Path) -> None:
     expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
 
 
-def test_timelines_are_sliders_for_keyboard_and_pointer(tab: BrowserTab, clip: Path) -> None:
+def test_timelines_are_sliders_for_keyboard_and_pointer(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     track = page.get_by_role("slider", name="Timeline of object 1")
     track.focus()
@@ -169,9 +169,9 @@ def test_timelines_are_sliders_for_keyboard_and_pointer(tab: BrowserTab, clip: P
     expect(ruler).to_have_attribute("aria-valuenow", str(NUM_FRAMES // 2), timeout=LONG)
 
 
-def test_follow_from_here_follows_one_direction_in_a_range(tab: BrowserTab, clip: Path) -> None:
+def test_follow_from_here_follows_one_direction_in_a_range(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     page.locator(".up-picture").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -184,9 +184,9 @@ def test_follow_from_here_follows_one_direction_in_a_range(tab: BrowserTab, clip
     assert objects_of(page)[0]["known"] == [[2, NUM_FRAMES - 1]]
 
 
-def test_answer_streams_and_its_ids_jump_to_the_object(tab: BrowserTab, clip: Path) -> None:
+def test_answer_streams_and_its_ids_jump_to_the_object(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     click_picture(page, 0.08, 0.13)
     ask(page, "What is [1] doing?")
     chip = page.locator(".up-asked").get_by_role("button", name="Show object 1")
@@ -200,9 +200,11 @@ def test_answer_streams_and_its_ids_jump_to_the_object(tab: BrowserTab, clip: Pa
 
 
 @pytest.mark.parametrize("tab", [REFUSED], indirect=True, ids=["unknown"])
-def test_question_about_an_unknown_object_shows_an_error_and_keeps_the_question(tab: BrowserTab, clip: Path) -> None:
+def test_question_about_an_unknown_object_shows_an_error_and_keeps_the_question(
+    tab: BrowserTab, square_clip: Path
+) -> None:
     page = tab.page
-    load(page, clip)
+    load(page, square_clip)
     page.get_by_label("Question or phrase").fill("What is [7] doing?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="[7]")).to_be_visible(timeout=LONG)
