@@ -22,10 +22,13 @@ def add_parsers(subparsers: Any) -> None:
         "data",
         help="list the published training sets, and check one on disk",
         description="`list` shows the published training sets: where they come from, their licence and the layout that "
-        "is expected. `check NAME --data DIR` names what is missing or broken, and exits with status 2 if anything is.",
+        "is expected. `check NAME --data DIR` names what is missing or broken, and exits with status 2 if anything is; "
+        "with a recipe instead of a name it checks all sets of the recipe.",
     )
     parser.add_argument("action", choices=("list", "check"))
-    parser.add_argument("name", nargs="?", help="a set; `list` shows all without it")
+    parser.add_argument(
+        "name", nargs="?", help="a set, or a recipe such as 3b/stage3; `list` shows all sets without it"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of all data sets, as `data.root` in recipes")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the indices of annotations")
     parser.add_argument(
@@ -37,25 +40,48 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the sets, or check one and return 2 if anything is missing or broken.
+    """List the sets, or check some and return 2 if anything is missing or broken.
 
     Raises:
         ValueError: A set is unknown, or an option is missing.
         OSError: The folder of data sets cannot be read.
         ImportError: The extra `train` is not installed.
     """
-    from unipixel.train.datasets.published.definitions import find_set, published_sets
-
     if arguments.action == "list":
-        chosen = list(published_sets().values()) if arguments.name is None else [find_set(arguments.name)]
-        _print_list(chosen, as_json=arguments.json)
+        _print_list(_choose_sets(arguments.name), as_json=arguments.json)
         return 0
     if arguments.name is None or arguments.data is None:
         raise ValueError("`unipixel data check NAME --data DIR` requires a name and a folder")
-    return _check(find_set(arguments.name), arguments)
+    chosen = _choose_sets(arguments.name)
+    reports = [_check(definition, arguments) for definition in chosen]
+    if arguments.json:
+        described = [_report_json(report, has_samples=arguments.samples) for report in reports]
+        content = {"sets": described} if _is_recipe(arguments.name) else described[0]
+        print(json.dumps(content, ensure_ascii=False))
+    return _INCOMPLETE if any(report.problems for report in reports) else 0
 
 
-def _check(definition: SetDefinition, arguments: argparse.Namespace) -> int:
+def _is_recipe(name: str) -> bool:
+    return "/" in name or name.endswith(".toml")
+
+
+def _choose_sets(name: str | None) -> list[SetDefinition]:
+    """Return all sets, the sets of a recipe, or the set of a name."""
+    from unipixel.train.datasets.published.definitions import find_set, published_sets
+
+    if name is None:
+        return list(published_sets().values())
+    if not _is_recipe(name):
+        return [find_set(name)]
+    from unipixel.train.recipe_files import load_recipe
+
+    used = [one for one, weight in load_recipe(name).data.sets.items() if weight]
+    if not used:
+        raise ValueError(f"the recipe {name} has no published sets in [data.sets]")
+    return [find_set(one) for one in used]
+
+
+def _check(definition: SetDefinition, arguments: argparse.Namespace) -> SetReport:
     from tqdm import tqdm
 
     from unipixel.train.datasets.published.set_check import check_set
@@ -68,11 +94,9 @@ def _check(definition: SetDefinition, arguments: argparse.Namespace) -> int:
             progress.update(done - progress.n)
 
         report = check_set(definition, arguments.data, cache=arguments.cache, num_decoded=num_decoded, follow=follow)
-    if arguments.json:
-        print(json.dumps(_report_json(report, has_samples=arguments.samples), ensure_ascii=False))
-    else:
+    if not arguments.json:
         _print_report(report)
-    return _INCOMPLETE if report.problems else 0
+    return report
 
 
 def _entry_count(text: str) -> int | None:

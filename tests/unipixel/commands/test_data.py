@@ -13,6 +13,7 @@ from helpers.golden_evaluation import golden_case
 from PIL import Image
 
 from unipixel.cli import main
+from unipixel.train.recipe_files import find_recipe
 
 
 @pytest.fixture
@@ -134,3 +135,18 @@ def test_unknown_set_and_missing_folder_are_reported_on_one_line(capsys: pytest.
     assert "requires a name and a folder" in capsys.readouterr().err
     assert main(["data", "check", "revos", "--data", "x", "--decode", "few"]) == 2
     assert "--decode must be a number of entries or all, got 'few'" in capsys.readouterr().err
+
+
+def test_check_of_a_recipe_checks_its_sets(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("3b/stage2", root, "--json") == 2
+    sets = json.loads(capsys.readouterr().out)["sets"]
+    assert {one["name"]: one["num_samples"] for one in sets} == {
+        "refcoco": None, "refcoco+": None, "refcocog": None, "refclef": None, "ref_youtube_vos": 4,
+    }  # fmt: skip
+    text = find_recipe("nano/stage3").read_text(encoding="utf-8")
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(text + "\n[data.sets]\nrevos = 1.0\nvicas = 0.0\n", encoding="utf-8")
+    assert check(str(recipe), root) == 0
+    assert capsys.readouterr().out == "revos: 6 samples, complete\n"
+    assert check("nano/stage3", root) == 2
+    assert "the recipe nano/stage3 has no published sets" in capsys.readouterr().err
