@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import iterate_in_threadpool, run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from unipixel.demos.api.live_json import live_json
+from unipixel.demos.api.live_json import LiveJson, live_json
 from unipixel.demos.api.request_bodies import AddressBody, NameBody, ObjectBody, PromptsBody, QuestionBody
 from unipixel.demos.api.session_routes import NO_STORE, refusal
 from unipixel.demos.errors import DemoError, PromptError
@@ -44,11 +44,11 @@ class LiveRoutes:
         for name in ("start", "stop", "watch", "prompts", "rename", "forget", "ask"):
             app.post(f"/live/{{key}}/{name}", response_model=None)(getattr(self, name))
 
-    def state(self, key: str) -> dict[str, Any]:
+    def state(self, key: str) -> LiveJson:
         """Return the objects, and what is watched."""
         return live_json(self._open(key))
 
-    def start(self, key: str) -> dict[str, Any]:
+    def start(self, key: str) -> LiveJson:
         """Remove everything and wait for frames of the camera."""
         user_session = self._open(key)
         user_session.reset()
@@ -61,7 +61,7 @@ class LiveRoutes:
         self._live.close(key)
         return {"status": "stopped"}
 
-    def watch(self, key: str, body: AddressBody) -> dict[str, Any]:
+    def watch(self, key: str, body: AddressBody) -> LiveJson:
         """Watch a network source that the operator of the server allows."""
         user_session = self._open(key)
         video = self._sources.open(body.address)
@@ -77,13 +77,13 @@ class LiveRoutes:
         object_id = user_session.add_prompts(body.object_id, points=body.points, box_xyxy=body.box)
         return {"object_id": object_id, **live_json(user_session)}
 
-    def rename(self, key: str, body: NameBody) -> dict[str, Any]:
+    def rename(self, key: str, body: NameBody) -> LiveJson:
         """Name an object."""
         user_session = self._open(key)
         user_session.rename(body.object_id, body.name)
         return live_json(user_session)
 
-    def forget(self, key: str, body: ObjectBody) -> dict[str, Any]:
+    def forget(self, key: str, body: ObjectBody) -> LiveJson:
         """Remove an object."""
         user_session = self._open(key)
         user_session.forget(body.object_id)

@@ -64,7 +64,7 @@ def error_response(function: Callable[P, R]) -> Callable[P, R]:
             except DemoError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
-        return _with_result_type(stream)  # type: ignore[return-value]
+        return _with_result_type(stream)  # type: ignore[arg-type]
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

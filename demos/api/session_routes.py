@@ -51,7 +51,7 @@ from unipixel.processing.visual_prompts import MaskPrompt
 NO_STORE = {"cache-control": "private, no-store"}
 _POLL_SECONDS = 0.02
 _CHANGES_SECONDS = 20.0
-# Another page is told at most twice a second.
+# A waiting page learns of changes at most twice a second.
 _CHANGES_POLL_SECONDS = 0.5
 
 

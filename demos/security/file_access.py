@@ -17,7 +17,7 @@ class FileCheckedBlocks(gr.Blocks):
 
     A value `{"path": ..., "meta": {"_type": "gradio.FileData"}}` in any argument makes Gradio copy that file to its
     cache, or fetch that address, before the function is called. Gradio's own check of the path is skipped for an
-    application that is mounted rather than launched. The demo receives files on a route of its own.
+    application that is mounted rather than launched. The demo receives files on another route.
     """
 
     async def preprocess_data(

@@ -65,7 +65,7 @@ class MediaInfo:
 
 
 @dataclass(frozen=True)
-class ObjectState:
+class ObjectVersion:
     """One object before or after a change, for undo and redo.
 
     Attributes:
@@ -110,8 +110,8 @@ class LoadedSession:
     names: dict[int, str] = field(default_factory=dict)
     prompt_masks: dict[int, dict[int, MaskRecord]] = field(default_factory=dict)
     snapshot: SessionSnapshot = field(default_factory=SessionSnapshot)
-    undo: deque[ObjectState] = field(default_factory=lambda: deque(maxlen=_MAX_UNDO))
-    redo: deque[ObjectState] = field(default_factory=lambda: deque(maxlen=_MAX_UNDO))
+    undo: deque[ObjectVersion] = field(default_factory=lambda: deque(maxlen=_MAX_UNDO))
+    redo: deque[ObjectVersion] = field(default_factory=lambda: deque(maxlen=_MAX_UNDO))
     recent_frames: tuple[Frame, ...] = ()
     num_turns: int = 0
     revision: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
@@ -346,15 +346,15 @@ class LoadedSession:
         self.snapshot.update_object(self.session.objects, self.prompt_masks, object_id)
         self.revision += 1
 
-    def object_state(self, object_id: int) -> ObjectState:
+    def object_state(self, object_id: int) -> ObjectVersion:
         """Return the state of an object, known or not, for `restore_object`."""
-        return ObjectState(
+        return ObjectVersion(
             self.session.objects.snapshot_object(object_id),
             self.names.get(object_id),
             dict(self.prompt_masks.get(object_id, {})),
         )
 
-    def restore_object(self, state: ObjectState) -> None:
+    def restore_object(self, state: ObjectVersion) -> None:
         """Go back to an earlier state of one object."""
         object_id = state.snapshot.object_id
         self.session.objects.restore_object(state.snapshot)

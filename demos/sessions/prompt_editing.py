@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unipixel.demos.errors import DemoError, PromptError, StorageError
 from unipixel.demos.sessions.lifecycle import SessionLifecycle
-from unipixel.demos.sessions.loaded_session import LoadedSession, ObjectState
+from unipixel.demos.sessions.loaded_session import LoadedSession, ObjectVersion
 from unipixel.memory.injection import MAX_OBJECT_ID
 from unipixel.memory.records import MaskRecord
 from unipixel.processing.visual_prompts import BoxPrompt, MaskPrompt, PointPrompt, VisualPrompt
@@ -242,7 +242,7 @@ def _record(loaded: LoadedSession, object_id: int) -> None:
     loaded.redo.clear()
 
 
-def _restore(loaded: LoadedSession, source: deque[ObjectState], target: deque[ObjectState]) -> ObjectEdit | None:
+def _restore(loaded: LoadedSession, source: deque[ObjectVersion], target: deque[ObjectVersion]) -> ObjectEdit | None:
     if not source:
         return None
     state = source.pop()

@@ -121,7 +121,7 @@ class SessionStore:
         """
         self.sweep()
         owner = _hash(client)
-        self._make_room(owner)
+        self._evict_for_one_more(owner)
         key = secrets.token_urlsafe(KEY_BYTES)
         name = _folder_name(view_key(key))
         session = UserSession(key, self.folder / name, self._context, client=owner)
@@ -209,9 +209,9 @@ class SessionStore:
         for name, left_at in list(self._left_at.items()):
             if now - left_at > _LEFT_SECONDS:
                 self._left_at.pop(name, None)
-                session = self._sessions.get(name)
-                if session is not None and session.lifecycle.num_pages <= 0:
-                    self._offload(session)
+                left = self._sessions.get(name)
+                if left is not None and left.lifecycle.num_pages <= 0:
+                    self._offload(left)
 
     @contextlib.contextmanager
     def reserved(self, session: UserSession, num_bytes: int) -> Iterator[None]:
@@ -293,7 +293,7 @@ class SessionStore:
         if num_loaded >= self.limits.max_sessions:
             raise ServerFullError(f"the server is full: {num_loaded} sessions are busy, try again in a minute")
 
-    def _make_room(self, client: str) -> None:
+    def _evict_for_one_more(self, client: str) -> None:
         """Remove unused sessions until one more can be opened.
 
         Raises:
