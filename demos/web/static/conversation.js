@@ -77,6 +77,8 @@ export class Conversation {
 
   refresh() {
     const { session } = this, { conversation } = session.state, { work } = session;
+    this.form.hidden = session.isReadOnly;
+    this.askButton.disabled = this.segmentButton.disabled = session.isBusy;
     const rows = conversation.map((turn) => ({ ...turn, status: '' }));
     if (work?.question) rows.push({ question: work.question, answer: work.text, status: work.status });
     const options = { colorOf: (id) => session.object(id)?.color, nameOf: (id) => session.nameOf(id), onJump: (id) => this.actions.jump(id) };
@@ -89,8 +91,5 @@ export class Conversation {
     ]));
     this.turns.hidden = !rows.length;
     this.turns.scrollTop = this.turns.scrollHeight;
-    this.form.hidden = session.isReadOnly;
-    const isBusy = session.isBusy;
-    this.askButton.disabled = this.segmentButton.disabled = isBusy;
   }
 }

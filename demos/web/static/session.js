@@ -210,9 +210,12 @@ export class PageSession extends EventTarget {
       const last = await this.api.stream(path, body, (line) => this.progress(line));
       if (last.state === 'cancelled') this.say(`stopped: ${last.reason}`);
     });
+    let state = null;
+    await this.attempt(async () => { state = await this.api.get('state'); });
     this.work = null;
     // The masks arrived line by line; a refusal or an interruption may have left some out.
-    await this.attempt(async () => this.apply(await this.api.get('state'), { keepsMasks: isDone }));
+    if (state) this.apply(state, { keepsMasks: isDone });
+    else this.changed();
     this.dispatchEvent(new CustomEvent('worked', { detail: { kind, isDone } }));
     return isDone;
   }

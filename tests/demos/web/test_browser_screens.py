@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from helpers.browser_tab import (
@@ -42,7 +43,7 @@ def served_nano() -> Iterator[tuple[Demo, str]]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["wide", "phone"])
 def test_every_step_is_shown(
-    browser: Browser, served_nano: tuple[Demo, str], tmp_path: Path, size: str, scheme: str
+    browser: Browser, served_nano: tuple[Demo, str], tmp_path: Path, size: str, scheme: Literal["light", "dark"]
 ) -> None:
     width, height = SIZES[size]
     context = browser.new_context(
