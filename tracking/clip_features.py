@@ -60,7 +60,7 @@ def normalise_frame(frame: FramePixels, *, image_size: int, device: torch.device
     pixels = frame if isinstance(frame, Tensor) else torch.from_numpy(np.require(frame, requirements=["C", "W"]))
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a raw frame must be (H, W, 3) RGB, got {tuple(pixels.shape)}")
-    values = upload(pixels, device=torch.device(device or pixels.device)).permute(2, 0, 1)[None].float() / 255
+    values = upload(pixels, device=torch.device(device or pixels.device)).permute(2, 0, 1)[None].float().div_(255)
     square = F.interpolate(values, size=(image_size, image_size), mode="bilinear", antialias=True)[0]
     mean, std = _colour_statistics(square.device)
     return (square - mean) / std

@@ -12,8 +12,10 @@ medians after the memory is full. A row that fails has the error as its value.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +38,8 @@ HEIGHT, WIDTH = 720, 1280
 # Frames after which attention reads its maximum of memories and pointers.
 WARM_UP = 17
 MEASURED = 12
+# Time beyond `--seconds` after which a running row is given up.
+GRACE_SECONDS = 15
 # sam2 tracks one object after another: with many, its mask memories are full after 7 frames, which must do.
 MANY_OBJECTS, MANY_WARM_UP, MANY_MEASURED = 32, 7, 3
 
@@ -199,6 +203,10 @@ class _Frames:
         return normalise_frame(frame, image_size=self._size, device=self._device)
 
 
+def _give_up(*_: object) -> None:
+    raise TimeoutError("the time of the run was over")
+
+
 def _points(count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0.2, 0.8, (count, 2)) * [WIDTH, HEIGHT]
 
@@ -240,6 +248,7 @@ def main() -> None:
     parser.add_argument("--try", dest="trial", action="store_true", help="tiny models on the CPU")
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
+    signal.signal(signal.SIGALRM, _give_up)
     bench, start = Bench(arguments), time.perf_counter()
     results: dict[str, Any] = {}
     for name, measure in bench.rows().items():
@@ -249,10 +258,16 @@ def main() -> None:
             results[name] = None
             continue
         begin = time.perf_counter()
+        # A row that is still compiling at the end is given up.
+        signal.setitimer(signal.ITIMER_REAL, arguments.seconds + GRACE_SECONDS - (begin - start))
         try:
-            results[name] = measure()
-        except (RuntimeError, ValueError, TypeError, ImportError, MemoryError) as error:
+            # sam2 prints on stdout.
+            with contextlib.redirect_stdout(sys.stderr):
+                results[name] = measure()
+        except (RuntimeError, ValueError, TypeError, OSError, ImportError, MemoryError) as error:
             results[name] = {"error": " ".join(str(error).split())[:300]}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         results[name]["seconds_of_the_row"] = round(time.perf_counter() - begin, 1)
         print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
     name = torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu"
