@@ -22,7 +22,8 @@ from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
 from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
-from unipixel.train.evaluation.running.asking_regions import BEST_OPTION, forced_tokens, round_two_memory
+from unipixel.train.evaluation.running.asking_pixelqa import forced_tokens, round_two_memory
+from unipixel.train.evaluation.running.asking_regions import BEST_OPTION
 from unipixel.train.evaluation.running.clip_frames import open_media
 from unipixel.train.evaluation.running.predictions import PredictionFile
 from unipixel.train.evaluation.running.sample_context import SampleContext
@@ -39,9 +40,12 @@ def read(name: str, variant: str | None = None, data: Path | None = None) -> lis
     return list(benchmark.read(folder, split="test", variant=benchmark.variant(variant)))
 
 
-def context_of(sample: BenchmarkSample, variant: str = "", *, is_published: bool = True) -> SampleContext:
+def context_of(
+    sample: BenchmarkSample, variant: str = "", *, is_published: bool = True, num_frames: int = 16
+) -> SampleContext:
     model, whole = tiny_model_and_processor()
-    processor = Processor(model.config, whole.tokenizer, budget=FrameBudget(min_tokens=4, max_tokens=4))
+    budget = FrameBudget(num_frames=num_frames, min_tokens=4, max_tokens=4)
+    processor = Processor(model.config, whole.tokenizer, budget=budget)
 
     def session() -> Session:
         return Session(model, processor, open_media(sample.media, decoder="av"), settings=SETTINGS)
@@ -149,6 +153,16 @@ def test_pixelqa_in_the_wording_of_sessions_asks_the_whole_question(asked: list[
     prediction = BENCHMARKS["pixelqa"].ask(context_of(sample, "box", is_published=False))
     assert asked[-1].endswith(f"{sample.fields['query']}\n{CHOICE_REQUEST}")
     assert prediction.masks is not None
+
+
+@pytest.mark.parametrize("name", ["videorefer-bench-q", "pixelqa", "pixelqa-forced"])
+def test_a_checkpoint_for_fewer_frames_gets_those_with_the_prompts_among_them(name: str, asked: list[str]) -> None:
+    sample = read(name, "single" if name == "videorefer-bench-q" else "point")[2]
+    prediction = BENCHMARKS[name].ask(context_of(sample, num_frames=4))
+    assert asked[-1].startswith("Here is a video with 4 frames denoted as <1> to <4>")
+    assert "[7]: " in asked[-1]
+    if prediction.masks is not None:
+        assert [len(track) for track in prediction.masks] == [16, 16]
 
 
 def test_set_of_mark_asks_about_drawn_marks_alone(asked: list[str]) -> None:

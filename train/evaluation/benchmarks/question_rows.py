@@ -18,14 +18,8 @@ from unipixel.train.evaluation.benchmarks.benchmark import (
 )
 from unipixel.train.evaluation.readers.mvbench_questions import BOUNDED, WHOLE, read_mvbench
 from unipixel.train.evaluation.readers.videorefer_bench import read_videorefer
-from unipixel.train.evaluation.running.asking_regions import (
-    BEST_OPTION,
-    ask_choice,
-    ask_pixelqa,
-    ask_pixelqa_forced,
-    ask_regions,
-    ask_set_of_mark,
-)
+from unipixel.train.evaluation.running.asking_pixelqa import ask_pixelqa, ask_pixelqa_forced, ask_set_of_mark
+from unipixel.train.evaluation.running.asking_regions import BEST_OPTION, ask_choice, ask_regions
 from unipixel.train.evaluation.scoring.pixelqa_scores import score_pixelqa
 
 _README = "README of the released weights"
