@@ -14,6 +14,7 @@ import pytest
 from helpers.golden_evaluation import golden_case
 
 from unipixel.cli import main
+from unipixel.train.evaluation.running import runner
 from unipixel.train.evaluation.running.predictions import (
     Prediction,
     PredictionFile,
@@ -92,6 +93,14 @@ def test_finished_run_is_scored_without_loading_the_model(
     (model / "model.safetensors").unlink()
     assert run("mevis", mevis, model, tmp_path / "out") == 0
     assert lines_of(tmp_path / "out") == lines_of(whole_run)
+
+
+def test_shared_encoded_frames_change_nothing(
+    whole_run: Path, mevis: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner._Asker, "_reuse", runner._Asker._open)
+    assert run("mevis", mevis, checkpoint, tmp_path) == 0
+    assert lines_of(tmp_path) == lines_of(whole_run)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

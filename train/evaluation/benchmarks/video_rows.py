@@ -19,7 +19,8 @@ _WORKERS = (
     "The figures are equal. The published script leaves an expression without prediction, with a missing frame or of "
     "another size out of the mean; here it counts 0 and is listed."
 )
-_YOUTUBE = "https://youtube-vos.org (registration)"
+_BEST_KNOWN = "best known, November 2026"
+_RELEASED = "README of the released weights"
 
 _REVOS = ExpressionLayout(
     expressions="meta_expressions_{split}_.json",
@@ -69,9 +70,9 @@ VIDEO_ROWS = (
                     *published_figures("UniPixel-3B", R=19.0),
                     *published_figures("UniPixel-7B", J=61.9, F=66.1, JF=64.0, referring_JF=66.4, reasoning_JF=61.8),
                     *published_figures("UniPixel-7B", R=19.1),
-                    *published_figures("UniPixel-7B", source="README of the released weights", J=61.7, F=65.7, JF=63.7),
-                    *published_figures("VIRST", source="best known, November 2026", JF=68.4),
-                    *published_figures("RGA3", source="best known, November 2026", R=28.6),
+                    *published_figures("UniPixel-7B", source=_RELEASED, J=61.7, F=65.7, JF=63.7),
+                    *published_figures("VIRST", source=_BEST_KNOWN, JF=68.4),
+                    *published_figures("RGA3", source=_BEST_KNOWN, R=28.6),
                 ),
             ),
         ),
@@ -101,7 +102,7 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=59.7),
                     *published_figures("UniPixel-7B", JF=59.9),
-                    *published_figures("UFVideo-7B", source="best known, November 2026", JF=62.8),
+                    *published_figures("UFVideo-7B", source=_BEST_KNOWN, JF=62.8),
                 ),
             ),
             BenchmarkSplit(
@@ -111,9 +112,9 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=53.1),
                     *published_figures("UniPixel-7B", JF=54.7),
-                    *published_figures("UniPixel-7B", source="README of the released weights", JF=55.8),
-                    *published_figures("AgentRVOS + GPT-5", source="best known, November 2026", JF=73.1),
-                    *published_figures("VIRST", source="best known, November 2026", JF=62.9),
+                    *published_figures("UniPixel-7B", source=_RELEASED, JF=55.8),
+                    *published_figures("AgentRVOS + GPT-5", source=_BEST_KNOWN, JF=73.1),
+                    *published_figures("VIRST", source=_BEST_KNOWN, JF=62.9),
                 ),
             ),
         ),
@@ -139,8 +140,8 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=70.5),
                     *published_figures("UniPixel-7B", JF=72.1),
-                    *published_figures("UniPixel-7B", source="README of the released weights", JF=71.0),
-                    *published_figures("VIRST", source="best known, November 2026", JF=74.2),
+                    *published_figures("UniPixel-7B", source=_RELEASED, JF=71.0),
+                    *published_figures("VIRST", source=_BEST_KNOWN, JF=74.2),
                 ),
             ),
         ),
@@ -151,7 +152,7 @@ VIDEO_ROWS = (
         check=check_mask_archive,
         main_figure="JF",
         metric=_JF,
-        source=_YOUTUBE,
+        source="https://youtube-vos.org (registration)",
         licence="research, terms of YouTube-VOS",
         differences="The official file of this split also lists the videos of the test split; the server scores the "
         "202 others.",
@@ -171,8 +172,8 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=74.2),
                     *published_figures("UniPixel-7B", JF=75.7),
-                    *published_figures("UniPixel-7B", source="README of the released weights", JF=76.4),
-                    *published_figures("VideoSEG-O3-2B", source="best known, November 2026", JF=80.0),
+                    *published_figures("UniPixel-7B", source=_RELEASED, JF=76.4),
+                    *published_figures("VideoSEG-O3-2B", source=_BEST_KNOWN, JF=80.0),
                 ),
             ),
         ),
@@ -195,8 +196,8 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=67.2),
                     *published_figures("UniPixel-7B", JF=72.8),
-                    *published_figures("UniPixel-7B", source="README of the released weights", JF=69.0),
-                    *published_figures("MomentSeg-7B", source="best known, November 2026", JF=80.8),
+                    *published_figures("UniPixel-7B", source=_RELEASED, JF=69.0),
+                    *published_figures("MomentSeg-7B", source=_BEST_KNOWN, JF=80.8),
                 ),
             ),
         ),
@@ -219,7 +220,7 @@ VIDEO_ROWS = (
                 published=(
                     *published_figures("UniPixel-3B", JF=37.4),
                     *published_figures("UniPixel-7B", JF=47.6),
-                    *published_figures("UniPixel-7B", source="README of the released weights", JF=37.8),
+                    *published_figures("UniPixel-7B", source=_RELEASED, JF=37.8),
                     *published_figures("VideoSEG-O3-4B", source="best known, zero-shot, November 2026", JF=31.9),
                 ),
             ),
@@ -248,8 +249,8 @@ VIDEO_ROWS = (
                     "Annotations/SOURCE_VIDEO_OBJECT/FRAME.png",
                 ),
                 published=(
-                    *published_figures("AgentRVOS + GPT-5", source="best known, November 2026", JF=75.5),
-                    *published_figures("VideoSEG-O3-4B", source="best known, November 2026", JF=62.9),
+                    *published_figures("AgentRVOS + GPT-5", source=_BEST_KNOWN, JF=75.5),
+                    *published_figures("VideoSEG-O3-4B", source=_BEST_KNOWN, JF=62.9),
                 ),
             ),
         ),
