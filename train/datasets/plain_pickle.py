@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _OPCODE_NAMES = (
 )
 _OPCODES = frozenset(_OPCODE_NAMES.split())
 _MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_HARMLESS_OPCODES = _OPCODES - _MEMO_OPCODES
 _ALLOWED = "only plain containers, numbers, strings and bytes are read"
 
 
@@ -57,16 +58,13 @@ def read_plain_pickle(path: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) ->
         raise ValueError(f"{file} is not a readable pickle: {error}") from error
 
 
-def _operations(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int]]:
-    """Yield each opcode with its argument and position."""
-    for opcode, argument, position in pickletools.genops(content):
-        yield opcode, argument, position or 0
-
-
 def _check_opcodes(content: bytes) -> None:
     """Refuse opcodes of objects, and memo indices that would make the unpickler reserve memory without limit."""
-    for opcode, argument, position in _operations(content):
+    operations: Iterable[tuple[Any, Any, Any]] = pickletools.genops(content)
+    for opcode, argument, position in operations:
         name = opcode.name
+        if name in _HARMLESS_OPCODES:
+            continue
         if name in ("GLOBAL", "INST"):
             name = "" if tuple(argument.split(" ", 1)) in _CALLABLES else argument.replace(" ", ".")
         elif name == "STACK_GLOBAL":
@@ -81,7 +79,8 @@ def _class_name(content: bytes, end: int) -> str:
     """Return the name that the STACK_GLOBAL at a position refers to: the last two strings before it."""
     memo: dict[int, Any] = {}
     pushed: list[Any] = [None, None]
-    for opcode, argument, position in _operations(content):
+    operations: Iterable[tuple[Any, Any, Any]] = pickletools.genops(content)
+    for opcode, argument, position in operations:
         if position >= end:
             break
         if opcode.name == "MEMOIZE":
