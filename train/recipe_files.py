@@ -12,8 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import torch
-
 from unipixel.session.question_file import read_text
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
 from unipixel.train.recipe import Recipe, Stage
@@ -64,6 +62,8 @@ def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe
     path = find_recipe(source)
     tree = read_toml(path)
     without_gpu = tree.pop("cpu", {})
+    import torch
+
     if not torch.cuda.is_available():
         _merge(tree, without_gpu)
     for override in overrides:

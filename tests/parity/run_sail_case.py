@@ -38,13 +38,13 @@ from unipixel.sail.patch_grid import PromptOrder
 from unipixel.sail.upsampler import MaskHead
 from unipixel.train.losses import text_loss
 from unipixel.train.sail.sail_losses import (
-    SailLossWeights,
     SailMaskLoss,
     distillation_loss,
     point_mask_loss,
     text_scale,
     total_loss,
 )
+from unipixel.train.sail.sail_recipe import SailLossWeights
 
 Differences = dict[str, float | bool | None]
 Tensors = dict[str, Tensor]

@@ -11,30 +11,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unipixel.train.recipe import Settings
+from unipixel.train.sail.sail_recipe import SailLossWeights
 
 NUM_POINTS = 12_544
 """Points at which masks are compared (Mask2Former, arXiv:2112.01527)."""
 # Added to the counts that sums are divided by, as published.
 _COUNT_OFFSET = 1e-4
-
-
-@dataclass(frozen=True)
-class SailLossWeights(Settings):
-    """Weights of the parts of the loss.
-
-    Attributes:
-        mask: Weight of the cross-entropy of masks.
-        dice: Weight of their Dice loss.
-        distillation: Weight of each distillation loss.
-        text_beside_masks: Factor of the text loss of a sample whose mask loss is not zero; the published training has
-            0.1, the paper does not mention it.
-    """
-
-    mask: float = 2.0
-    dice: float = 0.5
-    distillation: float = 0.5
-    text_beside_masks: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.train.sail.sail_losses import (
-    SailLossWeights,
     SailMaskLoss,
     dense_mask_loss,
     point_mask_loss,
     sample_points,
     text_scale,
 )
+from unipixel.train.sail.sail_recipe import SailLossWeights
 from unipixel.train.sail.sail_samples import SailBatch
 
 

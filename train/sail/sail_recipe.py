@@ -7,7 +7,24 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unipixel.train.recipe import RunRecipe, Settings, TrainingRecipe
-from unipixel.train.sail.sail_losses import SailLossWeights
+
+
+@dataclass(frozen=True)
+class SailLossWeights(Settings):
+    """Weights of the parts of the loss.
+
+    Attributes:
+        mask: Weight of the cross-entropy of masks.
+        dice: Weight of their Dice loss.
+        distillation: Weight of each distillation loss.
+        text_beside_masks: Factor of the text loss of a sample whose mask loss is not zero; the published training has
+            0.1, the paper does not mention it.
+    """
+
+    mask: float = 2.0
+    dice: float = 0.5
+    distillation: float = 0.5
+    text_beside_masks: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -47,15 +47,17 @@ def run_train(arguments: argparse.Namespace) -> int:
         OSError: A file cannot be read or written.
         ImportError: The extra `train` is not installed.
     """
+    from unipixel.train.recipe_files import load_any_recipe
+
+    recipe = load_any_recipe(arguments.recipe, arguments.overrides)
+    # Imported after the recipe was read, because torch and transformers take seconds.
     from unipixel.train import trainer
     from unipixel.train.build import prepare
     from unipixel.train.nano.pretraining import pretrain
     from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
-    from unipixel.train.recipe_files import load_any_recipe
     from unipixel.train.sail.sail_recipe import SailRecipe
     from unipixel.train.sail.sail_run import prepare_sail
 
-    recipe = load_any_recipe(arguments.recipe, arguments.overrides)
     if isinstance(recipe, PretrainingRecipe):
         print(f"wrote {pretrain(recipe)}")
         return 0
