@@ -155,6 +155,8 @@ class ObjectMemoryBank:
         """
         self[object_id]
         frame_index = check_integer(frame_index, "frame_index", high=MAX_FRAME_INDEX)
+        if mask is not None and not hasattr(mask, "shape"):
+            raise TypeError(f"a mask is an array (H, W) or None, got {type(mask).__name__}")
         if mask is not None and mask.shape != self.frame_size:
             raise ValueError(f"the mask has shape {mask.shape}, the video's frames have (H, W) = {self.frame_size}")
         record = MaskRecord.of(mask, score=score)

@@ -87,6 +87,8 @@ def _packed(rle: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_plane(mask: NDArray[Any]) -> None:
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"a mask must be an array (H, W), got {type(mask).__name__}")
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"a mask must have shape (H, W) with at least one pixel, got {mask.shape}")
 

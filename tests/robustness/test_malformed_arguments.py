@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
+import traceback
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 import pytest
+from helpers.entry_points import entry_points, values
 from helpers.malformed import Stdin, malformed_argv, write_files
 from helpers.moving_square import write_clip
 
 from unipixel import cli
+from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import Processor
 
 NUM_DEFAULT, NUM_SLOW = 120, 3000
 
@@ -60,3 +69,61 @@ def test_many_malformed_command_lines_are_one_line(
     tmp_path: Path, checkpoint: Path, offline: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_commands(range(NUM_DEFAULT, NUM_DEFAULT + NUM_SLOW), tmp_path, checkpoint, monkeypatch, capsys)
+
+
+ALLOWED = (ValueError, TypeError, OSError, LookupError, RuntimeError, ImportError)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def raised_by_the_package(error: BaseException) -> bool:
+    """Return whether an error was raised by this package, by Python, or by the value itself when it was iterated."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(frame.filename)
+    is_ours = path.is_relative_to(ROOT)
+    is_python = "site-packages" not in path.parts
+    return is_ours or is_python or frame.name == "__iter__"
+
+
+def check_entry_points(seeds: range, calls: Mapping[str, Callable[[Any], Any]]) -> None:
+    names = sorted(calls)
+    for seed in seeds:
+        choose = random.Random(seed)
+        name, value = choose.choice(names), values(choose)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                calls[name](value)
+            except ALLOWED as error:
+                if not raised_by_the_package(error):
+                    raise AssertionError(f"seed {seed}: {name}({value!r:.100}) raised in another library") from error
+                if not str(error) or len(str(error)) > 2000:
+                    raise AssertionError(f"seed {seed}: {name}({value!r:.100}): {str(error)[:80]!r}") from error
+            except Exception as error:
+                raise AssertionError(f"seed {seed}: {name}({value!r:.100})") from error
+
+
+@pytest.fixture
+def calls(
+    model: UniPixel,
+    processor: Processor,
+    clip: Path,
+    checkpoint: Path,
+    frames: list[np.ndarray],
+    tmp_path: Path,
+    offline: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Mapping[str, Callable[[Any], Any]]:
+    mpl.use("agg")
+    monkeypatch.chdir(tmp_path)
+    return entry_points(
+        model=model, processor=processor, clip=clip, checkpoint=checkpoint, folder=tmp_path, frames=frames
+    )
+
+
+def test_malformed_values_raise_one_typed_exception(calls: Mapping[str, Callable[[Any], Any]]) -> None:
+    check_entry_points(range(200), calls)
+
+
+@pytest.mark.slow
+def test_many_malformed_values_raise_one_typed_exception(calls: Mapping[str, Callable[[Any], Any]]) -> None:
+    check_entry_points(range(200, 10_000), calls)

@@ -28,6 +28,8 @@ def resolve(source: str | Path, **hub_options: Any) -> Path:
     Raises:
         OSError: It is none of these, or the download failed.
     """
+    if not isinstance(source, str | Path):
+        raise TypeError(f"a checkpoint is the name of a folder or of a model, got {type(source).__name__}")
     if not str(source).strip():
         raise FileNotFoundError("the name of the checkpoint is empty: give a folder, a hub id or a bundled model")
     path = Path(source)

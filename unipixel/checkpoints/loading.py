@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -208,7 +208,13 @@ def choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]
 
 
 def choose_attention(attention: Attention, device: str | torch.device, dtype: torch.dtype | str) -> str:
-    """Return the requested implementation; `auto` is flash-attn on CUDA in half precision, else sdpa."""
+    """Return the requested implementation; `auto` is flash-attn on CUDA in half precision, else sdpa.
+
+    Raises:
+        ValueError: The implementation is unknown.
+    """
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, got {attention!r:.80}")
     if attention != "auto":
         return attention
     from transformers.utils import is_flash_attn_2_available

@@ -98,6 +98,10 @@ class Turn:
     answer_prefix: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("question", "answer", "answer_prefix"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "answer" and value is None):
+                raise TypeError(f"the {name} is a text, got {type(value).__name__}")
         if not self.question.strip():
             raise ValueError("the question is empty: say what is to be answered or segmented")
         if self.answer is not None and not self.answer.strip():

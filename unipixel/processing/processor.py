@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unipixel.memory.injection import MEM, MemoryInjection, inject
 from unipixel.memory.mask_pooling import TokenMasks
+from unipixel.memory.representation import short_value
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.inputs import ModelInputs, VideoInput
 from unipixel.processing.answer_parser import parse_answer
@@ -160,11 +161,16 @@ class Processor:
             Inputs of `UniPixel.generate` and of a forward pass.
 
         Raises:
+            TypeError: The text or the prompts have another type.
             ValueError: Both a video and an image are given, or the text does not match the prompts.
             OSError: The video cannot be read.
         """
         if videos is not None and images is not None:
             raise ValueError("give videos or images, not both: a conversation is about one clip")
+        if not isinstance(text, str) and not (isinstance(text, Sequence) and all(isinstance(t, Turn) for t in text)):
+            raise TypeError(f"text is a question or a list of Turn, got {short_value(text)}")
+        if not isinstance(prompts, Sequence) or not all(isinstance(prompt, VisualPrompt) for prompt in prompts):
+            raise TypeError(f"prompts is a list of PointPrompt and BoxPrompt, got {short_value(prompts)}")
         source = videos if videos is not None else images
         turns = [Turn(text)] if isinstance(text, str) else text
         clip = None if source is None else self._open_clip(source, prompts)
@@ -179,8 +185,15 @@ class Processor:
         return self.clip(frames, frame_indices=indices, num_video_frames=len(video))
 
     def decode(self, token_ids: Sequence[int] | Tensor) -> str:
-        """Return the text of an answer, with objects as `[id]` and without special tokens."""
-        text = self.tokenizer.decode(torch.as_tensor(token_ids).tolist(), skip_special_tokens=False)
+        """Return the text of an answer, with objects as `[id]` and without special tokens.
+
+        Raises:
+            TypeError: It is not a sequence of ids.
+        """
+        ids = np.asarray(token_ids.cpu() if isinstance(token_ids, Tensor) else token_ids)
+        if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or not ids.size) or (ids < 0).any():
+            raise TypeError(f"token_ids is a sequence of token ids, got {short_value(token_ids)}")
+        text = self.tokenizer.decode(ids.astype(np.int64).tolist(), skip_special_tokens=False)
         return parse_answer(text.removesuffix(IM_END)).display
 
     def __repr__(self) -> str:

@@ -30,6 +30,8 @@ def fit_prompt(prompt: Any, *, frame_size: tuple[int, int]) -> VisualPrompt:
         raise TypeError(f"frame_index must be an integer, got {prompt.frame_index!r:.80}")
     if isinstance(prompt, PointPrompt):
         _check_numbers((prompt.x, prompt.y), "a point has 2")
+        if not isinstance(prompt.is_positive, bool | np.bool_):
+            raise TypeError(f"is_positive must be True or False, got {prompt.is_positive!r:.80}")
     elif isinstance(prompt, BoxPrompt):
         _check_numbers(prompt.xyxy, "a box has 4")
         return _clipped(prompt, frame_size)

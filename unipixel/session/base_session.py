@@ -122,6 +122,8 @@ class BaseSession(abc.ABC):
         return PrefillSummary()
 
     def _segment(self, query: str, *, form: SegmentationForm | None, callbacks: Callbacks) -> Answer:
+        if not isinstance(query, str):
+            raise TypeError(f"a query is a text, got {type(query).__name__}")
         self.timings = {}
         form = form or ("sentence" if query.strip().endswith("?") else "query")
         question = segmentation_question(query, form=form, num_frames=self._num_read_frames())

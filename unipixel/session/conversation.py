@@ -74,8 +74,11 @@ def check_question(question: str, *, known_ids: Collection[int]) -> None:
     """Check that a question can be asked.
 
     Raises:
+        TypeError: It is not a text.
         ValueError: It is empty, contains a special token, or names an unknown object.
     """
+    if not isinstance(question, str):
+        raise TypeError(f"a question is a text, got {type(question).__name__}")
     if not question.strip():
         raise ValueError("the question is empty: give a question, or a text to segment")
     if found := [token for token in (*ADDED_TOKENS, *CONTROL_TOKENS) if token in question]:

@@ -76,7 +76,7 @@ class Video:
         """
         if self.is_stream:
             raise RuntimeError(f"{self.info.path} is a stream: iterate over it, it has no random access")
-        wanted = [int(index) for index in indices]
+        wanted = [operator.index(index) for index in indices]
         num_frames = self.info.num_frames or 0
         for index in wanted:
             if not 0 <= index < num_frames:
