@@ -28,6 +28,7 @@ READS_PLAIN_PICKLES = "train/datasets/plain_pickle.py"
 PICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 # Names under which distributions are imported, where they differ from their project names.
 IMPORT_NAMES = {
+    "decord2": "decord",
     "huggingface-hub": "huggingface_hub",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
