@@ -42,7 +42,7 @@ export class ExportMenu {
   }
 
   refresh() {
-    const { session } = this, hasMasks = session.state.objects.some((item) => session.runsOf(item.id).length);
+    const { session } = this, hasMasks = session.state.objects.some((item) => session.presence.runsOf(item.id).length);
     const isImage = session.video?.is_image, isCutOut = this.player.compositor.background === 'transparent';
     const item = (text, form, body) => make('button', { type: 'button', onclick: () => this.download(body()) }, text, make('small', {}, form));
     const media = isImage ? 'PNG' : isCutOut ? 'WebM with alpha' : 'MP4 with sound';

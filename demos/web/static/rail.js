@@ -59,7 +59,7 @@ export class Rail {
   /** Show an object: the shown frame if it is visible there, else the first frame on which it is. */
   jump(id) {
     this.session.select(id);
-    const runs = this.session.runsOf(id), { frame } = this.player;
+    const runs = this.session.presence.runsOf(id), { frame } = this.player;
     if (runs.length && !runs.some(([first, last]) => first <= frame && frame <= last)) this.goTo(runs[0][0]);
   }
 
@@ -146,8 +146,8 @@ export class Rail {
     svg.setAttribute('viewBox', `0 0 ${numFrames} 10`);
     const bar = (runs, attributes) => runs.map(([first, last]) => makeSvg('rect', { x: first, y: 0, width: last - first + 1, height: 10, ...attributes }));
     const marks = (item.prompts || []).map((mark) => makeSvg('rect', { x: mark.frame, y: 0, width: Math.max(1, numFrames / 150), height: 10, class: 'up-track-prompt' }));
-    svg.replaceChildren(...bar(session.runsOf(item.id, 1), { class: 'up-track-known' }), ...bar(session.runsOf(item.id), { fill: item.color }), ...marks);
-    row.track.setAttribute('aria-label', `Timeline of object ${item.id}: ${spoken(session.runsOf(item.id))}`);
+    svg.replaceChildren(...bar(session.presence.runsOf(item.id, 1), { class: 'up-track-known' }), ...bar(session.presence.runsOf(item.id), { fill: item.color }), ...marks);
+    row.track.setAttribute('aria-label', `Timeline of object ${item.id}: ${spoken(session.presence.runsOf(item.id))}`);
   }
 
   drawRuler(numFrames) {
@@ -168,7 +168,7 @@ export class Rail {
     if (player.isPlaying && now - (this.lastSpoken || 0) < 500) return;
     this.lastSpoken = now;
     for (const [id, track] of [[0, this.ruler], ...[...this.rows].map(([key, row]) => [key, row.track])]) {
-      const presence = id ? ['not known', 'not visible', 'visible'][session.presence.get(id)?.[frame] || 0] : '';
+      const presence = id ? ['not known', 'not visible', 'visible'][session.presence.at(id, frame)] : '';
       track.setAttribute('aria-valuemax', String(lastFrame));
       track.setAttribute('aria-valuenow', String(frame));
       track.setAttribute('aria-valuetext', `frame ${frame}${presence ? `, ${presence}` : ''}`);
@@ -177,9 +177,9 @@ export class Rail {
 }
 
 function stateText(session, item, isImage) {
-  if (isImage) return session.runsOf(item.id).length ? '' : 'no mask yet';
+  if (isImage) return session.presence.runsOf(item.id).length ? '' : 'no mask yet';
   if (item.has_pending_prompts && !session.work) return 'not followed yet';
-  const count = session.runsOf(item.id).reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  const count = session.presence.runsOf(item.id).reduce((sum, [first, last]) => sum + last - first + 1, 0);
   return `on ${count} of ${session.video.num_frames} frames`;
 }
 

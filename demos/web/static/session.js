@@ -2,9 +2,9 @@
 // the user are events `message` with `{ text, field }`.
 import { MaskStore } from './mask_store.js';
 import { ServerError, SessionApi } from './api.js';
+import { Presence } from './presence.js';
 import { sentence, shorten } from './dom.js';
 
-const UNKNOWN = 0, ABSENT = 1, VISIBLE = 2;
 const CHANGES_PAUSE_MS = 500;
 
 export class PageSession extends EventTarget {
@@ -17,7 +17,7 @@ export class PageSession extends EventTarget {
     this.selected = 0; // the object that the next click is added to; 0 for a new one
     this.range = { first: null, last: null };
     this.work = null; // { kind, status, done, total, secondsLeft, question, text }
-    this.presence = new Map(); // id -> Uint8Array by frame
+    this.presence = new Presence();
     this.pendingMarks = [];
     this.masks = new MaskStore(workerUrl, (first, last) => this.fetchMasks(first, last), (frame) => {
       this.dispatchEvent(new CustomEvent('masks', { detail: frame }));
@@ -84,7 +84,7 @@ export class PageSession extends EventTarget {
     this.state = state;
     this.revision = state.revision;
     this.masks.setColors(state.objects);
-    this.presence = new Map(state.objects.map((item) => [item.id, this.presenceOf(item)]));
+    this.presence.reset(state.objects, state.video?.num_frames || 1);
     if (!this.object(this.selected)) this.selected = 0;
     if (isOther) {
       Object.assign(this, { selected: 0, range: { first: null, last: null }, pendingMarks: [] });
@@ -92,24 +92,6 @@ export class PageSession extends EventTarget {
     } else if (!keepsMasks) this.masks.invalidate();
     this.changed();
     if (!isOther) this.dispatchEvent(new CustomEvent('masks', { detail: null }));
-  }
-
-  presenceOf(item) {
-    const frames = new Uint8Array(this.video?.num_frames || 1);
-    for (const [first, last] of item.known || []) frames.fill(ABSENT, first, last + 1);
-    for (const [first, last] of item.visible || []) frames.fill(VISIBLE, first, last + 1);
-    return frames;
-  }
-
-  /** Runs of frames on which an object is visible, as [first, last]. */
-  runsOf(id, kind = VISIBLE) {
-    const frames = this.presence.get(id) || [], runs = [];
-    for (let frame = 0; frame < frames.length; frame += 1) {
-      if (frames[frame] < kind) continue;
-      if (runs.length && runs[runs.length - 1][1] === frame - 1) runs[runs.length - 1][1] = frame;
-      else runs.push([frame, frame]);
-    }
-    return runs;
   }
 
   /** Apply the answer to a change of one object. */
@@ -121,7 +103,7 @@ export class PageSession extends EventTarget {
     this.state.objects = object ? [...others, object].sort((a, b) => a.id - b.id) : others;
     if (object) {
       this.masks.setColors([object]);
-      this.presence.set(id, this.presenceOf(object));
+      this.presence.set(object);
     } else this.presence.delete(id);
     if (edit.is_complete || !object) this.masks.remove(id);
     for (const [frame, masks] of Object.entries(edit.masks || {})) this.masks.put(Number(frame), masks);
@@ -234,11 +216,7 @@ export class PageSession extends EventTarget {
   }
 
   addMasks(frame, masks) {
-    for (const [key, counts] of Object.entries(masks)) {
-      const id = Number(key);
-      if (!this.presence.has(id)) this.presence.set(id, new Uint8Array(this.video.num_frames).fill(UNKNOWN));
-      this.presence.get(id)[frame] = counts ? VISIBLE : ABSENT;
-    }
+    for (const [id, counts] of Object.entries(masks)) this.presence.mark(Number(id), frame, Boolean(counts));
     if (Object.keys(masks).some((id) => !this.object(Number(id)))) this.refreshObjects();
     this.masks.put(frame, masks);
     this.dispatchEvent(new CustomEvent('masked', { detail: frame }));

@@ -1,5 +1,6 @@
 // The picture of the player with the tools on it: clicks, boxes, brush, labels and the keyboard.
-import { chip, iconButton, make, makeSvg } from './dom.js';
+import { iconButton, make, makeSvg } from './dom.js';
+import { boxShapes, crosshairShapes, Labels, markShapes } from './marks.js';
 
 const TOOLS = [
   ['point', 'Click', 'Click what belongs to the object (Shift: what does not)'],
@@ -7,7 +8,7 @@ const TOOLS = [
   ['box', 'Box', 'Drag a box around the object, or click two corners'],
   ['brush', 'Brush', 'Draw the object; with Shift, erase'],
 ];
-const MARK_PIXELS = 8, FAR_PIXELS = 8, LABEL_HEIGHT = 22, CROSSHAIR_STEPS = 40;
+const FAR_PIXELS = 8, CROSSHAIR_STEPS = 40;
 
 export class Tools {
   constructor(session, player) {
@@ -19,12 +20,12 @@ export class Tools {
     this.isBrushing = false;
     this.strokes = document.createElement('canvas');
     this.marks = makeSvg('svg', { class: 'up-marks', preserveAspectRatio: 'none', 'aria-hidden': 'true' });
-    this.labels = make('div', { class: 'up-labels', 'aria-hidden': 'true' });
+    this.labels = new Labels(session, player);
     this.strokes.className = 'up-strokes';
     this.picture = make('div', {
       class: 'up-picture', tabindex: '0', role: 'application', 'aria-describedby': 'up-keys',
       onkeydown: (event) => this.onKey(event),
-    }, player.canvas, this.strokes, this.marks, this.labels);
+    }, player.canvas, this.strokes, this.marks, this.labels.element);
     player.canvas.setAttribute('aria-hidden', 'true');
     this.buttons = TOOLS.map(([name, text, title]) => iconButton(name, title, {
       role: 'radio', 'data-tool': name, 'aria-label': text, onclick: () => this.choose(name), onkeydown: (event) => this.onRadioKey(event, name),
@@ -157,7 +158,7 @@ export class Tools {
   sendBox(position) {
     const { corner } = this;
     this.corner = this.hover = null;
-    const box = [Math.min(corner.x, position.x), Math.min(corner.y, position.y), Math.max(corner.x, position.x), Math.max(corner.y, position.y)];
+    const box = boxBetween(corner, position);
     if (box[2] - box[0] < 1 || box[3] - box[1] < 1) this.refresh();
     else this.session.prompt({ frame: this.player.frame, box });
   }
@@ -249,82 +250,18 @@ export class Tools {
     this.undoButton.disabled = !session.state.can_undo || session.isReadOnly;
     this.redoButton.disabled = !session.state.can_redo || session.isReadOnly;
     if (!player.info) return;
-    const parts = [];
-    const selected = session.object(session.selected);
+    const { unit, corner, hover } = this, parts = [];
     for (const item of session.state.objects) {
-      for (const mark of item.prompts || []) if (mark.frame === player.frame) parts.push(...this.drawMark(mark, item.color, item === selected));
+      const shown = (item.prompts || []).filter((mark) => mark.frame === player.frame);
+      const options = { unit, isSelected: item.id === session.selected };
+      parts.push(...shown.flatMap((mark) => markShapes(mark, item.color, options)));
     }
-    for (const mark of session.pendingMarks) if (mark.frame === player.frame) parts.push(...this.drawMark(mark, '#ffffff', true));
-    if (this.corner && this.hover) {
-      const { corner, hover } = this;
-      parts.push(...this.drawBox([Math.min(corner.x, hover.x), Math.min(corner.y, hover.y), Math.max(corner.x, hover.x), Math.max(corner.y, hover.y)], this.colorOf(session.selected)));
-    }
-    if (this.crosshair) parts.push(...this.drawCrosshair());
+    const pending = session.pendingMarks.filter((mark) => mark.frame === player.frame);
+    parts.push(...pending.flatMap((mark) => markShapes(mark, '#ffffff', { unit, isSelected: true })));
+    if (corner && hover) parts.push(...boxShapes(boxBetween(corner, hover), this.colorOf(session.selected), unit));
+    if (this.crosshair) parts.push(...crosshairShapes(this.crosshair, unit));
     this.marks.replaceChildren(...parts);
-    this.refreshLabels();
-  }
-
-  drawMark(mark, color, isSelected) {
-    if (mark.kind === 'box') return this.drawBox(mark.coords, color);
-    if (mark.kind !== 'point') return [];
-    const [x, y] = mark.coords, { unit } = this, radius = (isSelected ? MARK_PIXELS : 0.75 * MARK_PIXELS) * unit;
-    const arm = 0.5 * radius, sign = mark.is_positive ? `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}` : `M${x - arm} ${y}h${2 * arm}`;
-    return [
-      makeSvg('circle', { cx: x, cy: y, r: radius + 1.5 * unit, fill: '#ffffff' }),
-      makeSvg('circle', { cx: x, cy: y, r: radius, fill: mark.is_positive ? '#0b6e3b' : '#b3261e', stroke: color, 'stroke-width': unit }),
-      makeSvg('path', { d: sign, stroke: '#ffffff', 'stroke-width': 2 * unit, fill: 'none' }),
-    ];
-  }
-
-  drawBox([left, top, right, bottom], color) {
-    const shape = { x: left, y: top, width: right - left, height: bottom - top, fill: 'none' };
-    return [
-      makeSvg('rect', { ...shape, stroke: '#111111', 'stroke-width': 4 * this.unit }),
-      makeSvg('rect', { ...shape, stroke: color, 'stroke-width': 2 * this.unit, 'stroke-dasharray': `${6 * this.unit} ${3 * this.unit}` }),
-    ];
-  }
-
-  drawCrosshair() {
-    const { x, y } = this.crosshair, arm = 14 * this.unit, path = `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
-    return [['#111111', 4], ['#ffffff', 1.5]].map(([stroke, width]) => makeSvg('path', { d: path, stroke, 'stroke-width': width * this.unit }));
-  }
-
-  /** Labels stand above their objects, or below them at the upper edge, so that small objects stay visible. */
-  refreshLabels() {
-    const { player, session } = this, shown = player.compositor.effectOf.bind(player.compositor);
-    const layers = player.layers.filter((layer) => ['color', 'outline'].includes(shown(layer.id))).sort((a, b) => a.id - b.id);
-    const scale = player.scale * this.unit, taken = [];
-    const [width, height] = [this.picture.clientWidth, this.picture.clientHeight];
-    const nodes = layers.map((layer, index) => {
-      const text = session.nameOf(layer.id, 18), labelWidth = 34 + 7 * text.length;
-      const middle = (layer.x + layer.width / 2) / scale, top = (layer.y + layer.margin) / scale;
-      const bottom = (layer.y + layer.height - layer.margin) / scale;
-      const left = Math.max(2, Math.min(width - labelWidth - 2, middle - labelWidth / 2));
-      const overlaps = (at) => taken.some((item) => Math.abs(item.at - at) < LABEL_HEIGHT && left < item.right && left + labelWidth > item.left);
-      let at = top - LABEL_HEIGHT - 3;
-      while (at >= 2 && overlaps(at)) at -= LABEL_HEIGHT;
-      if (at < 2) {
-        at = bottom + 3;
-        while (at < height - LABEL_HEIGHT && overlaps(at)) at += LABEL_HEIGHT;
-      }
-      at = Math.max(2, Math.min(height - LABEL_HEIGHT - 2, at));
-      taken.push({ at, left, right: left + labelWidth });
-      return this.placeLabel(index, layer.id, text, left, at);
-    });
-    while (this.labels.childElementCount > nodes.length) this.labels.lastChild.remove();
-  }
-
-  placeLabel(index, id, text, left, top) {
-    const key = `${id} ${text}`;
-    let node = this.labels.children[index];
-    if (!node) this.labels.append(node = make('div', { class: 'up-label' }));
-    if (node.dataset.key !== key) {
-      node.dataset.key = key;
-      node.replaceChildren(chip(id, this.colorOf(id)), ...(text ? [make('span', {}, text)] : []));
-    }
-    node.classList.toggle('up-label-selected', id === this.session.selected);
-    node.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
-    return node;
+    this.labels.refresh(unit);
   }
 }
 
@@ -338,4 +275,9 @@ export function keysHint(session) {
         + 'I and O mark a range, Ctrl+Z undoes, Ctrl+Shift+Z redoes.';
   });
   return hint;
+}
+
+/** Return left, top, right and bottom of the box between two corners. */
+function boxBetween(a, b) {
+  return [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
 }
