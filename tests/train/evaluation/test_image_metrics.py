@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.golden_evaluation import GOLDEN
+from helpers.golden_evaluation import GOLDEN, golden_case
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from unipixel.memory.rle import decode_rle
+from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
+from unipixel.train.evaluation.running.predictions import PredictionFile
 from unipixel.train.evaluation.scoring.generalized_referring import (
     failed_score,
     score_generalized,
@@ -150,3 +153,30 @@ def test_volume_scores_of_half_an_object_are_jaccard_and_dice() -> None:
     assert volume_scores(np.zeros_like(truth), np.zeros_like(truth)) == (0, 0)
     with pytest.raises(ValueError, match="one size"):
         volume_scores(truth, truth[:1])
+
+
+def test_a_prediction_of_grefcoco_without_masks_may_declare_that_nothing_matches(tmp_path: Path) -> None:
+    benchmark, folder = BENCHMARKS["grefcoco"], golden_case("grefcoco")
+    samples = benchmark.read(folder / "data", split="val", variant="")
+    rows: list[dict[str, Any]] = [{"sample": sample.name, "no_target": True} for sample in samples]
+    del rows[0]["no_target"]
+    (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = benchmark.score(samples, PredictionFile(tmp_path), protocol="honest")
+    assert scores.figures["N_acc"] == 1
+    assert scores.figures["T_acc"] == 0
+    assert list(scores.failed) == [samples[0].name]
+
+
+@pytest.mark.parametrize("name", ["refcoco", "reasonseg"])
+def test_samples_without_prediction_count_zero_and_keep_their_truth_in_the_union(name: str, tmp_path: Path) -> None:
+    benchmark = BENCHMARKS[name]
+    samples = benchmark.read(golden_case(name) / "data", split="val", variant="")
+    (tmp_path / "predictions.jsonl").write_text("")
+    scores = benchmark.score(samples, PredictionFile(tmp_path), protocol="honest")
+    assert set(scores.figures.values()) == {0.0}
+    assert len(scores.failed) == len(samples)
+    for sample in samples:
+        assert sample.truth is not None
+        masks = sample.truth().masks
+        assert masks is not None
+        assert scores.samples[sample.name]["union"] == masks.sum()

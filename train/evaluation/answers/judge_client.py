@@ -10,7 +10,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from email.message import Message
@@ -95,13 +95,7 @@ class JudgeError(OSError):
     """A judge gave no usable reply."""
 
 
-def judge_predictions(
-    samples: Sequence[BenchmarkSample],
-    path: Path,
-    settings: JudgeSettings,
-    *,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+def judge_predictions(samples: Sequence[BenchmarkSample], path: Path, settings: JudgeSettings) -> None:
     """Ask for the replies that predictions do not have yet, and store them in the predictions file.
 
     Answers that failed or are empty are not judged. After an interruption at most some replies are lost.
@@ -110,7 +104,6 @@ def judge_predictions(
         samples: Samples with the correct descriptions.
         path: Folder with `predictions.jsonl`, or that file.
         settings: The judge.
-        report: Receives the number of stored replies and that of all to be stored.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -124,7 +117,6 @@ def judge_predictions(
         prediction = predictions.get(name)
         if prediction is not None and prediction.judge is None and prediction.text and name in answers:
             pending.append(prediction)
-    report(0, len(pending))
     with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="unipixel-judge") as pool:
         for start in range(0, len(pending), _BATCH):
             batch = pending[start : start + _BATCH]
@@ -138,7 +130,6 @@ def judge_predictions(
                 if future.exception() is None
             }
             rewrite_predictions(path, partial(_with_reply, replies=replies, model=settings.model))
-            report(start + len(replies), len(pending))
             if errors:
                 raise errors[0]
 

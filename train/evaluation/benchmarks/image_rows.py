@@ -232,7 +232,8 @@ IMAGE_ROWS = (
         differences="The published code exchanges caption and reference in METEOR, takes a choice for right if the "
         "right answer occurs anywhere in the text, and compares only the first mask with the first target, leaving out "
         "answers without a mask from cIoU. `honest` has the roles right, reads the option that is stated, and matches "
-        "masks and targets one to one, with an empty mask for each that is alone. METEOR uses WordNet where its data "
+        "masks and targets one to one, with an empty mask for each that is alone. Where an answer has no mask, one is "
+        "forced from Pixel-SAIL, as published, and from no other model. METEOR uses WordNet where its data "
         "are installed (`variants` says so).",
     ),
     Benchmark(

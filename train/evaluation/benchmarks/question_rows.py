@@ -202,6 +202,7 @@ QUESTION_ROWS = (
         licence="MIT (annotations); videos under their own terms",
         differences=f"{_LETTERS} The published reader ignores `start` and `end` and so does the variant `{WHOLE}`; "
         f"`{BOUNDED}` shows only that part. `mvbench_repository` has the figures by the rule of the data set's own "
-        "code, with an empty answer counted as wrong.",
+        "code, with an empty answer counted as wrong. The positions of frames in time are those of a fixed rate; the "
+        "published code passes the true one to the language model.",
     ),
 )

@@ -120,7 +120,10 @@ def _measure_generalized(
 ) -> SampleFigures:
     del protocol
     truth, masks = sample_masks(sample)
-    predicted = prediction_masks(sample, prediction, size=masks.shape[2:])[0, 0]
+    if prediction.masks is None and prediction.no_target:
+        predicted = np.zeros(masks.shape[2:], bool)
+    else:
+        predicted = prediction_masks(sample, prediction, size=masks.shape[2:])[0, 0]
     score = score_generalized(
         predicted,
         masks[0, 0],
