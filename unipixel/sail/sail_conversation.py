@@ -15,10 +15,10 @@ from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
 from unipixel.processing.answer_parser import strip_tokens
 from unipixel.processing.chat_template import Turn
-from unipixel.processing.special_tokens import SEG
+from unipixel.processing.special_tokens import CONTROL_TOKENS, SEG
 from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.pixel_sail import PixelSail
-from unipixel.sail.sail_config import SEG_TOKEN
+from unipixel.sail.sail_config import SEG_TOKEN, VISION_TOKENS
 from unipixel.sail.sail_inputs import ImagePatches, PatchStates
 from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
 from unipixel.session.callbacks import TextCallback
@@ -137,7 +137,7 @@ class SailConversation:
         # The image was read before this turn in the same call.
         num_read += num_earlier
         masks = self._masks(after, queries)
-        answered = replace(turn, answer=text.strip() or None, answer_prefix="")
+        answered = replace(turn, answer=_without_control_tokens(text) or None, answer_prefix="")
         self._state = replace(
             before,
             prompt_cache=after,
@@ -210,6 +210,13 @@ class SailConversation:
 
     def _display(self, ids: Sequence[int]) -> str:
         return strip_tokens(from_prompt_tokens(self._decode(ids)))
+
+
+def _without_control_tokens(text: str) -> str:
+    """Remove what an untrained model may generate but a turn of a conversation must not contain."""
+    for token in (*VISION_TOKENS, *CONTROL_TOKENS):
+        text = text.replace(token, "")
+    return text.strip()
 
 
 def _without_empty(text: str, is_empty: Sequence[bool]) -> str:

@@ -7,7 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.sail_model import recorded_generation, recorded_image, recorded_prompts, recorded_sail
+from helpers.sail_model import (
+    CHECKPOINT,
+    GOLDEN,
+    recorded_generation,
+    recorded_image,
+    recorded_prompts,
+    recorded_sail,
+)
 from numpy.typing import NDArray
 
 from unipixel import (
@@ -263,6 +270,24 @@ def test_model_reads_the_first_prompted_frame_of_a_video(
     session.segment("the object next to [2]")
     assert session.bank[2].anchor_frame == 3
     assert {session.bank[key].anchor_frame for key in session.bank.ids} == {3}
+
+
+def test_eve_variant_answers_in_sessions_and_keeps_its_cache() -> None:
+    from parity.run_sail_case import SailCase
+
+    case = SailCase(CHECKPOINT, GOLDEN / "case_eve")
+    case._load()
+    settings = SessionSettings(generation=GenerationSettings(max_new_tokens=4))
+    session = open_session(case.model, case.processor, [case.inputs["image"].numpy()], settings=settings)
+    # Drawn weights answer without [SEG], so that the mask is forced.
+    assert session.segment("the red square").answer == "It is [1]."
+    later = session.ask("Why?").turn
+    session.prompt(2, BoxPrompt((10, 10, 60, 60)))
+    renewed = session.ask("What is [2]?").turn
+    assert later is not None
+    assert renewed is not None
+    num_image_tokens = 1 + 5 * 8
+    assert later.num_read_tokens < num_image_tokens < renewed.num_read_tokens
 
 
 def test_bad_input_names_the_value_and_the_remedy(
