@@ -7,6 +7,7 @@ import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.moving_square import NUM_FRAMES, write_mask
@@ -33,7 +34,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     from unipixel.session.live_session import LiveSettings
     from unipixel.session.settings import SessionSettings
 
-    brief = {"num_frames": 4, "generation": GenerationSettings(max_new_tokens=3)}
+    brief: dict[str, Any] = {"num_frames": 4, "generation": GenerationSettings(max_new_tokens=3)}
     for module in ("unipixel.session.session", "unipixel.session.settings"):
         monkeypatch.setattr(f"{module}.SessionSettings", lambda: SessionSettings(**brief))
     monkeypatch.setattr("unipixel.session.live_session.LiveSettings", lambda: LiveSettings(**brief))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,13 @@ def entry_points(
         "decode_rle": decode_rle,
     }
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop_strings"):
-        calls[f"GenerationSettings {name}"] = lambda value, name=name: unipixel.GenerationSettings(**{name: value})
+        calls[f"GenerationSettings {name}"] = partial(_with_field, unipixel.GenerationSettings, name)
     for name in ("num_frames", "anchor", "prefill", "max_objects", "max_feature_bytes"):
-        calls[f"SessionSettings {name}"] = lambda value, name=name: unipixel.SessionSettings(**{name: value})
+        calls[f"SessionSettings {name}"] = partial(_with_field, unipixel.SessionSettings, name)
     for name in ("num_frames", "max_objects", "redetect_after"):
-        calls[f"LiveSettings {name}"] = lambda value, name=name: unipixel.LiveSettings(**{name: value})
+        calls[f"LiveSettings {name}"] = partial(_with_field, unipixel.LiveSettings, name)
     return calls
+
+
+def _with_field(settings: Callable[..., Any], name: str, value: Any) -> Any:
+    return settings(**{name: value})

@@ -43,6 +43,7 @@ def check_commands(
         argv = malformed_argv(seed, files, checkpoint, out)
         monkeypatch.setattr(sys, "stdin", Stdin(seed))
         with warnings.catch_warnings():
+            code: str | int | None
             try:
                 code = cli.main(argv)
             except SystemExit as exit_error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ class ImageFiles(FrameSource):
 class ArrayFrames(FrameSource):
     """Arrays in memory: a list, an array (T, H, W, C), or an iterable that is read once."""
 
-    def __init__(self, arrays: Iterable[Any], *, max_pixels: int, fps: float | None) -> None:
+    def __init__(self, arrays: Any, *, max_pixels: int, fps: float | None) -> None:
         self._max_pixels = max_pixels
         self._fps = fps or UNTIMED_FPS
         if isinstance(arrays, Image.Image) or hasattr(arrays, "detach"):

@@ -141,7 +141,7 @@ class Video:
 
 
 def open_video(
-    source: str | os.PathLike[str] | int | Iterable[Any] | io.IOBase,
+    source: str | os.PathLike[str] | int | Iterable[Any] | io.IOBase | Image.Image,
     *,
     max_frames: int | None = None,
     max_pixels: int = MAX_PIXELS,

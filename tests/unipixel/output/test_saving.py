@@ -183,7 +183,7 @@ def test_show_displays_the_page_in_a_notebook_and_an_image_elsewhere(
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     result.show()
-    monkeypatch.setitem(sys.modules, "IPython", Notebook)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", Notebook)
     result.show()
     result.show(2)
     assert shown == [(WIDTH, HEIGHT), result, (WIDTH, HEIGHT)]

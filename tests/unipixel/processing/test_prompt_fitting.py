@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from unipixel.processing.prompt_fitting import fit_prompt
@@ -53,4 +52,4 @@ def test_session_refuses_a_prompt_of_another_type_and_no_prompt(session: Session
 def test_session_clips_a_box_over_the_edge(session: Session) -> None:
     with pytest.warns(UserWarning, match="is clipped"):
         session.prompt(1, BoxPrompt((40, 10, 70, 30)))
-    assert session.objects.pending_prompts[1] == [BoxPrompt((40, 10, np.int64(56), 30))]
+    assert session.objects.pending_prompts[1] == [BoxPrompt((40, 10, 56, 30))]

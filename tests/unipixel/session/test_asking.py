@@ -14,14 +14,15 @@ from unipixel import BoxPrompt, GenerationSettings, MaskPrompt, PointPrompt, Pro
 from unipixel.session.asking import read_prompt_values
 from unipixel.session.settings import SessionSettings
 
-BRIEF = {"num_frames": 4, "generation": GenerationSettings(max_new_tokens=5)}
+BRIEF: dict[str, Any] = {"num_frames": 4, "generation": GenerationSettings(max_new_tokens=5)}
 
 
 def test_ask_gives_the_result_of_a_session(model: UniPixel, processor: Processor, clip: Path, checkpoint: Path) -> None:
     session = Session(model, processor, clip, settings=SessionSettings(**BRIEF))
     session.prompt(1, PointPrompt(10, 12, 2))
     expected = session.ask("What is [1]?")
-    for chosen in ({"model": checkpoint}, {"model": model, "processor": processor}):
+    choices: list[dict[str, Any]] = [{"model": checkpoint}, {"model": model, "processor": processor}]
+    for chosen in choices:
         result = unipixel.ask(clip, "What is [1]?", points={1: (10, 12, 2)}, device="cpu", **chosen, **BRIEF)
         assert result.text == expected.text
         assert [frame.rle for frame in result.objects[1].frames] == [frame.rle for frame in expected.objects[1].frames]
