@@ -21,7 +21,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb,
 )
 
-from unipixel.model.qwen import apply_keeping_tables
+from unipixel.model.qwen import CACHE_ARGUMENT, apply_keeping_tables
 from unipixel.sail.sail_config import PixelSailConfig
 from unipixel.sail.sail_inputs import ImagePatches
 
@@ -204,8 +204,8 @@ class EveDecoder(nn.Module):
             config=self.config,
             inputs_embeds=embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             position_ids=None,
+            **{CACHE_ARGUMENT: cache},
         )
         rotary = self.model.rotary_emb(embeds, position_ids)
         is_image = None

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
-from unipixel.model.qwen import apply_keeping_tables
+from unipixel.model.qwen import CACHE_ARGUMENT, apply_keeping_tables
 from unipixel.sail.image_block import block_attention
 from unipixel.sail.sail_config import PixelSailConfig
 from unipixel.sail.sail_inputs import ImagePatches
@@ -93,16 +93,16 @@ class PrefixDecoder(nn.Module):
             config=self.model.config,
             inputs_embeds=embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             position_ids=None,
             or_mask_function=None if blocks is None else block_attention(blocks.to(embeds.device)),
+            **{CACHE_ARGUMENT: cache},
         )
         output = self.model(
             inputs_embeds=embeds,
             attention_mask={"full_attention": mask},
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{CACHE_ARGUMENT: cache},
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
