@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -135,15 +136,15 @@ class Bench:
     @torch.no_grad()
     def language(self) -> dict[str, float]:
         """Measure a model of the 3B's shape: the first token of a question about a clip, then each token."""
-        from benchmarks.shape_3b import config_3b, random_model
-
         from unipixel.model.generation import AnswerStream, GenerationSettings
         from unipixel.processing.chat_template import Turn, load_tokenizer
         from unipixel.processing.processor import Processor
 
+        # A program beside this one: as an import, mypy would know it by two names.
+        shape_3b = importlib.import_module("benchmarks.shape_3b")
         side, num_tokens = (56, 4) if self.is_trial else (448, 64)
-        config = config_3b(1 if self.is_trial else 36)
-        model = random_model(config, device=self.device)
+        config = shape_3b.config_3b(1 if self.is_trial else 36)
+        model = shape_3b.random_model(config, device=self.device)
         processor = Processor(config, load_tokenizer())
         clip = processor.clip(list(synthetic_video(16, height=side, width=side)))
         inputs = processor.encode([Turn("What is in this video?")], clip=clip).inputs.to(self.device)

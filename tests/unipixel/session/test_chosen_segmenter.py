@@ -96,7 +96,7 @@ def test_each_segmenter_encodes_its_own_frames(session: Session, tokens: dict[in
     assert session.num_encoded_frames == NUM_FRAMES + 1
 
 
-def test_chosen_segmenter_decodes_language_if_told_so(
+def test_chosen_segmenter_decodes_language_on_request(
     model: UniPixel, processor: Processor, chosen: Segmenter, tokens: dict[int, Tensor]
 ) -> None:
     settings = SessionSettings(segmenter=chosen, language_masks="segmenter")
