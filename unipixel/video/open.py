@@ -186,6 +186,8 @@ def _open_source(source: Any, *, max_pixels: int, fps: float | None, decoder: De
     if isinstance(source, int):
         return open_camera(source, max_pixels=max_pixels)
     if isinstance(source, str):
+        if not source.strip():
+            raise OSError("the name of the video is empty: give a file, a folder, an address or a camera number")
         if source == "-":
             return MediaStream(sys.stdin.buffer, name="-", max_pixels=max_pixels)
         if source.isdecimal() and not os.path.exists(source):

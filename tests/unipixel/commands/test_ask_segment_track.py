@@ -442,6 +442,11 @@ class TestBadInput:
         ran = unipixel("ask", tmp_path / "nowhere.mp4", "What?")
         _assert_refused(ran, f"unipixel: {tmp_path / 'nowhere.mp4'}: No such file or directory")
 
+    @pytest.mark.parametrize("command", ["ask", "segment", "track"])
+    def test_empty_name_of_the_video_is_refused(self, unipixel: Command, command: str) -> None:
+        words = ["", "--point", "1:3,4"] if command == "track" else ["", "What?"]
+        _assert_refused(unipixel(command, *words), "is empty: give a file")
+
     @pytest.mark.parametrize("object_id", [0, 255])
     def test_davis_refuses_ids_beyond_the_palette_before_the_work(
         self, unipixel: Command, clip: Path, tmp_path: Path, object_id: int

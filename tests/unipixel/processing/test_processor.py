@@ -293,3 +293,14 @@ def mixed_samples(processor: Processor, frames: list[np.ndarray]) -> list[Encode
         processor.encode([Turn("What is <|ref|>?", "A cup.")], clip=image, prompts=[BoxPrompt((1, 2, 30, 40))]),
         processor.encode([Turn("Is [4] <|ref|>?", "Yes, [4] <|seg|>.", memory)], clip=video, prompts=[point]),
     ]
+
+
+def test_checkpoint_without_a_tokenizer_is_named_as_the_reason(recorded_model: UniPixel, tmp_path: Path) -> None:
+    recorded_model.save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no tokenizer .* the bundled one does not fit .*: add the files"):
+        Processor.from_pretrained(tmp_path)
+
+
+def test_unknown_option_of_a_processor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"unknown options \['size'\]"):
+        Processor.from_pretrained(tmp_path, size=5)

@@ -170,6 +170,9 @@ def read_jobs(arguments: argparse.Namespace) -> Iterator[AskJob | InvalidJob]:
     if arguments.video is None or arguments.question is None:
         raise ValueError("give a VIDEO and a question, or --questions FILE.jsonl")
     prompts = read_prompts(arguments)
+    # An empty path would be the current folder.
+    if not arguments.video.strip():
+        raise ValueError("VIDEO is empty: give a file, an image, a folder of frames or a folder of clips")
     clips = clips_of_folder(Path(arguments.video))
     if not clips:
         yield AskJob("", arguments.video, (arguments.question,), prompts)
