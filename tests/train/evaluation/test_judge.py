@@ -184,6 +184,19 @@ def test_published_rule_loses_marks_that_the_strict_one_reads() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("reply", "marks"),
+    [
+        ("1. Subject Correspondence: 4.\n2. Appearance Description: 2/5", [4, 2]),
+        ("1.Subject Correspondence: 4\n2. Appearance Description:3", []),
+        ("1. Subject Correspondence: 4\n2. Appearance Description: 4.5.", []),
+        ("1. Subject Correspondence:\n5\n1. Subject Correspondence: 3", [3]),
+    ],
+)
+def test_published_rule_reads_marks_to_the_letter(reply: str, marks: list[float]) -> None:
+    assert list(parse_marks(reply).values()) == marks
+
+
 def test_marks_by_the_published_rule_have_the_recorded_counts() -> None:
     scores = ROW.score(
         read_samples(), PredictionFile(golden_case("videorefer") / "predictions" / "d"), protocol="paper"

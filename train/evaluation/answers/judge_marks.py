@@ -15,16 +15,20 @@ DIMENSIONS = (
 )
 MAX_MARK = 5.0
 
-_PUBLISHED = re.compile(r"(\d+)\.\s*([A-Za-z\s]+):\s*(\d+(?:\.\d+)?)")
+_PUBLISHED = re.compile(r"\d+\.\s+(?P<name>[^\n]*?):\s+(?P<mark>[\d.]+)")
 _MARKUP = re.compile(r"[*_`#]")
 
 
 def parse_marks(reply: str) -> dict[str, float]:
     """Return the marks of the dimensions that a reply states as `N. NAME: MARK`, as the published script does.
 
-    A dimension in another form (bold, with a dash) is not found.
+    A dimension in another form (bold, with a dash, without spaces) is not found. A reply with a mark that is no number,
+    such as "4.5.", has none.
     """
-    found = {name.strip(): float(mark) for _, name, mark in _PUBLISHED.findall(reply)}
+    try:
+        found = {match["name"]: float(match["mark"]) for match in _PUBLISHED.finditer(reply)}
+    except ValueError:
+        return {}
     return {name: found[name] for name in DIMENSIONS if name in found}
 
 

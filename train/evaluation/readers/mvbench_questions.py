@@ -16,8 +16,8 @@ from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample, SampleM
 
 WHOLE, BOUNDED = "whole", "bounded"
 
-# Of a video file, at most 16 frames at 2 per second; of a folder of frames, which has 3 per second, 32.
-_MAX_FRAMES, _FRAMES_PER_SECOND = 16, 2.0
+# Of a video file, 4 to 16 frames at 2 per second; of a folder of frames, which has 3 per second, 32.
+_MIN_FRAMES, _MAX_FRAMES, _FRAMES_PER_SECOND = 4, 16, 2.0
 _MAX_FOLDER_FRAMES, _FOLDER_FPS = 32, 3.0
 
 
@@ -157,7 +157,7 @@ def _find_media(
 
 
 def sample_video(num_frames: int, fps: float, *, bounds: tuple[float, float] | None = None) -> tuple[int, ...]:
-    """Sample at most 16 frames of a video, evenly, at 2 per second.
+    """Sample an even number of frames of a video, 4 to 16, evenly spaced at 2 per second; all of a shorter one.
 
     Args:
         num_frames: Number of frames of the video.
@@ -166,8 +166,9 @@ def sample_video(num_frames: int, fps: float, *, bounds: tuple[float, float] | N
     """
     first, last = _frame_bounds(num_frames, fps, bounds)
     count = last - first + 1
-    wanted = round(count / fps * _FRAMES_PER_SECOND) if fps > 0 else _MAX_FRAMES
-    return tuple(first + index for index in uniform_indices(count, max(1, min(wanted, _MAX_FRAMES))))
+    wanted = count / fps * _FRAMES_PER_SECOND if fps > 0 else _MAX_FRAMES
+    number = int(min(max(wanted, _MIN_FRAMES), _MAX_FRAMES, count))
+    return tuple(first + index for index in uniform_indices(count, max(number - number % 2, 1)))
 
 
 def sample_folder(num_frames: int, *, bounds: tuple[float, float] | None = None) -> tuple[int, ...]:

@@ -82,8 +82,8 @@ def score_reason_seg(
 ) -> Scores:
     """Score ReasonSeg: cIoU and gIoU.
 
-    The published figures count a predicted pixel of a region labelled "ignore" as a false positive. What they are
-    without these pixels is in `others`.
+    The published figures count a predicted pixel of a region labelled "ignore" as a false positive, as its code draws
+    the region with -1 into bytes, which OpenCV saturates to 0. What they are without these pixels is in `others`.
     """
     scores = score_images(samples, predictions, protocol=protocol)
     overlaps = [MaskOverlap(*(row[name] for name in _WITHOUT_IGNORED)) for row in scores.samples.values()]
