@@ -1,0 +1,128 @@
+"""A server that is killed at random moments keeps everything that it acknowledged."""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from helpers.demo_process import DemoProcess, open_session, stream
+from helpers.moving_square import write_clip
+
+NUM_KILLS, NUM_FRAMES = 20, 40
+
+
+class Editor(threading.Thread):
+    """Changes a session until the server is gone, and records what the server acknowledged."""
+
+    def __init__(self, base: str, seen: dict[str, Any]) -> None:
+        super().__init__()
+        self._base, self._seen, self._random = base, seen, random.Random(seen["number"])
+
+    def run(self) -> None:
+        try:
+            while True:
+                self._seen["number"] += 1
+                self._random.choice([self._click, self._click, self._rename, self._track, self._ask])()
+        except (httpx.TransportError, httpx.HTTPStatusError):
+            return
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(self._base + path, json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.json()  # type: ignore[no-any-return]
+
+    def _click(self) -> None:
+        if self._seen["num_prompts"] >= 28:
+            return
+        body = {
+            "object_id": 1,
+            "frame": self._random.randrange(NUM_FRAMES),
+            "points": [[self._random.uniform(0, 55), self._random.uniform(0, 39), 1]],
+        }
+        edit = self._post("prompts", body)
+        self._seen["num_prompts"] = len(edit["object"]["prompts"])
+        self._seen["masks"].update({index: counts["1"] for index, counts in edit["masks"].items()})
+
+    def _rename(self) -> None:
+        if self._seen["num_prompts"]:
+            self._post("rename", {"object_id": 1, "name": f"name {self._seen['number']}"})
+            self._seen["name"] = self._seen["number"]
+
+    def _track(self) -> None:
+        if not self._seen["num_prompts"]:
+            return
+        self._seen["is_tracking"] = True
+        frame = next(iter(self._seen["masks"]))
+        for _, value in stream(f"{self._base}track", {"frame": int(frame), "object_ids": [1]}):
+            if value["state"] == "masking":
+                self._seen["masks"][str(value["frame"])] = value["masks"]["1"]
+        self._seen["is_tracking"] = False
+
+    def _ask(self) -> None:
+        if self._seen["num_turns"] >= 5:
+            return
+        for _, value in stream(f"{self._base}ask", {"question": "What is there?"}):
+            if value["state"] == "done":
+                self._seen["num_turns"] += 1
+
+
+def check_kept(base: str, seen: dict[str, Any]) -> None:
+    """Compare a session with what was acknowledged; what was under way may be there or not."""
+    state = httpx.get(f"{base}state", timeout=60).json()
+    objects = {item["id"]: item for item in state["objects"]}
+    assert len(state["conversation"]) in (seen["num_turns"], seen["num_turns"] + 1)
+    seen["num_turns"] = len(state["conversation"])
+    if not seen["num_prompts"]:
+        return
+    assert len(objects[1]["prompts"]) in (seen["num_prompts"], seen["num_prompts"] + 1)
+    seen["num_prompts"] = len(objects[1]["prompts"])
+    if seen["name"]:
+        assert int(objects[1]["name"].removeprefix("name ")) in (seen["name"], seen["number"])
+    frames = httpx.get(f"{base}masks?first=0&count={NUM_FRAMES}", timeout=60).json()["frames"]
+    assert set(seen["masks"]) <= {index for index, masks in frames.items() if "1" in masks}
+    changed = [index for index, counts in seen["masks"].items() if frames[index]["1"] != counts]
+    # A frame that was replaced, but not acknowledged, before the end.
+    assert len(changed) <= 1
+    seen["masks"] = {index: masks["1"] for index, masks in frames.items() if "1" in masks}
+
+
+@pytest.mark.slow
+def test_everything_acknowledged_is_there_after_twenty_kills(checkpoint: Path, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=NUM_FRAMES)
+    arguments = ("--model", str(checkpoint), "--sessions", str(tmp_path / "sessions"))
+    temporary = Path(tempfile.gettempdir())
+    path, seen = "", {"number": 0, "num_prompts": 0, "num_turns": 0, "name": 0, "masks": {}, "is_tracking": False}
+    for number in range(NUM_KILLS + 1):
+        demo = DemoProcess(*arguments)
+        assert demo.seconds_to_page < 5
+        if path:
+            check_kept(demo.address + path, seen)
+        else:
+            path = open_session(demo.address, clip).removeprefix(demo.address)
+        editor = Editor(demo.address + path, seen)
+        editor.start()
+        time.sleep(chance.uniform(0.1, 4))
+        demo.end(signal.SIGTERM if number % 2 else signal.SIGKILL)
+        editor.join()
+    # The last one was killed, too: the next one removes its temporary folder.
+    demo = DemoProcess(*arguments)
+    own = {folder for folder in temporary.glob("unipixel-demo-*") if _is_of(folder, demo.process.pid)}
+    demo.end(signal.SIGTERM)
+    assert not [folder for folder in own if folder.exists()]
+    folder = next(entry for entry in (tmp_path / "sessions").iterdir() if entry.is_dir())
+    kinds = sorted(entry.name.partition("-")[0] for entry in folder.iterdir())
+    assert kinds == ["memory", "session.json", "upload"]
+
+
+def _is_of(folder: Path, process_id: int) -> bool:
+    """Return whether a process has a file of a folder open."""
+    targets = [link.readlink() for link in Path(f"/proc/{process_id}/fd").iterdir() if link.is_symlink()]
+    return any(target.is_relative_to(folder) for target in targets)
