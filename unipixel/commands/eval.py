@@ -37,6 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         from unipixel.commands._evaluation.archive_check import check_archive
 
         return check_archive(arguments)
+    if arguments.action == "report":
+        from unipixel.commands._evaluation.run_report import print_report
+
+        return print_report(arguments)
     if arguments.action == "synthetic":
         from unipixel.commands._evaluation.synthetic_clips import evaluate_synthetic
 

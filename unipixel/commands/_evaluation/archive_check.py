@@ -19,7 +19,7 @@ def check_archive(arguments: argparse.Namespace) -> int:
     from unipixel.train.evaluation.benchmarks.table import BENCHMARKS
 
     with_server = [benchmark.name for benchmark in BENCHMARKS.values() if benchmark.check is not None]
-    if arguments.archive is None or arguments.benchmark is None:
+    if arguments.path is None or arguments.benchmark is None:
         raise ValueError(f"give the archive and --benchmark, one of {', '.join(with_server)}")
     benchmark = find(arguments.benchmark)
     if benchmark.check is None:
@@ -29,12 +29,12 @@ def check_archive(arguments: argparse.Namespace) -> int:
         name = arguments.split or next(split.name for split in benchmark.splits if not split.has_truth)
         split = benchmark.split(name)
         samples = read_split(benchmark, arguments.data, split=split.name, variant=benchmark.variants[0])
-    problems = benchmark.check(arguments.archive, samples)
+    problems = benchmark.check(arguments.path, samples)
     if arguments.json:
-        print(json.dumps({"archive": str(arguments.archive), "problems": problems}, ensure_ascii=False))
+        print(json.dumps({"archive": str(arguments.path), "problems": problems}, ensure_ascii=False))
     else:
         what = "layout" if samples is None else "layout, frames and sizes"
-        print("\n".join(problems) or f"{arguments.archive}: correct ({what})")
+        print("\n".join(problems) or f"{arguments.path}: correct ({what})")
         if samples is None:
             print("give --data to check that no frame is missing")
     return 1 if problems else 0

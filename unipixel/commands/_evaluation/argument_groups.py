@@ -12,12 +12,14 @@ from unipixel.commands._options import DEFAULT_MODEL
 _ALLOWED = {
     "list": {"json"},
     "check": {"benchmark", "split", "data", "json"},
+    "report": {"html", "json"},
     "synthetic": {
         "model", "device", "split", "seed", "limit", "tasks", "frames", "render_size", "anchor", "prefill",
         "no_memory", "pooling", "json",
     },
     "benchmark": {
-        "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "limit",
+        "split", "variant", "data", "predictions", "protocol", "strict", "json", "list", "submission", "gallery",
+        "limit",
         "processes", "model", "out", "device", "dtype", "decoder", "language_frames", "anchor", "prefill",
         "postprocess", "max_new_tokens", "wording", "retry_failed", "judge_url", "judge_model", "judge_prompt",
     },
@@ -31,9 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "action",
         metavar="BENCHMARK",
         help="a benchmark, several joined by commas (NAME or NAME:SPLIT), or one of: list (all benchmarks), check "
-        "(an archive for a server), synthetic (clips that are generated during the evaluation)",
+        "(an archive for a server), report (a table of finished runs), synthetic (clips that are generated during the "
+        "evaluation)",
     )
-    parser.add_argument("archive", nargs="?", type=Path, metavar="ARCHIVE", help="the archive of `check`")
+    parser.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", help="the archive of `check`, or the folder of `report`"
+    )
     parser.add_argument("--json", action="store_true", default=None, help="print one JSON object")
     _add_data_options(parser.add_argument_group("data and scores"))
     _add_run_options(parser.add_argument_group("running a model"))
@@ -50,6 +55,13 @@ def _add_data_options(group: Any) -> None:
     group.add_argument("--strict", action="store_true", default=None, help="stop at the first sample that failed")
     group.add_argument("--list", action="store_true", default=None, help="list the samples instead of scoring")
     group.add_argument("--submission", type=Path, metavar="ZIP", help="write the archive that the server takes")
+    group.add_argument(
+        "--gallery",
+        type=int,
+        metavar="N",
+        help="write gallery.html beside the predictions: the N worst, N best and N random samples in pictures",
+    )
+    group.add_argument("--html", type=Path, metavar="FILE", help="also write the table of `report` as a page")
     group.add_argument(
         "--processes", type=int, metavar="N", help="processes that score (by default the cores, 16 at most)"
     )
@@ -126,5 +138,5 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--{shown} is not an option of `unipixel eval {arguments.action}`, but of {' and '.join(owners)}"
         )
-    if arguments.archive is not None and action != "check":
-        raise ValueError(f"unexpected argument {str(arguments.archive)!r}: give the data folder as --data")
+    if arguments.path is not None and action not in ("check", "report"):
+        raise ValueError(f"unexpected argument {str(arguments.path)!r}: give the data folder as --data")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unipixel.train.evaluation.scoring.scores import ScoreProtocol, Scores
 
 FAILED = 1
+GALLERY_FILE = "gallery.html"
 _MAX_PROCESSES = 16
 
 
@@ -67,6 +68,8 @@ def _finish(
         if not (arguments.strict and failed):
             shown_scores: dict[str, Scores] = {protocol: scores[protocol] for protocol in shown}
             print_scores(target.benchmark, target.split, target.variant, shown_scores, as_json=bool(arguments.json))
+        if arguments.gallery is not None:
+            _write_gallery(target, predictions, scores[shown[0]], arguments)
     elif arguments.submission is None and folder is not None:
         print(f"unipixel: wrote {predictions.path}; add --submission ZIP for the server", file=sys.stderr)
     elif arguments.submission is None:
@@ -79,6 +82,27 @@ def _finish(
         print(f"unipixel: sample {name} failed: {failed[name]} (--strict)", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _write_gallery(
+    target: EvaluationTarget, predictions: PredictionFile, scores: Scores, arguments: argparse.Namespace
+) -> None:
+    from unipixel.commands._evaluation.run_report import write_page
+    from unipixel.train.evaluation.reporting.gallery_page import gallery_page
+
+    path = predictions.path.with_name(GALLERY_FILE)
+    page = gallery_page(
+        target.benchmark,
+        target.samples,
+        predictions,
+        scores,
+        split=target.split,
+        variant=target.variant,
+        count=arguments.gallery,
+        decoder=arguments.decoder or "auto",
+    )
+    write_page(path, page)
+    print(f"unipixel: wrote {path}", file=sys.stderr)
 
 
 def _report_unknown(target: EvaluationTarget, predictions: PredictionFile) -> None:
