@@ -108,7 +108,8 @@ class UpsampleBlock(nn.Sequential):
     def _mix(self, doubled: Tensor, *, above: bool, below: bool) -> Tensor:
         """Apply the depthwise convolution; `above` and `below` say which neighbouring rows are given."""
         depthwise = self.separable.depthwise
-        if not torch.is_grad_enabled() and doubled.device.type == "cpu":
+        # In shorter types conv2d adds in float32, which the rows do not.
+        if not torch.is_grad_enabled() and doubled.device.type == "cpu" and doubled.dtype == torch.float32:
             taps = depthwise.weight[:, 0].permute(1, 2, 0).contiguous()
             return _depthwise_rows(doubled, taps, cast("Tensor", depthwise.bias), above=above, below=below)
         channels_first = doubled.permute(2, 0, 1)[None]

@@ -228,6 +228,16 @@ def test_upsampled_image_is_kept_only_if_it_is_small_enough(sail: PixelSail, pro
     assert masks[2**28][1] - masks[1][1] == 40 * 56 * 64 * 4
 
 
+def test_bfloat16_gives_nearly_the_same_mask(processor: SailProcessor) -> None:
+    half = PixelSail.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    # The rotary frequencies stay in float32: in bfloat16 distant positions coincide.
+    assert half.single_transformer.model.rotary_emb.inv_freq.dtype == torch.float32
+    session = open_session(half, processor, [recorded_image("case_refer")])
+    session.ask(SEGMENT)
+    ours, theirs = _mask(session, 1), recorded_generation("case_refer", 0)["masks"][0].numpy() > 0
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.9
+
+
 def test_cancelled_question_changes_nothing(session: Session) -> None:
     session.ask(SEGMENT)
     before = session.num_bytes
