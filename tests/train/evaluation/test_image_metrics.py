@@ -29,7 +29,7 @@ from unipixel.train.evaluation.scoring.mask_overlap import (
     measure_overlap,
     published_box,
 )
-from unipixel.train.evaluation.scoring.volume_overlap import volume_scores
+from unipixel.train.evaluation.scoring.volume_overlap import volume_iou, volume_scores
 
 SAIL = json.loads((GOLDEN / "sail-metrics.json").read_text(encoding="utf-8"))
 SIZE = tuple(SAIL["image_size"])
@@ -151,6 +151,8 @@ def test_volume_scores_of_half_an_object_are_jaccard_and_dice() -> None:
     predicted = np.stack([square(0, 0, 4, 4), square(0, 0, 0, 0)])
     assert volume_scores(predicted, truth) == pytest.approx((0.5, 2 / 3), abs=1e-6)
     assert volume_scores(np.zeros_like(truth), np.zeros_like(truth)) == (0, 0)
+    assert volume_iou(predicted, truth) == 0.5
+    assert volume_iou(np.zeros_like(truth), np.zeros_like(truth)) == 1
     with pytest.raises(ValueError, match="one size"):
         volume_scores(truth, truth[:1])
 

@@ -265,6 +265,13 @@ def test_an_object_that_is_not_annotated_on_the_prompted_frame_is_shown_on_the_n
     assert [given[0].frame_index for given in sample.prompts().values()] == [1]
 
 
+def test_a_mention_without_a_region_has_no_mask(tmp_path: Path) -> None:
+    question = "What is <object1><region> near <object4> and <object1>?"
+    sample = read("videorefer-bench-q", data=rewritten(tmp_path, lambda entry: entry.update(Question=question)))[0]
+    assert "\nWhat is [1] near [4] and [1]?\n" in sample.question
+    assert list(sample.prompts()) == [1]
+
+
 def test_frames_of_a_missing_video_are_named_when_they_are_opened(tmp_path: Path) -> None:
     sample = read("videorefer-bench-q", data=rewritten(tmp_path, lambda entry: None))[0]
     with pytest.raises(OSError, match="videos/DAVIS/JPEGImages/480p/arena"):

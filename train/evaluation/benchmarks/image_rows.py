@@ -208,8 +208,8 @@ IMAGE_ROWS = (
         metric="gIoU, cIoU; every text of an image is a sample",
         source="https://github.com/dvlab-research/LISA (Google Drive)",
         licence="see the data set's page",
-        differences="The published figures count predicted pixels of a region labelled `ignore` as false positives: its "
-        "code marks them with -1 in an image of bytes, where OpenCV stores 0. "
+        differences="The published figures count predicted pixels of a region labelled `ignore` as false positives: "
+        "its code marks them with -1 in an image of bytes, where OpenCV stores 0. "
         "`without_ignored_pixels` has the figures without them. Labels are read as LISA does: any that contains "
         "`ignore`, in any case.",
     ),

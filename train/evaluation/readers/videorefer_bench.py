@@ -33,7 +33,9 @@ _FILES = {"descriptions": "VideoRefer-Bench-D.json"}
 _DEFAULT_FILE = "VideoRefer-Bench-Q.json"
 _VIDEO_FOLDERS = ("videos", "videos/Panda-70M-part")
 _IMAGES = (".jpg", ".jpeg", ".png")
-_MENTION = re.compile(r"<object\s*(\d{1,4})>(?:\s*<region>)?")
+_MENTION = re.compile(r"<object(\d{1,4})>(?:<region>)?")
+# The first mention of an object with a mask.
+_REGION = re.compile(r"<object(\d{1,4})><region>")
 _OPTION = re.compile(r"\(([A-Z])\)\s*")
 
 
@@ -167,7 +169,7 @@ def _read_regions(entry: Any, question: str, *, task: Task, location: str) -> Re
     by_frame = [
         _frames_of(annotation, location=f"{location}, object {row}") for row, annotation in enumerate(annotations)
     ]
-    object_ids = tuple(dict.fromkeys(int(key) for key in _MENTION.findall(question)))
+    object_ids = tuple(dict.fromkeys(int(key) for key in _REGION.findall(question)))
     if task == "descriptions":
         object_ids = (0,)
     if len(object_ids) != len(annotations):

@@ -14,7 +14,7 @@ from unipixel.train.evaluation.answers.choice_scores import answer_text, choice_
 from unipixel.train.evaluation.scoring.davis_measures import score_object
 from unipixel.train.evaluation.scoring.mask_scores import prediction_masks, sample_masks
 from unipixel.train.evaluation.scoring.scores import SampleFigures, ScoreProtocol, Scores, score_samples
-from unipixel.train.evaluation.scoring.volume_overlap import volume_scores
+from unipixel.train.evaluation.scoring.volume_overlap import volume_iou, volume_scores
 
 if TYPE_CHECKING:
     from unipixel.train.evaluation.benchmarks.sample import BenchmarkSample
@@ -41,7 +41,7 @@ def score_pixelqa(
 
 
 def measure_pixelqa(sample: BenchmarkSample, prediction: Prediction, protocol: ScoreProtocol) -> SampleFigures:
-    """Return J and F of each object, and the verdict on the answer."""
+    """Return J and F of each object, the mean IoU of their volumes, and the verdict on the answer."""
     _, masks = sample_masks(sample)
     text = answer_text(prediction)
     predicted = prediction_masks(sample, prediction, size=masks.shape[2:], num_objects=len(masks))
@@ -51,7 +51,8 @@ def measure_pixelqa(sample: BenchmarkSample, prediction: Prediction, protocol: S
     else:
         rows = [score_object(zip(one, other, strict=True)).means for one, other in pairs]
     j, f = [row[0] for row in rows], [row[1] for row in rows]
-    return {"J": j, "F": f, "iou": float(np.mean(j)), **choice_figures(sample, text, protocol)}
+    iou = float(np.mean([volume_iou(one, other) for one, other in pairs]))
+    return {"J": j, "F": f, "iou": iou, **choice_figures(sample, text, protocol)}
 
 
 def zero_pixelqa(sample: BenchmarkSample, protocol: ScoreProtocol) -> SampleFigures:

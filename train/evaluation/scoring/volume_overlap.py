@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 _EPSILON = 1e-6
 
 
+def volume_iou(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return the intersection over union of one object's volumes (N, H, W); 1 where both are empty."""
+    one, other = predicted.astype(bool), truth.astype(bool)
+    union = np.count_nonzero(one | other)
+    return float(np.count_nonzero(one & other) / union) if union else 1.0
+
+
 def volume_scores(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float]:
     """Return J and F of one object.
 
