@@ -69,6 +69,7 @@ class ObjectJson(TypedDict):
     num_known_frames: int
     known: list[list[int]]
     visible: list[list[int]]
+    low_confidence: str
     prompts: list[PromptJson]
 
 
@@ -179,6 +180,7 @@ def object_json(item: ObjectInfo) -> ObjectJson:
         "num_known_frames": len(item.known_frames),
         "known": runs(item.known_frames),
         "visible": runs(item.visible_frames),
+        "low_confidence": item.low_confidence,
         "prompts": [
             {
                 "kind": prompt.kind,

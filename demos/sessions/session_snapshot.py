@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipixel.memory.records import MaskRecord, PromptRecord
+from unipixel.output.confidence import LOW_SCORE, describe_ranges, low_confidence_ranges
 from unipixel.output.overlay import PromptMark, object_color
 from unipixel.processing.clip_layout import recall_prompt, record_prompt
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt
@@ -34,6 +35,7 @@ class ObjectInfo:
         prompts: Its clicks, boxes and masks.
         known_frames: Frames for which a mask or its absence is known, ascending.
         visible_frames: Frames on which it is visible, ascending.
+        low_confidence: Where its scores stay low, in words; empty where they do not.
     """
 
     id: int
@@ -46,6 +48,7 @@ class ObjectInfo:
     prompts: tuple[PromptRecord, ...]
     known_frames: tuple[int, ...]
     visible_frames: tuple[int, ...]
+    low_confidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class SessionSnapshot:
                     prompts=record.prompts,
                     known_frames=tuple(sorted(self._masks.get(key, ()))),
                     visible_frames=self._visible_frames(key),
+                    low_confidence=_describe_low_scores(self._masks.get(key, {})),
                 )
                 for key, record in sorted(self._objects.items())
             ]
@@ -226,3 +230,9 @@ def _object_entries(video_objects: VideoObjects) -> dict[int, _ObjectEntry]:
         else:
             records[key] = _ObjectEntry(pending[0].kind, None, pending[0].frame_index, True, pending)
     return records
+
+
+def _describe_low_scores(masks: Mapping[int, MaskRecord]) -> str:
+    """Describe where the scores of an object stay low; masks are not decoded, since this is called for every edit."""
+    ordered = ((index, masks[index].is_visible and masks[index].score < LOW_SCORE) for index in sorted(masks))
+    return describe_ranges(low_confidence_ranges(ordered), num_frames=max(masks, default=-1) + 1)

@@ -177,10 +177,11 @@ export class Rail {
 }
 
 function stateText(session, item, isImage) {
-  if (isImage) return session.presence.runsOf(item.id).length ? '' : 'no mask yet';
+  if (isImage) return session.presence.runsOf(item.id).length ? item.low_confidence : 'no mask yet';
   if (item.has_pending_prompts && !session.work) return 'not followed yet';
   const count = session.presence.runsOf(item.id).reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  return `on ${count} of ${session.video.num_frames} frames`;
+  const doubt = item.low_confidence ? `, ${item.low_confidence}` : '';
+  return `on ${count} of ${session.video.num_frames} frames${doubt}`;
 }
 
 function hintText(session, isImage) {
