@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,15 @@ class Bench:
         """Return the rows by name, in the order in which they are measured."""
         rows: dict[str, Row] = {}
         for count in self.objects:
-            rows[f"track, {count} objects, ours eager"] = lambda n=count: self.track(n)
-            rows[f"track, {count} objects, sam2 eager"] = lambda n=count: self.track_official(n)
-        rows["live, 768 px, 3 objects, eager"] = lambda: self.live(is_compiled=False)
+            rows[f"track, {count} objects, ours eager"] = partial(self.track, count)
+            rows[f"track, {count} objects, sam2 eager"] = partial(self.track_official, count)
+        rows["live, 768 px, 3 objects, eager"] = partial(self.live, is_compiled=False)
         rows["3B shape, 16 frames of 448 px"] = self.language
         for count in self.objects:
-            rows[f"track-compiled, {count} objects, ours"] = lambda n=count: self.track(n, is_compiled=True)
-        rows["live-compiled, 768 px, 3 objects"] = lambda: self.live(is_compiled=True)
+            rows[f"track-compiled, {count} objects, ours"] = partial(self.track, count, is_compiled=True)
+        rows["live-compiled, 768 px, 3 objects"] = partial(self.live, is_compiled=True)
         for count in self.objects:
-            rows[f"track-compiled, {count} objects, sam2"] = lambda n=count: self.track_official(n, is_compiled=True)
+            rows[f"track-compiled, {count} objects, sam2"] = partial(self.track_official, count, is_compiled=True)
         return rows
 
     def track(self, num_objects: int, *, is_compiled: bool = False) -> dict[str, float]:
