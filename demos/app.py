@@ -217,9 +217,10 @@ class Demo:
         MediaRoutes(self.store).add_to(app)
         LiveRoutes(self.store, self.live, sources=self._sources).add_to(app)
         add_static_routes(app)
-        # Gradio's list of functions requests statistics, which the demo does not collect; a 404 would be logged as an
-        # error in the browser's console.
+        # Gradio's list of functions requests statistics and tools of Gradio's own MCP server, which the demo does not
+        # have; a 404 would be logged as an error in the browser's console.
         app.get("/monitoring/summary")(lambda: {"functions": {}})
+        app.get(f"{_MCP_PATH}/schema")(lambda: [])
         if self._mcp is not None:
             app.add_api_route(_MCP_PATH, lambda: RedirectResponse(f"{_MCP_PATH}/"), methods=["GET", "POST", "DELETE"])
             app.mount(_MCP_PATH, self._mcp.streamable_http_app())
