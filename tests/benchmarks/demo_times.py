@@ -93,7 +93,7 @@ def track_time(clip: Path, point: str, model: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "unipixel.cli", "track", str(clip), "--model", model, "--point", f"1:{point}@0",
-            "--out", folder, "--json",
+            "--out", f"{folder}/out", "--json",
         ]  # fmt: skip
         result = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
         return float(json.loads(result.stdout)["timings_seconds"]["track"])
