@@ -29,7 +29,7 @@ else:
 
 _Recipe = TypeVar("_Recipe")
 # Stages with settings of their own.
-_OTHER_STAGES: dict[str, type[PretrainingRecipe] | type[SailRecipe]] = {
+_OTHER_STAGES: dict[str, type[Any]] = {
     "pretrain": PretrainingRecipe,
     "sail": SailRecipe,
 }

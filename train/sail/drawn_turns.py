@@ -72,7 +72,7 @@ class TurnRequest:
 
     def union(self, rows: tuple[int, ...]) -> NDArray[np.bool_]:
         """Return the union (H, W) of masks."""
-        united: NDArray[np.bool_] = self.masks[list(rows)].any(axis=0)
+        united: NDArray[np.bool_] = np.asarray(self.masks[list(rows)].any(axis=0), np.bool_)
         return united
 
 
@@ -122,7 +122,7 @@ def _draft_visual_text(rng: np.random.Generator, request: TurnRequest) -> Drafte
     """Ask for the objects that have a relation to a marked one, or for the marked one itself."""
     if not request.prompts:
         return None
-    row = pick(rng, sorted(request.prompts))
+    row = _pick_number(rng, sorted(request.prompts))
     tag, objects = request.tag(row), request.labels.objects
     kind = pick(rng, ("self", "colour", "shape", "left_of", "right_of", "above", "below"))
     if kind == "self":
@@ -147,7 +147,7 @@ def _draft_visual_text(rng: np.random.Generator, request: TurnRequest) -> Drafte
 def _draft_region(rng: np.random.Generator, request: TurnRequest) -> DraftedTurn | None:
     if not request.prompts:
         return None
-    row = pick(rng, sorted(request.prompts))
+    row = _pick_number(rng, sorted(request.prompts))
     question = (_DESCRIPTIONS[0] if request.is_fixed else pick(rng, _DESCRIPTIONS)).format(request.tag(row))
     return question, f"{request.tag(row)}: {describe(rng, request.labels, row)}.", ()
 
@@ -208,9 +208,14 @@ def _with_prompt_tokens(turn: QuestionAnswer) -> QuestionAnswer:
     )
 
 
+def _pick_number(rng: np.random.Generator, numbers: list[int]) -> int:
+    return numbers[int(rng.integers(len(numbers)))]
+
+
 def _draft_missing_prompt(rng: np.random.Generator, request: TurnRequest) -> DraftedTurn | None:
     used = {prompt.prompt_id for prompt in request.prompts.values()}
-    tag = f"<Prompt{pick(rng, [number for number in range(MAX_PROMPTS) if number not in used])}>"
+    unused = [number for number in range(MAX_PROMPTS) if number not in used]
+    tag = f"<Prompt{_pick_number(rng, unused)}>"
     return pick(rng, _DESCRIPTIONS).format(tag), f"{tag} is not in the image.", ()
 
 

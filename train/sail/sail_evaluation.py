@@ -135,7 +135,8 @@ def _answer(model: PixelSail, processor: SailProcessor, sample: SailSample) -> t
     with torch.inference_mode():
         reply = conversation.ask(Turn(sample.turns[0].question), sample.prompts)
     masks = (reply.mask_tokens > 0).numpy()
-    return reply.text, masks.any(axis=0) if len(masks) else np.zeros(sample.image.shape[:2], np.bool_)
+    union: NDArray[np.bool_] = np.asarray(masks.any(axis=0), np.bool_)
+    return reply.text, union if len(masks) else np.zeros(sample.image.shape[:2], np.bool_)
 
 
 def _is_right(text: str, expected: str, turn: Turn) -> bool:
