@@ -211,16 +211,30 @@ class Demo:
         if user_session is not None:
             self.store.detach(user_session)
 
+    async def _list_tools(self) -> list[dict[str, Any]]:
+        """Return the tools in the form that Gradio's list of functions requests."""
+        tools = [] if self._mcp is None else await self._mcp.list_tools()
+        return [
+            {
+                "name": tool.name,
+                "description": tool.description or "",
+                "inputSchema": tool.inputSchema,
+                "meta": {"file_data_present": False, "headers": []},
+                "endpoint_name": f"/{tool.name}",
+            }
+            for tool in tools
+        ]
+
     def _build_application(self, blocks: gr.Blocks, scratch: Path) -> RequestFilter:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
         SessionRoutes(self.store, self._upload_receiver, self.live, scratch=scratch).add_to(app)
         MediaRoutes(self.store).add_to(app)
         LiveRoutes(self.store, self.live, sources=self._sources).add_to(app)
         add_static_routes(app)
-        # Gradio's list of functions requests statistics and tools of Gradio's own MCP server, which the demo does not
-        # have; a 404 would be logged as an error in the browser's console.
+        # Gradio's list of functions requests statistics, which the demo does not collect; a 404 would be logged as an
+        # error in the browser's console.
         app.get("/monitoring/summary")(lambda: {"functions": {}})
-        app.get(f"{_MCP_PATH}/schema")(lambda: [])
+        app.get(f"{_MCP_PATH}/schema")(self._list_tools)
         if self._mcp is not None:
             app.add_api_route(_MCP_PATH, lambda: RedirectResponse(f"{_MCP_PATH}/"), methods=["GET", "POST", "DELETE"])
             app.mount(_MCP_PATH, self._mcp.streamable_http_app())

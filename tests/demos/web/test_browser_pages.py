@@ -241,7 +241,7 @@ def test_link_of_an_unknown_session_opens_a_new_one(tab: BrowserTab) -> None:
 
 def test_list_of_api_functions_opens(tab: BrowserTab) -> None:
     tab.page.get_by_role("button", name="Use via API").click()
-    expect(tab.page.get_by_text("load_received").first).to_be_visible(timeout=LONG)
+    expect(tab.page.get_by_text("load_received").filter(visible=True).first).to_be_visible(timeout=LONG)
 
 
 def test_two_sessions_are_isolated(

@@ -212,16 +212,23 @@ def test_question_about_an_unknown_object_shows_an_error_and_keeps_the_question(
 
 
 @pytest.mark.parametrize("tab", [REFUSED], indirect=True, ids=["busy"])
-def test_stop_ends_the_work_and_a_click_meanwhile_does_not_move_the_picture(tab: BrowserTab) -> None:
+def test_message_about_a_refused_click_does_not_move_the_picture(tab: BrowserTab, square_clip: Path) -> None:
+    page = tab.page
+    load(page, square_clip)
+    busy = {"error": "work is in progress: wait until it is done, or stop it", "field": "session"}
+    page.route("**/prompts", lambda route: route.fulfill(status=409, json=busy))
+    before = page.locator(".up-picture").bounding_box()
+    page.mouse.click(*position_in(page, 0.5, 0.5))
+    expect(page.locator(".up-message")).to_contain_text("Work is in progress", timeout=LONG)
+    assert page.locator(".up-picture").bounding_box() == before
+
+
+def test_stop_ends_the_work_and_keeps_what_is_done(tab: BrowserTab) -> None:
     page = tab.page
     page.get_by_role("button", name="What colour is [1]?").click()
     stop = page.get_by_role("button", name="Stop")
     stop.wait_for(timeout=LONG)
-    page.locator(".up-progress-on").wait_for(timeout=LONG)
-    before = page.locator(".up-picture").bounding_box()
-    page.mouse.click(*position_in(page, 0.5, 0.5))
-    expect(page.locator(".up-message")).to_be_visible(timeout=LONG)
-    assert page.locator(".up-picture").bounding_box() == before
+    page.wait_for_function(f"({PAGE}.session.work?.done ?? 0) > 0", timeout=LONG)
     stop.click()
     expect(page.locator(".up-message")).to_contain_text("Stopped", timeout=LONG)
     wait_until_idle(page)
