@@ -114,6 +114,8 @@ def _published_config(size: str) -> UniPixelConfig:
         "vocab_size": numbers["vocabulary"],
         "layer_types": ["full_attention"] * numbers["layers"],
     }
+    # Published files repeat the sizes of the language model at their top level.
+    fields |= {name: value for name, value in fields["text_config"].items() if name in fields}
     fields["vision_config"] |= {
         "depth": 32,
         "hidden_size": 1280,

@@ -41,7 +41,8 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
     """
     text = _section(fields, "text_config")
     vision = _section(fields, "vision_config")
-    for name in text.keys() & _TEXT_SIZES.keys() & fields.keys():
+    # transformers updates the vocabulary of `text_config` alone when it resizes the embedding.
+    for name in (text.keys() & _TEXT_SIZES.keys() & fields.keys()) - {"vocab_size"}:
         if fields[name] is not None and text[name] is not None and fields[name] != text[name]:
             raise ValueError(
                 f"config.json has {name} = {fields[name]!r} at its top level and {text[name]!r} in text_config: "
