@@ -115,7 +115,7 @@ def _published_config(size: str) -> UniPixelConfig:
         "layer_types": ["full_attention"] * numbers["layers"],
     }
     # Published files repeat the sizes of the language model at their top level.
-    fields |= {name: value for name, value in fields["text_config"].items() if name in fields}
+    fields |= {name: value for name, value in fields["text_config"].items() if name in fields and name != "model_type"}
     fields["vision_config"] |= {
         "depth": 32,
         "hidden_size": 1280,
