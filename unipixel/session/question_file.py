@@ -31,7 +31,7 @@ class AskJob:
 
     Attributes:
         name: Name of its result folder; empty for a single job.
-        clip: File or folder.
+        clip: File or folder; empty where the clips are given apart from the questions.
         questions: Asked one after the other.
         prompts: By object id.
     """
@@ -55,12 +55,13 @@ class InvalidJob:
     error: str
 
 
-def read_questions(file: Path) -> Iterator[AskJob | InvalidJob]:
+def read_questions(file: Path, *, has_clips: bool = True) -> Iterator[AskJob | InvalidJob]:
     """Yield a job for each line that is not blank; one that cannot be read is an `InvalidJob`.
 
     Args:
         file: JSONL. Each line has `clip` and `question` (a text, or a list of texts that are asked one after the
             other), and may have `id`, `points`, `boxes` and `masks` by object id. Paths are relative to the file.
+        has_clips: Whether each line names its clip; otherwise none does.
 
     Raises:
         OSError: The file cannot be read, is not UTF-8, or is too large.
@@ -75,7 +76,7 @@ def read_questions(file: Path) -> Iterator[AskJob | InvalidJob]:
         try:
             fields = _parse_line(line)
             name = _check_name(fields.get("id", name), names)
-            job: AskJob | InvalidJob = _read_job(name, fields, file.parent)
+            job: AskJob | InvalidJob = _read_job(name, fields, file.parent, has_clips=has_clips)
         except (ValueError, OSError) as error:
             job = InvalidJob(name, f"{file.name}, line {number}: {error}")
         yield job
@@ -115,12 +116,13 @@ def _check_name(value: Any, names: set[str]) -> str:
     return name
 
 
-def _read_job(name: str, fields: Mapping[str, Any], root: Path) -> AskJob:
-    if unknown := sorted(set(fields) - set(FIELDS)):
-        raise ValueError(f"unknown fields {unknown}: allowed are {sorted(FIELDS)}")
-    if missing := [key for key in ("clip", "question") if not fields.get(key)]:
+def _read_job(name: str, fields: Mapping[str, Any], root: Path, *, has_clips: bool) -> AskJob:
+    allowed = [key for key in FIELDS if has_clips or key != "clip"]
+    if unknown := sorted(set(fields) - set(allowed)):
+        raise ValueError(f"unknown fields {unknown}: allowed are {sorted(allowed)}")
+    if missing := [key for key in ("clip", "question") if key in allowed and not fields.get(key)]:
         raise ValueError(f"fields {missing} are missing")
-    clip, questions = fields["clip"], fields["question"]
+    clip, questions = fields.get("clip", ""), fields["question"]
     questions = questions if isinstance(questions, list) else [questions]
     if not isinstance(clip, str) or not all(isinstance(question, str) for question in questions):
         raise ValueError("clip must be a text, question a text or a list of texts")
@@ -131,7 +133,7 @@ def _read_job(name: str, fields: Mapping[str, Any], root: Path) -> AskJob:
         prompts.setdefault(object_id, []).append(BoxPrompt((left, top, right, bottom), frame))
     for object_id, points in _entries(fields, "points", _is_point_list):
         prompts.setdefault(object_id, []).extend(PointPrompt(x, y, frame) for x, y, frame in points)
-    return AskJob(name, str(root / clip), tuple(questions), prompts)
+    return AskJob(name, str(root / clip) if has_clips else "", tuple(questions), prompts)
 
 
 def _entries(fields: Mapping[str, Any], kind: str, is_valid: Any) -> Iterator[tuple[int, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unipixel.batch.clip_list import clips_of_folder
 from unipixel.commands._options import check_model, describe_error, load_model, session_settings
 from unipixel.commands._prompts import prompt_marks, read_prompts
 from unipixel.commands._running.progress import ProgressDisplay
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Method = Literal["ask", "segment"]
 """The method of a session that gets the questions."""
 _JOB_ERRORS = (ValueError, TypeError, OSError, LookupError)
-_CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif"}
 
 
 def run_jobs(arguments: argparse.Namespace, method: Method) -> int:
@@ -178,10 +178,3 @@ def read_jobs(arguments: argparse.Namespace) -> Iterator[AskJob | InvalidJob]:
         yield AskJob("", arguments.video, (arguments.question,), prompts)
     for clip in clips:
         yield AskJob(clip.stem, str(clip), (arguments.question,), prompts)
-
-
-def clips_of_folder(folder: Path) -> list[Path]:
-    """Return the clips in a folder; none for a file or a folder of frames."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _CLIP_SUFFIXES and file.is_file())

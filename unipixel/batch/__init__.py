@@ -1,0 +1,1 @@
+"""Questions about many clips: lists of clips, rows of results that survive a kill, and the workers."""
