@@ -152,7 +152,7 @@ def _draw_prompts(
     for row, prompt_id in zip(rows, ids, strict=True):
         kind = str(rng.choice(list(_PROMPT_KINDS), p=list(_PROMPT_KINDS.values())))
         regions[row] = RegionPrompt(int(prompt_id), _region(rng, masks[row], kind, split=split, processor=processor))
-    return regions if processor is None else _with_own_cells(regions, masks.shape[1:], processor)
+    return regions if processor is None else with_own_cells(regions, masks.shape[1:], processor)
 
 
 def _region(
@@ -173,7 +173,7 @@ def _region(
     return region
 
 
-def _with_own_cells(
+def with_own_cells(
     regions: dict[int, RegionPrompt], image_size: tuple[int, ...], processor: SailProcessor
 ) -> dict[int, RegionPrompt]:
     """Drop regions of which smaller ones leave no cell, as the processor refuses them."""

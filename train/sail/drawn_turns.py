@@ -5,12 +5,14 @@ Shape letters: O objects, H, W image in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unipixel.processing.chat_template import Turn
 from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.sail_config import MAX_PROMPTS, SEG_TOKEN
 from unipixel.sail.sail_processor import to_prompt_tokens
@@ -217,6 +219,15 @@ def _draft_missing_prompt(rng: np.random.Generator, request: TurnRequest) -> Dra
     unused = [number for number in range(MAX_PROMPTS) if number not in used]
     tag = f"<Prompt{_pick_number(rng, unused)}>"
     return pick(rng, _DESCRIPTIONS).format(tag), f"{tag} is not in the image.", ()
+
+
+def missing_prompt_turn(used: Collection[int], generator: random.Random) -> Turn | None:
+    """Ask about the first prompt that marks nothing; None where all are used."""
+    unused = next((number for number in range(MAX_PROMPTS) if number not in used), None)
+    if unused is None:
+        return None
+    tag = f"<Prompt{unused}>"
+    return Turn(generator.choice(_DESCRIPTIONS).format(tag), f"{tag} is not in the image.")
 
 
 _DRAFTERS: dict[str, Callable[[np.random.Generator, TurnRequest], DraftedTurn | None]] = {

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from unipixel.model.inputs import ModelInputs
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.train.sail.sail_losses import (
     SailMaskLoss,
@@ -44,11 +45,14 @@ class SailObjective(nn.Module):
 
     def forward(self, batch: SailBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts `text`, `mask`, `dice`, and the mean `iou` of masks."""
+        if batch.inputs is None:
+            # All samples are invalid: a loss without a gradient keeps the step.
+            return {"loss": 0.0 * self.model.single_transformer.model.norm.weight.sum()}
         output = self.model(batch.inputs)
         text_losses = _text_losses(output.logits, batch.labels.to(output.logits.device))
         parts: dict[str, list[Tensor]] = defaultdict(list)
         totals, images = [], iter(output.patch_states)
-        has_image = _has_image(batch, self.model)
+        has_image = _has_image(batch.inputs, self.model)
         for row, text in enumerate(text_losses):
             patches = next(images) if has_image[row] else None
             masks = None
@@ -92,6 +96,6 @@ def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return sums / is_supervised.sum(dim=1).clamp(min=1)
 
 
-def _has_image(batch: SailBatch, model: PixelSail) -> list[bool]:
-    is_image = batch.inputs.input_ids == model.config.image_token_id
+def _has_image(inputs: ModelInputs, model: PixelSail) -> list[bool]:
+    is_image = inputs.input_ids == model.config.image_token_id
     return [bool(value) for value in is_image.any(dim=1)]

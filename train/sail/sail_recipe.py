@@ -36,12 +36,18 @@ class SailModelRecipe(Settings):
         tokenizer: Checkpoint whose tokenizer a model from `sizes` takes; None learns one from texts about drawn images.
         checkpoint: Folder or hub id of a Pixel-SAIL checkpoint.
         base: Folder or hub id of a Qwen2.5 language model; everything else starts at random.
+        mask_channels: Width of mask features of a model from `base`, 512 as published; its ablations have 256.
+        num_upsample_blocks: Doublings of a model from `base`: 3 is a stride of 2 pixels, as published, 2 that of 4.
+        max_side: Longer side of a resized image of a model from `base` in pixels.
     """
 
     sizes: str | None = None
     tokenizer: str | None = None
     checkpoint: str | None = None
     base: str | None = None
+    mask_channels: int = 512
+    num_upsample_blocks: int = 3
+    max_side: int = 1024
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "checkpoint", "base") if getattr(self, name) is not None]
@@ -51,19 +57,28 @@ class SailModelRecipe(Settings):
 
 @dataclass(frozen=True)
 class SailDataRecipe(Settings):
-    """Training samples.
+    """Training samples: drawn images, or published sets.
 
     Attributes:
         tasks: Weight of each kind of turn about drawn images, see `SAIL_TASKS`.
         sizes: (height, width) of the drawn images in pixels.
+        root: Folder of all published data sets.
+        sets: Weight of each published set, by its name in `unipixel data list`.
+        cache: Folder of the indices of their annotations; None is `unipixel/annotations` in the user's cache folder.
+        missing_prompt_rate: Probability, before each turn about a region of a published set, of a turn about a prompt
+            that marks nothing.
         max_turns: Turns about one image.
         max_tokens: Longest sequence; the end of a longer one is cut.
         num_points: Points at which masks are compared, 12,544 as published; None compares all pixels of the logits.
         max_invalid_fraction: Fraction of invalid samples above which training stops.
     """
 
-    tasks: Mapping[str, float]
-    sizes: tuple[tuple[int, int], ...]
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
+    root: str | None = None
+    sets: Mapping[str, float] = field(default_factory=dict)
+    cache: str | None = None
+    missing_prompt_rate: float = 0.05
     max_turns: int = 5
     max_tokens: int = 8192
     num_points: int | None = None
@@ -74,8 +89,15 @@ class SailDataRecipe(Settings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"[data] {name} must be at least 1, got {value}")
-        if not self.sizes:
+        if bool(self.tasks) == bool(self.sets):
+            raise ValueError("[data] gives tasks of drawn images or published sets: give one of tasks and sets")
+        if self.tasks and not self.sizes:
             raise ValueError("[data] sizes is empty: give at least one (height, width)")
+        weights = (self.tasks or self.sets).values()
+        if min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError("[data] weights must not be negative, and need a positive sum")
+        if not 0 <= self.missing_prompt_rate <= 1:
+            raise ValueError(f"[data] missing_prompt_rate must be in [0, 1], got {self.missing_prompt_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)

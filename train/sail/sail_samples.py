@@ -19,6 +19,7 @@ from unipixel.processing.processor import EncodedSample
 from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.sail_config import SEG_TOKEN
 from unipixel.sail.sail_processor import SailProcessor
+from unipixel.train.datasets.collate import InvalidExample
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,13 @@ class SailBatch:
         inputs: Ids, padded on the right, and the images.
         labels: (B, L), -100 where nothing is learned.
         masks: Per sample (K, H, W) uint8.
+        invalid: Samples that were left out of the batch; without any other, `inputs` is None.
     """
 
-    inputs: ModelInputs
+    inputs: ModelInputs | None
     labels: Tensor
     masks: tuple[Tensor, ...]
+    invalid: tuple[InvalidExample, ...] = ()
 
 
 def encode_sail(sample: SailSample, processor: SailProcessor, *, max_tokens: int | None = None) -> SailExample:
@@ -95,7 +98,12 @@ class SailCollator:
     def __init__(self, processor: SailProcessor) -> None:
         self._processor = processor
 
-    def __call__(self, examples: Sequence[SailExample]) -> dict[str, SailBatch]:
-        """Join examples; all of them are padded to the longest one."""
-        stacked = self._processor.stack([example.encoded for example in examples])
-        return {"batch": SailBatch(stacked.inputs, stacked.labels, tuple(example.masks for example in examples))}
+    def __call__(self, examples: Sequence[SailExample | InvalidExample]) -> dict[str, SailBatch]:
+        """Join examples, all padded to the longest one; invalid ones are left out and listed."""
+        valid = [example for example in examples if isinstance(example, SailExample)]
+        invalid = tuple(example for example in examples if isinstance(example, InvalidExample))
+        if not valid:
+            return {"batch": SailBatch(None, torch.empty(0, 0, dtype=torch.long), (), invalid)}
+        stacked = self._processor.stack([example.encoded for example in valid])
+        masks = tuple(example.masks for example in valid)
+        return {"batch": SailBatch(stacked.inputs, stacked.labels, masks, invalid)}

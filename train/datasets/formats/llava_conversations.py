@@ -13,7 +13,7 @@ _ROLES = ("human", "gpt")
 
 
 def read_conversations(
-    files: SourceFiles, *, annotations: str, images: str, videos: str, fps: float
+    files: SourceFiles, *, annotations: str, images: str, videos: str = "", fps: float = 2.0
 ) -> Iterator[Group]:
     """Yield each conversation whose two sides alternate.
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.sail_model import CHECKPOINT as SAIL_CHECKPOINT
 from helpers.tiny_training import tiny_recipe
 from numpy.typing import NDArray
 from PIL import Image
 
 from unipixel.memory.rle import encode_rle
+from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.build import prepare
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.datasets.mixture import ExampleDataset
 from unipixel.train.datasets.published.definitions import find_set, published_sets
 from unipixel.train.datasets.published.entry_listing import list_entry
 from unipixel.train.datasets.published.published_sets import PublishedSets, open_set
+from unipixel.train.recipe_files import load_any_recipe
+from unipixel.train.sail.published_images import to_sail_sample
+from unipixel.train.sail.sail_recipe import SailRecipe
+from unipixel.train.sail.sail_run import prepare_sail
+from unipixel.train.sail.sail_samples import SailSample
 
 SAIL_SETS = [name for name, row in published_sets().items() if row.mixture == "Pixel-SAIL"]
 SIZE = (36, 48)
@@ -69,6 +77,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = {"id": 0, "file_name": "a.jpg", "height": 36, "width": 48, "annotation": [{"segmentation": left}]}
     for name in ("short_form", "part_level"):
         write_json(folder / f"osprey/Osprey-724K/osprey_{name}.json", [{**row, "conversations": said}])
+    (folder / "llava_instruct").mkdir()
+    Image.fromarray(np.full((*SIZE, 3), 120, np.uint8)).save(folder / "llava_instruct/a.jpg")
+    talk = [{"from": "human", "value": "<image>\nWhat is shown?"}, {"from": "gpt", "value": "Grey."}]
+    write_json(folder / "general/llava_v1_5_mix665k.json", [{"id": "1", "image": "a.jpg", "conversations": talk}])
     return folder
 
 
@@ -219,3 +231,59 @@ def test_samples_of_every_set_become_examples(root: Path, tmp_path: Path, traini
         assert not isinstance(example, InvalidExample), (name, example)
         loss = job.objective(**job.collate([example]))["loss"]
         assert loss.isfinite(), name
+
+
+def test_samples_of_every_set_train_a_pixel_sail(root: Path, tmp_path: Path) -> None:
+    weights = "data.sets={" + ", ".join(f'"{name}" = 1.0' for name in SAIL_SETS) + "}"
+    recipe = load_any_recipe(
+        "sail/0.5b-finetune",
+        [
+            f"data.root={root}", f"data.cache={tmp_path / 'cache'}", weights, f"model.checkpoint={SAIL_CHECKPOINT}",
+            "data.num_points=64", "data.missing_prompt_rate=1.0",
+        ],
+    )  # fmt: skip
+    assert isinstance(recipe, SailRecipe)
+    recipe = replace(recipe, training=replace(recipe.training, max_steps=60, gradient_accumulation=1))
+    job = prepare_sail(recipe)
+    job.objective.train()
+    seen = set()
+    for number in range(len(job.dataset)):  # type: ignore[arg-type]
+        example = job.dataset[number]
+        name = job.dataset._sampler.locate(number)[0]  # type: ignore[attr-defined]
+        assert not isinstance(example, InvalidExample), (name, example)
+        if name not in seen:
+            loss = job.objective(**job.collate([example]))["loss"]
+            loss.backward()
+            assert loss.isfinite(), name
+        seen.add(name)
+    assert seen == set(SAIL_SETS)
+    broken = job.collate([InvalidExample("a", "b")])
+    assert float(job.objective(**broken)["loss"].detach()) == 0
+
+
+def test_samples_of_pixel_sail_have_its_text_forms(root: Path, tmp_path: Path) -> None:
+    def convert(name: str, rate: float = 0.0, number: int = 0) -> SailSample:
+        processor = SailProcessor.from_pretrained(SAIL_CHECKPOINT)
+        sets = PublishedSets.open([name], root, cache=tmp_path, max_turns=5)
+        generator = random.Random(3)
+        return to_sail_sample(sets.draw(name, number), processor, generator=generator, missing_prompt_rate=rate)
+
+    referred = convert("grefcoco")
+    areas = {
+        turn.answer == "No target [SEG].": mask.sum() for turn, mask in zip(referred.turns, referred.masks, strict=True)
+    }
+    assert areas == {True: 0, False: AREAS[LEFT]}
+    described = convert("pix2cap_description")
+    names = [f"<Prompt{one.prompt_id}>" for one in described.prompts]
+    assert all((turn.answer or "").startswith(f"{name}: ") and name in turn.question
+               for name, turn in zip(sorted(names), sorted(described.turns, key=lambda one: one.answer or ""),
+                                     strict=True))  # fmt: skip
+    with_missing = convert("pix2cap_description", rate=1.0)
+    (missing,) = [turn for turn in with_missing.turns if (turn.answer or "").endswith(" is not in the image.")]
+    tag = (missing.answer or "").split(" ")[0]
+    assert tag in missing.question
+    assert tag not in {f"<Prompt{one.prompt_id}>" for one in with_missing.prompts}
+    grounded = convert("grandf_human")
+    assert [int(mask.sum()) for mask in grounded.masks][:1] == [AREAS[LEFT]]
+    united = convert("coco_panoptic_semantic")
+    assert AREAS[LEFT] + AREAS[RIGHT] in [int(mask.sum()) for mask in united.masks]
