@@ -187,4 +187,5 @@ def with_own_cells(
         if (cells & ~taken).any():
             kept[row] = region
             taken = taken | cells
-    return kept
+    # Of equally large regions the processor draws the last one on top: here the one that was kept first.
+    return dict(reversed(kept.items()))

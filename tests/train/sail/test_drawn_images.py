@@ -1,10 +1,14 @@
 """Drawn images of Pixel-SAIL: what is asked about them, and their masks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.sail_config import SEG_TOKEN
-from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
+from unipixel.sail.sail_processor import SailProcessor
+from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample, with_own_cells
 from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, REFERRING_ANSWERS, SAIL_TASKS
 from unipixel.train.sail.sail_samples import SailSample
 
@@ -66,6 +70,19 @@ def test_a_sample_whose_masks_do_not_match_its_answers_is_refused() -> None:
     sample = drawn("attribute", 0)
     with pytest.raises(ValueError, match=r"1 \[SEG\], the sample has 0 masks"):
         SailSample(sample.image, sample.turns)
+
+
+def test_equally_large_regions_keep_a_cell_each_as_the_processor_draws_them() -> None:
+    sail_processor = SailProcessor.from_pretrained(Path(__file__).parents[2] / "parity/sail/checkpoint")
+    patch = sail_processor.config.patch_size
+    masks = [np.zeros((4 * patch, 4 * patch), np.bool_) for _ in range(2)]
+    # Equal areas: the first within one cell, the second over this cell and the next one.
+    masks[0][0, :4] = masks[1][0, patch - 2 : patch + 2] = True
+    for order in (0, 1), (1, 0):
+        regions = {row: RegionPrompt(row, masks[row]) for row in order}
+        kept = with_own_cells(regions, masks[0].shape, sail_processor)
+        image = sail_processor.image(np.zeros((*masks[0].shape, 3), np.uint8), list(kept.values()))
+        assert set(image.prompt_ids.tolist()) == {-1, *kept}
 
 
 def test_an_unknown_task_is_refused() -> None:
