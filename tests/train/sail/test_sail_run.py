@@ -1,12 +1,15 @@
 """Training of Pixel-SAIL from a recipe, at a tiny size."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from unipixel.processing.chat_template import BUNDLED_TOKENIZER, load_tokenizer
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train import trainer
@@ -109,3 +112,32 @@ def test_dense_mask_losses_are_those_of_their_formulas() -> None:
 def test_a_recipe_with_two_initial_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[model\] gives \['sizes', 'base'\]: give one of"):
         tiny_recipe(tmp_path, 'model.base="Qwen/Qwen2.5-0.5B"')
+
+
+@pytest.mark.parametrize("size", ["0.5b", "3b"])
+def test_a_recipe_trains_from_a_language_model_on_a_published_set(tmp_path: Path, size: str) -> None:
+    tokenizer = load_tokenizer(BUNDLED_TOKENIZER, added_tokens=())
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **sizes)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    data = tmp_path / "data/general"
+    data.mkdir(parents=True)
+    said = [{"from": "human", "value": "What is two plus two?"}, {"from": "gpt", "value": "four."}]
+    (data / "llava_v1_5_mix665k.json").write_text(json.dumps([{"id": "1", "conversations": said}]), encoding="utf-8")
+    overrides = (
+        f"data.root={tmp_path / 'data'}", f"data.cache={tmp_path / 'cache'}", "data.sets={llava_instruct_665k = 1.0}",
+        f"model.base={tmp_path / 'base'}", "model.mask_channels=16", f"output={tmp_path / 'run'}",
+        "training.max_steps=2", "training.num_workers=0", 'training.precision="float32"',
+    )  # fmt: skip
+    recipe = load_any_recipe(f"sail/{size}", overrides)
+    assert isinstance(recipe, SailRecipe)
+    train(replace(recipe, training=replace(recipe.training, deepspeed=None)))
+    assert PixelSail.from_pretrained(tmp_path / "run/final").config.mask_channels == 16
+
+
+def test_published_sets_without_their_folder_are_refused() -> None:
+    recipe = load_any_recipe("sail/0.5b")
+    assert isinstance(recipe, SailRecipe)
+    with pytest.raises(ValueError, match=r"the recipe lacks data\.root: give data\.root=DIR"):
+        prepare_sail(recipe)
