@@ -100,11 +100,12 @@ class SourceRules:
         self.allowed = tuple(AllowedSource.parse(entry) for entry in allowed)
         self._allows_private, self._resolver = allows_private, resolver
 
-    def check(self, address: str) -> str:
+    def check(self, address: str, *, is_pinned: bool = False) -> str:
         """Check an address and return the one to open.
 
         For RTSP and HTTP, the host is replaced by the checked IP address, so that a second resolution cannot give
-        another one. For RTSPS and HTTPS it stays a name, since the certificate is for the name.
+        another one. For RTSPS and HTTPS it stays a name, since the certificate is for the name, unless `is_pinned`:
+        the caller then verifies the certificate for the name itself.
 
         Raises:
             SourceError: The address is not allowed.
@@ -122,7 +123,8 @@ class SourceRules:
         if not self._allows_private and any(is_private(ip) for ip in ips):
             raise SourceError(f"{host} is in a private network, which this server does not allow")
         login = urlsplit(address).netloc.rpartition("@")[0]
-        opened_host = host if scheme in ("https", "rtsps") else f"[{ips[0]}]" if ips[0].version == 6 else ips[0]
+        is_named = scheme in ("https", "rtsps") and not is_pinned
+        opened_host = host if is_named else f"[{ips[0]}]" if ips[0].version == 6 else ips[0]
         return f"{scheme}://{login + '@' if login else ''}{opened_host}:{port}{path}{'?' + query if query else ''}"
 
     def open(self, address: str, *, max_pixels: int = MAX_PIXELS) -> Video:

@@ -67,6 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: Bad input.
         OSError: The source, the model or the output folder cannot be used.
     """
-    from unipixel.commands._streaming import read_plan, run_plan
+    from unipixel.commands._running.streaming import read_plan, run_plan
 
     return run_plan(arguments, read_plan(arguments))

@@ -18,7 +18,7 @@ from helpers import moving_square
 from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, write_clip, write_mask
 
 from unipixel import cli
-from unipixel.commands import _streaming
+from unipixel.commands._running import streaming
 from unipixel.memory.rle import decode_rle
 from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.stream_objects import StreamObjects
@@ -134,7 +134,7 @@ class TestLines:
         ],
     )
     def test_live_sources_are_distinguished_from_files(self, source: str, is_live: bool) -> None:
-        assert _streaming._is_live(source) is is_live
+        assert streaming._is_live(source) is is_live
 
 
 class TestLanguage:
