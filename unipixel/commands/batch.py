@@ -34,6 +34,17 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument(
         "--max-frames", type=int, default=MAX_FRAMES, metavar="N", help="refuse longer videos (%(default)s)"
     )
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="run on a Ray cluster, or without ADDRESS on one that is started on this machine (off; extra `ray`)",
+    )
+    group.add_argument(
+        "--cores", type=int, default=4, metavar="N", help="with --ray and no GPU, cores of each worker (%(default)s)"
+    )
     add_language_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)

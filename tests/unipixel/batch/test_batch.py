@@ -228,6 +228,13 @@ def test_bad_lists_are_refused(
         list_clips([name])
 
 
+@pytest.mark.parametrize("option", ["--cores", "--max-frames"])
+def test_counts_below_one_are_refused_before_work(option: str, batch: Command, clips: Path, tmp_path: Path) -> None:
+    code, printed = batch(clips, option, 0)
+    assert (code, printed) == (2, f"unipixel: {option} must be 1 or more, not 0\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_question_set_names_no_clip(batch: Command, clips: Path, questions: Path, tmp_path: Path) -> None:
     questions.write_text('{"clip": "a.mp4", "question": "What?"}\n')
     code, printed = batch(clips)

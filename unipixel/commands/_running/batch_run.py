@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unipixel.batch.clip_list import list_clips
 from unipixel.batch.row_file import Row, RowFile
@@ -15,6 +17,9 @@ from unipixel.batch.row_table import write_table
 from unipixel.commands._options import check_model, load_model, session_settings
 from unipixel.commands._running.progress import ProgressDisplay
 from unipixel.session.question_file import AskJob, InvalidJob, read_questions
+
+if TYPE_CHECKING:
+    from unipixel.batch.clip_rows import ClipAnswerer
 
 # Options that change the rows; the device and --strict do not.
 _OPTIONS = (
@@ -36,6 +41,10 @@ def run_batch(arguments: argparse.Namespace) -> int:
     """
     if arguments.max_frames < 1:
         raise ValueError(f"--max-frames must be 1 or more, not {arguments.max_frames}")
+    if arguments.cores < 1:
+        raise ValueError(f"--cores must be 1 or more, not {arguments.cores}")
+    if arguments.ray is not None and importlib.util.find_spec("ray") is None:
+        raise ImportError("--ray needs Ray: install the extra `ray`")
     sets = read_question_sets(arguments.questions)
     clips = list_clips(arguments.inputs)
     check_model(arguments)
@@ -86,14 +95,28 @@ def remaining_work(clips: list[str], sets: list[AskJob], finished: set[tuple[str
     return {clip: jobs for clip, jobs in work.items() if jobs}
 
 
-def _answer(arguments: argparse.Namespace, work: Work) -> Iterator[Row]:
+def build_answerer(arguments: argparse.Namespace) -> ClipAnswerer:
+    """Load the model of a command line; on a Ray cluster, each worker calls this.
+
+    Raises:
+        OSError: The model cannot be found or read.
+        ValueError: Its files are inconsistent, or a setting is out of range.
+    """
     settings = session_settings(arguments)
     model, processor = load_model(arguments)
     from unipixel.batch.clip_rows import ClipAnswerer
 
-    yield from ClipAnswerer(
-        model, processor, settings=settings, name=str(arguments.model), max_frames=arguments.max_frames
-    ).answer(work.items())
+    return ClipAnswerer(model, processor, settings=settings, name=str(arguments.model), max_frames=arguments.max_frames)
+
+
+def _answer(arguments: argparse.Namespace, work: Work) -> Iterator[Row]:
+    if arguments.ray is None:
+        return build_answerer(arguments).answer(work.items())
+    from unipixel.batch.ray_rows import answer_on_ray
+
+    # The parser's function is not among what a worker needs.
+    options = argparse.Namespace(**{name: value for name, value in vars(arguments).items() if name != "run"})
+    return answer_on_ray(work, functools.partial(build_answerer, options), address=arguments.ray, cores=arguments.cores)
 
 
 def _write_rows(rows: RowFile, answered: Any, progress: ProgressDisplay, num_rows: int, *, is_strict: bool) -> None:

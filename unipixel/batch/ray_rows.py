@@ -1,0 +1,98 @@
+"""A batch on a Ray cluster: one actor per GPU, or per some cores, each with a model of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unipixel.batch.row_file import Row
+from unipixel.session.question_file import AskJob
+
+if TYPE_CHECKING:
+    from unipixel.batch.clip_rows import ClipAnswerer
+
+MAX_RETRIES = 3
+"""How often a clip is tried again after its worker was killed; it then gets a row with an error."""
+
+
+class ClipWorker:
+    """The actor: a model that answers the question sets of one clip at a time."""
+
+    def __init__(self, build: Callable[[], ClipAnswerer]) -> None:
+        """Load the model."""
+        self._answerer = build()
+
+    def wait(self) -> None:
+        """Return when the model is loaded."""
+
+    def answer(self, clip: str, jobs: Sequence[AskJob]) -> list[Row]:
+        """Return the rows of a clip."""
+        return list(self._answerer.answer([(clip, list(jobs))]))
+
+
+def answer_on_ray(
+    work: Mapping[str, Sequence[AskJob]], build: Callable[[], ClipAnswerer], *, address: str, cores: int
+) -> Iterator[Row]:
+    """Yield the rows of all clips in the order in which they are finished.
+
+    An actor has one clip at a time, so that results do not pile up. A killed actor starts again with its clip.
+
+    Args:
+        work: The question sets of each clip.
+        build: Loads the model, on each worker.
+        address: Of the cluster; empty starts one on this machine.
+        cores: Cores of each actor where the cluster has no GPU.
+
+    Raises:
+        ImportError: Ray is not installed.
+        OSError: The cluster cannot be reached, or the model cannot be loaded there.
+    """
+    import ray
+
+    try:
+        ray.init(address=address or "local", include_dashboard=False if not address else None, log_to_driver=False)
+    except (RuntimeError, ValueError) as error:
+        raise OSError(f"the Ray cluster {address!r} cannot be reached: {error}") from error
+    try:
+        actors = _start_actors(ray, build, cores=cores, most=len(work))
+        yield from _answer_with(ray, actors, work)
+    finally:
+        ray.shutdown()
+
+
+def _start_actors(ray: Any, build: Callable[[], ClipAnswerer], *, cores: int, most: int) -> list[Any]:
+    resources = ray.cluster_resources()
+    num_gpus, num_cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    cores = min(cores, num_cores)
+    needs = {"num_gpus": 1, "num_cpus": 1} if num_gpus else {"num_cpus": cores}
+    count = min(num_gpus or num_cores // cores, most)
+    kind = ray.remote(max_restarts=-1, max_task_retries=MAX_RETRIES, **needs)(ClipWorker)
+    actors = [kind.remote(build) for _ in range(count)]
+    try:
+        ray.get([actor.wait.remote() for actor in actors])
+    except ray.exceptions.RayError as error:
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise OSError(f"the model cannot be loaded on the Ray workers: {last}") from error
+    return actors
+
+
+def _answer_with(ray: Any, actors: Sequence[Any], work: Mapping[str, Sequence[AskJob]]) -> Iterator[Row]:
+    remaining = iter(work.items())
+    pending: dict[Any, tuple[Any, str, Sequence[AskJob]]] = {}
+
+    def submit(actor: Any) -> None:
+        if (item := next(remaining, None)) is not None:
+            pending[actor.answer.remote(*item)] = (actor, *item)
+
+    for actor in actors:
+        submit(actor)
+    while pending:
+        (reference,), _ = ray.wait(list(pending), num_returns=1)
+        actor, clip, jobs = pending.pop(reference)
+        try:
+            rows = ray.get(reference)
+        except ray.exceptions.RayActorError:
+            error = f"RayActorError: the worker of this clip was killed {MAX_RETRIES + 1} times"
+            rows = [{"clip": clip, "id": job.name, "error": error, "questions": list(job.questions)} for job in jobs]
+        submit(actor)
+        yield from rows
