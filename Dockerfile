@@ -1,8 +1,9 @@
-# CPU by default; CUDA: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 .
+# The default torch of the package registry runs on CPUs, and on CUDA where the container has a GPU. A smaller build for
+# CPUs alone, or one for another CUDA release: docker build --build-arg TORCH_INDEX=URL, an index that PyTorch names.
 FROM python:3.12-slim
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=""
 COPY . /src
-RUN python -m pip install --no-cache-dir torch torchvision --index-url "$TORCH_INDEX" \
+RUN python -m pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && python -m pip install --no-cache-dir "/src[serve]" && rm -rf /src
 # The root file system may be read-only: only /tmp is written.
 ENV HOME=/tmp HF_HOME=/tmp/huggingface PYTHONDONTWRITEBYTECODE=1
