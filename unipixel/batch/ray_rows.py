@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_RETRIES = 3
 """How often a clip is tried again after its worker was killed; it then gets a row with an error."""
+
+_CONNECT_SECONDS = 10.0
 
 
 class ClipWorker:
@@ -47,6 +50,7 @@ def answer_on_ray(
         ImportError: Ray is not installed.
         OSError: The cluster cannot be reached, or the model cannot be loaded there.
     """
+    _check_address(address)
     import ray
 
     try:
@@ -58,6 +62,21 @@ def answer_on_ray(
         yield from _answer_with(ray, actors, work)
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Connect to `HOST:PORT`, because Ray tries for a minute; other forms are left to Ray.
+
+    Raises:
+        OSError: Nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise OSError(f"the Ray cluster {address!r} cannot be reached: {error}") from error
 
 
 def _start_actors(ray: Any, build: Callable[[], ClipAnswerer], *, cores: int, most: int) -> list[Any]:

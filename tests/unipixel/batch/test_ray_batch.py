@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from unipixel.cli import build_parser
 from unipixel.commands._running.batch_run import build_answerer, read_question_sets
 
 NUM_CLIPS = 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:70000"])
+def test_address_without_a_cluster_is_refused(address: str) -> None:
+    with pytest.raises(OSError, match=f"the Ray cluster '{address}' cannot be reached"):
+        next(answer_on_ray({"a.mp4": []}, partial(build_answerer, Namespace()), address=address, cores=1))
 
 
 @pytest.mark.slow
