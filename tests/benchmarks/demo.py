@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from helpers.demo_server import serve_demo
 
 from unipixel.demos.app import DemoSettings
-from unipixel.demos.server import limit_torch_threads
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 GOALS = {"page interactive": 3.0, "first masks": 3.0, "first answer": 10.0, "follow-up": 3.0}
@@ -70,7 +69,6 @@ def main() -> None:
     if program is None:
         raise FileNotFoundError("Chromium is missing: apt-get install chromium")
     measurements, num_errors = [], 0
-    limit_torch_threads()
     with (
         serve_demo(arguments.model, DemoSettings(model_name=arguments.model)) as (_, address),
         sync_playwright() as playwright,

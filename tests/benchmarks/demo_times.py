@@ -26,7 +26,8 @@ from helpers.demo_process import DemoProcess, open_session, stream
 
 def click_times(client: httpx.Client, base: str, point: tuple[float, float], *, num_frames: int) -> None:
     """Click on 20 frames that were not encoded before, then refine each object."""
-    new, refined = [], []
+    new: list[float] = []
+    refined: list[float] = []
     for number in range(20):
         frame = (number * 13 + 5) % num_frames
         for times, shift in ((new, 0.0), (refined, 8.0)):

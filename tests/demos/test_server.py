@@ -66,7 +66,8 @@ def connected() -> Iterator[socket.socket]:
 
 
 def test_page_says_that_the_model_is_loaded_until_it_is() -> None:
-    demo, may_load, messages = FakeDemo(), threading.Event(), []
+    demo, may_load = FakeDemo(), threading.Event()
+    messages: list[str] = []
 
     def load() -> FakeDemo:
         may_load.wait()

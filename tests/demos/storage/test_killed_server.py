@@ -39,7 +39,8 @@ class Editor(threading.Thread):
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = httpx.post(self._base + path, json=body, timeout=60)
         answer.raise_for_status()
-        return answer.json()  # type: ignore[no-any-return]
+        edit: dict[str, Any] = answer.json()
+        return edit
 
     def _click(self) -> None:
         if self._seen["num_prompts"] >= 28:

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from unipixel.cli import main
 from unipixel.commands.demo import check_public, is_loopback, read_users
-from unipixel.demos.server import limit_torch_threads
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -114,12 +112,3 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
     process.wait(timeout=30)
     assert process.returncode == 130
     assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")] == []
-
-
-@pytest.mark.parametrize(("before", "after"), [(4, 3), (1, 1)])
-def test_one_core_is_reserved_for_the_pages(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
-    chosen: list[int] = []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: before)
-    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    limit_torch_threads()
-    assert chosen == [after]
