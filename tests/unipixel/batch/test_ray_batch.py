@@ -28,7 +28,6 @@ def test_address_without_a_cluster_is_refused(address: str) -> None:
 
 @pytest.mark.slow
 def test_rows_with_a_killed_worker_equal_those_of_a_plain_run(checkpoint: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
     questions = tmp_path / "questions.jsonl"
     questions.write_text(json.dumps({"id": "a", "question": "What is [1]?", "boxes": {"1": [4, 8, 20, 24, 0]}}) + "\n")
     clips = [str(write_clip(tmp_path / f"{number}.mp4", num_frames=2 + number % 4)) for number in range(NUM_CLIPS - 1)]
