@@ -145,7 +145,11 @@ def test_no_text_uses_a_figure_of_speech() -> None:
     modules = [ROOT / path for path in sources() if not path.startswith(GENERATED_LANGUAGE)]
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     documents = [path for path in DOCUMENTS if path != CHANGELOG]
-    others = [ROOT / "pyproject.toml", *(ROOT / "train/recipes").rglob("*.toml"), *(ROOT / "demos/web").rglob("*.[cj]s*")]
+    others = [
+        ROOT / "pyproject.toml",
+        *(ROOT / "train/recipes").rglob("*.toml"),
+        *(ROOT / "demos/web").rglob("*.[cj]s*"),
+    ]
     found = [
         f"{path.relative_to(ROOT)}:{number} {line.strip()}"
         for path in (*modules, *tests, *documents, *others, ROOT / ".ci/run", ROOT / ".ci/check_wheel.py")

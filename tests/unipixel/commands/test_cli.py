@@ -61,7 +61,11 @@ def test_main_wrong_usage_exits_with_2(argv: Any) -> None:
 @pytest.mark.parametrize(
     ("argv", "start", "end"),
     [
-        (["aks"], "unipixel: unknown command aks, did you mean ask? Known commands are ask, segment, batch, chat", "--help\n"),
+        (
+            ["aks"],
+            "unipixel: unknown command aks, did you mean ask? Known commands are ask, segment, batch, chat",
+            "--help\n",
+        ),
         (
             ["score", "a", "b", "--jsno"],
             "unipixel score: unknown option --jsno, did you mean --json? Known options",
