@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # How long the headers of a request may take.
+_MAX_LOADING_SECONDS = 60
 _HEADER_SECONDS = 10.0
 _MAX_CONNECTIONS = 1024
 _LOADING_PAGE = b"""<!doctype html>
@@ -135,6 +136,7 @@ class StartingApplication:
         self._is_closed = False
         self._lock = threading.Lock()
         self._lifespan: _Lifespan | None = None
+        self._loading: threading.Thread | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Handle one request, or the start and the end of the server."""
@@ -159,6 +161,9 @@ class StartingApplication:
             demo, self._demo = self._demo, None
         if demo is not None:
             demo.close()
+        # A demo that is still being loaded has a folder already, which is removed when it is closed.
+        if self._loading is not None:
+            self._loading.join(timeout=_MAX_LOADING_SECONDS)
 
     def raise_failure(self) -> None:
         """Raise the error that ended the loading, if there was one."""
@@ -170,8 +175,8 @@ class StartingApplication:
         await send({"type": "lifespan.startup.complete"})
         loop = asyncio.get_running_loop()
         loaded = asyncio.Event()
-        thread = threading.Thread(target=self._load_demo, args=(loop, loaded), name="unipixel-load", daemon=True)
-        thread.start()
+        self._loading = threading.Thread(target=self._load_demo, args=(loop, loaded), name="unipixel-load", daemon=True)
+        self._loading.start()
         begin = asyncio.create_task(self._begin(loaded))
         await receive()
         begin.cancel()
@@ -188,9 +193,10 @@ class StartingApplication:
             self.stop()
             return
         with self._lock:
-            if not self._is_closed:
+            is_closed = self._is_closed
+            if not is_closed:
                 self._demo = demo
-        if self._is_closed:
+        if is_closed:
             demo.close()
             return
         with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile

@@ -110,8 +110,8 @@ def test_demo_that_is_loaded_after_the_end_is_closed() -> None:
     application = StartingApplication(load, announce=lambda _: None)
     with running(application):
         pass
+    threading.Timer(0.1, may_load.set).start()
     application.close()
-    may_load.set()
     while not demo.events:
         pass
     assert demo.events == ["close"]

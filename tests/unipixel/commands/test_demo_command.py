@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -65,10 +66,10 @@ def test_missing_gradio_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "unipixel-agent[demo]" in capsys.readouterr().err
 
 
-def test_taken_port_is_reported_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_taken_port_is_reported(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["demo", "--port", str(port), "--model", "no-such-model"]) == 2
+        assert main(["demo", "--port", str(port), "--model", str(checkpoint)]) == 2
     assert f"port {port}" in capsys.readouterr().err
 
 
@@ -104,7 +105,11 @@ def test_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Pat
         address = re.search(r"http://\S+", line)
         assert address is not None
         assert "UniPixel" in httpx.get(address[0], timeout=300).text
-        assert [entry.name for entry in scratch.iterdir() if entry.name.startswith("unipixel-")]
+        # The page answers before the model is loaded; the folder of the demo is made meanwhile.
+        deadline = time.monotonic() + 300
+        while not list(scratch.glob("unipixel-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(scratch.glob("unipixel-*"))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=300)
     finally:
