@@ -159,7 +159,7 @@ def test_replies_before_an_error_are_stored(stub: StubJudge, tmp_path: Path) -> 
     [
         ({"url": "ftp://host"}, "must start with http"),
         ({"url": "http://example.org/v1", "key": "k"}, "unencrypted"),
-        ({"url": "https://example.org/v1", "model": ""}, "give the judge's model"),
+        ({"url": "https://example.org/v1", "model": ""}, "give the model of the endpoint"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -6,19 +6,14 @@ computed again without a judge.
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from email.message import Message
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
+from unipixel.train.endpoints.chat_completions import EndpointError, EndpointSettings, complete_chat
 from unipixel.train.evaluation.answers.choice_scores import sample_answer
 from unipixel.train.evaluation.running.predictions import PredictionFile, rewrite_predictions
 
@@ -48,47 +43,22 @@ Explanation: ONE SENTENCE
 """
 """Default instructions of the judge; the published ones can be given in their place."""
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-"""Environment variable with the key of the endpoint."""
-
 # Sampling settings of the published script.
 _SAMPLING = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 800}
-_MAX_ATTEMPTS = 5
-_MAX_REPLY_BYTES = 2**20
-_TIMEOUT_SECONDS = 120.0
 _NUM_THREADS = 8
 # Replies that are stored together.
 _BATCH = 16
-_RETRIED_STATUS = (408, 409, 429)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class JudgeSettings(EndpointSettings):
     """Where and how a judge is asked.
 
     Attributes:
-        url: Base address of the endpoint, such as `https://api.openai.com/v1`.
-        model: Name of the model there.
-        key: Key of the endpoint; empty for none.
         prompt: Instructions of the judge.
-        first_delay_seconds: Delay before the second attempt, doubled before each further one.
     """
 
-    url: str
-    model: str
-    key: str = field(default="", repr=False)
     prompt: str = JUDGE_PROMPT
-    first_delay_seconds: float = 1.0
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"the judge's address must start with http:// or https://, got {self.url!r}")
-        if self.key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise ValueError(f"the key would be sent unencrypted to {self.url}: use https, or unset {KEY_VARIABLE}")
-        if not self.model:
-            raise ValueError("give the judge's model, such as gpt-4o-mini")
 
 
 class JudgeError(OSError):
@@ -148,65 +118,7 @@ def ask_judge(correct: str, predicted: str, *, settings: JudgeSettings) -> str:
     """
     content = f"##Correct answer: {correct}\n##Predicted answer: {predicted}\n"
     messages = [{"role": "system", "content": settings.prompt}, {"role": "user", "content": content}]
-    body = json.dumps({"model": settings.model, "messages": messages, **_SAMPLING}).encode("utf-8")
-    reason = ""
-    for delay in _delays(settings.first_delay_seconds):
-        time.sleep(delay)
-        try:
-            return _reply_of(_post(body, settings))
-        except urllib.error.HTTPError as error:
-            reason = f"status {error.code} ({error.reason})"
-            if error.code not in _RETRIED_STATUS and error.code < 500:
-                break
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            reason = str(getattr(error, "reason", error))
-        except ValueError as error:
-            reason = str(error)
-    raise JudgeError(
-        f"the judge {settings.model} at {settings.url} gave no usable reply: {reason}; replies so far are stored, "
-        "repeat the command to continue"
-    )
-
-
-def _delays(first: float) -> Iterator[float]:
-    yield 0.0
-    yield from (first * 2**attempt for attempt in range(_MAX_ATTEMPTS - 1))
-
-
-def _post(body: bytes, settings: JudgeSettings) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    if settings.key:
-        headers["Authorization"] = f"Bearer {settings.key}"
-    address = settings.url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-    with urllib.request.build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_SECONDS) as response:
-        content = bytes(response.read(_MAX_REPLY_BYTES + 1))
-    if len(content) > _MAX_REPLY_BYTES:
-        raise ValueError(f"a reply has at most {_MAX_REPLY_BYTES} bytes")
-    return content
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect, which would send the key to another host."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        """Refuse the redirect; the caller gets its status as an error."""
-        del req, fp, code, msg, headers, newurl
-
-
-def _reply_of(content: bytes) -> str:
-    """Return the text of a chat completion.
-
-    Raises:
-        ValueError: It has another form or is empty.
-    """
     try:
-        fields: Any = json.loads(content)
-        text = fields["choices"][0]["message"]["content"]
-    except (ValueError, RecursionError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"the reply is no chat completion: {content[:80]!r}") from error
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError("the reply is empty")
-    return text
+        return complete_chat(messages, endpoint=settings, sampling=_SAMPLING).text
+    except EndpointError as error:
+        raise JudgeError(f"the judge: {error}; replies so far are stored, repeat the command to continue") from error

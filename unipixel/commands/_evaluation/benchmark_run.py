@@ -118,7 +118,8 @@ def _judge(target: EvaluationTarget, predictions: PredictionFile, arguments: arg
     """Ask the judge that is configured for the replies that predictions do not have, and read them again."""
     if arguments.judge_url is None and arguments.judge_model is None and arguments.judge_prompt is None:
         return predictions
-    from unipixel.train.evaluation.answers.judge_client import JUDGE_PROMPT, KEY_VARIABLE, JudgeSettings
+    from unipixel.train.endpoints.chat_completions import KEY_VARIABLE
+    from unipixel.train.evaluation.answers.judge_client import JUDGE_PROMPT, JudgeSettings
     from unipixel.train.evaluation.running.predictions import PredictionFile
 
     if target.benchmark.judge is None:

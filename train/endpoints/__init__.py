@@ -1,0 +1,1 @@
+"""Models behind endpoints with OpenAI's protocol of chat completions."""
