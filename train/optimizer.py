@@ -8,18 +8,20 @@ the same small amount. `torch.optim.Muon` takes matrices one by one, about ten l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_BLOCKS = re.compile(r"\bmodel\.(language_model\.layers|visual\.blocks)\.\d+\.")
+_BLOCKS = re.compile(r"\bmodel\.(language_model\.layers|visual\.blocks|layers)\.\d+\.")
 # Coefficients of the Newton-Schulz iteration, its steps, and the scale that gives steps the size of AdamW's
 # (arXiv:2502.16982): the defaults of torch.optim.Muon with adjust_lr_fn="match_rms_adamw".
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
 _NUM_ITERATIONS, _RMS_SCALE = 5, 0.2
 _EPSILON = 1e-7
+ADAMW_BETAS = (0.9, 0.98)
+"""Momenta of AdamW beside Muon."""
 
 
 class BatchedMuon:
@@ -87,6 +89,59 @@ class BatchedMuon:
             raise ValueError("the momenta belong to a model of other sizes")
         for momenta, own in zip(self._momenta, given, strict=True):
             momenta.copy_(own)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """`BatchedMuon` for some matrices and AdamW for all other parameters, as one optimiser with one schedule."""
+
+    def __init__(
+        self, matrices: Sequence[nn.Parameter], others: Iterable[dict[str, Any]], *, lr: float, weight_decay: float
+    ) -> None:
+        """Prepare to step.
+
+        Args:
+            matrices: Parameters of two dimensions, moved by Muon.
+            others: Parameter groups of AdamW.
+            lr: Learning rate of the matrices, and of groups without their own.
+            weight_decay: Decay of the matrices.
+
+        Raises:
+            ValueError: A matrix has not two dimensions.
+        """
+        muon = BatchedMuon(matrices, lr=lr, weight_decay=weight_decay)
+        adamw = torch.optim.AdamW(others, lr=lr, betas=ADAMW_BETAS)
+        super().__init__([{"params": list(matrices), **muon.param_groups[0]}, *adamw.param_groups], {"lr": lr})
+        self._muon, self._adamw = muon, adamw
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        # A schedule changes the groups of this optimiser, which the two parts read.
+        self._muon.param_groups = self.param_groups[:1]
+        self.param_groups[1:] = self._adamw.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move all parameters."""
+        loss = None if closure is None else closure()
+        self._muon.step()
+        self._adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both parts and the learning rate of the matrices."""
+        rates = {name: value for name, value in self.param_groups[0].items() if name != "params"}
+        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict(), "matrices": rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            ValueError: It belongs to other parameters.
+        """
+        self._muon.load_state_dict(state_dict["muon"])
+        self._adamw.load_state_dict(state_dict["adamw"])
+        self.param_groups[0].update(state_dict["matrices"])
+        self._share_groups()
 
 
 def _orthogonalised(updates: Tensor) -> Tensor:

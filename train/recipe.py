@@ -12,6 +12,7 @@ from unipixel.model.config import PoolWeighting
 Stage = Literal["segmenter", "stage1", "stage2", "stage3", "finetune"]
 Precision = Literal["float32", "bfloat16"]
 LearningRateSchedule = Literal["cosine", "linear", "constant"]
+OptimizerName = Literal["adamw", "muon"]
 AnchorFrame = Literal["first", "visible"]
 
 
@@ -140,6 +141,7 @@ class TrainingRecipe(Settings):
         learning_rate: Peak learning rate.
         sam2_learning_rate: Peak learning rate of SAM 2.1; None is `learning_rate`.
         learning_rate_schedule: Schedule of the learning rate after the warm-up.
+        optimizer: `adamw`, or `muon` for the matrices of transformer blocks, with AdamW for the others.
         warmup_fraction: Fraction of the steps over which the learning rate rises.
         weight_decay: Weight decay of matrices; vectors have none.
         max_gradient_norm: Norm to which gradients are clipped.
@@ -162,6 +164,7 @@ class TrainingRecipe(Settings):
     learning_rate: float = 2e-5
     sam2_learning_rate: float | None = None
     learning_rate_schedule: LearningRateSchedule = "cosine"
+    optimizer: OptimizerName = "adamw"
     warmup_fraction: float = 0.03
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from unipixel.train.recipe import Recipe, TrainingRecipe
+from unipixel.train.optimizer import MuonAdamW, is_matrix
+from unipixel.train.recipe import OptimizerName, Recipe, TrainingRecipe
 from unipixel.train.run_log import InvalidExampleCounter, RunLog
 from unipixel.train.sail.sail_recipe import SailRecipe
 
@@ -34,6 +35,7 @@ class ObjectiveTrainer(Trainer):
         *args: Any,
         learning_rate_of: Callable[[str], float | None] | None = None,
         invalid_counter: InvalidExampleCounter | None = None,
+        optimizer_name: OptimizerName = "adamw",
         **options: Any,
     ) -> None:
         """Prepare a run.
@@ -42,12 +44,14 @@ class ObjectiveTrainer(Trainer):
             *args: As for `Trainer`.
             learning_rate_of: Peak learning rate of a parameter by name; None is the run's.
             invalid_counter: Counts invalid samples.
+            optimizer_name: `muon` moves the matrices of transformer blocks by Muon.
             **options: As for `Trainer`.
         """
         super().__init__(*args, **options)
         self.optimizer: torch.optim.Optimizer | None
         self._learning_rate_of = learning_rate_of or (lambda _name: None)
         self._invalid_counter = invalid_counter or InvalidExampleCounter()
+        self._optimizer_name = optimizer_name
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
 
     def compute_loss(
@@ -78,16 +82,25 @@ class ObjectiveTrainer(Trainer):
         """Build the optimiser with a parameter group per learning rate and weight decay; vectors are not decayed."""
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+            matrices: list[nn.Parameter] = []
             for name, parameter in (model or self.model).named_parameters():
-                if parameter.requires_grad:
+                if not parameter.requires_grad:
+                    continue
+                if self._optimizer_name == "muon" and is_matrix(name, parameter):
+                    matrices.append(parameter)
+                else:
                     decay = self.args.weight_decay if parameter.ndim > 1 else 0.0
                     rate = self._learning_rate_of(name) or self.args.learning_rate
                     groups[rate, decay].append(parameter)
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
             parameters = [
                 {"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()
             ]
-            self.optimizer = kind(parameters, **options)
+            if self._optimizer_name == "muon":
+                rate, decay = self.args.learning_rate, self.args.weight_decay
+                self.optimizer = MuonAdamW(matrices, parameters, lr=rate, weight_decay=decay)
+            else:
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+                self.optimizer = kind(parameters, **options)
         return self.optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -162,6 +175,7 @@ def build(
         data_collator=collate,
         callbacks=[RunLog(Path(recipe.output), validate=validate, every=settings.validate_every)],
         invalid_counter=InvalidExampleCounter(max_fraction=recipe.data.max_invalid_fraction),
+        optimizer_name=settings.optimizer,
         learning_rate_of=lambda name: settings.sam2_learning_rate if name.startswith("model.sam2.") else None,
     )
 

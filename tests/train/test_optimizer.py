@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unipixel.model.unipixel import UniPixel
-from unipixel.train.optimizer import BatchedMuon, is_matrix
+from unipixel.train.optimizer import ADAMW_BETAS, BatchedMuon, MuonAdamW, is_matrix
 
 SHAPES = [(6, 5), (5, 6), (6, 5), (4, 4), (16, 3), (6, 5)]
 
@@ -67,3 +67,37 @@ def test_muon_moves_the_blocks_of_both_transformers_and_nothing_else(model: UniP
         "mlp.down_proj", "attn.qkv", "attn.proj",
     }  # fmt: skip
     assert not any("sam2" in name or "embed" in name for name in chosen)
+
+
+def two_parts(seed: int) -> tuple[MuonAdamW, list[nn.Parameter], nn.Parameter]:
+    own, bias = matrices(seed), nn.Parameter(torch.ones(3))
+    groups = [{"params": [bias], "lr": 0.01, "weight_decay": 0.0}]
+    return MuonAdamW(own, groups, lr=0.02, weight_decay=0.1), own, bias
+
+
+def test_one_optimiser_steps_both_parts_at_the_rates_of_a_schedule_and_resumes() -> None:
+    joint, own, bias = two_parts(0)
+    others, other_bias = matrices(0), nn.Parameter(torch.ones(3))
+    muon = BatchedMuon(others, lr=0.02, weight_decay=0.1)
+    adamw = torch.optim.AdamW([other_bias], lr=0.01, weight_decay=0.0, betas=ADAMW_BETAS)
+    schedule = torch.optim.lr_scheduler.LambdaLR(joint, lambda step: 0.5**step)
+    for step in range(4):
+        for group in (*muon.param_groups, *adamw.param_groups):
+            group["lr"] = (0.02 if group is muon.param_groups[0] else 0.01) * 0.5**step
+        for parameters, vector in ((own, bias), (others, other_bias)):
+            set_gradients(parameters, step)
+            vector.grad = torch.full((3,), float(step + 1))
+        joint.step()
+        schedule.step()
+        muon.step()
+        adamw.step()
+        if step == 1:
+            state, resumed = joint.state_dict(), two_parts(0)
+            resumed[0].load_state_dict(state)
+            with torch.no_grad():
+                for new, old in zip((*resumed[1], resumed[2]), (*own, bias), strict=True):
+                    new.copy_(old)
+            joint, own, bias = resumed
+            schedule = torch.optim.lr_scheduler.LambdaLR(joint, lambda step: 0.5**step, last_epoch=1)
+    for one, two in zip((*own, bias), (*others, other_bias), strict=True):
+        assert torch.equal(one, two)

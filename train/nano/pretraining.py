@@ -21,12 +21,12 @@ from unipixel.train.nano.dense_model import DenseModel
 from unipixel.train.nano.feeding import make_feed
 from unipixel.train.nano.pretraining_objective import PretrainingObjective
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
-from unipixel.train.optimizer import BatchedMuon, is_matrix
+from unipixel.train.optimizer import ADAMW_BETAS, BatchedMuon, is_matrix
 from unipixel.train.run_log import LOG_FILE
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 # AdamW's share of Muon's rate, and its memory: shorter than usual, as a run has a few thousand steps.
-_ADAMW_RATE, _ADAMW_BETAS = 0.5, (0.9, 0.98)
+_ADAMW_RATE = 0.5
 # Steps between states that a run returns to when its loss is no number, and by what the rate falls then.
 _SNAPSHOT_EVERY, _RATE_CUT = 200, 0.5
 _SEGMENTER_PREFIX = "dense.model.sam2."
@@ -256,5 +256,5 @@ def _optimizers(objective: nn.Module, recipe: PretrainingRecipe) -> tuple[Batche
         {"params": [parameter for parameter in others if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in others if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, lr=rate, betas=_ADAMW_BETAS, fused=others[0].device.type == "cuda")
+    adamw = torch.optim.AdamW(groups, lr=rate, betas=ADAMW_BETAS, fused=others[0].device.type == "cuda")
     return BatchedMuon(matrices, lr=rate, weight_decay=decay), adamw
