@@ -126,8 +126,12 @@ class PixelSail(nn.Module):
         """
         images = self.encode_videos(inputs.videos)
         embedded = self.embed(inputs, images)
+        embeds, device = embedded.embeds, embedded.embeds.device.type
+        if torch.is_autocast_enabled(device):
+            # As with weights of that type: otherwise every layer converts its input and output.
+            embeds = embeds.to(torch.get_autocast_dtype(device))
         hidden = self.decode(
-            embedded.embeds, embedded.position_ids, attention_mask=embedded.attention_mask, blocks=embedded.blocks
+            embeds, embedded.position_ids, attention_mask=embedded.attention_mask, blocks=embedded.blocks
         )
         ids = inputs.input_ids.to(self.device)
         seg_states = tuple(
