@@ -163,7 +163,7 @@ class Chat:
         self._turns.append((text, answer.text))
         for stage, seconds in answer.timings_seconds.items():
             self._timings[stage] = self._timings.get(stage, 0.0) + seconds
-        # The ids of new objects are only known at the end.
+        # Pixel-SAIL may answer twice when it segments; the second answer is the valid one.
         if echo is None or echo.text.strip() != answer.text:
             print(answer.text, flush=True)
 

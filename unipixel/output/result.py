@@ -129,6 +129,11 @@ class Result:
         """See `Answer`."""
         return 0 if self.turn is None else self.turn.num_read_tokens
 
+    @property
+    def num_generated_tokens(self) -> int:
+        """See `Answer`."""
+        return 0 if self.turn is None else self.turn.num_generated_tokens
+
     def add_object(
         self, object_id: int, *, source: str, expression: str | None = None, anchor_frame: int = 0
     ) -> ResultObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,6 @@ from torch import Tensor
 from unipixel.model.generation import AnswerStream, GenerationSettings, prefill, stream_text
 from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
-from unipixel.processing.answer_parser import strip_tokens
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.special_tokens import CONTROL_TOKENS, SEG
 from unipixel.sail.patch_grid import RegionPrompt
@@ -23,6 +23,9 @@ from unipixel.sail.sail_inputs import ImagePatches, PatchStates
 from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
 from unipixel.session.callbacks import TextCallback
 from unipixel.session.conversation import Reply
+
+# What may still become `<Prompt3>`, `</p>` or `[SEG]`.
+_INCOMPLETE = re.compile(r"(?:<[^<>\s]*|\[[A-Z]*)$")
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,9 @@ class SailConversation:
             turn: The question, with prompts as `<PromptK>`. A beginning of the answer that contains `[SEG]` is the
                 whole answer: its mask is given without generating a token.
             prompts: Regions with their ids.
-            on_text: Receives the answer piece by piece, without special tokens; called at every token. If it raises,
-                the turn ends and the conversation is not changed.
+            on_text: Receives the generated text piece by piece, up to the first mask: empty masks are removed from the
+                answer when they are known. Called at every token; if it raises, the turn ends and the conversation is
+                not changed.
 
         Raises:
             ValueError: A prompt is invalid, see `SailProcessor.image`, or the conversation is too long.
@@ -124,12 +128,14 @@ class SailConversation:
         before, inputs, num_earlier = self._next_inputs(self._with_prompts(prompts), turn)
         cache = before.prompt_cache or before.image_cache
         self._check_length(inputs, cache)
+        num_generated = 0
         if SEG_TOKEN in turn.answer_prefix:
             text, queries, after, num_read, has_ended = self._force(inputs, cache, turn)
         else:
             stream = AnswerStream(self._model, inputs, prompt_cache=cache, settings=self._settings, decode=self._decode)
-            generation = stream_text(stream, to_text=self._display, on_text=on_text)
+            generation = stream_text(stream, to_text=self._text_before_masks, on_text=on_text)
             text = turn.answer_prefix + self._decode(generation.token_ids)
+            num_generated = len(generation.token_ids)
             queries, after = generation.mask_tokens, generation.prompt_cache
             num_read, has_ended = generation.num_read_tokens, generation.stop_reason == "end"
         if after is None:
@@ -147,7 +153,13 @@ class SailConversation:
         )
         is_empty = [not bool((mask > 0).any()) for mask in masks]
         kept = masks[[index for index, empty in enumerate(is_empty) if not empty]]
-        return SailReply(_without_empty(from_prompt_tokens(text), is_empty), kept, num_read, len(masks))
+        return SailReply(
+            _without_empty(from_prompt_tokens(text), is_empty),
+            kept,
+            num_read,
+            len(masks),
+            num_generated_tokens=num_generated,
+        )
 
     def _with_prompts(self, prompts: Sequence[RegionPrompt]) -> SailConversationState:
         """Return the state to continue from; the image and the turns are to be read again if the prompts differ."""
@@ -208,8 +220,10 @@ class SailConversation:
     def _decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode(list(ids))
 
-    def _display(self, ids: Sequence[int]) -> str:
-        return strip_tokens(from_prompt_tokens(self._decode(ids)))
+    def _text_before_masks(self, ids: Sequence[int]) -> str:
+        """Return the text up to the first mask, or to a token that is incomplete."""
+        text, _, _ = from_prompt_tokens(self._decode(ids)).partition(SEG)
+        return _INCOMPLETE.sub("", text).rstrip()
 
 
 def _without_control_tokens(text: str) -> str:

@@ -6,7 +6,7 @@ import abc
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from unipixel.memory.representation import short_repr
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.answer_parser import ParsedAnswer, parse_answer
+from unipixel.processing.answer_text import AnswerText
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
@@ -38,6 +39,7 @@ class Answer:
         accepted_ids: Those of `prefilled_ids` whose mask was used; the others were segmented from their prompts.
         num_read_tokens: Tokens that the language model processed before the answer.
         timings_seconds: Seconds by stage.
+        num_generated_tokens: Tokens of the answer, with the one that ends it.
     """
 
     __repr__ = short_repr
@@ -51,6 +53,7 @@ class Answer:
     accepted_ids: tuple[int, ...]
     num_read_tokens: int
     timings_seconds: dict[str, float]
+    num_generated_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,12 @@ class BaseSession(abc.ABC):
             ids_before = set(self.bank.ids)
             prefill = self._track_prompted(question, callbacks)
             turn = Turn(question, memory=self._injection(), answer_prefix=answer_prefix)
+            shown = AnswerText(callbacks.on_text, prefix=answer_prefix) if callbacks.on_text is not None else None
             with self._timed("answer"):
-                reply = self._reply(turn, callbacks)
+                reply = self._reply(turn, replace(callbacks, on_text=shown.write if shown else None))
             parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)
+            if shown is not None:
+                shown.finish(parsed.display)
             tokens = {
                 segment.object_id: reply.mask_tokens[segment.mask_index]
                 for segment in parsed.masks
@@ -161,6 +167,7 @@ class BaseSession(abc.ABC):
             accepted_ids=prefill.accepted_ids,
             num_read_tokens=reply.num_read_tokens,
             timings_seconds=dict(self.timings),
+            num_generated_tokens=reply.num_generated_tokens,
         )
 
     def _num_read_frames(self) -> int:

@@ -20,7 +20,8 @@ class Callbacks:
     """Functions that are called during the work of a session.
 
     Attributes:
-        on_text: Receives the answer piece by piece.
+        on_text: Receives the answer piece by piece as it is generated: once for each token, with an empty text where
+            an `[id]` is incomplete, and at the end the rest from the first new object on, whose id is only known then.
         on_frame: Receives each frame after its objects were tracked and stored.
         should_stop: Called before each token and each frame; True ends the work with `Cancelled`.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from unipixel.model.generation import AnswerStream, Generation, GenerationSettin
 from unipixel.model.inputs import ModelInputs
 from unipixel.model.qwen import PromptCache
 from unipixel.model.unipixel import UniPixel
-from unipixel.processing.answer_parser import parse_answer, strip_tokens
+from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.processor import Processor
@@ -35,11 +35,13 @@ class Reply:
         text: The answer with its special tokens.
         mask_tokens: (K, n, C), one per `<|seg|>`; of Pixel-SAIL the logits (K, H, W) of the masks.
         num_read_tokens: Tokens that were processed before the answer.
+        num_generated_tokens: Tokens of the answer, with the one that ends it.
     """
 
     text: str
     mask_tokens: Tensor
     num_read_tokens: int
+    num_generated_tokens: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Conversation:
 
         Args:
             turn: The question with the injected memory.
-            on_text: Receives the answer piece by piece, without special tokens; called at every token. If
+            on_text: Receives the generated text piece by piece, with its special tokens; called at every token. If
                 it raises, the turn ends and the conversation is not changed.
 
         Raises:
@@ -165,6 +167,7 @@ class Conversation:
             turn.answer_prefix + self._decode(generation.token_ids),
             generation.mask_tokens,
             generation.num_read_tokens,
+            num_generated_tokens=len(generation.token_ids),
         )
 
     def prefill(
@@ -225,7 +228,7 @@ class Conversation:
         self, prompt_cache: PromptCache, inputs: ModelInputs, settings: GenerationSettings, on_text: TextCallback | None
     ) -> Generation:
         stream = AnswerStream(self._model, inputs, prompt_cache=prompt_cache, settings=settings, decode=self._decode)
-        return stream_text(stream, to_text=lambda ids: strip_tokens(self._decode(ids)), on_text=on_text)
+        return stream_text(stream, to_text=self._decode, on_text=on_text)
 
     @torch.no_grad()
     def _force_mask_tokens(self, prompt_cache: PromptCache | None, object_ids: Sequence[int]) -> dict[int, Tensor]:

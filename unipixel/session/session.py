@@ -153,7 +153,7 @@ class Session(BaseSession):
         Args:
             question: The question.
             answer_prefix: Beginning of the answer, which the model continues, such as `The best option is (`.
-            on_text: Receives the answer piece by piece.
+            on_text: Receives the answer piece by piece as it is generated, see `Callbacks`.
             on_frame: Receives each frame with the objects that were tracked on it; a frame is passed again
                 when other objects are tracked later.
             should_stop: Called before each token and each frame; True ends the work with `Cancelled`.
