@@ -21,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ import numpy as np
 import torch
 from helpers.tracker_reference import OfficialPredictor, synthetic_video, tiny_segmenter
 
+from unipixel.model.generation import AnswerStream, GenerationSettings
+from unipixel.model.inputs import ModelInputs
+from unipixel.model.token_decoding import CacheImplementation
+from unipixel.model.unipixel import UniPixel
 from unipixel.tracking.acceleration.compiled_segmenter import compile_segmenter
 from unipixel.tracking.clip_features import normalise_frame
 from unipixel.tracking.config import SegmenterConfig
@@ -54,6 +59,7 @@ class Bench:
         self.device = torch.device("cpu" if self.is_trial else "cuda")
         self.objects = (1, 3) if self.is_trial else (1, 8, 16, 64)
         self.frames = synthetic_video(4, height=HEIGHT, width=WIDTH)
+        self.new_tokens = 4 if self.is_trial else 64
         self.warm_up, self.measured = (17, 2) if self.is_trial else (WARM_UP, MEASURED)
 
     def segmenter(self, image_size: int) -> Segmenter:
@@ -71,6 +77,7 @@ class Bench:
             rows[f"track, {count} objects, sam2 eager"] = partial(self.track_official, count)
         rows["live, 768 px, 3 objects, eager"] = partial(self.live, is_compiled=False)
         rows["3B shape, 16 frames of 448 px"] = self.language
+        rows["3B shape, 8 questions in one batch"] = self.language_batch
         for count in self.objects:
             rows[f"track-compiled, {count} objects, ours"] = partial(self.track, count, is_compiled=True)
         rows["live-compiled, 768 px, 3 objects"] = partial(self.live, is_compiled=True)
@@ -136,33 +143,71 @@ class Bench:
 
     @torch.no_grad()
     def language(self) -> dict[str, float]:
-        """Measure a model of the 3B's shape: the first token of a question about a clip, then each token."""
-        from unipixel.model.generation import AnswerStream, GenerationSettings
+        """Measure a model of the 3B's shape: the first token of a question about a clip, then each token.
+
+        The static cache, whose step is a captured CUDA graph, is the default on a GPU; `dynamic` is measured beside it.
+        """
+        figures: dict[str, float] = {}
+        for implementation in ("dynamic", "static"):
+            settings = GenerationSettings(max_new_tokens=self.new_tokens, cache_implementation=implementation)
+            for _ in range(2):
+                # The first run warms up the kernels.
+                begin = self._now()
+                stream = AnswerStream(self.language_model, self.question, settings=settings)
+                next(stream)
+                first = self._now()
+                count = sum(1 for _ in stream)
+                seconds = self._now() - first
+            figures |= {
+                f"seconds_to_first_token, {implementation}": round(first - begin, 3),
+                f"tokens_per_second, {implementation}": round(count / seconds, 1),
+            }
+        figures["same_tokens"] = float(self._answers("dynamic") == self._answers("static"))
+        return figures
+
+    @torch.no_grad()
+    def language_batch(self) -> dict[str, float]:
+        """Measure 8 questions about one clip, in one batch and one after another."""
+        from unipixel.model.generation import prefill
+
+        ids = self.question.input_ids
+        end_id = self.language_model.config.qwen.vision_end_token_id
+        cut = int((ids[0] == end_id).nonzero()[0]) + 1
+        prompt_cache = prefill(self.language_model, replace(self.question, input_ids=ids[:, :cut])).prompt_cache
+        single = ModelInputs(ids[:, cut:])
+        batch = ModelInputs(single.input_ids.expand(8, -1))
+        settings = GenerationSettings(max_new_tokens=self.new_tokens)
+        figures: dict[str, float] = {}
+        for name, questions in (("one_by_one", [single] * 8), ("batch", [batch])):
+            for _ in range(2):
+                begin = self._now()
+                for question in questions:
+                    self.language_model.generate(question, prompt_cache=prompt_cache, settings=settings)
+                figures[f"seconds_{name}"] = round(self._now() - begin, 3)
+        return figures
+
+    @cached_property
+    def language_model(self) -> UniPixel:
+        """A model of the 3B's shape, on first use."""
+        # A program beside this one: as an import, mypy would know it by two names.
+        shape_3b = importlib.import_module("benchmarks.shape_3b")
+        model: UniPixel = shape_3b.random_model(shape_3b.config_3b(1 if self.is_trial else 36), device=self.device)
+        return model
+
+    @cached_property
+    def question(self) -> ModelInputs:
+        """A question about a clip of 16 frames."""
         from unipixel.processing.chat_template import Turn, load_tokenizer
         from unipixel.processing.processor import Processor
 
-        # A program beside this one: as an import, mypy would know it by two names.
-        shape_3b = importlib.import_module("benchmarks.shape_3b")
-        side, num_tokens = (56, 4) if self.is_trial else (448, 64)
-        config = shape_3b.config_3b(1 if self.is_trial else 36)
-        model = shape_3b.random_model(config, device=self.device)
-        processor = Processor(config, load_tokenizer())
+        side = 56 if self.is_trial else 448
+        processor = Processor(self.language_model.config, load_tokenizer())
         clip = processor.clip(list(synthetic_video(16, height=side, width=side)))
-        inputs = processor.encode([Turn("What is in this video?")], clip=clip).inputs.to(self.device)
-        settings = GenerationSettings(max_new_tokens=num_tokens)
-        figures: dict[str, float] = {}
-        for _ in range(2):
-            # The first run warms up the kernels.
-            begin = self._now()
-            stream = AnswerStream(model, inputs, settings=settings)
-            next(stream)
-            first = self._now()
-            count = sum(1 for _ in stream)
-            figures = {
-                "seconds_to_first_token": round(first - begin, 3),
-                "tokens_per_second": round(count / (self._now() - first), 1),
-            }
-        return figures
+        return processor.encode([Turn("What is in this video?")], clip=clip).inputs.to(self.device)
+
+    def _answers(self, implementation: CacheImplementation) -> list[tuple[int, ...]]:
+        settings = GenerationSettings(max_new_tokens=self.new_tokens, cache_implementation=implementation)
+        return [answer.token_ids for answer in self.language_model.generate(self.question, settings=settings)]
 
     def _compiled(self, segmenter: Segmenter) -> Segmenter:
         if not self.is_trial:

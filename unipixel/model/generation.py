@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from unipixel.memory.representation import short_repr
 from unipixel.model.inputs import ModelInputs, VideoFeatures
 from unipixel.model.language_model import LanguageModel
 from unipixel.model.qwen import PromptCache
+from unipixel.model.token_decoding import CacheImplementation, open_decoder
 
 StopReason = Literal["end", "stop_string", "length"]
 Decoder = Callable[[Sequence[int]], str]
@@ -34,6 +35,8 @@ class GenerationSettings:
         top_k: Number of tokens that sampling keeps; None keeps all.
         seed: Seed of the sampling; None uses a random one.
         stop_strings: Strings that end the answer as soon as it contains one of them.
+        cache_implementation: How keys and values of generated tokens are kept: `dynamic` in a cache that grows,
+            `static` in one of fixed size, whose steps a GPU captures as a CUDA graph, or `auto`, see `open_decoder`.
     """
 
     max_new_tokens: int = 512
@@ -42,6 +45,7 @@ class GenerationSettings:
     top_k: int | None = None
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
+    cache_implementation: CacheImplementation = "auto"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -54,6 +58,9 @@ class GenerationSettings:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 or None, got {self.top_k}")
+        if self.cache_implementation not in get_args(CacheImplementation):
+            allowed = ", ".join(get_args(CacheImplementation))
+            raise ValueError(f"cache_implementation must be one of {allowed}, got {self.cache_implementation!r}")
 
 
 @dataclass(frozen=True)
@@ -198,8 +205,14 @@ class AnswerStream(Iterator[GeneratedToken]):
         rows = torch.arange(len(output.lengths), device=output.hidden_states.device)
         last = torch.tensor(output.lengths, device=rows.device) - 1
         self._states = output.hidden_states[rows, last]
-        self._cache, self._mask = output.cache, output.attention_mask
-        self._positions = output.next_positions
+        self._is_padded = output.attention_mask is not None
+        self._decoder = open_decoder(
+            model,
+            output.cache,
+            attention_mask=output.attention_mask,
+            next_positions=output.next_positions,
+            implementation=self.settings.cache_implementation,
+        )
         self._video = output.prompt_cache.video if output.prompt_cache else None
         self._num_read_tokens = output.lengths
         self._prompt_mask_tokens = [
@@ -241,16 +254,18 @@ class AnswerStream(Iterator[GeneratedToken]):
     def _advance(self) -> None:
         """Select one token for every unfinished answer."""
         if self._selected is not None:
-            self._process(self._selected)
+            self._states = self._decoder.step(self._selected)
         selected = self._select(self._model.logits(self._states).float())
         self._selected = selected
         running = [sample for sample, answer in enumerate(self._answers) if not answer.stop_reason]
+        # The one wait for the device in a step.
+        token_ids = selected.tolist()
         seg_id = self._model.config.seg_token_id
-        if self._model.has_own_seg_state and bool((selected[running] == seg_id).any()):
-            self._process(selected)
+        if self._model.has_own_seg_state and any(token_ids[sample] == seg_id for sample in running):
+            self._states = self._decoder.step(selected)
             self._selected = None
         for sample in running:
-            answer, token_id = self._answers[sample], int(selected[sample])
+            answer, token_id = self._answers[sample], token_ids[sample]
             mask_tokens = None
             if token_id == seg_id:
                 mask_tokens = self._model.mask_tokens(self._states[sample])
@@ -258,15 +273,6 @@ class AnswerStream(Iterator[GeneratedToken]):
             answer.token_ids.append(token_id)
             answer.stop_reason = self._stop_reason(answer)
             self._queue.append(GeneratedToken(sample, token_id, mask_tokens))
-
-    def _process(self, selected: Tensor) -> None:
-        embeds = self._model.embed_tokens(selected[:, None])
-        positions = self._positions[None, :, None].expand(3, -1, -1)
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(selected), 1)], dim=1)
-        states = self._model.decode(embeds, positions, attention_mask=self._mask, cache=self._cache)
-        self._states = states[:, -1]
-        self._positions = self._positions + 1
 
     def _select(self, logits: Tensor) -> Tensor:
         settings = self.settings
@@ -296,12 +302,13 @@ class AnswerStream(Iterator[GeneratedToken]):
         answer = self._answers[sample]
         empty = self._states.new_zeros(0, *self._model.mask_token_shape, dtype=torch.float32)
         prompt_cache = None
-        if len(self._answers) == 1 and self._mask is None:
+        if len(self._answers) == 1 and not self._is_padded:
             # A last token that was selected but not processed is processed first by the next continuation.
+            cache = self._decoder.cache()
             prompt_cache = PromptCache(
-                cache=_frozen(self._cache),
-                num_tokens=self._cache.get_seq_length(),
-                next_position=int(self._positions[0]),
+                cache=_frozen(cache),
+                num_tokens=cache.get_seq_length(),
+                next_position=self._decoder.next_position,
                 pending_ids=() if self._selected is None else (answer.token_ids[-1],),
                 video=self._video,
             )
@@ -320,7 +327,7 @@ def stream_text(stream: AnswerStream, *, to_text: Decoder, on_text: Callable[[st
 
     Args:
         stream: A new stream of one sample.
-        to_text: Converts token ids to the displayed text.
+        to_text: Converts the token ids of the answer so far to text.
         on_text: Receives the text; called at every token.
     """
     token_ids: list[int] = []

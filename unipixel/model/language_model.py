@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, VideoFeatures, VisualInput
@@ -49,6 +49,14 @@ class LanguageModel(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the language model."""
+
+    @property
+    def attention(self) -> str:
+        """Attention implementation of transformers."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the weights are quantised by bitsandbytes."""
 
     @property
     def mask_token_shape(self) -> tuple[int, int]:
@@ -97,3 +105,8 @@ class LanguageModel(Protocol):
 
     def seg_states_of(self, hidden_states: Tensor, input_ids: Tensor) -> Tensor:
         """Select the states (K, D) that describe the masks of one sample, from (L, D) and (L,) ids."""
+
+
+def has_quantized_layers(module: nn.Module) -> bool:
+    """Return whether a module contains layers of bitsandbytes."""
+    return any(type(layer).__module__.startswith("bitsandbytes") for layer in module.modules())

@@ -21,6 +21,7 @@ from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput, VisualInput
+from unipixel.model.language_model import has_quantized_layers
 from unipixel.model.qwen import QwenVL, rope_positions
 from unipixel.sail.sail_inputs import ImagePatches
 from unipixel.tracking.clip_features import EncodedClip
@@ -164,6 +165,16 @@ class UniPixel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the language model."""
         return self.model.language_model.embed_tokens.weight.dtype
+
+    @property
+    def attention(self) -> str:
+        """Attention implementation of the language model."""
+        return str(self.model.language_model.config._attn_implementation)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the language model is quantised."""
+        return has_quantized_layers(self.model.language_model)
 
     def forward(self, inputs: ModelInputs) -> ModelOutput:
         """Run the model over whole samples.

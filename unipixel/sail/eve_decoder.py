@@ -174,6 +174,11 @@ class EveDecoder(nn.Module):
         apply_keeping_tables(super()._apply, fn, recurse, rotaries=[self.model.rotary_emb])
         return self
 
+    @property
+    def attention(self) -> str:
+        """Attention implementation, always PyTorch's."""
+        return "sdpa"
+
     def embed_image(self, image: ImagePatches, prompt_embeds: Tensor) -> Tensor:
         """Embed an image; see `EvePatchEmbedding.forward`."""
         embeds: Tensor = self.model.vision_tower(image, prompt_embeds)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs
+from unipixel.model.language_model import has_quantized_layers
 from unipixel.sail.eve_decoder import EveDecoder
 from unipixel.sail.image_block import ImageSpan, block_bounds, find_image_spans, prefix_positions
 from unipixel.sail.sail_config import PixelSailConfig
@@ -109,6 +110,16 @@ class PixelSail(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the transformer."""
         return self.single_transformer.model.embed_tokens.weight.dtype
+
+    @property
+    def attention(self) -> str:
+        """Attention implementation of the transformer."""
+        return self.single_transformer.attention
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the transformer is quantised."""
+        return has_quantized_layers(self.single_transformer)
 
     @property
     def mask_token_shape(self) -> tuple[int, int]:

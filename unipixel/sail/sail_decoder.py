@@ -54,6 +54,11 @@ class PrefixDecoder(nn.Module):
         apply_keeping_tables(super()._apply, fn, recurse, rotaries=[self.model.rotary_emb])
         return self
 
+    @property
+    def attention(self) -> str:
+        """Attention implementation of transformers."""
+        return str(self.model.config._attn_implementation)
+
     def embed_image(self, image: ImagePatches, prompt_embeds: Tensor) -> Tensor:
         """Embed patches: their pixels, plus the prompt on each cell, to be added to the embedding of `<vpatch>`.
 
