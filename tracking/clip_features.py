@@ -177,6 +177,10 @@ class EncodedClip:
                 del self._cache[next(iter(self._cache))]
         return self._cache[frame_index]
 
+    def is_encoded(self, frame_index: int) -> bool:
+        """Return whether the features of a frame are cached."""
+        return frame_index in self._cache
+
     def check_index(self, frame_index: int) -> None:
         """Check that a frame is in the clip.
 

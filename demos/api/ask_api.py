@@ -376,14 +376,14 @@ class AskApi:
         """Write a file of results. Streams `exporting` (with `done` and `total`), and at last `done` with `address`.
 
         Args:
-            session: Key of the session.
+            session: Key or view key of the session.
             kind: masks (PNG files in a ZIP), coco (JSON), overlay (MP4, or PNG for an image), effects (MP4, WebM with
                 alpha for a transparent background, or PNG), timeline (JSON), or session (a ZIP that can be loaded).
             background: For effects: what becomes of everything outside the objects.
             objects: For effects: what becomes of the objects.
         """
         request = DownloadRequest(str(kind), EffectSettings(background, default=objects))
-        for value in event_values(self._store.get(session).export(request)):
+        for value in event_values(self._store.read(session)[0].export(request)):
             if "file" in value:
                 value["address"] = f"session/{session}/download/{value['file']}"
             yield value

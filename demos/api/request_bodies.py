@@ -43,6 +43,19 @@ class PromptsBody(RequestBody):
         return [*boxes, *(PointPrompt(x, y, self.frame, label == 1) for x, y, label in self.points)]
 
 
+class PreviewBody(RequestBody):
+    """A click that is not stored."""
+
+    object_id: ObjectId = 0
+    frame: FrameIndex = 0
+    point: Point
+
+    def prompt(self) -> PointPrompt:
+        """Return the click."""
+        x, y, label = self.point
+        return PointPrompt(x, y, self.frame, label == 1)
+
+
 class ObjectBody(RequestBody):
     """One object."""
 
@@ -110,6 +123,8 @@ class ExportBody(RequestBody):
 def describe_error(error: RequestValidationError) -> tuple[str, str]:
     """Return the message about the first invalid value of a request, and the field of `DemoError`."""
     first: dict[str, Any] = dict(error.errors()[0])
+    if first.get("type") == "json_invalid":
+        return "the body must be JSON", "session"
     places = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
     name = ".".join(places) or "the body"
     given = "" if first.get("type") in ("missing", "extra_forbidden") else f", got {first.get('input')!r:.60}"

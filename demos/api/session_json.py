@@ -26,6 +26,8 @@ from unipixel.demos.sessions.session_snapshot import ObjectInfo
 from unipixel.demos.sessions.session_store import view_key
 from unipixel.demos.sessions.user_session import UserSession
 from unipixel.demos.storage.saved_session import RESULTS_FOLDER
+from unipixel.memory.records import MaskRecord
+from unipixel.tracking.types import ObjectMask
 
 MAX_FRAMES_PER_CHUNK = 256
 _MAX_DISPLAY_CHARS = 40
@@ -107,6 +109,13 @@ class EditJson(TypedDict):
     score: float | None
     can_undo: bool
     can_redo: bool
+
+
+class PreviewJson(TypedDict):
+    """What a click would select; `is_ready` is false where nothing was segmented, so as not to delay other work."""
+
+    is_ready: bool
+    counts: str | None
 
 
 class MaskChunk(TypedDict):
@@ -210,6 +219,13 @@ def edit_json(user_session: UserSession, edit: ObjectEdit | None) -> EditJson:
         "can_undo": bool(loaded.undo),
         "can_redo": bool(loaded.redo),
     }
+
+
+def preview_json(mask: ObjectMask | None) -> PreviewJson:
+    """Return the mask that a click would give; None if it was not computed."""
+    if mask is None:
+        return {"is_ready": False, "counts": None}
+    return {"is_ready": True, "counts": MaskRecord.of(mask.mask if mask.visible else None, score=mask.score).counts}
 
 
 def mask_chunk(user_session: UserSession, *, first: int, count: int) -> MaskChunk:

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from unipixel.demos.api.brush_mask import read_brush_mask
 from unipixel.demos.api.request_bodies import (
@@ -22,6 +23,7 @@ from unipixel.demos.api.request_bodies import (
     ExportBody,
     NameBody,
     ObjectBody,
+    PreviewBody,
     PromptsBody,
     QueryBody,
     QuestionBody,
@@ -31,11 +33,13 @@ from unipixel.demos.api.request_bodies import (
 from unipixel.demos.api.session_json import (
     EditJson,
     MaskChunk,
+    PreviewJson,
     SessionJson,
     edit_json,
     event_json,
     links_json,
     mask_chunk,
+    preview_json,
     session_json,
 )
 from unipixel.demos.errors import DemoError, PromptError
@@ -73,11 +77,12 @@ class SessionRoutes:
         """Add the routes to an application."""
         app.add_exception_handler(DemoError, _demo_error_response)
         app.add_exception_handler(RequestValidationError, _validation_error_response)
+        app.add_exception_handler(HTTPException, _http_error_response)
         for name in ("state", "changes", "masks", "times", "links"):
             app.get(f"/session/{{key}}/{name}")(getattr(self, name))
         for name in (
-            "upload", "load", "example", "prompts", "mask", "undo", "redo", "rename", "forget", "track", "ask",
-            "segment", "cancel", "export", "delete",
+            "upload", "load", "example", "prompts", "preview", "mask", "undo", "redo", "rename", "forget", "track",
+            "ask", "segment", "cancel", "export", "delete",
         ):  # fmt: skip
             app.post(f"/session/{{key}}/{name}")(getattr(self, name))
 
@@ -140,6 +145,10 @@ class SessionRoutes:
             raise PromptError("give points, a box, or both")
         return self._edit(key, lambda session: session.prompts.add(body.object_id, prompts))
 
+    def preview(self, key: str, body: PreviewBody) -> PreviewJson:
+        """Segment what a click would select, without storing it."""
+        return preview_json(self._store.get(key).prompts.preview(body.object_id, body.prompt()))
+
     async def mask(self, key: str, request: Request, object_id: int = 0, frame: int = 0) -> EditJson:
         """Add a mask to an object: a PNG, transparent outside the object."""
         png = await request.body()
@@ -171,15 +180,18 @@ class SessionRoutes:
     async def track(self, key: str, body: TrackBody) -> StreamingResponse:
         """Track objects through a range of frames."""
         frames, object_ids = body.frames(), body.object_ids
-        return await self._stream(key, lambda session: session.track(frames, object_ids=object_ids))
+        user_session = await run_in_threadpool(self._store.get, key)
+        return await self._stream(user_session, lambda session: session.track(frames, object_ids=object_ids))
 
     async def ask(self, key: str, body: QuestionBody) -> StreamingResponse:
         """Ask about the video."""
-        return await self._stream(key, lambda session: session.ask(body.question))
+        user_session = await run_in_threadpool(self._store.get, key)
+        return await self._stream(user_session, lambda session: session.ask(body.question))
 
     async def segment(self, key: str, body: QueryBody) -> StreamingResponse:
         """Segment and track what a phrase refers to."""
-        return await self._stream(key, lambda session: session.segment(body.query))
+        user_session = await run_in_threadpool(self._store.get, key)
+        return await self._stream(user_session, lambda session: session.segment(body.query))
 
     def cancel(self, key: str) -> dict[str, str]:
         """Stop the work and the export of a session."""
@@ -187,9 +199,10 @@ class SessionRoutes:
         return {"status": "cancelled"}
 
     async def export(self, key: str, body: ExportBody) -> StreamingResponse:
-        """Write a file of results."""
+        """Write a file of results; a view key is sufficient."""
         request = body.request()
-        return await self._stream(key, lambda session: session.export(request))
+        user_session, _ = await run_in_threadpool(self._store.read, key)
+        return await self._stream(user_session, lambda session: session.export(request))
 
     def delete(self, key: str) -> dict[str, str]:
         """Remove a session with everything in it."""
@@ -203,8 +216,9 @@ class SessionRoutes:
         user_session = self._store.get(key)
         return edit_json(user_session, edit(user_session))
 
-    async def _stream(self, key: str, begin: Callable[[UserSession], EventStream]) -> StreamingResponse:
-        user_session = await run_in_threadpool(self._store.get, key)
+    async def _stream(
+        self, user_session: UserSession, begin: Callable[[UserSession], EventStream]
+    ) -> StreamingResponse:
         stream = await run_in_threadpool(begin, user_session)
         return StreamingResponse(
             _event_lines(stream, user_session), media_type="application/x-ndjson", headers=NO_STORE
@@ -258,3 +272,9 @@ async def _demo_error_response(_: Request, error: Any) -> JSONResponse:
 async def _validation_error_response(_: Request, error: Any) -> JSONResponse:
     message, field = describe_error(error)
     return JSONResponse({"error": message, "field": field}, status_code=422, headers=NO_STORE)
+
+
+async def _http_error_response(_: Request, error: Any) -> JSONResponse:
+    """Return an error of the framework, such as an unknown path or method, in the same form."""
+    content = {"error": str(error.detail), "field": "session"}
+    return JSONResponse(content, status_code=error.status_code, headers={**NO_STORE, **(error.headers or {})})

@@ -195,6 +195,35 @@ class PromptEditing:
             loaded.update_object(object_id)
             return ObjectEdit(object_id, (frame_index,), mask.score)
 
+    def preview(self, object_id: int, point: PointPrompt) -> ObjectMask | None:
+        """Segment what an object would be after a click, without changing anything.
+
+        Args:
+            object_id: The object that the click would refine; 0 for a new one.
+            point: The click.
+
+        Returns:
+            The mask; None where it would delay other work: the frame is not encoded yet, or the model is in use.
+
+        Raises:
+            PromptError: The click is outside the video, or excludes something from a new object.
+        """
+        context = self._lifecycle.context
+        if self._lifecycle.is_busy or not (context.queue.is_idle and context.interactive.is_idle):
+            return None
+        with self._lifecycle.lock:
+            loaded = self._lifecycle.loaded()
+            objects = loaded.session.objects
+            if self._lifecycle.is_busy or not objects.tracker.is_encoded(point.frame_index):
+                return None
+            if object_id:
+                loaded.check_object(object_id)
+            try:
+                with context.interactive(self._lifecycle.client):
+                    return objects.segment_pending(object_id, point.frame_index, further=[point])
+            except ValueError as error:
+                raise PromptError(str(error)) from error
+
     def _segment(self, loaded: LoadedSession, object_id: int, frame_index: int) -> ObjectMask:
         context = self._lifecycle.context
         with context.interactive(self._lifecycle.client):

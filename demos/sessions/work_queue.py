@@ -81,6 +81,12 @@ class WorkQueue:
         with self._changed:
             return len(self._waiting)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all slots are free and nobody waits."""
+        with self._changed:
+            return not self._num_working and not self._waiting
+
     def has_other(self, client: str) -> bool:
         """Return whether work of another client waits."""
         with self._changed:
@@ -209,6 +215,12 @@ class InteractiveAccess:
         self._changed = threading.Condition()
         self._num_requests = 0
         self._max_pause_seconds = max_pause_seconds
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is waiting or served."""
+        with self._changed:
+            return not self._num_requests
 
     @contextmanager
     def __call__(self, client: str) -> Iterator[None]:

@@ -50,6 +50,10 @@ class StillTracker:
         self.size = (video.info.height, video.info.width)
         self._fit_size, self._patch_size = fit_size, patch_size
 
+    def is_encoded(self, frame_index: int) -> bool:
+        """Return whether the frame is the image, which needs no encoder."""
+        return frame_index == 0
+
     def prompts_from_visual(
         self,
         object_id: int,

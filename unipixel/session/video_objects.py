@@ -184,13 +184,19 @@ class VideoObjects:
                 self._add(object_id, prompts, anchor_frame=tracked[0].frame_index)
         yield from self._track(clip_prompts)
 
-    def segment_pending(self, object_id: int, frame_index: int) -> ObjectMask:
+    def segment_pending(self, object_id: int, frame_index: int, *, further: Sequence[VisualPrompt] = ()) -> ObjectMask:
         """Segment an object on a frame with pending prompts, without tracking it and without storing the mask.
 
+        Args:
+            object_id: A known or new object.
+            frame_index: The frame.
+            further: Prompts on this frame that follow the pending ones and are not stored.
+
         Raises:
-            ValueError: The object has no pending prompts on the frame.
+            ValueError: There are no prompts on the frame, or a further one is outside the video.
         """
         pending = [prompt for prompt in self.pending_prompts.get(object_id, ()) if prompt.frame_index == frame_index]
+        pending += [fit_prompt(prompt, frame_size=self.bank.frame_size) for prompt in further]
         if not pending:
             raise ValueError(f"object {object_id} has no pending prompts on frame {frame_index}: prompt it there first")
         earlier = [prompt for prompt in self.tracked_prompts(object_id) if prompt.frame_index == frame_index]

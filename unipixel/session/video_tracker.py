@@ -100,6 +100,10 @@ class VideoTracker:
         """Size of the cached features in bytes."""
         return sum(clip.num_cache_bytes for clip in {self.clip, self._language_clip})
 
+    def is_encoded(self, frame_index: int) -> bool:
+        """Return whether a frame can be segmented from prompts without running the image encoder."""
+        return self.clip.is_encoded(frame_index)
+
     def track(self, prompts: Sequence[ClipPrompt], *, direction: Direction = "both") -> Iterator[TrackedVideoFrame]:
         """Track objects forwards from their first prompts, then backwards to the first frame.
 

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,51 @@ def test_view_key_reads_and_changes_nothing(client: Client, loaded: str) -> None
     assert client.predict(view, api_name="/describe")["is_read_only"] is True
     with pytest.raises(Exception, match="only shows the session"):
         client.predict(view, 12, 16, api_name="/click")
+
+
+def test_view_key_downloads_results(client: Client, loaded: str, address: str) -> None:
+    client.predict(loaded, 12, 16, api_name="/click")
+    view = client.predict(loaded, api_name="/links")["view"].partition("=")[2]
+    last = values(client, view, "coco", api_name="/export")[-1]
+    by_function = httpx.get(address + last["address"]).raise_for_status().json()
+    lines = httpx.post(f"{address}session/{view}/export", json={"kind": "coco"}).raise_for_status().text.splitlines()
+    file = json.loads(lines[-1])["file"]
+    assert httpx.get(f"{address}session/{view}/download/{file}").json() == by_function
+    assert len(by_function["annotations"]) == 1
+
+
+def test_preview_returns_the_mask_that_the_click_then_gives_and_changes_nothing(
+    client: Client, loaded: str, address: str
+) -> None:
+    base = f"{address}session/{loaded}/"
+    click = {"point": [30, 20, 1], "frame": 0}
+    assert httpx.post(f"{base}preview", json=click).json() == {"is_ready": False, "counts": None}, "not encoded yet"
+    client.predict(loaded, 12, 16, api_name="/click")
+    before = httpx.get(f"{base}state").json()
+    new = httpx.post(f"{base}preview", json=click).raise_for_status().json()
+    refined = httpx.post(f"{base}preview", json={**click, "object_id": 1}).raise_for_status().json()
+    assert httpx.get(f"{base}state").json() == before
+    for object_id, found in ((0, new), (1, refined)):
+        edit = client.predict(loaded, 30, 20, 0, object_id, api_name="/click")
+        assert found == {"is_ready": True, "counts": edit["masks"]["0"][str(edit["object_id"])]}
+
+
+@pytest.mark.parametrize(
+    ("click", "message"),
+    [
+        ({"point": [-1, 20, 1]}, "outside"),
+        ({"point": [30, 20, 1], "object_id": 7}, r"there is no object \[7\]"),
+        ({"point": [30, 20, 0]}, "negative"),
+        ({"point": [30, 20, 2]}, "point"),
+    ],
+)
+def test_preview_of_an_impossible_click_is_refused(
+    client: Client, loaded: str, address: str, click: dict[str, Any], message: str
+) -> None:
+    client.predict(loaded, 12, 16, api_name="/click")
+    response = httpx.post(f"{address}session/{loaded}/preview", json=click)
+    assert 400 <= response.status_code < 500
+    assert re.search(message, response.json()["error"])
 
 
 def test_unknown_session_is_refused(client: Client) -> None:
