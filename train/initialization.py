@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -118,7 +119,14 @@ def _tokenizer(recipe: RunRecipe, vocabulary: Mapping[str, int]) -> Tokenizer:
     folder = Path(recipe.output) / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
         texts = synthetic_texts(seed=recipe.seed * 1_000_000_000, num_samples=vocabulary["num_samples"])
-        build_tokenizer(texts, size=vocabulary["size"]).save_pretrained(str(folder))
+        tokenizer = build_tokenizer(texts, size=vocabulary["size"])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as own:
+            tokenizer.save_pretrained(own)
+            folder.mkdir(exist_ok=True)
+            # Every process of a run trains the same one. The file that is looked for is moved last.
+            for file in sorted(Path(own).iterdir(), key=lambda file: file.name == "tokenizer.json"):
+                file.replace(folder / file.name)
     return load_tokenizer(folder)
 
 

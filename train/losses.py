@@ -141,8 +141,8 @@ def label_masks(coverage: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[:, 0] > LABEL_THRESHOLD
 
 
-def text_loss(states: Tensor, labels: Tensor, *, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean cross-entropy of the next token over supervised positions.
+def text_losses(states: Tensor, labels: Tensor, *, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the mean cross-entropy of the next token over the supervised positions of each sample.
 
     Logits are computed at these positions only: those of all positions would not fit into memory for long clips.
 
@@ -152,11 +152,26 @@ def text_loss(states: Tensor, labels: Tensor, *, logits_of: Callable[[Tensor], T
         logits_of: Computes logits (N, V) from states (N, D).
 
     Returns:
-        A scalar; 0 where nothing is supervised, with a gradient of 0.
+        (B,); 0 where nothing is supervised, with a gradient of 0.
     """
     following = labels[:, 1:]
     is_supervised = following != IGNORED_LABEL
     logits = logits_of(states[:, :-1][is_supervised])
-    if len(logits) == 0:
-        return logits.sum()
-    return F.cross_entropy(logits.float(), following[is_supervised])
+    losses = F.cross_entropy(logits.float(), following[is_supervised], reduction="none")
+    return mean_per_sample(losses, is_supervised.nonzero()[:, 0], num_samples=len(labels))
+
+
+def mean_per_sample(values: Tensor, samples: Tensor, *, num_samples: int) -> Tensor:
+    """Average values by the sample that they belong to.
+
+    Args:
+        values: (N,).
+        samples: (N,) index of each value's sample.
+        num_samples: Number of samples B.
+
+    Returns:
+        (B,); 0 for a sample without values.
+    """
+    sums = values.new_zeros(num_samples).index_add(0, samples, values)
+    counts = torch.bincount(samples, minlength=num_samples)
+    return sums / counts.clamp(min=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
-from unipixel.train.losses import MaskLoss, mask_iou, mask_loss
+from unipixel.train.losses import MaskLoss, mask_iou, mask_loss, mean_per_sample
 from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout, select_frames
 from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES
 from unipixel.train.recipe import LossWeights
@@ -35,6 +35,8 @@ class TrackBatch:
         attributes: (b, A) attribute numbers of these objects, 0 where unknown.
         num_frames: Length of the clip, which scales the time of object pointers; None for a stream.
         first_step: Position in the tracks from which masks are trained; before it objects are only tracked.
+        samples: (B,) index of each object's clip.
+        num_samples: Number of clips.
     """
 
     frames: Tensor
@@ -44,6 +46,8 @@ class TrackBatch:
     token_rows: Tensor
     boxes_xyxy: Tensor
     attributes: Tensor
+    samples: Tensor
+    num_samples: int
     num_frames: int | None = None
     first_step: int = 0
 
@@ -68,6 +72,7 @@ class TrackBatch:
             token_rows=self.token_rows.to(device),
             boxes_xyxy=self.boxes_xyxy.to(device),
             attributes=self.attributes.to(device),
+            samples=self.samples.to(device),
         )
 
 
@@ -111,6 +116,8 @@ class SegmenterObjective(nn.Module):
     def forward(self, batch: TrackBatch) -> dict[str, Tensor]:
         """Return `loss` and, for the log, its parts and the mean IoU of present objects."""
         batch = batch.to(self.segmenter.no_mem_embed.device)
+        if not len(batch.tracks):
+            return {"loss": 0.0 * self.segmenter.no_mem_embed.sum()}
         prompts = batch.prompts
         if len(batch.token_rows):
             prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.boxes_xyxy, batch.attributes))
@@ -122,8 +129,8 @@ class SegmenterObjective(nn.Module):
         )
         for step in steps:
             if not step.is_given and step.step >= batch.first_step:
-                meter.add(step.segmentation, batch.labels[step.rows, step.step])
-        means = meter.means()
+                meter.add(step.segmentation, batch.labels[step.rows, step.step], samples=batch.samples[step.rows])
+        means = meter.means(num_samples=batch.num_samples)
         return {name: value if name == "loss" else value.detach() for name, value in means.items()}
 
     def _encode(self, batch: TrackBatch) -> FrameFeatures:
@@ -141,19 +148,24 @@ class SegmenterObjective(nn.Module):
 
 
 class MaskLossMeter:
-    """Averages mask losses over frames and objects with equal weights."""
+    """Averages mask losses over the frames and objects of each sample, then over samples.
+
+    The loss of a batch then does not depend on how its samples are divided among processes and micro batches.
+    """
 
     def __init__(self, weights: LossWeights) -> None:
         self._weights = weights
         self._losses: list[MaskLoss] = []
+        self._samples: list[Tensor] = []
         self._ious: list[Tensor] = []
 
-    def add(self, segmentation: Segmentation, targets: Tensor) -> None:
+    def add(self, segmentation: Segmentation, targets: Tensor, *, samples: Tensor) -> None:
         """Add the losses of b objects on one frame each.
 
         Args:
             segmentation: The prediction.
             targets: (b, S, S) bool.
+            samples: (b,) index of each object's sample.
         """
         loss = mask_loss(
             segmentation.candidate_logits,
@@ -163,13 +175,17 @@ class MaskLossMeter:
             weights=self._weights,
         )
         self._losses.append(loss)
+        self._samples.append(samples)
         with torch.no_grad():
             small = nn.functional.interpolate(targets[:, None].float(), size=segmentation.mask_logits.shape[-2:])
             is_present = targets.flatten(1).any(dim=1)
             self._ious.append(mask_iou(segmentation.mask_logits, small[:, 0] > 0)[is_present])
 
-    def means(self) -> dict[str, Tensor]:
-        """Return the mean `loss` with the parts `focal`, `dice` and `score`, and the mean `iou`.
+    def means(self, *, num_samples: int) -> dict[str, Tensor]:
+        """Return the mean `loss` of the samples and, over all objects, the parts `focal`, `dice`, `score` and `iou`.
+
+        Args:
+            num_samples: Number of samples; those without masks have a loss of 0.
 
         Raises:
             RuntimeError: Nothing was added.
@@ -178,9 +194,10 @@ class MaskLossMeter:
             raise RuntimeError("the meter is empty: call add first")
         ious = torch.cat(self._ious)
 
-        def mean(name: str) -> Tensor:
-            return torch.cat([getattr(loss, name) for loss in self._losses]).mean()
+        def values(name: str) -> Tensor:
+            return torch.cat([getattr(loss, name) for loss in self._losses])
 
-        parts = {name: mean(name).detach() for name in ("focal", "dice", "score")}
+        total = mean_per_sample(values("total"), torch.cat(self._samples), num_samples=num_samples).mean()
+        parts = {name: values(name).mean().detach() for name in ("focal", "dice", "score")}
         parts["iou"] = ious.mean() if len(ious) else ious.sum()
-        return {"loss": mean("total"), **parts}
+        return {"loss": total, **parts}

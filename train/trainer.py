@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from unipixel.train.optimizer import MuonAdamW, is_matrix
@@ -71,12 +73,21 @@ class ObjectiveTrainer(Trainer):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with the mean of each metric since the last line."""
+        """Log with the mean of each metric since the last line, over the batches of all processes."""
         if "loss" in logs:
-            for name, values in self._metrics.items():
-                logs[name] = float(torch.stack([value.float() for value in values]).mean())
-            self._metrics.clear()
+            logs |= self._mean_metrics()
         super().log(logs, start_time)
+
+    def _mean_metrics(self) -> dict[str, float]:
+        own = {name: (float(torch.stack(values).float().sum()), len(values)) for name, values in self._metrics.items()}
+        self._metrics.clear()
+        means = {}
+        # Processes may have different metrics: those of masks, for example, where a batch has some.
+        gathered = gather_object([own])
+        for name in dict.fromkeys(name for metrics in gathered for name in metrics):
+            pairs = [metrics[name] for metrics in gathered if name in metrics]
+            means[name] = sum(total for total, _ in pairs) / sum(count for _, count in pairs)
+        return means
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimiser with a parameter group per learning rate and weight decay; vectors are not decayed."""
@@ -154,7 +165,10 @@ def run(
     last = get_last_checkpoint(recipe.output) if Path(recipe.output).is_dir() else None
     if last is not None:
         logger.info("resuming from %s", last)
-    trainer.train(resume_from_checkpoint=last)
+    with warnings.catch_warnings():
+        # Of DistributedDataParallel, about the strides of dimensions of size 1, which cost nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        trainer.train(resume_from_checkpoint=last)
     return trainer
 
 
@@ -168,7 +182,7 @@ def build(
 ) -> ObjectiveTrainer:
     """Return the trainer of a recipe before its first step; see `run`."""
     settings = recipe.training
-    return ObjectiveTrainer(
+    trainer = ObjectiveTrainer(
         model=objective,
         args=training_arguments(recipe),
         train_dataset=dataset,
@@ -178,6 +192,10 @@ def build(
         optimizer_name=settings.optimizer,
         learning_rate_of=lambda name: settings.sam2_learning_rate if name.startswith("model.sam2.") else None,
     )
+    if trainer.args.process_index:
+        # The same seed would give the dropout of all processes the same masks.
+        set_seed(recipe.seed + trainer.args.process_index)
+    return trainer
 
 
 def training_arguments(recipe: Recipe | SailRecipe) -> TrainingArguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,13 +12,24 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.chat_template import load_tokenizer
 from unipixel.processing.image_processing import FrameBudget
 from unipixel.processing.processor import Processor
+from unipixel.tracking.config import SegmenterConfig
 from unipixel.train.recipe import Recipe
 from unipixel.train.recipe_files import load_recipe
 
+NO_DROPOUT = {
+    "dropout": 0.0,
+    "self_attention": {"dropout": 0.0},
+    "cross_attention": {"dropout": 0.0},
+}
 
-def save_training_checkpoint(folder: Path) -> Path:
+
+def save_training_checkpoint(folder: Path, *, has_dropout: bool = True) -> Path:
     torch.manual_seed(0)
     config = byte_config()
+    if not has_dropout:
+        tree = config.segmenter.to_tree()
+        tree["memory_attention"] = {**tree["memory_attention"], "layer": NO_DROPOUT}
+        config = replace(config, segmenter=SegmenterConfig.from_tree(tree))
     UniPixel(config).save_pretrained(folder)
     budget = FrameBudget(num_frames=4, min_tokens=4, max_tokens=4)
     Processor(config, load_tokenizer(), budget=budget).save_pretrained(folder)

@@ -36,7 +36,7 @@ from unipixel import (
 )
 from unipixel.sail.patch_grid import PromptOrder
 from unipixel.sail.upsampler import MaskHead
-from unipixel.train.losses import text_loss
+from unipixel.train.losses import text_losses
 from unipixel.train.sail.sail_losses import (
     SailMaskLoss,
     distillation_loss,
@@ -133,7 +133,7 @@ class SailCase:
             labels = self.outputs["labels_after_insertion"][None]
         output = self.model(ModelInputs(ids, videos=image))
         self._compare_output(output, ids, labels)
-        text = text_loss(output.hidden_states, labels, logits_of=self.model.logits)
+        text = text_losses(output.hidden_states, labels, logits_of=self.model.logits)[0]
         if "llm_loss_unscaled" in self.fields:
             self._note("losses_max_abs_diff", abs(float(text) - self.fields["llm_loss_unscaled"]))
         elif "losses" in self.fields:
@@ -224,7 +224,7 @@ class SailCase:
             patches = self.processor.image(sample["image"].numpy())
             image = (replace(patches, prompt_ids=torch.where(prompt_ids < 0, -1, prompt_ids)),)
         output = model(ModelInputs(sample["input_ids"][None], videos=image))
-        text = text_loss(output.hidden_states, sample["labels"][None], logits_of=model.logits)
+        text = text_losses(output.hidden_states, sample["labels"][None], logits_of=model.logits)[0]
         masks: SailMaskLoss | None = None
         distillations: tuple[Tensor, ...] = ()
         if image:

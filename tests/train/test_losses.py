@@ -13,7 +13,7 @@ from unipixel.train.losses import (
     focal_loss,
     label_masks,
     mask_loss,
-    text_loss,
+    text_losses,
 )
 from unipixel.train.recipe import LossWeights
 
@@ -88,19 +88,20 @@ def test_label_masks_large_frame_keeps_the_area() -> None:
     assert int(small.sum()) == pytest.approx(expected, rel=0.02)
 
 
-def test_text_loss_only_supervised_tokens_count() -> None:
-    logits = torch.zeros(1, 4, 7)
+def test_text_losses_are_means_over_the_supervised_tokens_of_each_sample() -> None:
+    logits = torch.zeros(2, 4, 7)
     logits[0, 1, 3] = 100.0
-    labels = torch.tensor([[IGNORED_LABEL, IGNORED_LABEL, 3, IGNORED_LABEL]])
-    assert text_loss(logits, labels, logits_of=torch.clone).item() == pytest.approx(0, abs=1e-6)
-    assert text_loss(torch.zeros(1, 4, 7), labels, logits_of=torch.clone).item() == pytest.approx(math.log(7), rel=1e-6)
+    ignored = [IGNORED_LABEL] * 2
+    labels = torch.tensor([[*ignored, 3, IGNORED_LABEL], [*ignored, 3, 2]])
+    losses = text_losses(logits, labels, logits_of=torch.clone).tolist()
+    assert losses == pytest.approx([0, math.log(7)], abs=1e-6)
 
 
-def test_text_loss_nothing_supervised_is_zero_with_a_graph() -> None:
+def test_text_losses_nothing_supervised_is_zero_with_a_graph() -> None:
     logits = torch.zeros(1, 4, 7, requires_grad=True)
-    loss = text_loss(logits, torch.full((1, 4), IGNORED_LABEL), logits_of=torch.clone)
-    loss.backward()
-    assert loss.item() == 0
+    losses = text_losses(logits, torch.full((1, 4), IGNORED_LABEL), logits_of=torch.clone)
+    losses.sum().backward()
+    assert losses.tolist() == [0]
 
 
 def test_mask_loss_multimask_weight_averages_all_candidates(square: torch.Tensor) -> None:

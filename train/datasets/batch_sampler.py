@@ -52,5 +52,9 @@ class TaskBatchSampler:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a run of {len(self)}")
-        number, offset = divmod(index, self._batch_size)
+        number, offset = self.batch_number(index), index % self._batch_size
         return self._names[self._tasks[number]], int(self._num_earlier[number]) * self._batch_size + offset
+
+    def batch_number(self, index: int) -> int:
+        """Return the number of the micro batch, over all processes, that sample `index` of the run belongs to."""
+        return index // self._batch_size

@@ -70,6 +70,9 @@ class MaskSampling:
         return tuple((frames + frames[-1:] * length)[:length])
 
 
+_TENSORS = ("frames", "seg_indices", "tracks", "labels", "lengths")
+
+
 @dataclass(frozen=True)
 class ExampleBatch:
     """Conversations with their masks.
@@ -80,6 +83,7 @@ class ExampleBatch:
         seg_indices: (M,) index of each track's `<|seg|>` among those of the batch, in the order of the texts.
         tracks: (M, L) indices into `frames`.
         labels: (M, L, S, S) bool.
+        lengths: (M,) frames of each track; the rest of a row repeats its last frame and is not trained.
         invalid: Samples that were left out of the batch.
     """
 
@@ -88,14 +92,20 @@ class ExampleBatch:
     seg_indices: Tensor
     tracks: Tensor
     labels: Tensor
+    lengths: Tensor
     invalid: tuple[InvalidExample, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the batch, invalid ones included."""
+        return len(self.invalid) + (0 if self.encoded is None else len(self.encoded.inputs.input_ids))
 
     def to(self, device: torch.device) -> ExampleBatch:
         """Return the batch on a device."""
         encoded = self.encoded
         if encoded is not None:
             encoded = replace(encoded, inputs=encoded.inputs.to(device), labels=encoded.labels.to(device))
-        moved = {name: getattr(self, name).to(device) for name in ("frames", "seg_indices", "tracks", "labels")}
+        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, encoded=encoded, **moved)
 
 
@@ -120,19 +130,22 @@ class ExampleCollator:
         return {"batch": replace(self._masks(valid), encoded=encoded, invalid=invalid)}
 
     def _masks(self, examples: Sequence[Example]) -> ExampleBatch:
-        """Choose the tracks; all random choices follow from the names of the samples."""
+        """Choose the tracks.
+
+        The random choices follow from the name of each sample and the number of the batch in the run, not from the
+        other samples: a batch that is divided among processes has the same tracks.
+        """
         sampling = self._mask_sampling
         no_indices = torch.empty(0, dtype=torch.long)
-        empty = ExampleBatch(None, torch.empty(0), no_indices, no_indices, torch.empty(0, dtype=torch.bool))
+        empty = ExampleBatch(None, torch.empty(0), no_indices, no_indices, torch.empty(0, dtype=torch.bool), no_indices)
         if sampling is None or not any(example.masks for example in examples):
             return empty
-        generator = random.Random("|".join(example.name for example in examples))
-        is_single = generator.random() < sampling.single_frame_fraction
+        is_single = random.Random(examples[0].batch_number).random() < sampling.single_frame_fraction
         frames: list[Tensor] = []
         positions: dict[tuple[int, int], int] = {}
         seg_indices, tracks, labels, first = [], [], [], 0
         for number, example in enumerate(examples):
-            count = len(example.masks)
+            count, generator = len(example.masks), random.Random(example.name)
             for row in sorted(generator.sample(range(count), min(sampling.max_objects, count))):
                 masks, anchor = example.masks[row], example.anchors[row]
                 track = sampling.track(len(masks), anchor=anchor, is_single=is_single, generator=generator)
@@ -144,11 +157,13 @@ class ExampleCollator:
                 tracks.append([positions[number, frame] for frame in track])
                 labels.append(masks[list(track)])
             first += count
-        length = min(len(track) for track in tracks)
+        lengths = [len(track) for track in tracks]
+        steps = torch.arange(max(lengths))
         return replace(
             empty,
             frames=torch.stack(frames),
             seg_indices=torch.tensor(seg_indices),
-            tracks=torch.tensor([track[:length] for track in tracks]),
-            labels=torch.stack([label[:length] for label in labels]),
+            tracks=torch.stack([torch.tensor(track)[steps.clamp(max=len(track) - 1)] for track in tracks]),
+            labels=torch.stack([label[steps.clamp(max=len(label) - 1)] for label in labels]),
+            lengths=torch.tensor(lengths),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch.utils.data import Dataset
@@ -84,4 +84,7 @@ class ExampleDataset(Dataset):
 
     def __getitem__(self, index: int) -> Example | InvalidExample:
         """Return example `index`, or why it is invalid."""
-        return self._load(*self._sampler.locate(index))
+        example = self._load(*self._sampler.locate(index))
+        if isinstance(example, InvalidExample):
+            return example
+        return replace(example, batch_number=self._sampler.batch_number(index))

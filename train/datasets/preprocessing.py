@@ -41,6 +41,7 @@ class Example:
         boxes: (G, 2, 2) per `<|seg|>` the corners of its object's box on that frame, x, y in pixels of SAM's input;
             NaN where the object is not visible.
         targets: Dense targets of the clip and the conversation, where the builder computes them.
+        batch_number: Number of the example's micro batch in the run, over all processes.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Example:
     anchors: tuple[int, ...]
     boxes: Tensor
     targets: DenseTargets | None = None
+    batch_number: int = 0
 
 
 @dataclass(frozen=True)

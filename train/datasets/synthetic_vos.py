@@ -6,7 +6,7 @@ Shape letters: L frames of a track, O objects, S image size, K candidate boxes, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -104,9 +104,11 @@ class SyntheticVosDataset(Dataset):
         return len(self._sampler)
 
     def __getitem__(self, index: int) -> PromptedClip:
-        """Generate clip `index`."""
+        """Generate clip `index`; all clips of a batch are streams or none, however it is divided among processes."""
         task, number = self._sampler.locate(index)
-        return generate_clip(task, number, self._settings)
+        clip = generate_clip(task, number, self._settings)
+        batch_rng = np.random.default_rng([self._settings.seed, 8, self._sampler.batch_number(index)])
+        return replace(clip, is_stream=bool(batch_rng.random() < 0.5))
 
 
 def generate_clip(task: str, number: int, settings: SyntheticVosSettings) -> PromptedClip:
@@ -173,7 +175,6 @@ def _prompted_clip(
         labels=torch.stack(rows) if rows else labels[:0],
         prompts=prompts,
         num_trained=min(length, settings.num_frames),
-        is_stream=bool(rng.random() < 0.5),
     )
 
 
@@ -245,6 +246,8 @@ def collate_tracks(clips: Sequence[PromptedClip]) -> dict[str, TrackBatch]:
         token_rows=torch.tensor(rows["token"], dtype=torch.long),
         boxes_xyxy=coords.get("token", torch.empty(0, NUM_BOXES, 2, 2)),
         attributes=torch.stack(attributes) if attributes else UNKNOWN_ATTRIBUTES.expand(0, -1),
+        samples=torch.tensor([number for number, clip in enumerate(clips) for _ in clip.prompts], dtype=torch.long),
+        num_samples=len(clips),
         num_frames=None if clips[0].is_stream else length,
         first_step=length - clips[0].num_trained,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -237,10 +238,15 @@ def pretrain(recipe: PretrainingRecipe) -> Path:
         The folder of the trained model.
 
     Raises:
-        ValueError: The recipe's parts do not fit together.
+        ValueError: The recipe's parts do not fit together, or several processes were started.
         RuntimeError: A worker process failed.
         OSError: Files cannot be read or written.
     """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes > 1:
+        raise ValueError(
+            f"a recipe of the stage pretrain trains in one process, got {num_processes}: start it without torchrun"
+        )
     folder = Pretraining(recipe).run()
     if folder is None:
         raise RuntimeError("the run was stopped before its end")

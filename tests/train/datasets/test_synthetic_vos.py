@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from unipixel.train.build import prepare
+from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.first_frame_prompts import NUM_BOXES
-from unipixel.train.datasets.synthetic_vos import SyntheticVosSettings, collate_tracks, generate_clip
+from unipixel.train.datasets.synthetic_vos import (
+    SyntheticVosDataset,
+    SyntheticVosSettings,
+    collate_tracks,
+    generate_clip,
+)
 from unipixel.train.memory_rollout import memory_rollout
 from unipixel.train.recipe_files import load_recipe
 from unipixel.train.segmenter_objective import MaskLossMeter, SegmenterObjective, object_tokens
@@ -33,8 +39,8 @@ def test_long_clips_train_their_last_frames(objective: SegmenterObjective) -> No
     features = segmenter.encode(batch.frames)
     for step in memory_rollout(segmenter, features, batch.tracks, batch.prompts, num_frames=batch.num_frames):
         if step.step >= 6:
-            meter.add(step.segmentation, batch.labels[step.rows, step.step])
-    torch.testing.assert_close(loss, meter.means()["loss"])
+            meter.add(step.segmentation, batch.labels[step.rows, step.step], samples=batch.samples[step.rows])
+    torch.testing.assert_close(loss, meter.means(num_samples=2)["loss"])
 
 
 def test_object_tokens_of_a_box_equal_the_prompt_encoder(objective: SegmenterObjective) -> None:
@@ -105,11 +111,11 @@ def test_token_prompts_have_candidate_boxes_with_small_and_large_errors() -> Non
 
 
 def test_clips_are_tracked_as_streams_and_as_finite_clips() -> None:
-    batches = [collate_tracks([generate_clip("clip", number, SETTINGS)])["batch"] for number in range(12)]
-    assert {batch.num_frames for batch in batches} == {None, 2}
-    again = generate_clip("clip", 5, SETTINGS)
-    assert again.is_stream == (batches[5].num_frames is None)
-    assert torch.equal(again.frames, batches[5].frames)
+    dataset = SyntheticVosDataset(TaskBatchSampler({"clip": 1.0}, num_batches=12, batch_size=2, seed=0), SETTINGS)
+    clips = [dataset[index] for index in range(24)]
+    assert [clip.is_stream for clip in clips[::2]] == [clip.is_stream for clip in clips[1::2]]
+    assert {collate_tracks([clip])["batch"].num_frames for clip in clips} == {None, 2}
+    assert torch.equal(dataset[5].frames, clips[5].frames)
 
 
 def test_unknown_task_is_refused() -> None:

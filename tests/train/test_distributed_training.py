@@ -1,0 +1,99 @@
+"""Several processes take the same steps as one process with the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.launched_training import assert_same_run, train
+from helpers.tiny_training import save_training_checkpoint, tiny_recipe
+from torch import Tensor
+
+from unipixel.train.build import TrainingRun, prepare
+from unipixel.train.datasets.collate import InvalidExample
+from unipixel.train.nano.pretraining import pretrain
+from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+from unipixel.train.recipe_files import load_any_recipe, load_recipe
+
+# Dropout draws from the random state of each process, so that only runs without it can be equal.
+COMMON = (
+    "training.log_every=1", "training.max_steps=3", "training.save_every=1", "training.max_checkpoints=3",
+    "training.warmup_fraction=0.0",
+)  # fmt: skip
+SEGMENTER = (
+    "data.render_size=48", "data.num_mask_frames=2", "model={sizes='sizes.toml', image_size=64}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_training_checkpoint(tmp_path_factory.mktemp("start"), has_dropout=False)
+
+
+def gradients(job: TrainingRun, indices: range, *, invalid: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """Return the gradients of the loss of some samples, of which some are replaced by invalid ones."""
+    examples = [InvalidExample(str(i), "removed") if i in invalid else job.dataset[i] for i in indices]
+    job.objective.zero_grad()
+    job.objective(**job.collate(examples))["loss"].backward()
+    return {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in job.objective.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def assert_halves_average_to_the_whole(job: TrainingRun, batches: Iterator[int], *, invalid: tuple[int, ...]) -> None:
+    for batch in batches:
+        starts = range(4 * batch, 4 * batch + 4)
+        whole = gradients(job, starts, invalid=invalid)
+        first, second = gradients(job, starts[:2], invalid=invalid), gradients(job, starts[2:], invalid=invalid)
+        assert any(gradient.any() for gradient in whole.values())
+        for name, gradient in whole.items():
+            torch.testing.assert_close((first[name] + second[name]) / 2, gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_of_both_halves_of_a_batch_average_to_those_of_the_batch(start: Path, tmp_path: Path) -> None:
+    settings = ("training.batch_size=4", "training.max_steps=4", "lora.dropout=0.0", "data.single_frame_fraction=0.5")
+    job = prepare(tiny_recipe("stage3", start, tmp_path, "model.extra_checkpoints=[]", *settings))
+    # Of the first half of the first batch no sample is valid, of the second one.
+    assert_halves_average_to_the_whole(job, iter(range(4)), invalid=(0, 1, 2))
+
+
+def test_gradients_of_clips_for_the_segmenter_average_over_halves(tmp_path: Path) -> None:
+    tasks = "data.tasks={clip=1.0, image=1.0}"
+    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", "training.batch_size=4", tasks, *SEGMENTER])
+    assert_halves_average_to_the_whole(prepare(recipe), iter(range(3)), invalid=())
+
+
+def test_pretraining_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = load_any_recipe("nano/pretrain", [f"output={tmp_path}"])
+    assert isinstance(recipe, PretrainingRecipe)
+    with pytest.raises(ValueError, match="trains in one process, got 2: start it without torchrun"):
+        pretrain(recipe)
+
+
+def stage_settings(start: Path, *settings: str) -> tuple[str, ...]:
+    tiny = (f"model.checkpoint={start}", "data.render_size=48", "data.num_frames=4")
+    return (*COMMON, *tiny, *settings)
+
+
+def assert_two_processes_equal_one(folder: Path, recipe: str, *settings: str) -> None:
+    one, two = folder / "one", folder / "two"
+    train(recipe, *settings, "training.batch_size=4", output=one)
+    printed = train(recipe, *settings, "training.batch_size=2", num_processes=2, output=two)
+    assert printed.count("wrote") == 1
+    assert_same_run(one, two, num_steps=3)
+
+
+@pytest.mark.slow
+def test_two_processes_of_stage3_take_the_steps_of_one(start: Path, tmp_path: Path) -> None:
+    settings = stage_settings(start, "model.extra_checkpoints=[]", "lora.dropout=0.0")
+    assert_two_processes_equal_one(tmp_path, "nano/stage3", *settings)
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_segmenter_take_the_steps_of_one(tmp_path: Path) -> None:
+    assert_two_processes_equal_one(tmp_path, "nano/segmenter", *COMMON, *SEGMENTER)
