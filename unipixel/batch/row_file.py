@@ -6,13 +6,12 @@ has the options of the run, so that rows of different runs are not mixed.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from unipixel.batch.line_file import LineFile
 
 ROWS_NAME = "results.jsonl"
 OPTIONS_NAME = "batch.json"
@@ -31,11 +30,9 @@ class RowFile:
             ValueError: The folder has results of other options, or a line is not a row.
             OSError: It cannot be written, or another process is writing it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / ROWS_NAME
-        self._file = self.path.open("a+b")
+        self._file = LineFile(self.path)
         try:
-            _lock(self._file, self.path)
             self._check_options(folder / OPTIONS_NAME, dict(options))
             self.num_failed = 0
             self.finished = self._read_finished()
@@ -48,8 +45,7 @@ class RowFile:
         key = (row["clip"], row["id"])
         if key in self.finished:
             return False
-        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._file.append_json(row)
         self.finished.add(key)
         self.num_failed += row["error"] is not None
         return True
@@ -81,19 +77,11 @@ class RowFile:
             raise ValueError(f"{path.parent} has results with other options ({', '.join(names)}): give another --out")
 
     def _read_finished(self) -> set[tuple[str, str]]:
-        """Return clip and id of the rows, and remove an incomplete last line."""
+        """Return clip and id of the rows, and count those that failed."""
         finished = set()
-        end = 0
-        self._file.seek(0)
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            row = parse_row(line, location=f"{self.path}, line {number}")
+        for row in read_rows(self.path):
             finished.add((row["clip"], row["id"]))
             self.num_failed += row.get("error") is not None
-            end += len(line)
-        self._file.truncate(end)
-        self._file.seek(0, os.SEEK_END)
         return finished
 
 
@@ -122,15 +110,3 @@ def read_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             yield parse_row(line, location=f"{path}, line {number}")
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Reserve a file for this process until it is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError(f"{path}: another process is writing this batch; wait for it, or give another --out") from None
-    except OSError as error:
-        # Some network file systems have no locks.
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise

@@ -297,7 +297,7 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     file = tmp_path / "predictions.jsonl"
     with PredictionWriter(file) as writer:
         writer.append(Prediction(sample="0", text="a"))
-        with pytest.raises(OSError, match="another process is writing this run"):
+        with pytest.raises(OSError, match="another process is writing it"):
             PredictionWriter(file)
     with PredictionWriter(file) as writer:
         writer.append(Prediction(sample="1", text="b"))

@@ -178,7 +178,7 @@ def test_a_killed_process_continues_with_each_row_once(
 
 
 def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
-    with RowFile(tmp_path, {}), pytest.raises(OSError, match="another process is writing this batch"):
+    with RowFile(tmp_path, {}), pytest.raises(OSError, match="another process is writing it"):
         RowFile(tmp_path, {})
 
 

@@ -7,8 +7,6 @@ that is not named is missing.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
+
+from unipixel.batch.line_file import LineFile
 
 FILE_NAME = "predictions.jsonl"
 
@@ -163,16 +163,11 @@ class PredictionWriter:
         Raises:
             OSError: The file cannot be written, or another process is writing it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        _lock(self._file, path)
-        self._file.truncate(_end_of_last_line(self._file))
-        self._file.seek(0, os.SEEK_END)
+        self._file = LineFile(path)
 
     def append(self, prediction: Prediction) -> None:
         """Write one prediction; it is in the file when this returns."""
-        self._file.write(prediction.to_line().encode("utf-8"))
-        self._file.flush()
+        self._file.append(prediction.to_line().rstrip("\n").encode("utf-8"))
 
     def close(self) -> None:
         """Close the file."""
@@ -183,32 +178,6 @@ class PredictionWriter:
 
     def __exit__(self, *details: object) -> None:
         self.close()
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Reserve a file for this process until it is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OSError(f"{path}: another process is writing this run; wait for it, or give another folder") from None
-    except OSError as error:
-        # Some network file systems have no locks.
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-
-
-def _end_of_last_line(file: Any) -> int:
-    """Return the offset behind the last line break."""
-    position = file.seek(0, os.SEEK_END)
-    while position:
-        start = max(position - 65536, 0)
-        file.seek(start)
-        found = file.read(position - start).rfind(b"\n")
-        if found >= 0:
-            return int(start + found + 1)
-        position = start
-    return 0
 
 
 def rewrite_predictions(path: Path, update: Callable[[Prediction], Prediction]) -> None:

@@ -12,7 +12,6 @@ OUT/
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from unipixel.train.evaluation.running.predictions import (
     read_lines,
     replaced_file,
 )
+from unipixel.train.evaluation.running.run_description import keep_description, write_json
 from unipixel.train.evaluation.running.shards import Shard
 
 RUN_FILE = "run.json"
@@ -50,13 +50,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"{path}: not a folder; give the folder of a run, or a new one")
         path.mkdir(parents=True, exist_ok=True)
-        file = path / RUN_FILE
-        if file.is_file():
-            _check_same(file, description)
-        elif self._files():
+        if not (path / RUN_FILE).is_file() and self._files():
             raise ValueError(f"{path} has predictions but no {RUN_FILE}: give a new folder")
-        else:
-            _write_json(file, description)
+        keep_description(path / RUN_FILE, description)
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob("predictions*.jsonl"))
@@ -141,25 +137,7 @@ class RunFolder:
         Raises:
             OSError: The file cannot be written.
         """
-        _write_json(self.path / SCORES_FILE, scores)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with replaced_file(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
-
-
-def _check_same(file: Path, description: Mapping[str, Any]) -> None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not the description of a run ({error}); give a new folder") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: not the description of a run; give a new folder")
-    names = [name for name in {**found, **description} if found.get(name) != description.get(name)]
-    if names:
-        differences = "; ".join(f"{name} is {found.get(name)!r}, now {description.get(name)!r}" for name in names)
-        raise ValueError(f"{file.parent} belongs to another run: {differences}. Give a new folder")
+        write_json(self.path / SCORES_FILE, scores)
 
 
 @dataclass(frozen=True, slots=True)
