@@ -8,10 +8,8 @@ import hashlib
 import hmac
 import json
 import logging
-import secrets
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +24,11 @@ from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.requests.hosts import LOOPBACK_HOSTS, is_allowed_host
 from unipixel.demos.security.sandboxed_video import SandboxedVideo
 from unipixel.demos.serving.api_errors import ApiError
+from unipixel.demos.serving.chat_answer import ChatAnswer, StopTexts
 from unipixel.demos.serving.chat_request import ChatRequest, parse_request
 from unipixel.demos.serving.media_sources import MediaSources
+from unipixel.demos.serving.model_turn import ModelTurn
 from unipixel.demos.sessions.work_queue import WorkQueue
-from unipixel.output.result import Result
 from unipixel.session.callbacks import Cancelled
 from unipixel.session.session import open_session
 from unipixel.session.settings import SessionSettings
@@ -76,6 +75,7 @@ class ChatServer:
         )
         self._executor = ThreadPoolExecutor(limits.max_waiting + 2, thread_name_prefix="unipixel-serve")
         self._counts: Counter[str] = Counter()
+        self._sessions: set[ModelTurn] = set()
         self._num_open = 0
         self.application = FastAPI(openapi_url=None)
         self.application.add_api_route("/healthz", self._healthz, methods=["GET"], response_model=None)
@@ -118,10 +118,9 @@ class ChatServer:
             events = self._events(request, client, await self._read_body(request))
             wanted = await anext(events)
             if wanted.is_streamed:
-                return StreamingResponse(self._stream(wanted, events), media_type="text/event-stream")
-            async for event in events:
-                if isinstance(event, dict):
-                    return JSONResponse(event)
+                return StreamingResponse(self._stream(events), media_type="text/event-stream")
+            async for completion in events:
+                return JSONResponse(completion)
             return Response(status_code=499)
         except (ApiError, StopAsyncIteration) as error:
             self._counts["failed_requests"] += 1
@@ -148,24 +147,24 @@ class ChatServer:
             raise ApiError("the API key is missing or wrong: send Authorization: Bearer KEY", status=401)
         return f"key {found.index(True)}"
 
-    async def _read_body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request) -> bytearray:
         ceiling = int(self._limits.max_upload_megabytes * MEGABYTE * 4 / 3) + MEGABYTE
 
-        async def read() -> bytes:
+        async def read() -> bytearray:
             content = bytearray()
             async for block in request.stream():
                 content += block
                 if len(content) > ceiling:
                     raise ApiError(f"the body is larger than the maximum of {ceiling} bytes", status=413)
-            return bytes(content)
+            return content
 
         try:
             return await asyncio.wait_for(read(), _BODY_SECONDS)
         except asyncio.TimeoutError as error:
             raise ApiError(f"the body took longer than {_BODY_SECONDS:g} seconds", status=408) from error
 
-    async def _events(self, request: Request, client: str, body: bytes) -> AsyncIterator[Any]:
-        """Yield the request when the work begins, pieces of text, and the completion; nothing after a disconnection.
+    async def _events(self, request: Request, client: str, body: bytearray) -> AsyncIterator[Any]:
+        """Yield the request when the work begins, then its completion or chunks; nothing after a disconnection.
 
         Raises:
             ApiError: The request failed.
@@ -183,116 +182,91 @@ class ChatServer:
                     logging.getLogger(__name__).error("a request failed", exc_info=error)
 
         self._executor.submit(self._work, client, body, stopped, emit).add_done_callback(report)
+        # Not `wait_for`, which may lose an event when its time is over.
+        received = asyncio.ensure_future(queue.get())
         try:
             while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), _POLL_SECONDS)
-                except asyncio.TimeoutError:
+                await asyncio.wait({received}, timeout=_POLL_SECONDS)
+                if not received.done():
                     if await request.is_disconnected():
                         return
                     continue
+                event = received.result()
                 if isinstance(event, ApiError):
                     raise event
-                yield event
-                if isinstance(event, dict):
+                if event is None:
                     return
+                yield event
+                received = asyncio.ensure_future(queue.get())
         finally:
+            received.cancel()
             stopped.set()
 
-    def _work(self, client: str, body: bytes, stopped: threading.Event, emit: Any) -> None:
+    def _work(self, client: str, body: bytearray, stopped: threading.Event, emit: Any) -> None:
+        wanted = self._parse(body)
+        with tempfile.TemporaryDirectory(prefix="unipixel-serve-") as name:
+            # Before the turn, so that nobody waits for a slow host.
+            path = self._sources.copy(wanted.media_url, Path(name))
+            wanted = replace(wanted, media_url="")
+            with self._queue.slot(client=client, should_stop=stopped.is_set) as slot:
+                if not slot:
+                    self._counts["cancelled_requests"] += 1
+                    return
+                turn = ModelTurn(slot, stopped, self._sessions, self._limits.max_work_seconds)
+                try:
+                    self._answer(wanted, path, turn, emit)
+                except Cancelled as error:
+                    self._counts["cancelled_requests"] += 1
+                    if not stopped.is_set():
+                        message = f"the work took longer than {self._limits.max_work_seconds:g} seconds"
+                        raise ApiError(message, status=504) from error
+                finally:
+                    self._counts["work_milliseconds"] += round(1000 * turn.end())
+
+    def _parse(self, body: bytearray) -> ChatRequest:
+        """Read a body and empty it: a data URL is not kept in memory while the request waits."""
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise ApiError(f"the body is not JSON: {error}") from error
-        wanted = parse_request(
+        finally:
+            body.clear()
+        return parse_request(
             content,
             limits=self._limits,
             max_tokens=self._settings.generation.max_new_tokens,
             model_name=self._name,
         )
-        with self._queue.slot(client=client, should_stop=stopped.is_set) as slot:
-            if not slot:
-                self._counts["cancelled_requests"] += 1
-                return
-            start = time.monotonic()
-            try:
-                emit(self._answer(wanted, stopped, emit, deadline=start + self._limits.max_work_seconds))
-            except Cancelled as error:
-                self._counts["cancelled_requests"] += 1
-                if not stopped.is_set():
-                    message = f"the work took longer than {self._limits.max_work_seconds:g} seconds"
-                    raise ApiError(message, status=504) from error
-            finally:
-                self._counts["work_milliseconds"] += round(1000 * (time.monotonic() - start))
 
-    def _answer(self, wanted: ChatRequest, stopped: threading.Event, emit: Any, *, deadline: float) -> dict[str, Any]:
-        num_tokens = 0
+    def _answer(self, wanted: ChatRequest, path: Path, turn: ModelTurn, emit: Any) -> None:
+        answer, stop_texts = ChatAnswer(wanted, self._name), StopTexts(wanted.generation.stop_strings)
 
-        def on_text(piece: str) -> None:
-            nonlocal num_tokens
-            num_tokens += 1
+        def on_text(piece: str, *, is_last: bool = False) -> None:
+            if text := stop_texts.add(piece, is_last=is_last):
+                emit(answer.text_chunk(text))
 
-        with tempfile.TemporaryDirectory(prefix="unipixel-serve-") as name:
-            path = self._sources.copy(wanted.media_url, Path(name))
-            source = SandboxedVideo(path, name="the video", limits=self._limits)
-            with contextlib.closing(source):
-                settings = replace(self._settings, num_frames=wanted.num_frames, generation=wanted.generation)
-                session = open_session(self._model, self._processor, Video(source), settings=settings)
-                for object_id, group in wanted.prompts.items():
-                    session.prompt(object_id, *group)
-                emit(wanted)
-                result = session.ask(
-                    wanted.question,
-                    on_text=on_text,
-                    should_stop=lambda: stopped.is_set() or time.monotonic() > deadline,
-                )
-        self._counts["generated_tokens"] += num_tokens
-        return _completion(result, wanted, self._name, num_tokens)
+        with contextlib.closing(SandboxedVideo(path, name="the video", limits=self._limits)) as source:
+            settings = replace(self._settings, num_frames=wanted.num_frames, generation=wanted.generation)
+            session = open_session(self._model, self._processor, Video(source), settings=settings)
+            for object_id, group in wanted.prompts.items():
+                session.prompt(object_id, *group)
+            emit(wanted)
+            if wanted.is_streamed:
+                emit(answer.first_chunk())
+            result = session.ask(
+                wanted.question, on_text=on_text if wanted.is_streamed else None, should_stop=turn.should_stop
+            )
+            self._counts["generated_tokens"] += result.num_generated_tokens
+            on_text("", is_last=True)
+            for event in answer.last_chunks(result) if wanted.is_streamed else [answer.completion(result)]:
+                emit(event)
+        emit(None)
 
-    async def _stream(self, wanted: ChatRequest, events: AsyncIterator[Any]) -> AsyncIterator[str]:
+    async def _stream(self, events: AsyncIterator[Any]) -> AsyncIterator[str]:
         try:
             async for event in events:
-                if isinstance(event, dict):
-                    for chunk in _chunks(event, wanted):
-                        yield f"data: {json.dumps(chunk)}\n\n"
+                yield f"data: {json.dumps(event)}\n\n"
             yield "data: [DONE]\n\n"
         except ApiError as error:
             self._counts["failed_requests"] += 1
             yield f"data: {json.dumps(error.to_dict())}\n\n"
-
-
-def _completion(result: Result, wanted: ChatRequest, model_name: str, num_tokens: int) -> dict[str, Any]:
-    objects = result.to_dict()["objects"]
-    if not wanted.returns_masks:
-        objects = [{name: value for name, value in item.items() if name != "frames"} for item in objects]
-    message = {"role": "assistant", "content": result.text, "refusal": None, "unipixel": {"objects": objects}}
-    is_cut = num_tokens >= wanted.generation.max_new_tokens
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length" if is_cut else "stop"}
-    usage = {
-        "prompt_tokens": result.num_read_tokens,
-        "completion_tokens": num_tokens,
-        "total_tokens": result.num_read_tokens + num_tokens,
-    }
-    return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model_name,
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-def _chunks(completion: dict[str, Any], wanted: ChatRequest) -> list[dict[str, Any]]:
-    """Return a completion as chunks: the text word by word, then the objects, then the usage if it is wanted."""
-    base = {**completion, "object": "chat.completion.chunk"}
-    usage = base.pop("usage")
-    choice = completion["choices"][0]
-    message = choice["message"]
-    words = message["content"].split(" ")
-    deltas = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": f" {word}" if index else word} for index, word in enumerate(words)]
-    chunks = [{**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    last = {"index": 0, "delta": {"unipixel": message["unipixel"]}, "finish_reason": choice["finish_reason"]}
-    chunks.append({**base, "choices": [last]})
-    return [*chunks, {**base, "choices": [], "usage": usage}] if wanted.includes_usage else chunks

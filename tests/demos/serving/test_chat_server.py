@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from helpers.sail_model import recorded_image, recorded_sail
@@ -26,10 +27,12 @@ from unipixel.demos.serving.chat_server import ChatServer
 from unipixel.demos.serving.media_sources import MediaSources
 from unipixel.memory.rle import encode_rle
 from unipixel.model.generation import GenerationSettings
+from unipixel.processing.chat_template import Turn
 from unipixel.session.callbacks import Cancelled
+from unipixel.session.conversation import Conversation, Reply
 from unipixel.session.settings import SessionSettings
 
-KEY = "a-key-of-the-tests-1"
+KEY, OTHER_KEY = "a-key-of-the-tests-1", "a-key-of-the-tests-2"
 PROMPTS = {"points": {"1": [12, 14, 0]}, "return_masks": True}
 
 
@@ -45,7 +48,7 @@ def address(model: Any, processor: Any, tmp_path: Path) -> Iterator[str]:
         ),
         limits=limits,
         settings=SessionSettings(generation=GenerationSettings(max_new_tokens=5)),
-        keys=[KEY],
+        keys=[KEY, OTHER_KEY],
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -64,13 +67,17 @@ def client_of(address: str, key: str = KEY) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
 
 
-def message(url: str) -> Any:
+def message(url: str, question: str = "What is [1]?") -> Any:
     return [
         {
             "role": "user",
-            "content": [{"type": "text", "text": "What is [1]?"}, {"type": "video_url", "video_url": {"url": url}}],
+            "content": [{"type": "text", "text": question}, {"type": "video_url", "video_url": {"url": url}}],
         }
     ]
+
+
+def text_of(chunks: Any) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
 def data_url(path: Path) -> str:
@@ -89,10 +96,18 @@ def test_client_gets_the_text_and_masks_of_ask(address: str, clip: Path, model: 
         assert answer.choices[0].message.unipixel["objects"] == expected.to_dict()["objects"]
         assert answer.usage.completion_tokens > 0
     chunks: Any = list(
-        chat.create(model="tiny", messages=message(data_url(clip)), stream=True, extra_body={"unipixel": PROMPTS})
+        chat.create(
+            model="tiny",
+            messages=message(data_url(clip)),
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"unipixel": PROMPTS},
+        )
     )
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected.text
-    assert chunks[-1].choices[0].delta.unipixel["objects"] == expected.to_dict()["objects"]
+    assert text_of(chunks) == expected.text
+    assert chunks[-2].choices[0].delta.unipixel["objects"] == expected.to_dict()["objects"]
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].usage == answer.usage
 
 
 def test_models_health_and_metrics(address: str) -> None:
@@ -166,6 +181,83 @@ def test_client_that_disconnects_stops_the_work(address: str, clip: Path, monkey
     metrics, headers = "", {"Authorization": f"Bearer {KEY}"}
     while "unipixel_cancelled_requests_total 1" not in metrics:
         metrics = httpx.get(f"{address}/metrics", headers=headers).text
+
+
+@pytest.fixture
+def slow_answer(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Generation of "A cup [1] is beside <|seg|>, end." that waits for the event before the word "is"."""
+    may_continue = threading.Event()
+
+    def ask(self: Conversation, turn: Turn, *, on_text: Any = None) -> Reply:
+        pieces = ["A", " cup", " [", "1", "]", " is", " beside", " <|seg|>", ", end", "."]
+        for piece in pieces if "slow" in turn.question else []:
+            if piece == " is":
+                # `should_stop` is asked at every token.
+                while not may_continue.wait(0.01):
+                    on_text("")
+            on_text(piece)
+        text = "".join(pieces) if "slow" in turn.question else "Short."
+        return Reply(text, torch.ones(text.count("<|seg|>"), 2, 32), 3, num_generated_tokens=4)
+
+    monkeypatch.setattr(Conversation, "ask", ask)
+    return may_continue
+
+
+def test_text_arrives_while_it_is_generated(address: str, clip: Path, slow_answer: threading.Event) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": message(data_url(clip), "How slow is [1]?")}
+    stream: Any = client_of(address).chat.completions.create(**asked, stream=True, extra_body={"unipixel": PROMPTS})
+    chunks, text = [], ""
+    for chunk in stream:
+        chunks.append(chunk)
+        text = text_of(chunks)
+        if text == "A cup [1]":
+            assert not slow_answer.is_set()
+            slow_answer.set()
+    assert text == "A cup [1] is beside [2], end."
+    assert [item["id"] for item in chunks[-1].choices[0].delta.unipixel["objects"]] == [1, 2]
+    assert all(chunk.id == chunks[0].id for chunk in chunks)
+    whole = client_of(address).chat.completions.create(**asked, extra_body={"unipixel": PROMPTS})
+    assert whole.choices[0].message.content == text
+
+
+def test_text_ends_before_a_stop_text(address: str, clip: Path, slow_answer: threading.Event) -> None:
+    slow_answer.set()
+    asked: dict[str, Any] = {"model": "tiny", "messages": message(data_url(clip), "How slow is [1]?")}
+    asked |= {"stop": ["cup [1] was", "is be"], "extra_body": {"unipixel": PROMPTS}}
+    assert client_of(address).chat.completions.create(**asked).choices[0].message.content == "A cup [1] "
+    assert text_of(client_of(address).chat.completions.create(**asked, stream=True)) == "A cup [1] "
+
+
+def test_closed_stream_stops_the_generation(address: str, clip: Path, slow_answer: threading.Event) -> None:
+    stream: Any = client_of(address).chat.completions.create(
+        model="tiny",
+        messages=message(data_url(clip), "How slow is [1]?"),
+        stream=True,
+        extra_body={"unipixel": PROMPTS},
+    )
+    assert next(iter(stream)).choices[0].delta.role == "assistant"
+    stream.close()
+    metrics, headers = "", {"Authorization": f"Bearer {KEY}"}
+    while "unipixel_cancelled_requests_total 1" not in metrics:
+        metrics = httpx.get(f"{address}/metrics", headers=headers).text
+    assert not slow_answer.is_set()
+
+
+def test_other_client_is_answered_while_a_long_answer_is_generated(
+    address: str, clip: Path, slow_answer: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unipixel.demos.sessions.work_queue._TURN_SECONDS", 0.0)
+    asked: dict[str, Any] = {"model": "tiny", "extra_body": {"unipixel": PROMPTS}}
+    url = data_url(clip)
+    stream: Any = client_of(address).chat.completions.create(
+        **asked, messages=message(url, "How slow is [1]?"), stream=True
+    )
+    chunks = [next(iter(stream))]
+    short = client_of(address, OTHER_KEY).chat.completions.create(**asked, messages=message(url, "What is [1]?"))
+    assert short.choices[0].message.content == "Short."
+    slow_answer.set()
+    chunks += list(stream)
+    assert text_of(chunks) == "A cup [1] is beside [2], end."
 
 
 def test_pixel_sail_answers_about_an_image_with_a_mask_prompt(tmp_path: Path) -> None:
