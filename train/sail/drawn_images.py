@@ -53,7 +53,14 @@ class DrawnImages(Dataset):
     """The drawn images of a run, encoded for a model."""
 
     def __init__(
-        self, processor: SailProcessor, settings: DrawnImageSettings, *, num_samples: int, seed: int, max_tokens: int
+        self,
+        processor: SailProcessor,
+        settings: DrawnImageSettings,
+        *,
+        num_samples: int,
+        seed: int,
+        max_tokens: int,
+        has_images: bool = False,
     ) -> None:
         """Describe a run.
 
@@ -63,9 +70,11 @@ class DrawnImages(Dataset):
             num_samples: Images of the run.
             seed: Seed of the run.
             max_tokens: Longest sequence.
+            has_images: Whether examples contain their image, for teachers.
         """
         self._processor, self._settings = processor, settings
         self._num_samples, self._seed, self._max_tokens = num_samples, seed, max_tokens
+        self._has_images = has_images
 
     def __len__(self) -> int:
         """Images of the run."""
@@ -80,7 +89,7 @@ class DrawnImages(Dataset):
         if not 0 <= index < self._num_samples:
             raise IndexError(f"image {index} of a run of {self._num_samples}")
         sample = draw_sail_sample([self._seed, index], self._settings, processor=self._processor)
-        return encode_sail(sample, self._processor, max_tokens=self._max_tokens)
+        return encode_sail(sample, self._processor, max_tokens=self._max_tokens, has_image=self._has_images)
 
 
 def draw_sail_sample(

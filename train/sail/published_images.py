@@ -27,8 +27,14 @@ from unipixel.train.sail.drawn_images import with_own_cells
 from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, REFERRING_ANSWERS, missing_prompt_turn
 from unipixel.train.sail.sail_samples import SailExample, SailSample, encode_sail
 
-DESCRIPTION_SETS = ("osprey_detail_description", "pix2cap_description", "sam_captions")
-"""Sets whose answers are descriptions of a region, which begin with the region."""
+DESCRIPTION_SETS = (
+    "coco_category",
+    "generated_captions",
+    "osprey_detail_description",
+    "pix2cap_description",
+    "sam_captions",
+)
+"""Sets whose answers describe a region, and begin with the region."""
 _MENTION = re.compile(r"\[(\d{1,4})\]")
 _REFERRING_ANSWER = segmentation_answer(1, num_frames=1)
 _ABSENT_ANSWER = segmentation_answer(0, num_frames=1)
@@ -46,6 +52,7 @@ class PublishedImages(Dataset):
         seed: int,
         max_tokens: int,
         missing_prompt_rate: float = 0.05,
+        has_images: bool = False,
     ) -> None:
         """Describe a run.
 
@@ -56,10 +63,11 @@ class PublishedImages(Dataset):
             seed: Seed of ids and wordings.
             max_tokens: Longest sequence.
             missing_prompt_rate: See `to_sail_sample`.
+            has_images: Whether examples contain their image, for teachers.
         """
         self._processor, self._source, self._sampler = processor, source, sampler
         self._seed, self._max_tokens = seed, max_tokens
-        self._missing_prompt_rate = missing_prompt_rate
+        self._missing_prompt_rate, self._has_images = missing_prompt_rate, has_images
 
     def __len__(self) -> int:
         """Samples of the run."""
@@ -76,7 +84,7 @@ class PublishedImages(Dataset):
                 generator=generator,
                 missing_prompt_rate=self._missing_prompt_rate,
             )
-            return encode_sail(sample, self._processor, max_tokens=self._max_tokens)
+            return encode_sail(sample, self._processor, max_tokens=self._max_tokens, has_image=self._has_images)
         except (ValueError, KeyError, OSError) as error:
             return InvalidExample(f"{task}/{number}", f"{type(error).__name__}: {error}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from unipixel.model.config_values import check_sizes
 from unipixel.processing.chat_template import Tokenizer
 from unipixel.processing.special_tokens import END_OF_TEXT, IM_END, IM_START
 from unipixel.sail.sail_config import SAIL_TOKENS, VISION_TOKENS, PixelSailConfig, text_config
@@ -13,24 +14,37 @@ from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sampl
 from unipixel.train.sail.drawn_turns import SAIL_TASKS
 
 _SECTIONS = ("vocabulary", "transformer", "image")
+_VOCABULARY = ("size", "num_samples")
+_REQUIRED = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+)  # fmt: skip
+_TRANSFORMER = (
+    *_REQUIRED, "max_position_embeddings", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "initializer_range",
+    "rope_theta",
+)  # fmt: skip
+# Of a model with a learned vocabulary, which has no placeholder of the EVEv2 variant.
+_IMAGE = (
+    "patch_size", "num_upsample_blocks", "mask_channels", "num_prompts", "max_side", "rotary_layout", "prompt_encoding",
+    "image_mean", "image_std", "max_tokens",
+)  # fmt: skip
 _TEXT_SIZES = ((64, 96), (96, 64))
 
 
-def configure_sail(sizes: Mapping[str, Any], tokenizer: Tokenizer) -> PixelSailConfig:
+def configure_sail(
+    sizes: Mapping[str, Any], tokenizer: Tokenizer, *, image_settings: Mapping[str, Any] | None = None
+) -> PixelSailConfig:
     """Describe a model.
 
     Args:
-        sizes: Tables `vocabulary`, `transformer` (sizes of the text model of Qwen2.5-VL, and `rope_theta`) and `image`
-            (fields of `PixelSailConfig`).
+        sizes: Tables that `check_sail_sizes` accepts.
         tokenizer: Its vocabulary decides the rows of the embedding.
+        image_settings: Replace entries of `image`.
 
     Raises:
-        ValueError: A table is missing or unknown, or its values do not fit together.
+        ValueError: Values do not fit together.
     """
-    if set(sizes) != set(_SECTIONS):
-        raise ValueError(f"a sizes file of Pixel-SAIL holds the tables {list(_SECTIONS)}, got {sorted(sizes)}")
-    transformer, image = dict(sizes["transformer"]), dict(sizes["image"])
-    theta = float(transformer.pop("rope_theta", 1_000_000.0))
+    transformer, image = dict(sizes["transformer"]), {**sizes["image"], **(image_settings or {})}
+    theta = transformer.pop("rope_theta", 1_000_000.0)
     layout = image.get("rotary_layout", "split")
     tokens = (*VISION_TOKENS, *SAIL_TOKENS, IM_START, IM_END, END_OF_TEXT)
     return PixelSailConfig(
@@ -40,6 +54,37 @@ def configure_sail(sizes: Mapping[str, Any], tokenizer: Tokenizer) -> PixelSailC
         token_ids={token: int(tokenizer.convert_tokens_to_ids(token)) for token in tokens},
         **image,
     )
+
+
+def check_sail_sizes(sizes: Mapping[str, Any]) -> None:
+    """Check the tables of a sizes file, before a tokenizer is learned.
+
+    Args:
+        sizes: Tables `vocabulary`, `transformer` (sizes of the text model of Qwen2.5-VL, and `rope_theta`) and `image`
+            (fields of `PixelSailConfig`).
+
+    Raises:
+        ValueError: A table or a size is missing, unknown or out of range.
+    """
+    if set(sizes) != set(_SECTIONS) or not all(isinstance(table, Mapping) for table in sizes.values()):
+        raise ValueError(f"a sizes file of Pixel-SAIL holds the tables {list(_SECTIONS)}, got {sorted(sizes)}")
+    for table, allowed in (("vocabulary", _VOCABULARY), ("transformer", _TRANSFORMER), ("image", _IMAGE)):
+        if unknown := sorted(set(sizes[table]) - set(allowed)):
+            raise ValueError(
+                f"the sizes file has unknown settings {unknown} in [{table}]: allowed are {sorted(allowed)}"
+            )
+    for table, required in (("vocabulary", _VOCABULARY), ("transformer", _REQUIRED)):
+        if missing := sorted(set(required) - set(sizes[table])):
+            raise ValueError(f"the sizes file lacks {missing} in [{table}]")
+    for name in _VOCABULARY:
+        if type(sizes["vocabulary"][name]) is not int or sizes["vocabulary"][name] < 1:
+            raise ValueError(
+                f"the sizes file has [vocabulary] {name} = {sizes['vocabulary'][name]!r}: give an integer of at least 1"
+            )
+    theta = sizes["transformer"].get("rope_theta", 1.0)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+        raise ValueError(f"the sizes file has [transformer] rope_theta = {theta!r}: give a number above 0")
+    check_sizes(sizes["transformer"])
 
 
 def build_sail_tokenizer(sizes: Mapping[str, Any], *, seed: int) -> Tokenizer:

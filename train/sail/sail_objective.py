@@ -6,6 +6,7 @@ Shape letters: B samples, L tokens, K masks, h, w logits, H, W image in pixels.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 
 from unipixel.model.inputs import ModelInputs
 from unipixel.sail.pixel_sail import PixelSail
+from unipixel.sail.sail_inputs import PatchStates
+from unipixel.train.sail.distillation import FeatureDistillation
 from unipixel.train.sail.sail_losses import (
     SailMaskLoss,
     dense_mask_loss,
     point_mask_loss,
     sample_points,
-    text_scale,
+    total_loss,
 )
-from unipixel.train.sail.sail_recipe import SailLossWeights
+from unipixel.train.sail.sail_recipe import SailLossWeights, TeacherName
 from unipixel.train.sail.sail_samples import SailBatch
 
 
@@ -28,7 +31,12 @@ class SailObjective(nn.Module):
     """A Pixel-SAIL model with its losses."""
 
     def __init__(
-        self, model: PixelSail, *, weights: SailLossWeights | None = None, num_points: int | None = None
+        self,
+        model: PixelSail,
+        *,
+        weights: SailLossWeights | None = None,
+        num_points: int | None = None,
+        distillation: FeatureDistillation | None = None,
     ) -> None:
         """Build the objective.
 
@@ -37,38 +45,77 @@ class SailObjective(nn.Module):
             weights: Weights of the losses; None takes the published ones.
             num_points: Points at which masks are compared; None compares all pixels of the mask logits, which is
                 faster for small images.
+            distillation: Teachers of dense features; its maps are trained with the model.
         """
         super().__init__()
         self.model = model
+        self.distillation = distillation
         self.weights = weights or SailLossWeights()
         self.num_points = num_points
 
     def forward(self, batch: SailBatch) -> dict[str, Tensor]:
-        """Return `loss` and, for the log, its parts `text`, `mask`, `dice`, and the mean `iou` of masks."""
+        """Return `loss` and, for the log, its parts, with the name of each teacher, and the mean `iou` of masks."""
         if batch.inputs is None:
             # All samples are invalid: a loss without a gradient keeps the step.
             return {"loss": 0.0 * self.model.single_transformer.model.norm.weight.sum()}
         output = self.model(batch.inputs)
-        text_losses = _text_losses(output.logits, batch.labels.to(output.logits.device))
+        device = output.logits.device
+        text_losses = _text_losses(output.logits, batch.labels.to(device))
         parts: dict[str, list[Tensor]] = defaultdict(list)
         totals, images = [], iter(output.patch_states)
+        targets = iter(self._targets(batch, num_images=len(output.patch_states), device=device))
         has_image = _has_image(batch.inputs, self.model)
         for row, text in enumerate(text_losses):
-            patches = next(images) if has_image[row] else None
-            masks = None
-            if patches is not None and len(output.seg_states[row]):
-                queries = self.model.mask_tokens(output.seg_states[row])
-                logits = self.model.mask_logits(patches, queries)
-                masks = self._mask_loss(logits, batch.masks[row].to(logits.device), parts)
-            total = text * text_scale(masks, self.weights)
+            masks: SailMaskLoss | None = None
+            distilled: dict[TeacherName, Tensor] = {}
+            if has_image[row]:
+                patches, own_targets = next(images), next(targets)
+                masks, distilled = self._image_losses(
+                    patches, output.seg_states[row], batch.masks[row].to(device), own_targets, parts
+                )
+            totals.append(total_loss(text, masks, tuple(distilled.values()), weights=self.weights))
+            own = [("text", text), *distilled.items()]
             if masks is not None:
-                total = total + self.weights.mask * masks.mask + self.weights.dice * masks.dice
-                parts["mask"].append(masks.mask.detach())
-                parts["dice"].append(masks.dice.detach())
-            parts["text"].append(text.detach())
-            totals.append(total)
+                own += [("mask", masks.mask), ("dice", masks.dice)]
+            for name, value in own:
+                parts[name].append(value.detach())
         means = {name: torch.stack(values).mean() for name, values in parts.items()}
-        return {"loss": torch.stack(totals).mean(), **means}
+        # An invalid sample counts as 0: the loss does not depend on how samples are divided among processes.
+        return {"loss": torch.stack(totals).sum() / (len(totals) + len(batch.invalid)), **means}
+
+    def _targets(self, batch: SailBatch, *, num_images: int, device: torch.device) -> list[dict[TeacherName, Tensor]]:
+        """Return the features of teachers for each image of a batch; nothing without teachers."""
+        if self.distillation is None:
+            return [{}] * num_images
+        if len(batch.images) != num_images:
+            raise ValueError(
+                f"the batch has {len(batch.images)} of {num_images} images for teachers: encode its samples with "
+                "has_image=True"
+            )
+        return self.distillation.targets(batch.images, device=device)
+
+    def _image_losses(
+        self,
+        patches: PatchStates,
+        seg_states: Tensor,
+        truths: Tensor,
+        targets: Mapping[TeacherName, Tensor],
+        parts: dict[str, list[Tensor]],
+    ) -> tuple[SailMaskLoss | None, dict[TeacherName, Tensor]]:
+        """Return the mask losses and the distillation losses of one sample with an image."""
+        # Once for the masks and for the teacher.
+        is_needed = len(seg_states) or "mask2former" in targets
+        features = self.model.pixel_features(patches) if is_needed else None
+        masks = None
+        if len(seg_states):
+            logits = self.model.mask_logits(patches, self.model.mask_tokens(seg_states), features=features)
+            masks = self._mask_loss(logits, truths, parts)
+        if self.distillation is None or not targets:
+            return masks, {}
+        student = None
+        if features is not None and "mask2former" in targets:
+            student = self.model.mask_head.mask_features_of(features)
+        return masks, self.distillation(patches, student, targets)
 
     def _mask_loss(self, logits: Tensor, truths: Tensor, parts: dict[str, list[Tensor]]) -> SailMaskLoss | None:
         """Return the mask losses of one sample, None where a mask was cut off; add the IoU of its masks to `parts`."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from unipixel.train.recipe import RunRecipe, Settings, TrainingRecipe
+from unipixel.sail.sail_config import PromptEncoding, RotaryLayout
+from unipixel.train.recipe import Precision, RunRecipe, Settings, TrainingRecipe
+
+TeacherName = Literal["mask2former", "sam2"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class SailLossWeights(Settings):
     distillation: float = 0.5
     text_beside_masks: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name in ("mask", "dice", "distillation", "text_beside_masks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class SailModelRecipe(Settings):
@@ -36,23 +44,40 @@ class SailModelRecipe(Settings):
         tokenizer: Checkpoint whose tokenizer a model from `sizes` takes; None learns one from texts about drawn images.
         checkpoint: Folder or hub id of a Pixel-SAIL checkpoint.
         base: Folder or hub id of a Qwen2.5 language model; everything else starts at random.
-        mask_channels: Width of mask features of a model from `base`, 512 as published; its ablations have 256.
-        num_upsample_blocks: Doublings of a model from `base`: 3 is a stride of 2 pixels, as published, 2 that of 4.
-        max_side: Longer side of a resized image of a model from `base` in pixels.
+        mask_channels: Width of mask features, 512 as published; its ablations have 256.
+        num_upsample_blocks: Doublings of the upsampler: 3 at patch 16 is a stride of 2 pixels, as published; 2 is that
+            of 4, 0 has no upsampler.
+        prompt_encoding: `injection` or `pooling`, see `PixelSailConfig`.
+        rotary_layout: `split` or `interleaved`, see `PixelSailConfig`.
+        max_side: Longer side of a resized image in pixels.
+
+    The last five are of a new model, from `sizes` or `base`; None takes those of the sizes, or the published ones.
     """
 
     sizes: str | None = None
     tokenizer: str | None = None
     checkpoint: str | None = None
     base: str | None = None
-    mask_channels: int = 512
-    num_upsample_blocks: int = 3
-    max_side: int = 1024
+    mask_channels: int | None = None
+    num_upsample_blocks: int | None = None
+    prompt_encoding: PromptEncoding | None = None
+    rotary_layout: RotaryLayout | None = None
+    max_side: int | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "checkpoint", "base") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"[model] gives {given or 'nothing'}: give one of sizes, checkpoint and base")
+        if self.checkpoint is not None and self.image_settings():
+            raise ValueError(
+                f"[model] gives {sorted(self.image_settings())}, which a checkpoint has already: give them with sizes "
+                "or base"
+            )
+
+    def image_settings(self) -> dict[str, Any]:
+        """Return the settings of a new model that are given, by their names in `PixelSailConfig`."""
+        names = ("mask_channels", "num_upsample_blocks", "prompt_encoding", "rotary_layout", "max_side")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -96,8 +121,40 @@ class SailDataRecipe(Settings):
         weights = (self.tasks or self.sets).values()
         if min(weights) < 0 or sum(weights) <= 0:
             raise ValueError("[data] weights must not be negative, and need a positive sum")
-        if not 0 <= self.missing_prompt_rate <= 1:
-            raise ValueError(f"[data] missing_prompt_rate must be in [0, 1], got {self.missing_prompt_rate}")
+        for name in ("missing_prompt_rate", "max_invalid_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"[data] {name} must be in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class DistillationRecipe(Settings):
+    """Teachers of dense features; none by default.
+
+    Attributes:
+        teachers: Which are used: `mask2former` teaches the mask features, `sam2` the states of the patches.
+        mask2former: Folder or hub id of a Mask2Former with a Swin backbone, in the layout of transformers.
+        sam2: Folder, bundled name or hub id of SAM 2.1, in the layout of transformers or in a UniPixel checkpoint.
+        precision: Type in which teachers compute.
+        cache: Folder of computed features; None computes each image again. In float16 an image has 2.1 MB of SAM 2.1,
+            and up to 57 MB of Mask2Former.
+        max_cache_gigabytes: Size of the folder above which no further features are stored.
+    """
+
+    teachers: tuple[TeacherName, ...] = ()
+    mask2former: str = "facebook/mask2former-swin-large-coco-panoptic"
+    sam2: str = "facebook/sam2.1-hiera-large"
+    precision: Precision = "float32"
+    cache: str | None = None
+    max_cache_gigabytes: float = 100.0
+
+    def __post_init__(self) -> None:
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"[distillation] teachers has one twice: {list(self.teachers)}")
+        if self.max_cache_gigabytes <= 0:
+            raise ValueError(
+                f"[distillation] max_cache_gigabytes must be positive, got {self.max_cache_gigabytes}: leave cache out "
+                "to store no features"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +167,7 @@ class SailRecipe(RunRecipe):
         data: Training samples.
         training: Optimisation, checkpoints and logging.
         losses: Weights of the losses.
+        distillation: Teachers.
     """
 
     stage: Literal["sail"]
@@ -117,3 +175,4 @@ class SailRecipe(RunRecipe):
     data: SailDataRecipe
     training: TrainingRecipe
     losses: SailLossWeights = field(default_factory=SailLossWeights)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)

@@ -16,10 +16,11 @@ from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.build import TrainingRun
 from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.published.published_sets import PublishedSets
+from unipixel.train.sail.distillation import FeatureDistillation, open_teachers
 from unipixel.train.sail.drawn_images import DrawnImages, DrawnImageSettings
 from unipixel.train.sail.published_images import PublishedImages
 from unipixel.train.sail.sail_evaluation import evaluate_sail, summarise_sail
-from unipixel.train.sail.sail_initialization import build_sail_tokenizer, configure_sail
+from unipixel.train.sail.sail_initialization import build_sail_tokenizer, check_sail_sizes, configure_sail
 from unipixel.train.sail.sail_objective import SailObjective
 from unipixel.train.sail.sail_recipe import SailRecipe
 from unipixel.train.sail.sail_samples import SailCollator
@@ -35,6 +36,7 @@ def prepare_sail(recipe: SailRecipe) -> TrainingRun:
     torch.manual_seed(recipe.seed)
     # Before the model, whose weights take longer to load than a missing file takes to find.
     published = _open_published(recipe) if recipe.data.sets else None
+    teachers = open_teachers(recipe.distillation)
     model, processor = load_initial_sail(recipe)
     if recipe.training.gradient_checkpointing:
         text: Any = model.single_transformer.model
@@ -44,7 +46,12 @@ def prepare_sail(recipe: SailRecipe) -> TrainingRun:
     dataset: Dataset = (
         _drawn_images(recipe, processor) if published is None else _published_images(recipe, published, processor)
     )
-    objective = SailObjective(model, weights=recipe.losses, num_points=recipe.data.num_points)
+    objective = SailObjective(
+        model,
+        weights=recipe.losses,
+        num_points=recipe.data.num_points,
+        distillation=FeatureDistillation(model, teachers) if teachers else None,
+    )
     return TrainingRun(
         objective,
         dataset,
@@ -64,7 +71,14 @@ def _drawn_images(recipe: SailRecipe, processor: SailProcessor) -> DrawnImages:
     data, training = recipe.data, recipe.training
     settings = DrawnImageSettings(data.sizes, data.max_turns, data.tasks)
     num_samples = training.max_steps * training.gradient_accumulation * _batch_size(recipe)
-    return DrawnImages(processor, settings, num_samples=num_samples, seed=recipe.seed, max_tokens=data.max_tokens)
+    return DrawnImages(
+        processor,
+        settings,
+        num_samples=num_samples,
+        seed=recipe.seed,
+        max_tokens=data.max_tokens,
+        has_images=bool(recipe.distillation.teachers),
+    )
 
 
 def _open_published(recipe: SailRecipe) -> PublishedSets:
@@ -90,6 +104,7 @@ def _published_images(recipe: SailRecipe, published: PublishedSets, processor: S
         seed=recipe.seed,
         max_tokens=recipe.data.max_tokens,
         missing_prompt_rate=recipe.data.missing_prompt_rate,
+        has_images=bool(recipe.distillation.teachers),
     )
 
 
@@ -106,20 +121,15 @@ def load_initial_sail(recipe: SailRecipe) -> tuple[PixelSail, SailProcessor]:
             source.checkpoint
         )
     if source.base is not None:
-        model = PixelSail.from_base(
-            source.base,
-            mask_channels=source.mask_channels,
-            num_upsample_blocks=source.num_upsample_blocks,
-            max_side=source.max_side,
-            dtype=torch.float32,
-        )
+        model = PixelSail.from_base(source.base, **source.image_settings(), dtype=torch.float32)
         return model, SailProcessor.from_base(source.base, model.config)
     sizes = recipe.sizes()
+    check_sail_sizes(sizes)
     if source.tokenizer is not None:
         tokenizer = load_tokenizer(Path(source.tokenizer), added_tokens=())
     else:
         tokenizer = build_sail_tokenizer(sizes, seed=recipe.seed)
-    config = configure_sail(sizes, tokenizer)
+    config = configure_sail(sizes, tokenizer, image_settings=source.image_settings())
     return PixelSail(config), SailProcessor(config, tokenizer)
 
 

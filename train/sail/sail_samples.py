@@ -51,10 +51,12 @@ class SailExample:
     Attributes:
         encoded: Ids, labels and the patches of the image.
         masks: (K, H, W) uint8, one per `[SEG]`; they are reduced to the grid of the loss by the objective.
+        image: (H, W, 3) uint8 RGB for teachers; None without teachers or without an image.
     """
 
     encoded: EncodedSample
     masks: Tensor
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,26 @@ class SailBatch:
         labels: (B, L), -100 where nothing is learned.
         masks: Per sample (K, H, W) uint8.
         invalid: Samples that were left out of the batch; without any other, `inputs` is None.
+        images: (H, W, 3) uint8 of the samples that have an image, for teachers; empty without teachers.
     """
 
     inputs: ModelInputs | None
     labels: Tensor
     masks: tuple[Tensor, ...]
     invalid: tuple[InvalidExample, ...] = ()
+    images: tuple[Tensor, ...] = ()
 
 
-def encode_sail(sample: SailSample, processor: SailProcessor, *, max_tokens: int | None = None) -> SailExample:
+def encode_sail(
+    sample: SailSample, processor: SailProcessor, *, max_tokens: int | None = None, has_image: bool = False
+) -> SailExample:
     """Encode a sample for training.
 
     Args:
         sample: The sample.
         processor: That of the model.
         max_tokens: Longest sequence; the end of a longer one is cut, with the masks of cut `[SEG]`.
+        has_image: Whether the example contains the image itself, for teachers.
 
     Raises:
         ValueError: A prompt disappears on the grid, or the image alone is too long.
@@ -89,7 +96,9 @@ def encode_sail(sample: SailSample, processor: SailProcessor, *, max_tokens: int
     encoded = processor.encode(sample.turns, image=image, max_tokens=max_tokens)
     kept = int((encoded.inputs.input_ids == processor.config.seg_token_id).sum())
     masks = [torch.from_numpy(np.asarray(mask, dtype=np.uint8)) for mask in sample.masks[:kept]]
-    return SailExample(encoded, torch.stack(masks) if masks else torch.empty(0, 1, 1, dtype=torch.uint8))
+    stacked = torch.stack(masks) if masks else torch.empty(0, 1, 1, dtype=torch.uint8)
+    is_kept = has_image and sample.image is not None
+    return SailExample(encoded, stacked, torch.from_numpy(np.array(sample.image)) if is_kept else None)
 
 
 class SailCollator:
@@ -106,4 +115,5 @@ class SailCollator:
             return {"batch": SailBatch(None, torch.empty(0, 0, dtype=torch.long), (), invalid)}
         stacked = self._processor.stack([example.encoded for example in valid])
         masks = tuple(example.masks for example in valid)
-        return {"batch": SailBatch(stacked.inputs, stacked.labels, masks, invalid)}
+        images = tuple(example.image for example in valid if example.image is not None)
+        return {"batch": SailBatch(stacked.inputs, stacked.labels, masks, invalid, images)}

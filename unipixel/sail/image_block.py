@@ -1,6 +1,6 @@
 """The image block of a sequence: where it is, the positions of its patches, and its full attention.
 
-Shape letters: B samples, L tokens, h, w rows and columns of patches.
+Shape letters: B samples, L tokens, D width, h, w rows and columns of patches.
 """
 
 from __future__ import annotations
@@ -70,6 +70,38 @@ def find_image_spans(
     if next(remaining, None) is not None:
         raise ValueError(f"{len(images)} images were given, the text has image tokens for fewer")
     return spans
+
+
+def add_pooled_prompts(embeds: Tensor, input_ids: Tensor, span: ImageSpan, *, token_ids: Sequence[int]) -> Tensor:
+    """Add the mean of the patch embeddings under each prompt to its token, which follows the image block.
+
+    This is the plain baseline of the paper (section 3.1), with the id of the object kept in its token.
+
+    Args:
+        embeds: (L, D) of one sample.
+        input_ids: (L,) of the sample.
+        span: Its image tokens.
+        token_ids: Ids of `<Prompt0>`, `<Prompt1>`, ...
+
+    Returns:
+        (L, D).
+
+    Raises:
+        ValueError: The tokens of the prompts do not follow the image.
+    """
+    numbers = span.image.prompts
+    expected = [token_ids[number] for number in numbers]
+    # After `</vision>`.
+    start, stop = span.stop + 1, span.stop + 1 + len(numbers)
+    if input_ids[start:stop].tolist() != expected:
+        raise ValueError(
+            f"the text lacks the tokens of the prompts {numbers} after the image: encode it with SailProcessor.encode"
+        )
+    if not numbers:
+        return embeds
+    patches = embeds[span.start : span.stop]
+    pooled = torch.stack([patches[span.image.prompt_ids == number].mean(dim=0) for number in numbers])
+    return torch.cat([embeds[:start], embeds[start:stop] + pooled, embeds[stop:]])
 
 
 def prefix_positions(length: int, span: ImageSpan | None) -> tuple[Tensor, int]:

@@ -13,4 +13,6 @@ _SAIL_FIELDS = ("mask_channels", "num_upsample_blocks")
 def is_sail_config(fields: Mapping[str, Any]) -> bool:
     """Return whether the fields of a config.json are those of Pixel-SAIL."""
     model_type = fields.get("model_type")
-    return model_type == SAIL_MODEL_TYPE or (model_type is None and all(fields.get(name) for name in _SAIL_FIELDS))
+    return model_type == SAIL_MODEL_TYPE or (
+        model_type is None and all(fields.get(name) is not None for name in _SAIL_FIELDS)
+    )

@@ -19,11 +19,17 @@ from transformers import DynamicCache
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs
 from unipixel.model.language_model import has_quantized_layers
 from unipixel.sail.eve_decoder import EveDecoder
-from unipixel.sail.image_block import ImageSpan, block_bounds, find_image_spans, prefix_positions
+from unipixel.sail.image_block import (
+    ImageSpan,
+    add_pooled_prompts,
+    block_bounds,
+    find_image_spans,
+    prefix_positions,
+)
 from unipixel.sail.sail_config import PixelSailConfig
 from unipixel.sail.sail_decoder import PrefixDecoder
 from unipixel.sail.sail_inputs import ImagePatches, PatchStates, SailOutput
-from unipixel.sail.upsampler import MAX_HEAD_WIDTH, MaskHead
+from unipixel.sail.upsampler import MaskHead, PlainHead
 
 if TYPE_CHECKING:
     from unipixel.model.generation import Decoder, Generation, GenerationSettings
@@ -53,8 +59,11 @@ class PixelSail(nn.Module):
         self.config = config
         decoder = PrefixDecoder if config.decoder == "prefix" else EveDecoder
         self.single_transformer = decoder(config, attention=attention)
-        self.mask_head = MaskHead(
-            config.width, mask_channels=config.mask_channels, num_blocks=config.num_upsample_blocks
+        num_blocks = config.num_upsample_blocks
+        self.mask_head: MaskHead | PlainHead = (
+            MaskHead(config.width, mask_channels=config.mask_channels, num_blocks=num_blocks)
+            if num_blocks
+            else PlainHead(config.width)
         )
         self.tie_weights()
 
@@ -124,7 +133,7 @@ class PixelSail(nn.Module):
     @property
     def mask_token_shape(self) -> tuple[int, int]:
         """Shape (1, C) of the query of one mask."""
-        return 1, self.config.mask_channels
+        return 1, self.config.mask_width
 
     def forward(self, inputs: ModelInputs) -> SailOutput:
         """Run the model over whole samples in one pass, as in training.
@@ -200,6 +209,8 @@ class PixelSail(nn.Module):
             row = embeds[sample]
             if span is not None:
                 row = torch.cat([row[: span.start], self._embed_image(span.image), row[span.stop :]])
+                if self.config.prompt_encoding == "pooling":
+                    row = add_pooled_prompts(row, ids[sample], span, token_ids=self.config.prompt_token_ids)
             pieces.append(row)
             is_grid = self.config.decoder == "prefix"
             positions[:, sample, :length], following[sample] = prefix_positions(length, span if is_grid else None)
@@ -279,7 +290,7 @@ class PixelSail(nn.Module):
     def num_feature_bytes(self, patches: PatchStates) -> int:
         """Return the bytes of `pixel_features`: 0.94 GB for 0.5B, 1024 x 1024 pixels, stride 2 and float32."""
         num_pixels = len(patches.states) * 4**self.config.num_upsample_blocks
-        return int(num_pixels * min(self.config.width, MAX_HEAD_WIDTH) * self.mask_head.dtype.itemsize)
+        return int(num_pixels * self.mask_head.pixel_width * self.mask_head.dtype.itemsize)
 
     def mask_logits(self, patches: PatchStates, mask_tokens: Tensor, *, features: Tensor | None = None) -> Tensor:
         """Compute the logits of masks at the stride of the model.

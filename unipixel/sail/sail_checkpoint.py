@@ -20,6 +20,7 @@ from unipixel.sail.sail_config import (
     SAIL_TOKENS,
     VISION_TOKENS,
     PixelSailConfig,
+    PromptEncoding,
     RotaryLayout,
     text_config,
 )
@@ -128,6 +129,7 @@ def load_sail_base(
     patch_size: int = 16,
     max_side: int = 1024,
     rotary_layout: RotaryLayout = "split",
+    prompt_encoding: PromptEncoding = "injection",
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     device: str | torch.device = "cpu",
     attention: SailAttention = "sdpa",
@@ -146,6 +148,7 @@ def load_sail_base(
         patch_size: See `PixelSailConfig`.
         max_side: See `PixelSailConfig`.
         rotary_layout: See `PixelSailConfig`.
+        prompt_encoding: See `PixelSailConfig`.
         dtype: Type of the weights; training starts from float32.
         device: Device of the model.
         attention: `sdpa` or `eager`.
@@ -171,6 +174,7 @@ def load_sail_base(
         mask_channels=mask_channels,
         max_side=max_side,
         rotary_layout=rotary_layout,
+        prompt_encoding=prompt_encoding,
         extra={"base_model": fields.get("_name_or_path") or folder.name},
     )
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from unipixel.sail.model_type import SAIL_MODEL_TYPE, is_sail_config
 
 RotaryLayout = Literal["split", "interleaved"]
 DecoderKind = Literal["prefix", "eve"]
+PromptEncoding = Literal["injection", "pooling"]
 _TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "tie_word_embeddings",
@@ -60,12 +61,16 @@ class PixelSailConfig:
             image tokens (7B).
         patch_size: Side of a patch in pixels.
         num_upsample_blocks: Doublings from the patch grid to the mask logits: 3 at patch 16 is a stride of 2 pixels,
-            as published; 2 is the stride of 4 of the paper.
-        mask_channels: Width of mask features and queries.
+            as published; 2 is the stride of 4 of the paper; 0 is its plain baseline, whose mask is the dot product of
+            the states of the patches and of `[SEG]`.
+        mask_channels: Width of mask features and queries; without upsampling blocks it is that of the transformer.
         num_prompts: Number of prompt ids.
         max_side: Longer side of a resized image in pixels (`prefix`), or the root of its area (`eve`).
         rotary_layout: `split`, as published: the fast rotary frequencies encode the row, the slow ones the column;
             `interleaved` alternates them.
+        prompt_encoding: `injection`, as published, adds a prompt to the patches that it covers; `pooling` is the plain
+            baseline of the paper: each prompt is one token after the image with the mean of the patch embeddings that
+            it covers (`prefix` only).
         eve_width: Width of the first convolution of the patch embedding of `eve`.
         image_mean: Channel means that are subtracted from pixels in [0, 1].
         image_std: Channel deviations that they are divided by.
@@ -82,6 +87,7 @@ class PixelSailConfig:
     num_prompts: int = MAX_PROMPTS
     max_side: int = 1024
     rotary_layout: RotaryLayout = "split"
+    prompt_encoding: PromptEncoding = "injection"
     eve_width: int = 1024
     image_mean: tuple[float, ...] = IMAGENET_STATISTICS[0]
     image_std: tuple[float, ...] = IMAGENET_STATISTICS[1]
@@ -89,12 +95,17 @@ class PixelSailConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("decoder", get_args(DecoderKind)), ("rotary_layout", get_args(RotaryLayout))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name, kind in (
+            ("decoder", DecoderKind),
+            ("rotary_layout", RotaryLayout),
+            ("prompt_encoding", PromptEncoding),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
         for name in ("patch_size", "num_upsample_blocks", "mask_channels", "max_side", "eve_width", "max_tokens"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}")
+            low = 0 if name == "num_upsample_blocks" else 1
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise ValueError(f"{name} must be an integer of at least {low}, got {getattr(self, name)!r}")
         if not 0 <= self.num_prompts <= MAX_PROMPTS:
             raise ValueError(f"num_prompts must be in [0, {MAX_PROMPTS}], got {self.num_prompts}")
         if self.patch_size % 2**self.num_upsample_blocks:
@@ -102,6 +113,8 @@ class PixelSailConfig:
                 f"{self.num_upsample_blocks} upsampling blocks do not divide a patch of {self.patch_size} pixels: "
                 "the stride of the masks, patch_size / 2**num_upsample_blocks, must be a whole number"
             )
+        if self.decoder == "eve" and self.prompt_encoding == "pooling":
+            raise ValueError("the decoder eve has no prompt_encoding pooling: set injection")
         if self.decoder == "eve" and self.patch_size % 2:
             raise ValueError(f"the patch embedding of eve halves its patches: got patch_size {self.patch_size}")
         if self.text.hidden_size // self.text.num_attention_heads % 4:
@@ -127,6 +140,11 @@ class PixelSailConfig:
     def mask_stride(self) -> int:
         """Pixels of the resized image per mask logit, along each side."""
         return int(self.patch_size // 2**self.num_upsample_blocks)
+
+    @property
+    def mask_width(self) -> int:
+        """Width of mask features and queries."""
+        return self.mask_channels if self.num_upsample_blocks else self.width
 
     @property
     def seg_token_id(self) -> int:
@@ -196,6 +214,7 @@ class PixelSailConfig:
             decoder=decoder,
             patch_size=fields.get("vision_patch_size", 16),
             rotary_layout=rotary,
+            prompt_encoding=fields.get("prompt_encoding", "injection"),
             image_mean=tuple(fields.get("image_mean", mean)),
             image_std=tuple(fields.get("image_std", std)),
             extra=copy.deepcopy(dict(fields)),
@@ -218,6 +237,7 @@ class PixelSailConfig:
             "num_prompts": self.num_prompts,
             "max_side": self.max_side,
             "rotary_layout": self.rotary_layout,
+            "prompt_encoding": self.prompt_encoding,
             "eve_width": self.eve_width,
             "image_mean": list(self.image_mean),
             "image_std": list(self.image_std),
@@ -229,7 +249,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
     """Check the types and ranges in an untrusted config.json, before a model is built from them."""
     check_sizes(fields)
     for name, high in _OWN_SIZES.items():
-        check_integer_field(fields, name, low=0 if name == "num_prompts" else 1, high=high)
+        check_integer_field(fields, name, low=0 if name in ("num_prompts", "num_upsample_blocks") else 1, high=high)
     token_ids = fields["token_ids"]
     if not isinstance(token_ids, Mapping) or not all(type(row) is int for row in token_ids.values()):
         raise ValueError(f"config.json has token_ids = {token_ids!r:.80}: give an object of tokens with their ids")

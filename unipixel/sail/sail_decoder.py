@@ -21,17 +21,19 @@ from unipixel.sail.sail_inputs import ImagePatches
 class PrefixTextModel(Qwen2_5_VLTextModel):
     """The text model of transformers, with the embeddings of patches and prompts under their published names."""
 
-    def add_patch_embeddings(self, patch_values: int) -> None:
+    def add_patch_embeddings(self, patch_values: int, *, has_injection: bool = True) -> None:
         """Add the two matrices without bias.
 
         Args:
             patch_values: Values of one patch, 3 * p * p.
+            has_injection: Whether prompts are added to patches, by the second matrix.
         """
         width = self.config.hidden_size
         self.vis_embed = nn.Linear(patch_values, width, bias=False)
-        self.vp_embed = nn.Linear(width, width, bias=False)
+        self.vp_embed = nn.Linear(width, width, bias=False) if has_injection else None
         for matrix in (self.vis_embed, self.vp_embed):
-            nn.init.normal_(matrix.weight, std=self.config.initializer_range)
+            if matrix is not None:
+                nn.init.normal_(matrix.weight, std=self.config.initializer_range)
 
 
 class PrefixDecoder(nn.Module):
@@ -46,7 +48,8 @@ class PrefixDecoder(nn.Module):
         """
         super().__init__()
         self.model = PrefixTextModel._from_config(config.text, attn_implementation=attention)
-        self.model.add_patch_embeddings(3 * config.patch_size**2)
+        has_injection = config.prompt_encoding == "injection"
+        self.model.add_patch_embeddings(3 * config.patch_size**2, has_injection=has_injection)
         self.lm_head = nn.Linear(config.width, config.text.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=config.text.initializer_range)
 
@@ -70,8 +73,8 @@ class PrefixDecoder(nn.Module):
             (h * w, D).
         """
         weight = self.model.vis_embed.weight
-        embeds: Tensor = self.model.vis_embed(image.patches.to(weight)) + self.model.vp_embed(prompt_embeds)
-        return embeds
+        embeds: Tensor = self.model.vis_embed(image.patches.to(weight))
+        return embeds if self.model.vp_embed is None else embeds + self.model.vp_embed(prompt_embeds)
 
     def forward(
         self,

@@ -40,6 +40,11 @@ class ImagePatches:
         return ImagePatches(self.patches.to(device), self.grid, self.prompt_ids.to(device), self.image_size)
 
     @property
+    def prompts(self) -> list[int]:
+        """The prompts that have a cell, from the smallest id to the largest."""
+        return [number for number in self.prompt_ids.unique().tolist() if number >= 0]
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the tensors."""
         tensors = (self.patches, self.prompt_ids)

@@ -36,7 +36,14 @@ from unipixel.sail.patch_grid import (
     image_to_patches,
     prompt_index_map,
 )
-from unipixel.sail.sail_config import IMAGE_PLACEHOLDER, SAIL_TOKENS, SEG_TOKEN, VISION_TOKENS, PixelSailConfig
+from unipixel.sail.sail_config import (
+    IMAGE_PLACEHOLDER,
+    PROMPT_TOKENS,
+    SAIL_TOKENS,
+    SEG_TOKEN,
+    VISION_TOKENS,
+    PixelSailConfig,
+)
 from unipixel.sail.sail_inputs import ImagePatches
 
 IMAGE_TAG = "<image>"
@@ -218,7 +225,9 @@ class SailProcessor:
         """
         num_tokens = self.config.num_image_tokens(image.grid) if image else 0
         cleaned = [self._clean(turn) for turn in turns]
-        rendered = render_conversation(cleaned, num_visual_tokens=num_tokens, chat_format=self.chat_format)
+        rendered = render_conversation(
+            cleaned, num_visual_tokens=num_tokens, chat_format=self._format_for(image) if image else self.chat_format
+        )
         sample = self._sample(rendered, images=(image,) if image else ())
         if max_tokens is None or sample.inputs.input_ids.shape[1] <= max_tokens:
             return sample
@@ -248,7 +257,7 @@ class SailProcessor:
         """
         if not self.chat_format.is_visual_first:
             raise ValueError("the image of the EVEv2 variant is a part of the first message: encode them together")
-        block = self.chat_format.visual_block(self.config.num_image_tokens(image.grid))
+        block = self._format_for(image).visual_block(self.config.num_image_tokens(image.grid))
         return self._sample(RenderedText(block), images=(image,))
 
     def stack(self, samples: Sequence[EncodedSample]) -> EncodedSample:
@@ -270,6 +279,13 @@ class SailProcessor:
             if found := [token for token in VISION_TOKENS if token in text]:
                 raise ValueError(f"questions and answers must not contain the tokens {found} of the image")
         return replace(turn, question=turn.question.replace(IMAGE_TAG, ""))
+
+    def _format_for(self, image: ImagePatches) -> ChatFormat:
+        """Return the format of a conversation about an image: pooled prompts are tokens after it."""
+        if self.config.prompt_encoding == "injection":
+            return self.chat_format
+        tokens = "".join(PROMPT_TOKENS[number] for number in image.prompts)
+        return replace(self.chat_format, visual_end=self.chat_format.visual_end + tokens)
 
     def _sample(self, rendered: RenderedText, *, images: tuple[ImagePatches, ...] = ()) -> EncodedSample:
         has_placeholder = images and self.config.image_token_id == IMAGE_PLACEHOLDER

@@ -184,7 +184,11 @@ class FoldedProjection:
 
 
 class MaskHead(nn.Module):
-    """Masks from patch states and the states of `[SEG]`."""
+    """Masks from patch states and the states of `[SEG]`.
+
+    Attributes:
+        pixel_width: Channels U of `pixel_features`.
+    """
 
     def __init__(self, width: int, *, mask_channels: int, num_blocks: int) -> None:
         """Build a head with PyTorch's default initialisation, as published.
@@ -195,7 +199,7 @@ class MaskHead(nn.Module):
             num_blocks: Number of doublings.
         """
         super().__init__()
-        inner = min(width, MAX_HEAD_WIDTH)
+        self.pixel_width = inner = min(width, MAX_HEAD_WIDTH)
         self.image_feature_pre_projector = _two_layers(width, width, inner) if width > MAX_HEAD_WIDTH else None
         self.upsample_blocks = nn.ModuleList(UpsampleBlock(inner) for _ in range(num_blocks))
         self.image_feature_projector = _two_layers(inner, inner, mask_channels)
@@ -253,6 +257,11 @@ class MaskHead(nn.Module):
         logits = F.linear(pixel_features, queries @ last.weight, queries @ last.bias)
         return logits.permute(2, 0, 1).float()
 
+    def mask_features_of(self, pixel_features: Tensor) -> Tensor:
+        """Compute the mask features (rows, columns, C) from `pixel_features`, for distillation."""
+        features: Tensor = self.image_feature_projector[2](pixel_features)
+        return features
+
     def _projected(self, patch_states: Tensor) -> Tensor:
         pixels = patch_states.to(self.dtype)
         if self.image_feature_pre_projector is not None:
@@ -272,6 +281,45 @@ class MaskHead(nn.Module):
         rows = max(1, _STRIP_ELEMENTS // (4 * pixels[0].numel()))
         for strip in last.depthwise_strips(pixels, rows=rows):
             yield folded(strip).relu_()
+
+
+class PlainHead(nn.Module):
+    """Masks of the paper's plain baseline (arXiv:2504.10465, section 3.1): no upsampler and no projection.
+
+    The logits are the dot products of the patch states with the states of `[SEG]`; it has no parameters.
+
+    Attributes:
+        pixel_width: Channels D of `pixel_features`.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, width: int) -> None:
+        """Build it for a transformer of some width."""
+        super().__init__()
+        self.pixel_width = width
+
+    def queries(self, seg_states: Tensor) -> Tensor:
+        """Return the states (..., D) as they are."""
+        return seg_states
+
+    def mask_logits(self, patch_states: Tensor, queries: Tensor) -> Tensor:
+        """Compute logits (K, h, w) float32 from patch states (h, w, D) and queries (K, D)."""
+        return self.logits_of(patch_states, queries)
+
+    def pixel_features(self, patch_states: Tensor) -> Tensor:
+        """Return the patch states (h, w, D) as they are."""
+        return patch_states
+
+    def logits_of(self, pixel_features: Tensor, queries: Tensor) -> Tensor:
+        """Compute logits (K, h, w) float32 from `pixel_features` and queries (K, D)."""
+        return F.linear(pixel_features.float(), queries.float()).permute(2, 0, 1).float()
+
+    def mask_features_of(self, pixel_features: Tensor) -> Tensor:
+        """Return the patch states (h, w, D), for distillation."""
+        return pixel_features
+
+    mask_features = mask_features_of
 
 
 def _two_layers(width: int, inner: int, channels: int) -> nn.Sequential:

@@ -1,12 +1,14 @@
 """Training of Pixel-SAIL from a recipe, at a tiny size."""
 
 import json
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from helpers.sail_teachers import save_sam2
+from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from unipixel.processing.chat_template import BUNDLED_TOKENIZER, load_tokenizer
@@ -126,13 +128,14 @@ def test_a_recipe_trains_from_a_language_model_on_a_published_set(tmp_path: Path
     said = [{"from": "human", "value": "What is two plus two?"}, {"from": "gpt", "value": "four."}]
     (data / "llava_v1_5_mix665k.json").write_text(json.dumps([{"id": "1", "conversations": said}]), encoding="utf-8")
     overrides = (
+        "distillation.teachers=[]",
         f"data.root={tmp_path / 'data'}", f"data.cache={tmp_path / 'cache'}", "data.sets={llava_instruct_665k = 1.0}",
         f"model.base={tmp_path / 'base'}", "model.mask_channels=16", f"output={tmp_path / 'run'}",
         "training.max_steps=2", "training.num_workers=0", 'training.precision="float32"',
     )  # fmt: skip
     recipe = load_any_recipe(f"sail/{size}", overrides)
     assert isinstance(recipe, SailRecipe)
-    train(replace(recipe, training=replace(recipe.training, deepspeed=None)))
+    train(recipe)
     assert PixelSail.from_pretrained(tmp_path / "run/final").config.mask_channels == 16
 
 
@@ -141,3 +144,48 @@ def test_published_sets_without_their_folder_are_refused() -> None:
     assert isinstance(recipe, SailRecipe)
     with pytest.raises(ValueError, match=r"the recipe lacks data\.root: give data\.root=DIR"):
         prepare_sail(recipe)
+
+
+def test_a_run_with_a_teacher_is_resumed_with_its_maps_and_saves_the_model_alone(tmp_path: Path) -> None:
+    save_sam2(tmp_path / "teacher")
+    settings = (
+        'distillation.teachers=["sam2"]', f"distillation.sam2={tmp_path / 'teacher'}",
+        f"distillation.cache={tmp_path / 'features'}",
+    )  # fmt: skip
+    for name in ("whole", "resumed", "plain"):
+        (tmp_path / name).mkdir()
+    whole = train(tiny_recipe(tmp_path / "whole", *settings))
+    train(tiny_recipe(tmp_path / "resumed", *settings), stop_after=2)
+    resumed = train(tiny_recipe(tmp_path / "resumed", *settings))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert whole["distillation.maps.sam2.weight"].shape == (128, 32)
+    # Four steps of two images, which the second run reads.
+    assert len(list((tmp_path / "features").glob("*/*/*.safetensors"))) == 8
+    without = train(tiny_recipe(tmp_path / "plain"))
+    assert {name for name in whole if name.startswith("model.")} == set(without)
+    files = (load_file(tmp_path / name / "run/final/model.safetensors") for name in ("whole", "plain"))
+    assert len({tuple(sorted(tensors)) for tensors in files}) == 1
+    # The teacher changes what is learned.
+    assert not torch.equal(whole["model.single_transformer.model.vis_embed.weight"],
+                           without["model.single_transformer.model.vis_embed.weight"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('distillation.teachers=["dino"]', r"distillation\.teachers\.0: .*'mask2former' or 'sam2', got 'dino'"),
+        ('distillation.teachers=["sam2", "sam2"]', "teachers has one twice"),
+        ("distillation.max_cache_gigabytes=0", r"max_cache_gigabytes must be positive, got 0\.0"),
+        ("losses.distillation=-1", r"\[losses\] distillation must not be negative, got -1"),
+        ("model.num_upsample_blocks=3", "3 upsampling blocks do not divide a patch of 12 pixels"),
+        ("model.num_upsample_blocks=-1", "num_upsample_blocks must be an integer of at least 0, got -1"),
+        ("model.prompt_encoding=pool", r"model\.prompt_encoding: .*'injection' or 'pooling', got 'pool'"),
+        ("data.max_invalid_fraction=2", r"\[data\] max_invalid_fraction must be in \[0, 1\], got 2"),
+        ('distillation.teachers=["sam2"] distillation.sam2=nowhere', "no checkpoint 'nowhere'"),
+        ("data.tasks={atribute=1.0}", r"unknown tasks \['atribute'\]: allowed are"),
+    ],
+)
+def test_bad_settings_are_refused_with_one_line(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        prepare_sail(tiny_recipe(tmp_path, *re.split(r" (?=distillation)", override)))
+    assert "\n" not in str(caught.value)

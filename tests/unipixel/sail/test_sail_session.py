@@ -31,6 +31,7 @@ from unipixel import (
     open_session,
 )
 from unipixel.sail.sail_conversation import SailConversation
+from unipixel.sail.upsampler import MaskHead
 from unipixel.session.callbacks import Cancelled
 from unipixel.tracking.segmenter import Segmenter
 
@@ -207,7 +208,9 @@ def test_forced_answer_generates_no_token(sail: PixelSail, processor: SailProces
 
 def test_empty_mask_means_that_there_is_no_target(sail: PixelSail, processor: SailProcessor) -> None:
     blind = copy.deepcopy(sail)
-    last = blind.mask_head.seg_token_projector[2]
+    head = blind.mask_head
+    assert isinstance(head, MaskHead)
+    last = head.seg_token_projector[2]
     assert isinstance(last, torch.nn.Linear)
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
