@@ -359,21 +359,31 @@ def stack_samples(samples: Sequence[EncodedSample], *, padding_id: int) -> Encod
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
-    parts = [sample.inputs for sample in samples]
-    rows = [row[:length] for part in parts for row, length in zip(part.input_ids, part.lengths, strict=True)]
     labels = [row for sample in samples for row in sample.labels]
+    inputs = stack_inputs([sample.inputs for sample in samples], padding_id=padding_id)
+    return EncodedSample(
+        inputs,
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)[:, : max(inputs.lengths)],
+        tuple(text for sample in samples for text in sample.texts),
+    )
+
+
+def stack_inputs(parts: Sequence[ModelInputs], *, padding_id: int) -> ModelInputs:
+    """Join inputs into one batch, padded on the right.
+
+    Args:
+        parts: At least one.
+        padding_id: Id of padding tokens.
+    """
+    rows = [row[:length] for part in parts for row, length in zip(part.input_ids, part.lengths, strict=True)]
     is_even = len({len(row) for row in rows}) == 1
     mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
-    return EncodedSample(
-        ModelInputs(
-            pad_sequence(rows, batch_first=True, padding_value=padding_id),
-            attention_mask=None if is_even else mask,
-            videos=tuple(video for part in parts for video in part.videos),
-            references=tuple(reference for part in parts for reference in part.references),
-            memory_masks=_join_memories(parts),
-        ),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL)[:, : max(map(len, rows))],
-        tuple(text for sample in samples for text in sample.texts),
+    return ModelInputs(
+        pad_sequence(rows, batch_first=True, padding_value=padding_id),
+        attention_mask=None if is_even else mask,
+        videos=tuple(video for part in parts for video in part.videos),
+        references=tuple(reference for part in parts for reference in part.references),
+        memory_masks=_join_memories(parts),
     )
 
 

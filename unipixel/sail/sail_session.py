@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -22,6 +22,7 @@ from unipixel.sail.sail_processor import FORCED_ANSWER, SailProcessor, to_prompt
 from unipixel.sail.still_tracker import StillTracker
 from unipixel.session.base_session import Answer, PrefillSummary
 from unipixel.session.callbacks import Callbacks
+from unipixel.session.conversation import Reply
 from unipixel.session.session import Session
 from unipixel.session.settings import SessionSettings
 from unipixel.session.video_objects import VideoObjects
@@ -139,6 +140,16 @@ class SailSession(Session):
         named = {segment.object_id for segment in parse_answer(turn.question).objects}
         sail_turn = Turn(to_prompt_tokens(turn.question, num_prompts=num_prompts), answer_prefix=turn.answer_prefix)
         return self._open_sail_conversation().ask(sail_turn, self._regions(named), on_text=callbacks.text_callback)
+
+    def _reply_each(self, turns: Sequence[Turn], callbacks: Callbacks) -> list[Reply]:
+        """Answer one turn after another from the same state."""
+        before, replies = self._sail_state(), list[Reply]()
+        for turn in turns:
+            try:
+                replies.append(self._reply(turn, Callbacks(should_stop=callbacks.should_stop)))
+            finally:
+                self._open_sail_conversation().restore(before)
+        return replies
 
     def _injection(self) -> MemoryInjection | None:
         """Return None: prompts are drawn into the image instead of being injected into the text."""

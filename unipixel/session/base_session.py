@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -145,18 +145,28 @@ class BaseSession(abc.ABC):
             shown = AnswerText(callbacks.on_text, prefix=answer_prefix) if callbacks.on_text is not None else None
             with self._timed("answer"):
                 reply = self._reply(turn, replace(callbacks, on_text=shown.write if shown else None))
-            parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)
-            if shown is not None:
-                shown.finish(parsed.display)
-            tokens = {
-                segment.object_id: reply.mask_tokens[segment.mask_index]
-                for segment in parsed.masks
-                # A known object keeps its masks; only a new id, or none, adds an object.
-                if segment.mask_index is not None and segment.object_id not in self.bank
-            }
-            with self._timed("segment"):
-                if tokens:
-                    self._add_objects(tokens, expression=expression, callbacks=callbacks)
+            return self._complete(
+                question, reply, expression=expression, prefill=prefill, ids_before=ids_before, shown=shown,
+                callbacks=callbacks,
+            )  # fmt: skip
+
+    def _complete(
+        self, question: str, reply: Reply, *, expression: str, prefill: PrefillSummary, ids_before: Collection[int],
+        callbacks: Callbacks, shown: AnswerText | None = None,
+    ) -> Answer:  # fmt: skip
+        """Add the objects of a reply, and return its answer."""
+        parsed = parse_answer(reply.text, taken_ids=self.bank.ids, next_id=self._first_new_id)
+        if shown is not None:
+            shown.finish(parsed.display)
+        tokens = {
+            segment.object_id: reply.mask_tokens[segment.mask_index]
+            for segment in parsed.masks
+            # A known object keeps its masks; only a new id, or none, adds an object.
+            if segment.mask_index is not None and segment.object_id not in self.bank
+        }
+        with self._timed("segment"):
+            if tokens:
+                self._add_objects(tokens, expression=expression, callbacks=callbacks)
         return Answer(
             question=question,
             text=parsed.display,
@@ -177,6 +187,10 @@ class BaseSession(abc.ABC):
     def _reply(self, turn: Turn, callbacks: Callbacks) -> Reply:
         """Let the model answer a turn."""
         return self._open_conversation().ask(turn, on_text=callbacks.text_callback)
+
+    def _reply_each(self, turns: Sequence[Turn], callbacks: Callbacks) -> list[Reply]:
+        """Let the model answer several turns, each as if it were the next one."""
+        return self._open_conversation().ask_each(turns, on_text=callbacks.stop_callback)
 
     def _open_conversation(self) -> Conversation:
         """Return the conversation; its clip is read on first use."""

@@ -17,7 +17,7 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.answer_parser import parse_answer
 from unipixel.processing.chat_template import Turn
 from unipixel.processing.clip_layout import ClipInput
-from unipixel.processing.processor import Processor
+from unipixel.processing.processor import Processor, stack_inputs
 from unipixel.processing.prompt_templates import mark_references, prefill_question
 from unipixel.processing.special_tokens import ADDED_TOKENS, CONTROL_TOKENS, IM_END, SEG, VISION_END
 from unipixel.processing.visual_prompts import VisualPrompt
@@ -169,6 +169,38 @@ class Conversation:
             generation.num_read_tokens,
             num_generated_tokens=len(generation.token_ids),
         )
+
+    def ask_each(self, turns: Sequence[Turn], *, on_text: TextCallback | None = None) -> list[Reply]:
+        """Generate the answers of several turns in one batch, each as if it were the next turn.
+
+        The conversation is not changed, and no answer depends on another question.
+
+        Args:
+            turns: At least one.
+            on_text: Called with an empty text at every token of every answer. If it raises, the turns end.
+
+        Raises:
+            ValueError: See `ask`.
+        """
+        nexts = [self._next_inputs(turn, []) for turn in turns]
+        # All turns continue the same one.
+        prompt_cache = nexts[0][0]
+        inputs = stack_inputs([inputs for _, inputs in nexts], padding_id=self._processor.tokenizer.pad_token_id or 0)
+        stream = AnswerStream(
+            self._model, inputs, prompt_cache=prompt_cache, settings=self._settings, decode=self._decode
+        )
+        for _ in stream:
+            if on_text is not None:
+                on_text("")
+        return [
+            Reply(
+                turn.answer_prefix + self._decode(generation.token_ids),
+                generation.mask_tokens,
+                generation.num_read_tokens,
+                num_generated_tokens=len(generation.token_ids),
+            )
+            for turn, generation in zip(turns, stream.finish(), strict=True)
+        ]
 
     def prefill(
         self, question: str, prompts: Mapping[int, VisualPrompt], *, on_text: TextCallback | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.model.unipixel import UniPixel
 from unipixel.output.result import Result
+from unipixel.processing.chat_template import Turn
 from unipixel.processing.clip_layout import ClipInput
 from unipixel.processing.frame_sampling import select_frames
 from unipixel.processing.processor import Processor
@@ -18,7 +19,7 @@ from unipixel.processing.prompt_templates import SegmentationForm, mark_referenc
 from unipixel.processing.visual_prompts import VisualPrompt
 from unipixel.session.base_session import Answer, BaseSession, PrefillSummary
 from unipixel.session.callbacks import Callbacks, FrameCallback, TextCallback
-from unipixel.session.conversation import ConversationSnapshot
+from unipixel.session.conversation import ConversationSnapshot, check_question
 from unipixel.session.prefilling import accepted_ids, prefill_prompts
 from unipixel.session.settings import SessionSettings, choose_segmenters
 from unipixel.session.video_objects import VideoObjects
@@ -164,6 +165,38 @@ class Session(BaseSession):
         """
         return self._result(self._ask(question, Callbacks(on_text, on_frame, should_stop), answer_prefix=answer_prefix))
 
+    def ask_each(
+        self,
+        questions: Sequence[str],
+        *,
+        batch_size: int = 8,
+        on_frame: FrameCallback | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> list[Result]:
+        """Ask independent questions in batches: each is answered as `ask` would answer it next, without the others.
+
+        The conversation is not changed, and objects of an answer are in its own result only. Pixel-SAIL answers the
+        questions one after another, because prompts are drawn into its image.
+
+        Args:
+            questions: The questions.
+            batch_size: Questions that are answered at the same time; each needs its own keys and values of the clip
+                and the conversation.
+            on_frame: See `ask`.
+            should_stop: See `ask`.
+
+        Raises:
+            TypeError: `questions` is one text.
+            ValueError: See `ask`, or the batch size is less than 1.
+            Cancelled: See `ask`.
+        """
+        if isinstance(questions, str):
+            raise TypeError("questions must be a list of texts, got one text: give a list, or use ask")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        callbacks = Callbacks(None, on_frame, should_stop)
+        return [self._result(answer) for answer in self._answer_each(list(questions), callbacks, batch_size)]
+
     def segment(
         self,
         query: str,
@@ -217,6 +250,31 @@ class Session(BaseSession):
         return replace(
             self.result(), question=turn.question, answer=turn.text, timings_seconds=turn.timings_seconds, turn=turn
         )
+
+    def _answer_each(self, questions: list[str], callbacks: Callbacks, batch_size: int) -> Iterator[Answer]:
+        """Yield the answers; the objects that an answer adds exist until the next one is requested."""
+        for question in questions:
+            check_question(question, known_ids=self._known_ids)
+        self.timings = {}
+        prefills = [self._track_prompted(question, callbacks) for question in questions]
+        injected_version = self._injected_version
+        try:
+            memory = self._injection()
+            for start in range(0, len(questions), batch_size):
+                chunk = questions[start : start + batch_size]
+                with self._timed("answer"):
+                    replies = self._reply_each([Turn(question, memory=memory) for question in chunk], callbacks)
+                for question, reply, prefill in zip(chunk, replies, prefills[start:], strict=False):
+                    ids_before = set(self.bank.ids)
+                    answer = self._complete(
+                        question, reply, expression=question, prefill=prefill, ids_before=ids_before,
+                        callbacks=callbacks,
+                    )  # fmt: skip
+                    yield answer
+                    for object_id in answer.new_ids:
+                        self.forget(object_id)
+        finally:
+            self._injected_version = injected_version
 
     @property
     def _known_ids(self) -> Collection[int]:

@@ -14,6 +14,7 @@ from parity.weights import tiny_config, tiny_model
 from unipixel.model.generation import AnswerStream, GenerationSettings, prefill
 from unipixel.model.inputs import ModelInputs, VideoInput
 from unipixel.model.unipixel import UniPixel
+from unipixel.processing.processor import stack_inputs
 
 SHORT = GenerationSettings(max_new_tokens=6)
 
@@ -153,3 +154,27 @@ def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
 def test_generation_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GenerationSettings(**settings)
+
+
+def test_batch_of_several_clips_equals_one_by_one(recorded_model: UniPixel) -> None:
+    """Prompts of different lengths, each with its own clip: padding changes neither positions nor attention."""
+    generator = torch.Generator().manual_seed(4)
+    clips = [
+        VideoInput(torch.randn(t * h * w, 1176, generator=generator), (t, h, w))
+        for t, h, w in ((1, 8, 8), (2, 4, 8), (1, 4, 4))
+    ]
+    parts = [
+        ModelInputs(torch.tensor([[5, *[992] * (len(clip.pixel_values) // 4), *range(30, 32 + row)]]), videos=(clip,))
+        for row, clip in enumerate(clips)
+    ]
+    together = recorded_model.generate(stack_inputs(parts, padding_id=0), settings=SHORT)
+    alone = [recorded_model.generate(part, settings=SHORT)[0] for part in parts]
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
+    joined, single = (
+        prefill(recorded_model, stack_inputs(parts, padding_id=0)),
+        [prefill(recorded_model, part) for part in parts],
+    )
+    for row, output in enumerate(single):
+        length = output.lengths[0]
+        torch.testing.assert_close(joined.hidden_states[row, :length], output.hidden_states[0], atol=1e-4, rtol=1e-4)
+        assert joined.next_positions[row] == output.next_positions[0]
