@@ -4,7 +4,8 @@ import { luminance } from './dom.js';
 
 const CHUNK = 60;
 const MAX_BITMAP_BYTES = 160 * 2 ** 20;
-const LOOKAHEAD = 14;
+const LOOKAHEAD = 14, MIN_LOOKAHEAD = 4;
+const NO_MASKS = {};
 
 export class MaskStore {
   /** `fetchMasks(first, last)` returns `{ frame: { id: counts } }`; `onReady(frame)` follows every change. */
@@ -16,6 +17,8 @@ export class MaskStore {
     this.layers = new Map(); // frame -> { counts, layers, bytes }, oldest use first
     this.waiting = new Map(); // number of a message -> { frame, key }
     this.bytes = 0;
+    this.maxFrameBytes = 0; // of the largest frame so far
+    this.keys = new WeakMap(); // masks of a frame -> text that tells them from others
     this.number = 0;
     this.chunks = new Set();
     this.generation = 0;
@@ -25,7 +28,7 @@ export class MaskStore {
 
   /** Begin with another video or image. */
   reset({ width, height, numFrames, scale }) {
-    Object.assign(this, { width, height, numFrames, scale });
+    Object.assign(this, { width, height, numFrames, scale, maxFrameBytes: 0 });
     this.invalidate();
     for (const frame of [...this.layers.keys()]) this.drop(frame);
   }
@@ -35,7 +38,7 @@ export class MaskStore {
     this.generation += 1;
     this.frames.clear();
     this.chunks.clear();
-    this.waiting.clear();
+    for (const [number, item] of this.waiting) if (!item.resolve) this.waiting.delete(number);
   }
 
   close() {
@@ -57,7 +60,7 @@ export class MaskStore {
 
   /** Remove the masks of one object from all frames. */
   remove(id) {
-    for (const masks of this.frames.values()) delete masks[id];
+    for (const [frame, { [id]: removed, ...rest }] of this.frames) if (removed) this.frames.set(frame, rest);
     this.onReady(null);
   }
 
@@ -70,7 +73,7 @@ export class MaskStore {
     this.loadAround(frame);
     const masks = this.frames.get(frame);
     if (!masks) return this.chunks.has(Math.floor(frame / CHUNK)) ? null : [];
-    const key = keyOf(masks);
+    const key = this.keyOf(masks);
     if (!key) return [];
     const known = this.layers.get(frame);
     if (known && known.key === key) {
@@ -87,11 +90,26 @@ export class MaskStore {
     return this.layers.get(frame)?.layers || null;
   }
 
-  /** Make the bitmaps of the next frames. */
+  /** Return the bitmaps of masks that are not part of the session, such as `[{ id, counts, color }]`; close them later. */
+  decode(objects) {
+    return new Promise((resolve) => this.send(objects, { resolve }));
+  }
+
+  keyOf(masks) {
+    let key = this.keys.get(masks);
+    if (key === undefined) {
+      key = Object.entries(masks).map(([id, counts]) => `${id}:${counts}`).join(' ');
+      this.keys.set(masks, key);
+    }
+    return key;
+  }
+
+  /** Make the bitmaps of the next frames: so many that none is dropped before it is shown. */
   prepare(frame) {
-    const last = Math.min(this.numFrames - 1, frame + LOOKAHEAD);
+    const room = this.maxFrameBytes ? Math.floor((0.8 * MAX_BITMAP_BYTES) / this.maxFrameBytes) : LOOKAHEAD;
+    const last = Math.min(this.numFrames - 1, frame + Math.max(MIN_LOOKAHEAD, Math.min(LOOKAHEAD, room)));
     for (let next = frame + 1; next <= last; next += 1) {
-      const masks = this.frames.get(next), key = masks && keyOf(masks);
+      const masks = this.frames.get(next), key = masks && this.keyOf(masks);
       if (key && this.layers.get(next)?.key !== key) this.request(next, masks, key);
     }
     this.loadAround(last);
@@ -99,27 +117,36 @@ export class MaskStore {
 
   request(frame, masks, key) {
     for (const item of this.waiting.values()) if (item.frame === frame && item.key === key) return;
-    const number = (this.number += 1);
-    const objects = Object.entries(masks).map(([id, counts]) => {
-      const color = this.colors.get(Number(id)) || '#56b4e9';
-      return { id: Number(id), counts, color: parts(color), casing: luminance(color) > 0.18 ? [20, 20, 20] : [255, 255, 255] };
-    });
-    this.waiting.set(number, { frame, key });
-    this.worker.postMessage({ number, width: this.width, height: this.height, scale: this.scale, objects });
+    const objects = Object.entries(masks).map(([id, counts]) => ({ id: Number(id), counts, color: this.colors.get(Number(id)) || '#56b4e9' }));
+    this.send(objects, { frame, key });
+  }
+
+  send(objects, item) {
+    const number = (this.number += 1), { width, height, scale } = this;
+    const colored = objects.map(({ color, ...rest }) => ({
+      ...rest, color: parts(color), casing: luminance(color) > 0.18 ? [20, 20, 20] : [255, 255, 255],
+    }));
+    this.waiting.set(number, item);
+    this.worker.postMessage({ number, width, height, scale, objects: colored });
   }
 
   receive({ number, layers }) {
     const item = this.waiting.get(number);
     this.waiting.delete(number);
+    if (item?.resolve) {
+      item.resolve(layers);
+      return;
+    }
     const bytes = layers.reduce((sum, layer) => sum + 8 * layer.width * layer.height, 0);
-    const isOutdated = !item || keyOf(this.frames.get(item.frame) || {}) !== item.key;
+    const isOutdated = !item || this.keyOf(this.frames.get(item.frame) || NO_MASKS) !== item.key;
     if (isOutdated) {
-      for (const layer of layers) close(layer);
+      closeLayers(layers);
       return;
     }
     this.drop(item.frame);
     this.layers.set(item.frame, { key: item.key, layers, bytes });
     this.bytes += bytes;
+    this.maxFrameBytes = Math.max(this.maxFrameBytes, bytes);
     for (const frame of [...this.layers.keys()]) {
       if (this.bytes <= MAX_BITMAP_BYTES || frame === item.frame) break;
       this.drop(frame);
@@ -132,7 +159,7 @@ export class MaskStore {
     if (!known) return;
     this.layers.delete(frame);
     this.bytes -= known.bytes;
-    for (const layer of known.layers) close(layer);
+    closeLayers(known.layers);
   }
 
   loadAround(frame) {
@@ -161,13 +188,12 @@ export class MaskStore {
   }
 }
 
-function keyOf(masks) {
-  return Object.entries(masks).map(([id, counts]) => `${id}:${counts}`).join(' ');
-}
-
-function close(layer) {
-  layer.area.close();
-  layer.line.close();
+/** Free the bitmaps of layers. */
+export function closeLayers(layers) {
+  for (const layer of layers) {
+    layer.area.close();
+    layer.line.close();
+  }
 }
 
 function parts(color) {

@@ -23,26 +23,37 @@ async function makeLayers(region, { color, casing }, scale, canvasSize) {
   const stroke = Math.max(1, Math.round(canvasSize / 520)), margin = 2 * stroke;
   const scaled = scale === 1 ? region : enlarge(region, scale);
   const size = { width: scaled.width + 2 * margin, height: scaled.height + 2 * margin };
-  const mask = new Uint8Array(size.width * size.height);
-  for (let row = 0; row < scaled.height; row += 1) {
-    const source = scaled.pixels.subarray(row * scaled.width, (row + 1) * scaled.width);
-    mask.set(source, (row + margin) * size.width + margin);
-  }
-  const outside = mask.map((value) => 1 - value);
-  const nearOutside = grow(outside, size, stroke), nearMask = grow(mask, size, stroke);
   const area = new ImageData(size.width, size.height), line = new ImageData(size.width, size.height);
-  const areaPixels = new Uint32Array(area.data.buffer), linePixels = new Uint32Array(line.data.buffer);
-  const [areaColor, lineColor, casingColor] = [pixel(color), pixel(color), pixel(casing)];
-  for (let at = 0; at < mask.length; at += 1) {
-    if (mask[at]) {
-      areaPixels[at] = areaColor;
-      if (nearOutside[at]) linePixels[at] = lineColor;
-    } else if (nearMask[at]) linePixels[at] = casingColor;
+  const areaPixels = new Uint32Array(area.data.buffer);
+  fillArea(areaPixels, scaled, { width: size.width, margin, color: pixel(color) });
+  drawOutline(areaPixels, new Uint32Array(line.data.buffer), { ...size, margin, stroke, inner: pixel(color), outer: pixel(casing) });
+  const [areaBitmap, lineBitmap] = await Promise.all([createImageBitmap(area), createImageBitmap(line)]);
+  return { x: scaled.x - margin, y: scaled.y - margin, ...size, margin, area: areaBitmap, line: lineBitmap };
+}
+
+function fillArea(area, { width: maskWidth, height: maskHeight, pixels }, { width, margin, color }) {
+  for (let row = 0, source = 0; row < maskHeight; row += 1) {
+    let target = (row + margin) * width + margin;
+    for (let column = 0; column < maskWidth; column += 1, source += 1, target += 1) if (pixels[source]) area[target] = color;
   }
-  return {
-    x: scaled.x - margin, y: scaled.y - margin, ...size, margin,
-    area: await createImageBitmap(area), line: await createImageBitmap(line),
-  };
+}
+
+/** Draw around every pixel on the border of the mask: inside it in one color, outside it in another. */
+function drawOutline(area, line, { width, height, margin, stroke, inner, outer }) {
+  for (let row = margin; row < height - margin; row += 1) {
+    const end = (row + 1) * width - margin;
+    for (let at = row * width + margin; at < end; at += 1) {
+      if (!area[at] || (area[at - 1] && area[at + 1] && area[at - width] && area[at + width])) continue;
+      for (let down = -stroke; down <= stroke; down += 1) {
+        const first = at + down * width - stroke, last = first + 2 * stroke;
+        const isNear = Math.abs(down) < stroke;
+        for (let near = first; near <= last; near += 1) {
+          if (!area[near]) line[near] = outer;
+          else if (isNear && near !== first && near !== last) line[near] = inner;
+        }
+      }
+    }
+  }
 }
 
 /** Return a color as one number in the byte order of ImageData. */
@@ -69,24 +80,4 @@ function enlarge(region, scale) {
   const pixels = new Uint8Array(large.width * large.height);
   for (let at = 0; at < pixels.length; at += 1) pixels[at] = data[4 * at + 3] > 127 ? 1 : 0;
   return { x: (region.x - pad) * scale, y: (region.y - pad) * scale, width: large.width, height: large.height, pixels };
-}
-
-/** Return the mask grown by `radius` pixels in both directions. */
-function grow(mask, { width, height }, radius) {
-  return spread(spread(mask, width, height, 1, width, radius), height, width, width, 1, radius);
-}
-
-/** Grow along lines of `length` pixels that are `step` apart; the `count` lines begin `stride` apart. */
-function spread(mask, length, count, step, stride, radius) {
-  const grown = new Uint8Array(mask.length);
-  for (let line = 0; line < count; line += 1) {
-    const start = line * stride;
-    let last = -Infinity;
-    for (let at = 0; at < length + radius; at += 1) {
-      if (at < length && mask[start + at * step]) last = at;
-      const target = at - radius;
-      if (target >= 0 && last >= target - radius) grown[start + target * step] = 1;
-    }
-  }
-  return grown;
 }
