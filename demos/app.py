@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,8 @@ from unipixel.demos.api.session_routes import SessionRoutes
 from unipixel.demos.errors import DemoError, UnknownSessionError
 from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.requests.clients import client_of_request
-from unipixel.demos.requests.login import Login
-from unipixel.demos.requests.queue_ids import QueueIds
+from unipixel.demos.requests.login import gradio_login
+from unipixel.demos.requests.queue_ids import QueueIds, refuse_unknown_functions
 from unipixel.demos.requests.request_filter import RequestFilter
 from unipixel.demos.security.file_access import FileCheckedBlocks
 from unipixel.demos.security.network_sources import SourceRules
@@ -133,8 +132,7 @@ class Demo:
             model_name=self.settings.model_name,
             segmenter_name=self.settings.segmenter_name,
         )
-        generation = self.settings.session.generation if self.settings.session else None
-        self.live = LiveStore(model, processor, limits=limits, generation=generation)
+        self.live = LiveStore(model, processor, limits=limits, settings=self.settings.session)
         self._sources = SourceRules(allowed=self.settings.sources, allows_private=self.settings.allows_private_sources)
         self._upload_receiver = UploadReceiver(self.store)
         self._tabs: dict[str, UserSession] = {}
@@ -263,26 +261,17 @@ class Demo:
             theme=theme,
             head=HEAD_HTML,
         )
+        gradio_app: Any = next(route.app for route in reversed(app.routes) if isinstance(route, Mount))
+        refuse_unknown_functions(gradio_app)
+        users = self.settings.users
         return RequestFilter(
             app,
             max_upload_bytes=int(limits.max_upload_megabytes * MEGABYTE),
             max_requests_per_client=limits.max_requests_per_client,
             hosts=self.settings.hosts,
-            login=self._make_login(app) if self.settings.users else None,
+            login=gradio_login(gradio_app, dict(users)) if users else None,
             queue_ids=QueueIds(blocks),
         )
-
-    def _make_login(self, app: FastAPI) -> Login:
-        """Return who recognises users by Gradio's cookies, and gives such cookies to those who send a password."""
-        gradio_app: Any = next(route.app for route in reversed(app.routes) if isinstance(route, Mount))
-        granted: dict[str, str] = {}
-
-        def grant(user: str) -> str:
-            token = granted.setdefault(user, secrets.token_urlsafe(32))
-            gradio_app.tokens[token] = user
-            return f"access-token-{gradio_app.cookie_id}={token}"
-
-        return Login(dict(self.settings.users), user_of_token=lambda token: gradio_app.tokens.get(token), grant=grant)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

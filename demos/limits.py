@@ -16,6 +16,7 @@ class Limits:
         max_sessions: Sessions in memory at the same time; others are offloaded to disk.
         max_saved_sessions: Sessions in memory or on disk; at least `max_sessions` are kept.
         max_sessions_per_client: Sessions of one client, in memory or on disk.
+        max_live_sessions_per_client: Live sessions of one client.
         min_idle_seconds: How long a session must be unused, and open in no page, before it is removed for another one.
         max_memory_megabytes: Memory of all sessions together, without the model.
         max_disk_megabytes: Disk space of all sessions together, with the files that are being received.
@@ -43,6 +44,7 @@ class Limits:
     max_sessions: int = 8
     max_saved_sessions: int = 64
     max_sessions_per_client: int = 16
+    max_live_sessions_per_client: int = 2
     min_idle_seconds: float = 900
     max_memory_megabytes: float = 2048
     max_disk_megabytes: float = 8192

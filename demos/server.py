@@ -7,39 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from unipixel.demos.starting_application import RunningDemo, StartingApplication
+
 # How long the headers of a request may take.
-_MAX_LOADING_SECONDS = 60
 _HEADER_SECONDS = 10.0
 _MAX_CONNECTIONS = 1024
-_LOADING_PAGE = b"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="1"><title>UniPixel</title>
-<style>:root{color-scheme:light dark}body{font:1.1rem system-ui,sans-serif;display:grid;place-items:center;
-min-height:90vh;margin:0}</style></head>
-<body><main role="status"><h1>UniPixel</h1>
-<p>Loading the model&hellip; This page opens by itself.</p></main></body></html>
-"""
-
-
-class RunningDemo(Protocol):
-    """What is served: an ASGI application that is closed at the end."""
-
-    application: Any
-
-    def close(self) -> None:
-        """End all sessions and remove temporary files."""
 
 
 def check_port(host: str, port: int) -> None:
@@ -73,7 +58,8 @@ def serve(
         OSError: The tunnel cannot be opened, or the model cannot be read.
         ValueError: The model is invalid.
     """
-    application = StartingApplication(load, announce=announce, share_port=port if is_shared else None)
+    open_public = functools.partial(open_tunnel, port) if is_shared else None
+    application = StartingApplication(load, announce=announce, open_tunnel=open_public)
     config = uvicorn.Config(
         application,
         host=host,
@@ -86,7 +72,7 @@ def serve(
         access_log=False,
     )
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    server = _AnnouncingServer(config, lambda: announce(f"The demo is at {address} and is loading the model"))
+    server = DemoServer(config, on_start=lambda: announce(f"The demo is at {address} and is loading the model"))
     application.stop = lambda: setattr(server, "should_exit", True)
     with terminating_signals(), contextlib.closing(application):
         server.run()
@@ -97,7 +83,7 @@ def serve(
 def terminating_signals() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into `SystemExit` for the block, so that the demo is closed.
 
-    uvicorn stops at SIGTERM and raises the signal again when it has stopped.
+    The server stops at both and raises the signal again when it has stopped.
     """
 
     def terminate(number: int, _: FrameType | None) -> None:
@@ -109,143 +95,6 @@ def terminating_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class StartingApplication:
-    """An ASGI application that shows a page while the demo is being loaded, and then is the demo.
-
-    Attributes:
-        stop: Stops the server, after loading has failed.
-    """
-
-    def __init__(
-        self, load: Callable[[], RunningDemo], *, announce: Callable[[str], None], share_port: int | None = None
-    ) -> None:
-        """Create the application; loading begins when the server starts.
-
-        Args:
-            load: See `serve`.
-            announce: See `serve`.
-            share_port: Port for Gradio's tunnel; None without a public address.
-        """
-        self.stop: Callable[[], None] = lambda: None
-        self._load, self._announce, self._share_port = load, announce, share_port
-        self._demo: RunningDemo | None = None
-        self._failure: BaseException | None = None
-        self._is_ready = False
-        self._is_closed = False
-        self._lock = threading.Lock()
-        self._lifespan: _Lifespan | None = None
-        self._loading: threading.Thread | None = None
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Handle one request, or the start and the end of the server."""
-        if scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
-        elif self._is_ready and self._demo is not None:
-            await self._demo.application(scope, receive, send)
-        elif scope["type"] == "http":
-            headers = [
-                (b"content-type", b"text/html; charset=utf-8"),
-                (b"content-length", str(len(_LOADING_PAGE)).encode()),
-                (b"cache-control", b"no-store"),
-                (b"retry-after", b"1"),
-            ]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _LOADING_PAGE})
-
-    def close(self) -> None:
-        """Close the demo, or discard it as soon as it is loaded."""
-        with self._lock:
-            self._is_closed = True
-            demo, self._demo = self._demo, None
-        if demo is not None:
-            demo.close()
-        # A demo that is still being loaded has a folder already, which is removed when it is closed.
-        if self._loading is not None:
-            self._loading.join(timeout=_MAX_LOADING_SECONDS)
-
-    def raise_failure(self) -> None:
-        """Raise the error that ended the loading, if there was one."""
-        if self._failure is not None:
-            raise self._failure
-
-    async def _run_lifespan(self, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        loop = asyncio.get_running_loop()
-        loaded = asyncio.Event()
-        self._loading = threading.Thread(target=self._load_demo, args=(loop, loaded), name="unipixel-load", daemon=True)
-        self._loading.start()
-        begin = asyncio.create_task(self._begin(loaded))
-        await receive()
-        begin.cancel()
-        if self._lifespan is not None:
-            await self._lifespan.end()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    def _load_demo(self, loop: asyncio.AbstractEventLoop, loaded: asyncio.Event) -> None:
-        try:
-            demo = self._load()
-        # The error is raised in the main thread, after the server has stopped.
-        except BaseException as error:  # noqa: BLE001
-            self._failure = error
-            self.stop()
-            return
-        with self._lock:
-            is_closed = self._is_closed
-            if not is_closed:
-                self._demo = demo
-        if is_closed:
-            demo.close()
-            return
-        with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
-            loop.call_soon_threadsafe(loaded.set)
-
-    async def _begin(self, loaded: asyncio.Event) -> None:
-        """Start the demo when it is loaded."""
-        await loaded.wait()
-        demo = self._demo
-        if demo is None:
-            return
-        self._lifespan = _Lifespan(demo.application)
-        try:
-            await self._lifespan.begin()
-            if self._share_port is not None:
-                address = await asyncio.to_thread(open_tunnel, self._share_port)
-                demo.application.allow_host(address)
-                self._announce(f"The public address is {address}")
-        except (OSError, RuntimeError) as error:
-            self._failure = error
-            self.stop()
-            return
-        self._is_ready = True
-        self._announce("The model is loaded")
-
-
-class _Lifespan:
-    """Sends the start and the end of the server to an ASGI application that was built after the start."""
-
-    def __init__(self, application: Any) -> None:
-        self._application = application
-        self._received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-        self._sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
-
-    async def begin(self) -> None:
-        self._task = asyncio.create_task(
-            self._application({"type": "lifespan", "asgi": {"version": "3.0"}}, self._received.get, self._sent.put)
-        )
-        await self._received.put({"type": "lifespan.startup"})
-        message = await self._sent.get()
-        if message["type"] != "lifespan.startup.complete":
-            raise RuntimeError(f"the demo did not start: {message.get('message', '')}")
-
-    async def end(self) -> None:
-        if self._task is not None:
-            await self._received.put({"type": "lifespan.shutdown"})
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._task, timeout=5)
 
 
 class TimedProtocol(H11Protocol):
@@ -285,20 +134,60 @@ class TimedProtocol(H11Protocol):
             self.transport.close()
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Calls a function when it listens."""
+class DemoServer(uvicorn.Server):
+    """A server that calls a function when it listens, and that ends without errors in the log.
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    Pages keep connections open; that these are closed when the server ends is not an error.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None] = lambda: None) -> None:
+        """Create a server.
+
+        Args:
+            config: Application, address and limits.
+            on_start: Called when it listens.
+        """
         super().__init__(config)
         self._on_start = on_start
-        # Pages keep connections open; closing them at shutdown is not an error.
-        logging.getLogger("uvicorn.error").addFilter(lambda _: not self.should_exit)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit` is set, or until a signal."""
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(self._is_logged)
+        try:
+            super().run(sockets)
+        finally:
+            log.removeFilter(self._is_logged)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End the server at SIGHUP as uvicorn does at SIGTERM, and raise the signal again when it has ended."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        captured: list[int] = []
+
+        def end(number: int, _: FrameType | None) -> None:
+            captured.append(number)
+            self.should_exit = True
+
+        before = signal.signal(signal.SIGHUP, end)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        if captured:
+            signal.raise_signal(signal.SIGHUP)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then call the function."""
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    def _is_logged(self, _: logging.LogRecord) -> bool:
+        return not self.should_exit
 
 
 def open_tunnel(port: int) -> str:

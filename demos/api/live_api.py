@@ -147,5 +147,5 @@ class LiveApi:
         return "stopped"
 
     def _open(self, session: str) -> LiveUserSession:
-        self._store.get(session)
-        return self._live.open(session)
+        client = self._store.get(session).lifecycle.client
+        return self._live.open(session, client=client)

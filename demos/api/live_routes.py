@@ -111,8 +111,8 @@ class LiveRoutes:
         return _jpeg_response(user_session)
 
     def _open(self, key: str) -> LiveUserSession:
-        self._store.get(key)
-        return self._live.open(key)
+        client = self._store.get(key).lifecycle.client
+        return self._live.open(key, client=client)
 
     def _get(self, key: str) -> LiveUserSession:
         self._store.get(key)

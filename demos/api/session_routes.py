@@ -275,6 +275,6 @@ async def _validation_error_response(_: Request, error: Any) -> JSONResponse:
 
 
 async def _http_error_response(_: Request, error: Any) -> JSONResponse:
-    """Return an error of the framework, such as an unknown path or method, in the same form."""
+    """Return an error of the framework, such as a body that cannot be parsed, in the same form."""
     content = {"error": str(error.detail), "field": "session"}
     return JSONResponse(content, status_code=error.status_code, headers={**NO_STORE, **(error.headers or {})})

@@ -11,6 +11,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from unipixel.demos.errors import DemoError
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
@@ -24,15 +26,16 @@ _PICTURE_PATH = re.compile(
 _MAX_CHECKED_HERE = 2**13
 
 
-class RefusedBodyError(Exception):
-    """A body that is refused.
-
-    Attributes:
-        status: Status of the response.
-    """
+class RefusedBodyError(DemoError):
+    """A body that is too large, too slow or incomplete."""
 
     def __init__(self, status: int, message: str) -> None:
-        """Create the error."""
+        """Create the error.
+
+        Args:
+            status: Status of the response.
+            message: See `DemoError`.
+        """
         super().__init__(message)
         self.status = status
 
@@ -87,17 +90,15 @@ async def read_body(path: str, headers: Mapping[bytes, bytes], receive: Receive,
     deadline = asyncio.get_running_loop().time() + rules.total_seconds
     while True:
         message = await _receive(receive, min(rules.idle_seconds, deadline - asyncio.get_running_loop().time()))
-        if message["type"] == "http.disconnect":
-            raise RefusedBodyError(400, "the connection was closed")
         body += message.get("body", b"")
         if len(body) > ceiling:
             raise RefusedBodyError(413, f"the request is too large: at most {ceiling} bytes are accepted here")
         if not message.get("more_body", False):
             break
     if headers.get(b"content-type", b"").startswith(b"application/json") and len(body) > 1024:
-        count = check_values if len(body) <= _MAX_CHECKED_HERE else _in_thread
-        result = count(bytes(body), rules.max_values)
-        is_accepted = await result if asyncio.iscoroutine(result) else result
+        arguments = (bytes(body), rules.max_values)
+        is_short = len(body) <= _MAX_CHECKED_HERE
+        is_accepted = check_values(*arguments) if is_short else await run_in_threadpool(check_values, *arguments)
         if not is_accepted:
             raise RefusedBodyError(413, f"the request has too many values: at most {rules.max_values} are accepted")
     return _replayed(bytes(body), receive)
@@ -121,17 +122,14 @@ def check_values(body: bytes, max_values: int) -> bool:
     return True
 
 
-async def _in_thread(body: bytes, max_values: int) -> bool:
-    return await run_in_threadpool(check_values, body, max_values)
-
-
 async def _receive(receive: Receive, seconds: float) -> Message:
     try:
-        return await asyncio.wait_for(receive(), max(0.0, seconds))
-    except TimeoutError as error:
-        raise RefusedBodyError(408, "the request took too long") from error
+        message = await asyncio.wait_for(receive(), max(0.0, seconds))
     except asyncio.TimeoutError as error:
         raise RefusedBodyError(408, "the request took too long") from error
+    if message["type"] == "http.disconnect":
+        raise RefusedBodyError(400, "the connection was closed")
+    return message
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import secrets
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 
 
 class Login:
@@ -63,3 +65,20 @@ class Login:
         expected = self._users.get(name, "")
         is_right = hmac.compare_digest(expected.encode(), password.encode())
         return name if is_right and expected else None
+
+
+def gradio_login(gradio_app: Any, users: Mapping[str, str]) -> Login:
+    """Return who recognises users by the cookies of Gradio, and gives such cookies to those who send a password.
+
+    Args:
+        gradio_app: The application of Gradio, with its form to log in.
+        users: Passwords by name.
+    """
+    granted: dict[str, str] = {}
+
+    def grant(user: str) -> str:
+        token = granted.setdefault(user, secrets.token_urlsafe(32))
+        gradio_app.tokens[token] = user
+        return f"access-token-{gradio_app.cookie_id}={token}"
+
+    return Login(users, user_of_token=lambda token: gradio_app.tokens.get(token), grant=grant)

@@ -1,10 +1,13 @@
-"""Ids of Gradio's queue in requests; Gradio logs an error with a traceback for one that it does not know."""
+"""Ids and functions in requests to Gradio, which logs an error with a traceback for one that it does not know."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 from urllib.parse import parse_qs
+
+from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
 
 _RESULT_PATH = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/(?P<event_id>[^/]+)/?")
 
@@ -39,3 +42,14 @@ class QueueIds:
             pending = queue.pending_event_ids_session
             return event_id in queue.event_ids_to_events or any(event_id in ids for ids in pending.values())
         return True
+
+
+def refuse_unknown_functions(gradio_app: Any) -> None:
+    """Let the application of Gradio answer 404 to calls of functions, by name or number, that it does not have."""
+
+    async def refuse(*_: Any) -> JSONResponse:
+        return JSONResponse({"error": "there is no such function: /gradio_api/info lists them"}, status_code=404)
+
+    # Gradio looks a number, and the name of a function of its second API, up in dictionaries.
+    for kind in (FnIndexInferError, KeyError):
+        gradio_app.add_exception_handler(kind, refuse)

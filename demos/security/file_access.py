@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -23,10 +24,10 @@ class FileCheckedBlocks(gr.Blocks):
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
     ) -> list[Any]:
-        """Check the number of arguments and that there are no files, then preprocess a request.
+        """Check that there are no files, add the defaults of arguments that were left out, and preprocess a request.
 
         Raises:
-            gr.Error: A request refers to a file, or has another number of arguments.
+            gr.Error: A request refers to a file, or has too few or too many arguments.
         """
         if next(file_paths(inputs), None) is not None:
             raise gr.Error(
@@ -34,12 +35,15 @@ class FileCheckedBlocks(gr.Blocks):
                 "are refused",
                 print_exception=False,
             )
-        if len(inputs) != len(block_fn.inputs):
+        given, defaults = len(inputs), _defaults(block_fn.fn)
+        maximum, minimum = len(block_fn.inputs), len(block_fn.inputs) - len(defaults)
+        if not minimum <= given <= maximum:
+            counts = f"{maximum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise gr.Error(
-                f"{block_fn.api_name or 'this function'} takes {len(block_fn.inputs)} arguments, got {len(inputs)}",
-                print_exception=False,
+                f"{block_fn.api_name or 'this function'} takes {counts} arguments, got {given}", print_exception=False
             )
-        return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
+        complete = [*inputs, *defaults[given - minimum :]]
+        return list(await super().preprocess_data(block_fn, complete, state, explicit_call))
 
     def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> Any:
         """Return the description of the API, with the texts about the parameters from the docstrings."""
@@ -54,6 +58,14 @@ class FileCheckedBlocks(gr.Blocks):
                 parameter["label"] = text
                 parameter["python_type"] = {**parameter["python_type"], "description": text}
         return info
+
+
+def _defaults(function: Callable[..., Any] | None) -> list[Any]:
+    """Return the default values of the parameters of a function, from the first one that has one."""
+    if function is None:
+        return []
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter.default for parameter in parameters if parameter.default is not parameter.empty]
 
 
 def file_paths(value: Any) -> Iterator[Any]:

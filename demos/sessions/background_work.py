@@ -16,10 +16,10 @@ from unipixel.demos.errors import DemoError, QuestionError, ServerFullError, Upl
 from unipixel.demos.sessions.events import Event, Started, Waiting, WorkCancelled
 from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.sessions.work_queue import WorkSlot
+from unipixel.demos.worker_threads import WorkerThreads
 from unipixel.session.callbacks import Cancelled
 
 _LOG = logging.getLogger(__name__)
-THREAD_NAME = "unipixel-session"
 _BACKGROUND_NICENESS = 5
 
 
@@ -166,12 +166,14 @@ def run_in_background(
         except Cancelled:
             return WorkCancelled(stop_flag.reason)
 
-    return run_in_thread(run, on_end=on_end, on_close=stop_flag.stop if stops_when_closed else None)
+    on_close = stop_flag.stop if stops_when_closed else None
+    return run_in_thread(run, threads=context.threads, on_end=on_end, on_close=on_close)
 
 
 def run_in_thread(
     work: Callable[[Callable[[Event], None]], Event],
     *,
+    threads: WorkerThreads,
     on_end: Callable[[], None] | None = None,
     on_close: Callable[[str], None] | None = None,
 ) -> EventStream:
@@ -179,6 +181,7 @@ def run_in_thread(
 
     Args:
         work: Receives a function that emits events, and returns the last event.
+        threads: Starts the thread.
         on_end: Called when the work has ended for any reason, before the last event.
         on_close: See `EventStream`.
 
@@ -202,9 +205,8 @@ def run_in_thread(
             outcome = public_error(error)
         events.put(_Last(outcome))
 
-    thread = threading.Thread(target=run, name=THREAD_NAME, daemon=True)
     try:
-        thread.start()
+        threads.start(run)
     except RuntimeError as error:
         if on_end is not None:
             on_end()

@@ -12,6 +12,7 @@ from pathlib import Path
 from unipixel.demos.errors import BusyError, NoVideoError, StorageError, UnknownSessionError
 from unipixel.demos.sessions.background_work import StopFlag
 from unipixel.demos.sessions.loaded_session import LoadedSession
+from unipixel.demos.sessions.restoring import restore_session
 from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.storage.saved_session import RESULTS_FOLDER, SESSION_FILE
 
@@ -92,7 +93,7 @@ class SessionLifecycle:
             self.last_used, self._offloads_at_end = time.time(), False
             if self._loaded is None and self._is_saved:
                 self.context.free_memory(self)
-                self._loaded = LoadedSession.restore(self.folder, self.context)
+                self._loaded = restore_session(self.folder, self.context)
                 self.client = self.client or self._loaded.client
             if self._loaded is None:
                 raise NoVideoError
@@ -106,12 +107,12 @@ class SessionLifecycle:
         """
         with self.lock:
             loaded.client = self.client
-            loaded.save(self.folder)
+            loaded.save()
             if self._loaded is not None:
                 self._loaded.close()
             self._loaded = loaded
             shutil.rmtree(self.folder / RESULTS_FOLDER, ignore_errors=True)
-            loaded.remove_other_files(self.folder)
+            loaded.files.remove_others()
 
     def offload(self) -> bool:
         """Save the session to disk and free its memory.
@@ -128,7 +129,7 @@ class SessionLifecycle:
         try:
             if self._loaded is None or self.is_busy or self.is_closed or self._export_flag is not None:
                 return False
-            self._loaded.save(self.folder)
+            self._loaded.save()
             self._loaded.close()
             self._loaded = None
             return True
@@ -202,7 +203,7 @@ class SessionLifecycle:
             StorageError: It cannot be saved.
         """
         try:
-            loaded.save(self.folder)
+            loaded.save()
         except OSError as error:
             raise StorageError from error
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unipixel.demos.errors import BusyError, UnknownSessionError
+from unipixel.demos.errors import BusyError, QuotaError, UnknownSessionError
 from unipixel.demos.limits import Limits
 from unipixel.demos.sessions.live_user_session import LiveUserSession
-from unipixel.model.generation import GenerationSettings
+from unipixel.demos.worker_threads import WorkerThreads
 from unipixel.session.live_session import LiveSession, LiveSettings
+from unipixel.session.settings import SessionSettings
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
@@ -30,7 +31,7 @@ class LiveStore:
         processor: Processor,
         *,
         limits: Limits,
-        generation: GenerationSettings | None = None,
+        settings: SessionSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create an empty store.
@@ -39,27 +40,48 @@ class LiveStore:
             model: The model that all sessions share.
             processor: Prepares the model's inputs.
             limits: Limits of the sessions.
-            generation: How answers are generated.
+            settings: Settings of a session, of which those that apply to a stream are used: its segmenter, what
+                decodes the masks of answers, post-processing, and how answers are generated.
             clock: Returns the current time in seconds, which never decreases.
         """
         self._model, self._processor, self._limits, self._clock = model, processor, limits, clock
-        self._generation = generation or GenerationSettings()
+        settings = settings or SessionSettings()
+        self._settings = LiveSettings(
+            max_objects=limits.max_objects,
+            memory_dtype=settings.memory_dtype,
+            is_postprocessed=settings.is_postprocessed,
+            segmenter=settings.segmenter,
+            language_masks=settings.language_masks,
+            generation=settings.generation,
+        )
+        self._threads = WorkerThreads()
         self._sessions: dict[str, LiveUserSession] = {}
+        self._clients: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def open(self, key: str) -> LiveUserSession:
+    def open(self, key: str, *, client: str = "") -> LiveUserSession:
         """Return the live session of a key, a new one if there is none; the caller has checked the key.
+
+        Args:
+            key: Key of the user session.
+            client: Who opened the user session.
 
         Raises:
             BusyError: There are too many live sessions.
+            QuotaError: The client has too many.
         """
         with self._lock:
             self._sweep()
             if key not in self._sessions:
                 if len(self._sessions) >= self._limits.max_sessions:
                     raise BusyError("the server has its maximum of live sessions: try again in a few minutes")
+                own, maximum = list(self._clients.values()).count(client), self._limits.max_live_sessions_per_client
+                if own >= maximum:
+                    raise QuotaError(f"{own} live sessions of yours are open, the maximum: stop one")
+                self._clients[key] = client
                 self._sessions[key] = LiveUserSession(
                     self._new_session,
+                    threads=self._threads,
                     max_objects=self._limits.max_objects,
                     max_question_chars=self._limits.max_question_chars,
                     clock=self._clock,
@@ -82,21 +104,22 @@ class LiveStore:
         """Remove the live session of a key, if there is one."""
         with self._lock:
             session = self._sessions.pop(key, None)
+            self._clients.pop(key, None)
         if session is not None:
             session.reset()
 
     def close_all(self) -> None:
-        """Remove all live sessions."""
+        """Remove all live sessions, and wait for their threads."""
         for key in list(self._sessions):
             self.close(key)
+        self._threads.join()
 
     def _new_session(self) -> LiveSession:
-        settings = LiveSettings(max_objects=self._limits.max_objects, generation=self._generation)
-        return LiveSession(self._model, self._processor, settings=settings)
+        return LiveSession(self._model, self._processor, settings=self._settings)
 
     def _sweep(self) -> None:
         now = self._clock()
         for key, session in list(self._sessions.items()):
             if now - session.last_used > MAX_IDLE_SECONDS:
-                del self._sessions[key]
+                del self._sessions[key], self._clients[key]
                 session.reset()

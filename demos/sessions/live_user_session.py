@@ -21,8 +21,10 @@ from typing_extensions import TypedDict
 from unipixel.demos.errors import DemoError, PromptError, QuestionError, SourceError, UnknownObjectError
 from unipixel.demos.frame_images import frame_jpeg
 from unipixel.demos.sessions.prompt_editing import check_text
+from unipixel.demos.worker_threads import WorkerThreads
 from unipixel.output.overlay import object_color
 from unipixel.processing.visual_prompts import BoxPrompt, PointPrompt, VisualPrompt
+from unipixel.session.callbacks import Cancelled
 from unipixel.session.live_session import LiveSession
 from unipixel.video.frame import Frame
 from unipixel.video.latest_frame import LatestFrame
@@ -56,6 +58,7 @@ class LiveUserSession:
         self,
         make_session: Callable[[], LiveSession],
         *,
+        threads: WorkerThreads,
         max_objects: int,
         max_question_chars: int,
         clock: Callable[[], float] = time.monotonic,
@@ -64,6 +67,7 @@ class LiveUserSession:
 
         Args:
             make_session: Returns a new session with the model.
+            threads: Starts the threads that use the model.
             max_objects: Maximum number of objects.
             max_question_chars: Maximum length of a question.
             clock: Returns the current time in seconds, which never decreases; the timestamp of a camera's frame.
@@ -79,7 +83,8 @@ class LiveUserSession:
         self._frame_times: list[float] = []
         self._names: dict[int, str] = {}
         self._reader: LatestFrame | None = None
-        self._is_stopped = False
+        self._threads, self._is_stopped = threads, False
+        self._ends_answer = threading.Event()
 
     @property
     def object_ids(self) -> list[int]:
@@ -133,11 +138,12 @@ class LiveUserSession:
                 if reader.close() and on_end is not None:
                     on_end()
 
-        threading.Thread(target=track, name="unipixel-live", daemon=True).start()
+        self._threads.start(track)
 
     def reset(self) -> None:
         """Stop watching and remove all frames, objects and turns."""
         self._is_stopped = True
+        self._ends_answer.set()
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close(timeout_seconds=0.1)
@@ -237,18 +243,24 @@ class LiveUserSession:
             raise QuestionError("there is no frame yet: start the camera first")
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         outcome: list[str | BaseException] = []
+        must_end = self._ends_answer = threading.Event()
+
+        def on_text(piece: str) -> None:
+            if must_end.is_set():
+                raise Cancelled("the live session was stopped")
+            pieces.put(piece)
 
         def work() -> None:
             try:
                 with self._lock:
-                    outcome.append(self._session.ask(question, on_text=pieces.put).text)
+                    outcome.append(self._session.ask(question, on_text=on_text).text)
             # Every error is raised in the thread that reads the answer.
             except BaseException as error:  # noqa: BLE001
                 outcome.append(error)
             finally:
                 pieces.put(None)
 
-        threading.Thread(target=work, name="unipixel-live-answer", daemon=True).start()
+        self._threads.start(work)
         text = ""
         while (piece := pieces.get()) is not None:
             text += piece

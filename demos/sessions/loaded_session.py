@@ -1,30 +1,27 @@
-"""The part of a user session that is in memory, and how it is saved and restored."""
+"""The part of a user session that is in memory."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unipixel.demos.errors import DemoError, UnknownObjectError, UnknownSessionError, UploadError
-from unipixel.demos.export.archive import ArchiveState, read_archive
-from unipixel.demos.limits import Limits
+from unipixel.demos.errors import UnknownObjectError
+from unipixel.demos.export.archive import ArchiveState
 from unipixel.demos.security.media_streams import describe_streams, sound_blocks
 from unipixel.demos.security.sandboxed_video import SandboxedVideo
-from unipixel.demos.security.uploads import display_name
 from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.sessions.session_snapshot import SessionSnapshot
-from unipixel.demos.storage.mask_journal import MaskJournal, replay_journal
+from unipixel.demos.storage.mask_journal import MaskJournal
 from unipixel.demos.storage.saved_session import SavedSession, SavedTurn
+from unipixel.demos.storage.session_files import SessionFiles
 from unipixel.memory.bank import ObjectMemoryBank
 from unipixel.memory.records import MaskRecord
-from unipixel.processing.clip_layout import recall_prompt, record_prompt
+from unipixel.processing.clip_layout import record_prompt
 from unipixel.session.session import Session, open_session
 from unipixel.session.video_objects import ObjectSnapshot
 from unipixel.video.frame import Frame
@@ -86,7 +83,8 @@ class LoadedSession:
     Attributes:
         session: The session with the model.
         info: The video or image.
-        file_name: Name of its file in the folder of the user session.
+        files: The files of the user session in its folder.
+        file_name: Name of the video's file in that folder.
         is_trusted: Whether it is one of the demo's own examples, which are decoded without a sandbox.
         turns: The conversation, bounded.
         names: Names that the user gave, by object id.
@@ -104,6 +102,7 @@ class LoadedSession:
 
     session: Session
     info: MediaInfo
+    files: SessionFiles
     file_name: str
     is_trusted: bool
     turns: deque[SavedTurn]
@@ -118,8 +117,6 @@ class LoadedSession:
     media_id: str = field(default_factory=lambda: secrets.token_hex(8))
     client: str = ""
     source: SandboxedVideo | None = None
-    _saved: SavedSession | None = None
-    _saved_bank: tuple[ObjectMemoryBank, int] | None = None
 
     @classmethod
     def open(
@@ -160,144 +157,42 @@ class LoadedSession:
             start_seconds=streams.start_seconds,
         )
         turns: deque[SavedTurn] = deque(maxlen=context.limits.max_turns)
-        loaded = cls(session, info, file.name, is_trusted, turns, source=source)
+        loaded = cls(session, info, SessionFiles(file.parent), file.name, is_trusted, turns, source=source)
         loaded.update_snapshot()
         return loaded
 
-    @classmethod
-    def restore(cls, folder: Path, context: ServerContext) -> LoadedSession:
-        """Restore what `save` wrote, and what was appended to its journal.
+    @property
+    def file(self) -> Path:
+        """The file of the video or image."""
+        return self.files.folder / self.file_name
 
-        Raises:
-            UnknownSessionError: It is damaged.
-        """
-        try:
-            saved = SavedSession.read(folder)
-            bank = ObjectMemoryBank.load(folder / saved.memory)
-            if saved.journal is not None:
-                replay_journal(folder / saved.journal, bank)
-            loaded = cls._from_saved(saved, bank, folder / saved.media, context)
-        except (OSError, ValueError, DemoError) as error:
-            _LOG.warning("cannot restore a saved session: %s", error)
-            raise UnknownSessionError from error
-        loaded._saved, loaded._saved_bank = saved, (bank, bank.version)
-        if saved.journal is not None:
-            loaded.save(folder)
-        loaded.remove_other_files(folder)
-        return loaded
-
-    @classmethod
-    def open_archive(cls, archive: Path, folder: Path, context: ServerContext) -> LoadedSession:
-        """Open an archive of a session; see `read_archive`.
-
-        Raises:
-            UploadError: It is damaged, of another version, or above a limit.
-            OSError: The folder is not writable.
-        """
-        limits, file = context.limits, folder / f"upload-{secrets.token_hex(16)}"
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".archive-") as scratch:
-            media, name = read_archive(archive, Path(scratch), limits=limits)
-            try:
-                saved = replace(SavedSession.read(Path(scratch)), is_trusted=False, name=display_name(name))
-                check_limits(saved, limits)
-                bank = ObjectMemoryBank.load(Path(scratch) / saved.memory)
-                if any(len(bank[object_id].prompts) > limits.max_prompts for object_id in bank.ids):
-                    raise ValueError(f"an object has more than {limits.max_prompts} prompts")
-                media.rename(file)
-                return cls._from_saved(saved, bank, file, context)
-            except ValueError as error:
-                file.unlink(missing_ok=True)
-                if isinstance(error, UploadError):
-                    raise
-                raise UploadError(f"the archive is not a session that this server can open: {error}") from error
-
-    @classmethod
-    def _from_saved(
-        cls, saved: SavedSession, bank: ObjectMemoryBank, file: Path, context: ServerContext
-    ) -> LoadedSession:
-        loaded = cls.open(file, name=saved.name, is_trusted=saved.is_trusted, context=context, bank=bank)
-        try:
-            for object_id, records in saved.pending_prompts.items():
-                prompts = [recall_prompt(record, frame_size=saved.frame_size) for record in records]
-                loaded.session.prompt(object_id, *prompts)
-        except BaseException:
-            loaded.close()
-            raise
-        loaded.names |= saved.names
-        loaded.turns.extend(saved.turns)
-        loaded.client = saved.client
-        loaded.prompt_masks = {key: saved.prompt_masks.get(key, {}) for key in saved.pending_prompts}
-        loaded.update_snapshot()
-        return loaded
-
-    def save(self, folder: Path, *, journal: str | None = None) -> None:
-        """Save the session to its folder; the file `session.json` changes last, in one step.
-
-        Args:
-            folder: Folder of the session.
-            journal: Name of the file to which masks are appended from now on.
+    def save(self) -> None:
+        """Save the session to its folder; see `SessionFiles.write`.
 
         Raises:
             OSError: The folder is not writable, or the disk is full.
         """
-        bank, before = self.session.bank, self._saved
-        if before is not None and before.journal is None and self._saved_bank == (bank, bank.version):
-            memory = before.memory
-        else:
-            memory = f"memory-{secrets.token_hex(8)}"
-            bank.save(folder / memory)
-        saved = self._saved_session(memory=memory, journal=journal)
-        saved.write(folder)
-        self._saved, self._saved_bank = saved, (bank, bank.version)
-        if before is not None and before.memory != memory:
-            shutil.rmtree(folder / before.memory, ignore_errors=True)
-        if before is not None and before.journal not in (None, journal):
-            (folder / str(before.journal)).unlink(missing_ok=True)
+        self.files.write(self.saved_state(), self.session.bank)
 
-    def save_names(self, folder: Path) -> None:
+    def save_names(self) -> None:
         """Save the names only, while the objects are being tracked.
 
         Raises:
             OSError: The folder is not writable, or the disk is full.
         """
-        if self._saved is None:
-            self.save(folder)
-            return
-        self._saved = replace(self._saved, names=dict(self.names))
-        self._saved.write(folder)
+        if not self.files.write_names(dict(self.names)):
+            self.save()
 
-    def open_journal(self, folder: Path) -> MaskJournal:
-        """Save the session, and open a journal of the masks that follow; the next `save` removes it.
+    def open_journal(self) -> MaskJournal:
+        """Save the session, and open a journal of the masks that follow; see `SessionFiles.open_journal`.
 
         Raises:
             OSError: The folder is not writable, or the disk is full.
         """
-        name = f"masks-{secrets.token_hex(8)}.jsonl"
-        journal = MaskJournal(folder / name)
-        try:
-            self.save(folder, journal=name)
-        except BaseException:
-            journal.close()
-            raise
-        return journal
+        return self.files.open_journal(self.saved_state(), self.session.bank)
 
-    def remove_other_files(self, folder: Path) -> None:
-        """Remove what an earlier video left in the folder."""
-        if self._saved is not None:
-            self._saved.remove_other_files(folder)
-
-    def archive_state(self, folder: Path) -> ArchiveState:
-        """Return the content of an archive of the session."""
-        saved = self._saved_session(memory="", journal=None)
-        return ArchiveState(saved, self.session.bank.state(), folder / self.file_name)
-
-    def sound(self, folder: Path) -> Iterator[bytes]:
-        """Yield the sound of the video, see `sound_blocks`."""
-        if self.source is not None:
-            return self.source.sound()
-        return sound_blocks(folder / self.file_name, seconds=self.info.duration_seconds)
-
-    def _saved_session(self, *, memory: str, journal: str | None) -> SavedSession:
+    def saved_state(self) -> SavedSession:
+        """Return what is saved of the session besides its object memory, whose file names are empty."""
         pending = self.session.objects.pending_prompts.items()
         return SavedSession(
             name=self.info.name,
@@ -308,10 +203,20 @@ class LoadedSession:
             turns=tuple(self.turns),
             pending_prompts={key: tuple(record_prompt(prompt) for prompt in prompts) for key, prompts in pending},
             prompt_masks={key: dict(masks) for key, masks in self.prompt_masks.items()},
-            memory=memory,
-            journal=journal,
+            memory="",
+            journal=None,
             client=self.client,
         )
+
+    def archive_state(self) -> ArchiveState:
+        """Return the content of an archive of the session."""
+        return ArchiveState(self.saved_state(), self.session.bank.state(), self.file)
+
+    def sound(self) -> Iterator[bytes]:
+        """Yield the sound of the video, see `sound_blocks`."""
+        if self.source is not None:
+            return self.source.sound()
+        return sound_blocks(self.file, seconds=self.info.duration_seconds)
 
     @property
     def num_bytes(self) -> int:
@@ -378,18 +283,3 @@ class LoadedSession:
     def close(self) -> None:
         """Close the video."""
         self.session.objects.video.close()
-
-
-def check_limits(saved: SavedSession, limits: Limits) -> None:
-    """Check a session from an archive against the limits of the server.
-
-    Raises:
-        ValueError: It exceeds one.
-    """
-    counts = [len(records) for records in saved.pending_prompts.values()]
-    longest_name = max(map(len, saved.names.values()), default=0)
-    texts = [len(text) for turn in saved.turns for text in (turn.question, turn.answer)]
-    if max(counts, default=0) > limits.max_prompts or longest_name > limits.max_name_chars:
-        raise ValueError(f"an object has more than {limits.max_prompts} prompts, or too long a name")
-    if max(texts, default=0) > _MAX_TURN_CHARS:
-        raise ValueError(f"a turn of the conversation has more than {_MAX_TURN_CHARS} characters")

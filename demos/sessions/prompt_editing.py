@@ -133,7 +133,7 @@ class PromptEditing:
                 loaded.names[object_id] = text
             loaded.revision += 1
             try:
-                loaded.save_names(self._lifecycle.folder)
+                loaded.save_names()
             except OSError as error:
                 raise StorageError from error
             return ObjectEdit(object_id, ())

@@ -8,6 +8,7 @@ from typing import Any
 
 from unipixel.demos.limits import MEGABYTE, Limits
 from unipixel.demos.sessions.work_queue import InteractiveAccess, WorkQueue
+from unipixel.demos.worker_threads import WorkerThreads
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.session.settings import SessionSettings
@@ -29,6 +30,7 @@ class ServerContext:
         queue: Queue for the model.
         video_queue: Queue for reading and writing whole videos.
         interactive: Access to the model for single clicks, for which the work of `queue` pauses.
+        threads: Starts the threads that work for sessions.
         free_memory: Called with the `SessionLifecycle` of a session before that session takes memory.
     """
 
@@ -38,6 +40,7 @@ class ServerContext:
     settings: SessionSettings = field(default_factory=SessionSettings)
     model_name: str | None = None
     segmenter_name: str | None = None
+    threads: WorkerThreads = field(default_factory=WorkerThreads)
     free_memory: Callable[[Any], None] = lambda _: None
 
     def __post_init__(self) -> None:

@@ -190,13 +190,16 @@ class SessionStore:
         self._remove(self.get(key))
 
     def close_all(self) -> None:
-        """Save all sessions, or remove them where the folder is temporary."""
+        """Stop all work, then save all sessions, or remove them where the folder is temporary."""
         for session in self._by_last_use():
             if self._is_temporary or not session.lifecycle.has_video:
                 self._remove(session)
             else:
                 with contextlib.suppress(OSError):
                     session.lifecycle.cancel_and_offload()
+        self._context.threads.join()
+        # A click that is being answered.
+        self._context.interactive.give_way()
         self._folder.close(removes_files=self._is_temporary)
 
     def sweep(self) -> None:

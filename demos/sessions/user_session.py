@@ -31,6 +31,7 @@ from unipixel.demos.sessions.frame_sink import FrameSink
 from unipixel.demos.sessions.lifecycle import SessionLifecycle
 from unipixel.demos.sessions.loaded_session import LoadedSession, MediaInfo
 from unipixel.demos.sessions.prompt_editing import PromptEditing, check_text
+from unipixel.demos.sessions.restoring import open_archive
 from unipixel.demos.sessions.server_context import ServerContext
 from unipixel.demos.sessions.session_snapshot import ObjectInfo
 from unipixel.demos.sessions.work_queue import WorkSlot
@@ -125,7 +126,7 @@ class UserSession:
             file = copy_upload(Path(path), folder, limits=self._context.limits)
             try:
                 if is_archive(file):
-                    loaded = LoadedSession.open_archive(file, folder, self._context)
+                    loaded = open_archive(file, folder, self._context)
                     file.unlink()
                 else:
                     loaded = LoadedSession.open(file, name=name, is_trusted=is_trusted, context=self._context)
@@ -273,7 +274,7 @@ class UserSession:
             path = self.download(request, on_progress=lambda done, total: notify(Exporting(done, total)))
             return Exported(path.name)
 
-        return run_in_thread(work, on_close=self.lifecycle.cancel_export)
+        return run_in_thread(work, threads=self._context.threads, on_close=self.lifecycle.cancel_export)
 
     def playback_file(self) -> tuple[Path, str]:
         """Return a file of the video that browsers play, and its media type; it is encoded if necessary.
@@ -293,7 +294,7 @@ class UserSession:
             if not path.is_file():
                 stop_flag = StopFlag(max_seconds=self._context.limits.max_work_seconds)
                 with self._video_slot(stop_flag):
-                    write_playback(path, loaded.session.objects.video, loaded.sound(folder))
+                    write_playback(path, loaded.session.objects.video, loaded.sound())
         return path, "video/mp4"
 
     def _video_slot(self, stop_flag: StopFlag) -> AbstractContextManager[WorkSlot]:
@@ -309,7 +310,7 @@ class UserSession:
     def _journal(self, loaded: LoadedSession) -> MaskJournal:
         with self.lifecycle.lock:
             try:
-                return loaded.open_journal(self.lifecycle.folder)
+                return loaded.open_journal()
             except OSError as error:
                 raise StorageError from error
 
@@ -319,18 +320,17 @@ class UserSession:
         Raises:
             BusyError: Work is in progress, and its result would be part of an archive.
         """
-        folder = self.lifecycle.folder
         with self.lifecycle.idle() if kind == "session" else self.lifecycle.lock:
             loaded = self.lifecycle.loaded()
             return DownloadContent(
                 video=loaded.session.objects.video,
-                sound=lambda: loaded.sound(folder),
+                sound=loaded.sound,
                 name=loaded.info.name,
                 snapshot=loaded.snapshot.copy(),
                 names=dict(loaded.names),
                 turns=tuple(loaded.turns),
                 model_name=self._context.model_name,
-                archive=loaded.archive_state(folder) if kind == "session" else None,
+                archive=loaded.archive_state() if kind == "session" else None,
             )
 
     def _read(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:

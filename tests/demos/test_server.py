@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 
 from unipixel.demos import server as server_module
-from unipixel.demos.server import StartingApplication, TimedProtocol, check_port, terminating_signals
+from unipixel.demos.server import DemoServer, TimedProtocol, check_port, terminating_signals
+from unipixel.demos.starting_application import StartingApplication
 
 
 class FakeDemo:
@@ -43,7 +44,7 @@ class FakeDemo:
 @contextmanager
 def running(application: StartingApplication) -> Iterator[int]:
     config = uvicorn.Config(application, port=0, http=TimedProtocol, log_level="error")
-    server = uvicorn.Server(config)
+    server = DemoServer(config)
     application.stop = lambda: setattr(server, "should_exit", True)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -93,7 +94,7 @@ def test_failure_to_load_ends_the_server_and_is_raised() -> None:
         raise OSError("model.safetensors is damaged")
 
     application = StartingApplication(load, announce=lambda _: None)
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
+    server = DemoServer(uvicorn.Config(application, port=0, log_level="error"))
     application.stop = lambda: setattr(server, "should_exit", True)
     server.run()
     with pytest.raises(OSError, match=r"model\.safetensors is damaged"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,19 +21,28 @@ class DemoProcess:
 
     Attributes:
         address: Its address.
+        process: The process.
         seconds_to_page: Seconds until the first page was there.
         seconds_to_model: Seconds until the model was loaded.
     """
 
-    def __init__(self, *arguments: str) -> None:
-        """Start the server, and wait until the model is loaded."""
+    def __init__(self, *arguments: str, temporary: Path | None = None) -> None:
+        """Start the server, and wait until the model is loaded.
+
+        Args:
+            arguments: Further arguments of `unipixel demo`.
+            temporary: Its folder for temporary files; None for that of the system.
+        """
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address, self.seconds_to_page = f"http://127.0.0.1:{port}/", 0.0
         start = time.perf_counter()
         command = [sys.executable, "-m", "unipixel.cli", "demo", "--port", str(port), *arguments]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = os.environ if temporary is None else {**os.environ, "TMPDIR": str(temporary)}
+        # A file, since a pipe that nobody reads would stop a server that writes much.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - for the time of the process
+        self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, env=environment)
         while True:
             try:
                 status = httpx.get(self.address, timeout=30).status_code
@@ -40,17 +51,21 @@ class DemoProcess:
                     break
             except httpx.TransportError:
                 if self.process.poll() is not None:
-                    raise RuntimeError(f"the server ended: {self.process.stderr.read()}") from None  # type: ignore[union-attr]
+                    raise RuntimeError(f"the server ended: {self.log}") from None
             time.sleep(0.1)
         self.seconds_to_model = time.perf_counter() - start
+
+    @property
+    def log(self) -> str:
+        """What the server wrote so far."""
+        self._log.seek(0)
+        return self._log.read()
 
     def end(self, number: int) -> float:
         """Send a signal, and return the seconds until the process has ended."""
         start = time.perf_counter()
         self.process.send_signal(number)
         self.process.wait(60)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
         return time.perf_counter() - start
 
 

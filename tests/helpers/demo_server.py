@@ -12,6 +12,7 @@ import uvicorn
 
 from unipixel.demos.app import Demo, DemoSettings
 from unipixel.demos.limits import Limits
+from unipixel.demos.server import DemoServer, TimedProtocol
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
@@ -27,8 +28,10 @@ def serve_demo(checkpoint: Path | str, settings: DemoSettings) -> Iterator[tuple
     """Serve a demo for the block; yields the demo and its address."""
     model, processor = UniPixel.from_pretrained(checkpoint), Processor.from_pretrained(checkpoint)
     with Demo(model, processor, settings) as demo:
-        config = uvicorn.Config(demo.application, port=0, log_level="error", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        config = uvicorn.Config(
+            demo.application, port=0, http=TimedProtocol, log_level="error", timeout_graceful_shutdown=1
+        )
+        server = DemoServer(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:

@@ -231,7 +231,40 @@ def test_loop_over_a_job_ends_with_the_refusal(client: Client, loaded: str) -> N
 
 def test_wrong_number_of_arguments_is_named(address: str, loaded: str) -> None:
     event = httpx.post(f"{address}gradio_api/call/click", json={"data": [loaded, 1]}).json()["event_id"]
-    assert "click takes 6 arguments, got 2" in httpx.get(f"{address}gradio_api/call/click/{event}").text
+    assert "click takes 3 to 6 arguments, got 2" in httpx.get(f"{address}gradio_api/call/click/{event}").text
+
+
+def test_arguments_with_defaults_may_be_left_out(address: str, loaded: str) -> None:
+    event = httpx.post(f"{address}gradio_api/call/click", json={"data": [loaded, 12, 16]}).json()["event_id"]
+    text = httpx.get(f"{address}gradio_api/call/click/{event}").text
+    assert text.startswith("event: complete")
+    assert json.loads(text.partition("data: ")[2])[0]["object_id"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("call/nothing", {"data": []}),
+        ("call/v2/nothing", {}),
+        ("run/nothing", {"data": []}),
+        ("queue/join", {"data": [], "fn_index": 999, "session_hash": "a"}),
+        ("queue/join", {"data": [], "fn_index": -1, "session_hash": "a"}),
+    ],
+)
+def test_unknown_function_is_not_found_and_leaves_no_error_in_the_log(
+    address: str, path: str, body: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = httpx.post(f"{address}gradio_api/{path}", json=body)
+    assert (answer.status_code, "there is no such function" in answer.text) == (404, True)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("content", [b"x", b"\xff\xfe", b"[" * 60_000])
+def test_body_that_is_not_json_is_refused_in_one_line(address: str, loaded: str, content: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{address}session/{loaded}/prompts", content=content, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert list(answer.json()) == ["error", "field"]
 
 
 def test_view_key_reads_and_changes_nothing(client: Client, loaded: str) -> None:

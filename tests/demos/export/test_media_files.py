@@ -116,7 +116,7 @@ def test_sound_of_an_upload_equals_that_of_the_library(store: SessionStore, clip
     user_session = store.open()
     user_session.load(clip_with_sound)
     loaded = user_session.lifecycle.loaded()
-    received = b"".join(loaded.sound(user_session.lifecycle.folder))
+    received = b"".join(loaded.sound())
     expected = b"".join(sound_blocks(clip_with_sound, seconds=loaded.info.duration_seconds))
     assert received == expected
     assert len(received) == 4 * round(loaded.info.duration_seconds * SOUND_RATE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from helpers.demo_server import SHORT_ANSWERS, SMALL_LIMITS, serve_demo
 from helpers.moving_square import write_clip
 
 from unipixel.demos.app import Demo, DemoSettings
+from unipixel.demos.requests.body_limits import BodyRules
 from unipixel.demos.requests.client_limits import ClientLimits
 from unipixel.demos.requests.request_filter import is_served
 from unipixel.demos.security.file_access import file_paths
@@ -185,6 +188,31 @@ def test_upload_without_a_declared_size_is_cut_off(web: httpx.Client, demo: Demo
     with contextlib.suppress(httpx.TransportError):  # the server may close the connection instead
         assert web.post(f"session/{key}/upload", content=endless()).status_code >= 400
     assert demo.store.get(key).info is not None
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_upload_that_stops_is_refused_without_an_error_in_the_log(
+    served: tuple[Demo, str], web: httpx.Client, key: str, caplog: pytest.LogCaptureFixture, has_ended: bool
+) -> None:
+    demo, address = served
+    demo.application._rules = BodyRules(max_upload_bytes=1000, idle_seconds=0.2)
+    try:
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as connection:
+            cookie = "; ".join(f"{name}={value}" for name, value in web.cookies.items())
+            lines = [
+                f"POST /session/{key}/upload HTTP/1.1",
+                "Host: localhost",
+                f"Cookie: {cookie}",
+                "Content-Length: 9",
+            ]
+            connection.sendall("\r\n".join([*lines, "", "x"]).encode())
+            if not has_ended:
+                assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+        while list(demo.store.get(key).lifecycle.folder.glob("received-*")):
+            time.sleep(0.01)
+    finally:
+        demo.application._rules = BodyRules(max_upload_bytes=int(SMALL_LIMITS.max_upload_megabytes * 2**20))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_other_requests_have_a_smaller_limit(web: httpx.Client) -> None:

@@ -13,19 +13,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from helpers.byte_model import byte_config
 from helpers.moving_square import clip_frame, write_clip
+from helpers.tracker_reference import tiny_segmenter
 from PIL import Image
 
-from unipixel.demos.errors import BusyError, PromptError, QuestionError, SourceError, UnknownSessionError
+from unipixel.demos.errors import (
+    BusyError,
+    PromptError,
+    QuestionError,
+    QuotaError,
+    SourceError,
+    UnknownSessionError,
+)
 from unipixel.demos.limits import Limits
 from unipixel.demos.security.network_sources import SourceRules
 from unipixel.demos.sessions.live_store import MAX_IDLE_SECONDS, LiveStore
 from unipixel.demos.sessions.live_user_session import LiveUserSession
+from unipixel.demos.worker_threads import THREAD_NAME
 from unipixel.model.generation import GenerationSettings
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
+from unipixel.session.settings import SessionSettings
+from unipixel.tracking.tracker import StreamingTracker
 from unipixel.video.frame import Frame
 
+SHORT = SessionSettings(generation=GenerationSettings(max_new_tokens=6))
 LIMITS = Limits(max_sessions=2, max_saved_sessions=4, max_objects=2, max_question_chars=50)
 
 
@@ -53,7 +67,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(model: UniPixel, processor: Processor, clock: Clock) -> Iterator[LiveStore]:
-    made = LiveStore(model, processor, limits=LIMITS, generation=GenerationSettings(max_new_tokens=6), clock=clock)
+    made = LiveStore(model, processor, limits=LIMITS, settings=SHORT, clock=clock)
     yield made
     made.close_all()
 
@@ -170,6 +184,50 @@ def test_allowed_network_source_is_watched(user_session: LiveUserSession, tmp_pa
     assert user_session.error == "the source has ended"
     assert user_session.num_frames >= 1
     assert user_session.latest_jpeg is not None
+
+
+def test_chosen_segmenter_tracks_and_the_model_answers(model: UniPixel, processor: Processor) -> None:
+    chosen = tiny_segmenter(config=byte_config(image_size=96).segmenter)
+    settings = SessionSettings(segmenter=chosen, generation=GenerationSettings(max_new_tokens=6))
+    store = LiveStore(model, processor, limits=LIMITS, settings=settings)
+    user_session, alone = store.open("key"), StreamingTracker(chosen, memory_dtype=torch.float32)
+    for index in range(3):
+        image = np.asarray(Image.open(io.BytesIO(jpeg(index))))
+        user_session.add_frame(jpeg(index))
+        expected = alone.step(image)
+        if index == 0:
+            user_session.add_point(0, 12, 16)
+            expected = alone.add_points(1, [(12, 16)], [1])
+        mask = user_session._session.objects.masks[1].mask
+        assert np.array_equal(mask, expected.mask_of(1).numpy())
+    assert list(user_session.ask("What is [1] doing?"))
+    store.close_all()
+
+
+def test_one_client_has_two_live_sessions_at_most(model: UniPixel, processor: Processor) -> None:
+    store = LiveStore(model, processor, limits=Limits(max_sessions=4, max_live_sessions_per_client=2), settings=SHORT)
+    first = store.open("a", client="one")
+    store.open("b", client="one")
+    with pytest.raises(QuotaError, match="2 live sessions of yours are open"):
+        store.open("c", client="one")
+    assert store.open("a", client="one") is first
+    store.open("c", client="other")
+    store.close("a")
+    store.open("d", client="one")
+    store.close_all()
+
+
+def test_answer_ends_when_the_live_session_is_stopped(model: UniPixel, processor: Processor) -> None:
+    settings = SessionSettings(generation=GenerationSettings(max_new_tokens=4000))
+    store = LiveStore(model, processor, limits=LIMITS, settings=settings)
+    user_session = store.open("key")
+    user_session.add_frame(jpeg())
+    answer = user_session.ask("What is this?")
+    next(answer)
+    store.close_all()
+    with pytest.raises(QuestionError, match="the live session was stopped"):
+        list(answer)
+    assert not [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
 
 
 def test_live_sessions_are_bounded_and_close(store: LiveStore) -> None:

@@ -13,10 +13,10 @@ import pytest
 from helpers.demo_sessions import make_store, open_session_with_clip
 from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH
 
-from unipixel.demos.sessions.background_work import THREAD_NAME
 from unipixel.demos.sessions.events import Answered
 from unipixel.demos.sessions.session_store import SessionStore
 from unipixel.demos.sessions.user_session import UserSession
+from unipixel.demos.worker_threads import THREAD_NAME
 from unipixel.session.session import Session
 
 NUM_SESSIONS = 8

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -100,16 +100,25 @@ def check_kept(base: str, seen: dict[str, Any]) -> None:
     seen["masks"] = {index: masks["1"] for index, masks in frames.items() if "1" in masks}
 
 
+def check_log(demo: DemoProcess) -> None:
+    """Check that a server wrote what it announces, and nothing else."""
+    lines = demo.log.splitlines()
+    assert lines[0].startswith("The demo is at ")
+    assert lines[1:] == ["The model is loaded"]
+
+
 @pytest.mark.slow
 def test_everything_acknowledged_is_there_after_twenty_kills(checkpoint: Path, tmp_path: Path) -> None:
     chance = random.Random(0)
     clip = write_clip(tmp_path / "clip.mp4", num_frames=NUM_FRAMES)
+    (temporary := tmp_path / "temporary").mkdir()
     arguments = ("--model", str(checkpoint), "--sessions", str(tmp_path / "sessions"))
-    temporary = Path(tempfile.gettempdir())
     path, seen = "", {"number": 0, "num_prompts": 0, "num_turns": 0, "name": 0, "masks": {}, "under_way": ""}
     for number in range(NUM_KILLS + 1):
-        demo = DemoProcess(*arguments)
+        demo = DemoProcess(*arguments, temporary=temporary)
         assert demo.seconds_to_page < 5
+        # That of a killed server was removed when this one started.
+        assert len(list(temporary.glob("unipixel-demo-*"))) == 1
         if path:
             check_kept(demo.address + path, seen)
         else:
@@ -117,19 +126,54 @@ def test_everything_acknowledged_is_there_after_twenty_kills(checkpoint: Path, t
         editor = Editor(demo.address + path, seen)
         editor.start()
         time.sleep(chance.uniform(0.1, 4))
-        demo.end(signal.SIGTERM if number % 2 else signal.SIGKILL)
+        is_killed = number % 2 == 0
+        demo.end(signal.SIGKILL if is_killed else signal.SIGTERM)
         editor.join()
-    # The last one was killed, too: the next one removes its temporary folder.
-    demo = DemoProcess(*arguments)
-    own = {folder for folder in temporary.glob("unipixel-demo-*") if _is_of(folder, demo.process.pid)}
-    demo.end(signal.SIGTERM)
-    assert not [folder for folder in own if folder.exists()]
+        assert demo.process.returncode == (-signal.SIGKILL if is_killed else 128 + signal.SIGTERM)
+        assert len(list(temporary.glob("unipixel-demo-*"))) == is_killed
+        check_log(demo)
     folder = next(entry for entry in (tmp_path / "sessions").iterdir() if entry.is_dir())
+    demo = DemoProcess(*arguments, temporary=temporary)
+    check_kept(demo.address + path, seen)
+    demo.end(signal.SIGTERM)
     kinds = sorted(entry.name.partition("-")[0] for entry in folder.iterdir())
     assert kinds == ["memory", "session.json", "upload"]
 
 
-def _is_of(folder: Path, process_id: int) -> bool:
-    """Return whether a process has a file of a folder open."""
-    targets = [link.readlink() for link in Path(f"/proc/{process_id}/fd").iterdir() if link.is_symlink()]
-    return any(target.is_relative_to(folder) for target in targets)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signal_during_work_ends_the_server_and_removes_its_folders(
+    checkpoint: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=400)
+    (temporary := tmp_path / "temporary").mkdir()
+    demo = DemoProcess("--model", str(checkpoint), temporary=temporary)
+    bases = [open_session(demo.address, clip) for _ in range(2)]
+    httpx.post(f"{bases[0]}prompts", json={"points": [[12, 16, 1]]}).raise_for_status()
+    requests = [
+        threading.Thread(target=read_to_the_end, args=arguments)
+        for arguments in (
+            ("POST", f"{bases[0]}track", {}),
+            ("POST", f"{bases[1]}ask", {"question": "What is there?"}),
+            ("GET", f"{bases[0]}changes?after={2**60}", None),
+            ("GET", f"{demo.address}gradio_api/heartbeat/abc", None),
+        )
+    ]
+    for request in requests:
+        request.start()
+    time.sleep(0.5)
+    assert demo.end(number) < 10
+    for request in requests:
+        request.join()
+    expected = 130 if number == signal.SIGINT else 128 + number
+    assert demo.process.returncode == expected
+    assert list(temporary.glob("unipixel-demo-*")) == []
+    lines = demo.log.splitlines()
+    assert lines[2:] == (["unipixel: interrupted"] if number == signal.SIGINT else [])
+
+
+def read_to_the_end(method: str, address: str, body: dict[str, Any] | None) -> None:
+    """Send a request whose answer the end of the server cuts off."""
+    with contextlib.suppress(httpx.TransportError), httpx.stream(method, address, json=body, timeout=60) as response:
+        for _ in response.iter_bytes():
+            pass
