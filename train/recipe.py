@@ -154,8 +154,8 @@ class TrainingRecipe(Settings):
             `predictions/` of the output; None is never.
         num_validation_samples: Samples of a validation.
         num_workers: Processes that prepare samples; 0 prepares them in the training process.
-        deepspeed: DeepSpeed configuration file.
-        fsdp: Options of FSDP, as transformers reads them.
+        sharding: How several processes share the weights: `ddp` (each has all), `fsdp2`, `zero2`, `zero2_offload`,
+            `zero3` or a JSON file, see `unipixel.train.sharding`.
     """
 
     max_steps: int
@@ -176,8 +176,7 @@ class TrainingRecipe(Settings):
     validate_every: int | None = None
     num_validation_samples: int = 64
     num_workers: int = 0
-    deepspeed: str | None = None
-    fsdp: str | None = None
+    sharding: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation", "save_every", "max_checkpoints", "log_every"):
@@ -185,6 +184,10 @@ class TrainingRecipe(Settings):
                 raise ValueError(f"[training] {name} must be at least 1, got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"[training] learning_rate must be positive, got {self.learning_rate}")
+        if self.sharding != "ddp":
+            for name, is_set in (("optimizer muon", self.optimizer == "muon"), ("validate_every", self.validate_every)):
+                if is_set:
+                    raise ValueError(f"[training] {name} needs whole weights: set sharding ddp, got {self.sharding}")
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"[training] warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
 

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import OPTIMIZER_NAME, gather_object, save_fsdp_optimizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from unipixel.train.optimizer import MuonAdamW, is_matrix
-from unipixel.train.recipe import OptimizerName, Recipe, TrainingRecipe
+from unipixel.train.recipe import OptimizerName, Recipe
 from unipixel.train.run_log import InvalidExampleCounter, RunLog
 from unipixel.train.sail.sail_recipe import SailRecipe
+from unipixel.train.sharding import gather_state, load_state, sharding_arguments, unshard
 
 WEIGHTS_FILE = "model.safetensors"
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -50,6 +52,9 @@ class ObjectiveTrainer(Trainer):
             **options: As for `Trainer`.
         """
         super().__init__(*args, **options)
+        if self.is_fsdp_enabled:
+            # SAM 2.1 computes in float32: autocast casts the others, instead of all weights when they are gathered.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
         self.optimizer: torch.optim.Optimizer | None
         self._learning_rate_of = learning_rate_of or (lambda _name: None)
         self._invalid_counter = invalid_counter or InvalidExampleCounter()
@@ -114,6 +119,24 @@ class ObjectiveTrainer(Trainer):
                 self.optimizer = kind(parameters, **options)
         return self.optimizer
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained weights into a folder, gathered from all processes where they are sharded."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        state = gather_state(self.model, only_trained=True)
+        if self.args.should_save:
+            self._save(output_dir, state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Without the weights, which transformers would write a second time.
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        self.accelerator.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,14 +150,22 @@ class ObjectiveTrainer(Trainer):
         if not path.is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        target = model or self.model
-        missing, unexpected = target.load_state_dict(load_file(path), strict=False)
-        trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
-        if unexpected or trained & set(missing):
+        has_sharded_optimizer = (path.parent / f"{OPTIMIZER_NAME}.bin").is_file()
+        if has_sharded_optimizer != self.is_fsdp_enabled:
             raise ValueError(
-                f"{path} does not match the recipe: missing {sorted(trained & set(missing))[:5]}, "
-                f"unexpected {unexpected[:5]}"
+                f"{path.parent} was written {'with' if has_sharded_optimizer else 'without'} FSDP: resume it with the "
+                "same training.sharding and, with FSDP, in several processes, or give another output"
             )
+        target, state = model or self.model, load_file(path)
+        trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
+        missing = sorted(trained - state.keys())
+        unexpected = sorted(state.keys() - target.state_dict().keys())
+        if missing or unexpected:
+            raise ValueError(f"{path} does not match the recipe: missing {missing[:5]}, unexpected {unexpected[:5]}")
+        if self.is_fsdp_enabled:
+            load_state(target, state)
+        else:
+            target.load_state_dict(state, strict=False)
 
 
 def run(
@@ -157,7 +188,7 @@ def run(
         stop_after: Step at which to stop early, with a checkpoint.
 
     Returns:
-        The trainer after its last step.
+        The trainer after its last step. The objective has its whole weights in the first process.
     """
     trainer = build(recipe, objective, dataset, collate, validate=validate)
     if stop_after is not None:
@@ -169,6 +200,8 @@ def run(
         # Of DistributedDataParallel, about the strides of dimensions of size 1, which cost nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         trainer.train(resume_from_checkpoint=last)
+    if trainer.is_fsdp_enabled:
+        unshard(objective)
     return trainer
 
 
@@ -229,12 +262,8 @@ def training_arguments(recipe: Recipe | SailRecipe) -> TrainingArguments:
         label_names=[],
         report_to=["tensorboard"] if _has_tensorboard() else [],
         ddp_find_unused_parameters=True,
-        **_sharding(settings),
+        **sharding_arguments(settings.sharding),
     )
-
-
-def _sharding(settings: TrainingRecipe) -> dict[str, Any]:
-    return {name: value for name, value in (("deepspeed", settings.deepspeed), ("fsdp", settings.fsdp)) if value}
 
 
 def drop_shared_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

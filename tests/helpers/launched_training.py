@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,14 +52,26 @@ def checkpoint_weights(output: Path, step: int) -> dict[str, Tensor]:
     return load_file(output / f"checkpoint-{step}" / WEIGHTS_FILE)
 
 
-def assert_same_run(one: Path, other: Path, *, num_steps: int, tolerance: float = 1e-5) -> None:
+def resume_copy(output: Path, copy: Path, *, step: int) -> None:
+    """Make a folder in which a run goes on from one checkpoint of another run."""
+    shutil.copytree(output / f"checkpoint-{step}", copy / f"checkpoint-{step}")
+
+
+def assert_same_run(one: Path, other: Path, *, num_steps: int, first_step: int = 1, tolerance: float = 1e-5) -> None:
     """Check that two runs have the same losses at every step and the same trained weights after the last.
+
+    Args:
+        one: Output of a run from its start.
+        other: Output of the other run.
+        num_steps: Steps of both.
+        first_step: First step of the other run, which may have been resumed.
+        tolerance: Relative and absolute tolerance of losses.
 
     Adam divides a gradient by its own size: where it is nearly zero, rounding moves a weight by a part of the learning
     rate. Weights are therefore compared by the norm of their difference, relative to how far they were trained.
     """
-    expected, found = losses(one), losses(other)
-    assert [step for step, _ in found] == [step for step, _ in expected] == list(range(1, num_steps + 1))
+    expected, found = losses(one)[first_step - 1 :], losses(other)
+    assert [step for step, _ in found] == [step for step, _ in expected] == list(range(first_step, num_steps + 1))
     torch.testing.assert_close(
         torch.tensor([loss for _, loss in found]),
         torch.tensor([loss for _, loss in expected]),

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.launched_training import assert_same_run, train
+from helpers.launched_training import assert_same_run, resume_copy, train
 from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 from torch import Tensor
 
+from unipixel.cli import main
+from unipixel.model.unipixel import UniPixel
 from unipixel.train.build import TrainingRun, prepare
 from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.nano.pretraining import pretrain
@@ -25,6 +27,25 @@ COMMON = (
 SEGMENTER = (
     "data.render_size=48", "data.num_mask_frames=2", "model={sizes='sizes.toml', image_size=64}",
 )  # fmt: skip
+TINY_SAIL = """
+[vocabulary]
+size = 400
+num_samples = 20
+[transformer]
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 2
+max_position_embeddings = 2048
+rms_norm_eps = 1e-6
+tie_word_embeddings = true
+[image]
+patch_size = 12
+num_upsample_blocks = 2
+mask_channels = 16
+max_side = 96
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +101,58 @@ def stage_settings(start: Path, *settings: str) -> tuple[str, ...]:
     return (*COMMON, *tiny, *settings)
 
 
-def assert_two_processes_equal_one(folder: Path, recipe: str, *settings: str) -> None:
+def assert_two_processes_equal_one(folder: Path, recipe: str, *settings: str) -> tuple[Path, Path]:
     one, two = folder / "one", folder / "two"
     train(recipe, *settings, "training.batch_size=4", output=one)
     printed = train(recipe, *settings, "training.batch_size=2", num_processes=2, output=two)
     assert printed.count("wrote") == 1
     assert_same_run(one, two, num_steps=3)
+    return one, two
 
 
 @pytest.mark.slow
-def test_two_processes_of_stage3_take_the_steps_of_one(start: Path, tmp_path: Path) -> None:
+def test_two_processes_of_stage3_take_the_steps_of_one_and_resume_each_other(start: Path, tmp_path: Path) -> None:
     settings = stage_settings(start, "model.extra_checkpoints=[]", "lora.dropout=0.0")
-    assert_two_processes_equal_one(tmp_path, "nano/stage3", *settings)
+    one, two = assert_two_processes_equal_one(tmp_path, "nano/stage3", *settings)
+    resume_copy(one, tmp_path / "one-two", step=1)
+    train("nano/stage3", *settings, "training.batch_size=2", num_processes=2, output=tmp_path / "one-two")
+    assert_same_run(one, tmp_path / "one-two", num_steps=3, first_step=2)
+    resume_copy(two, tmp_path / "two-one", step=1)
+    train("nano/stage3", *settings, "training.batch_size=4", output=tmp_path / "two-one")
+    assert_same_run(one, tmp_path / "two-one", num_steps=3, first_step=2)
+
+
+@pytest.mark.slow
+def test_two_processes_with_fsdp_take_the_steps_of_one_and_resume(start: Path, tmp_path: Path) -> None:
+    settings = stage_settings(start, "model.extra_checkpoints=[]", "lora.dropout=0.0")
+    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
+    train("nano/stage3", *settings, "training.batch_size=4", output=one)
+    sharded = (*settings, "training.batch_size=2", "training.sharding=fsdp2")
+    train("nano/stage3", *sharded, num_processes=2, output=two)
+    assert_same_run(one, two, num_steps=3)
+    resume_copy(two, resumed, step=1)
+    train("nano/stage3", *sharded, num_processes=2, output=resumed)
+    assert_same_run(one, resumed, num_steps=3, first_step=2)
+    expected, found = (UniPixel.from_pretrained(folder / "final").state_dict() for folder in (one, two))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_on_a_data_set_as_one(start: Path, tmp_path: Path) -> None:
+    assert main(["synth", "--data", str(tmp_path / "data"), "--show", "5", "--size", "64", "--frames", "4"]) == 0
+    settings = stage_settings(start, f"data.path={tmp_path / 'data' / 'data.jsonl'}", "lora.dropout=0.0")
+    assert_two_processes_equal_one(tmp_path, "nano/finetune", *settings)
+
+
+@pytest.mark.slow
+def test_two_processes_train_pixel_sail_as_one(tmp_path: Path) -> None:
+    sizes = tmp_path / "sizes.toml"
+    sizes.write_text(TINY_SAIL, encoding="utf-8")
+    tiny = (f"model.sizes={sizes}", "data.sizes=[[64, 96]]", "training.num_workers=0", "training.precision=float32")
+    # Muon takes its steps in bfloat16, in which rounding is visible.
+    tiny = (*tiny, "training.optimizer=adamw")
+    assert_two_processes_equal_one(tmp_path, "sail/nano", *COMMON, *tiny)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_step_at_the_width_of_the_3b_changes_what_it_trains(checkpoint: Path, tm
         [
             f"output={tmp_path}", f"model={{checkpoint='{checkpoint}'}}", "data.num_frames=4", "data.num_mask_frames=2",
             "data.render_size=112", "training.batch_size=2", "training.max_steps=1", "training.gradient_accumulation=1",
-            "training.warmup_fraction=0.0", "training.num_workers=0", "training.deepspeed=",
+            "training.warmup_fraction=0.0", "training.num_workers=0", "training.sharding=ddp",
         ],
     )  # fmt: skip
     job = prepare(recipe)
