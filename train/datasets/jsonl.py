@@ -52,6 +52,23 @@ class DataProblem:
 
 
 @dataclass(frozen=True)
+class StillImage:
+    """One frame of a clip with its objects.
+
+    Attributes:
+        path: File or folder of the clip.
+        frame_index: Number of the frame.
+        image: (H, W, 3) uint8 RGB.
+        masks: (H, W) bool by object id.
+    """
+
+    path: Path
+    frame_index: int
+    image: NDArray[np.uint8]
+    masks: Mapping[int, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
 class JsonlDataset:
     """A data set in the format of this module.
 
@@ -163,6 +180,40 @@ class JsonlDataset:
         kinds = {prompt.kind for prompt in annotations.values()}
         task = "pixelqa/mixed" if kinds & {"point", "box"} else "conversation"
         return Sample(clip, task, str(line["id"]), turns, annotations, split="train")
+
+    def load_still(self, line: Mapping[str, Any]) -> StillImage:
+        """Read one frame of a line with its objects: the first that shows the most of them.
+
+        Args:
+            line: One of `lines`; turns and prompts are not read.
+
+        Raises:
+            ValueError: The line is inconsistent, lacks a field, or does not match its media.
+            OSError: Its media cannot be read.
+        """
+        try:
+            path = self.folder / str(line["clip"])
+            objects = {int(name): given for name, given in (line.get("objects") or {}).items()}
+            with open_video(path) as video:
+                count = video.info.num_frames
+                if not count:
+                    raise ValueError(f"{line['clip']}: the number of frames is unknown")
+                shown = np.zeros(count, np.int64)
+                for given in objects.values():
+                    # Masks in folders are not read for this.
+                    present = [mask is not None for mask in given.get("rle", [True] * count)]
+                    shown += np.asarray(present[:count] + [False] * (count - len(present)))
+                index = int(shown.argmax())
+                (frame,) = video.read([index])
+            masks = {
+                name: self._masks(given, (index,), count, frame.image.shape[:2])[0] for name, given in objects.items()
+            }
+        except KeyError as error:
+            raise ValueError(f"the field {error} is missing") from error
+        # The fields of a line are not trusted.
+        except (TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise ValueError(f"a field has another type: {error}") from error
+        return StillImage(path, index, frame.image, masks)
 
     def problems(self) -> Iterator[DataProblem]:
         """Load every sample and yield the problem of each invalid one."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from email.message import Message
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from unipixel.train.endpoints.request_budget import RequestBudget
+from unipixel.train.endpoints.request_budget import BudgetSpentError, RequestBudget
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """Environment variable with the key of the endpoint."""
@@ -120,8 +119,12 @@ def complete_chat(
     budget = budget or RequestBudget()
     reason, status, requested_delay = "", None, 0.0
     for attempt, delay in enumerate(_delays(endpoint.first_delay_seconds), start=1):
-        time.sleep(max(delay, requested_delay))
-        budget.start()
+        budget.pause(max(delay, requested_delay))
+        try:
+            budget.start()
+        except BudgetSpentError as error:
+            error.num_attempts = attempt - 1
+            raise
         num_tokens = 0
         status, requested_delay = None, 0.0
         try:

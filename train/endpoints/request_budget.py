@@ -6,7 +6,16 @@ import threading
 
 
 class BudgetSpentError(Exception):
-    """The budget allows no further request, or the run was stopped."""
+    """The budget allows no further request, or the run was stopped.
+
+    Attributes:
+        num_attempts: Attempts at the request that failed before.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Describe which limit was reached."""
+        super().__init__(message)
+        self.num_attempts = 0
 
 
 class RequestBudget:
@@ -44,7 +53,7 @@ class RequestBudget:
         self.requests, self.tokens = spent_requests, spent_tokens
         self._largest = expected_tokens
         self._num_running = 0
-        self._is_stopped = False
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -54,7 +63,7 @@ class RequestBudget:
             BudgetSpentError: It would exceed the budget, or `stop` was called.
         """
         with self._lock:
-            if self._is_stopped:
+            if self._stopped.is_set():
                 raise BudgetSpentError("the run was stopped")
             if self.max_requests is not None and self.requests >= self.max_requests:
                 raise BudgetSpentError(f"the budget of {self.max_requests} requests is spent")
@@ -75,6 +84,10 @@ class RequestBudget:
             self._largest = max(self._largest, tokens)
 
     def stop(self) -> None:
-        """Allow no further request."""
-        with self._lock:
-            self._is_stopped = True
+        """Allow no further request, and end all pauses."""
+        self._stopped.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before a request is repeated, until `stop` is called at most."""
+        if seconds > 0:
+            self._stopped.wait(seconds)

@@ -1,4 +1,4 @@
-"""`unipixel data`: the published training sets, and whether they are complete on disk."""
+"""`unipixel data`: the published training sets, whether they are complete on disk, and captions of regions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from unipixel.commands._data.caption_run import OPTIONS, add_options, caption_regions
 
 if TYPE_CHECKING:
     from unipixel.train.datasets.published.definitions import SetDefinition
@@ -20,14 +22,21 @@ def add_parsers(subparsers: Any) -> None:
     """Describe the arguments of `unipixel data`."""
     parser = subparsers.add_parser(
         "data",
-        help="list the published training sets, and check one on disk",
+        help="list the published training sets, check one on disk, and write captions of regions",
         description="`list` shows the published training sets: where they come from, their licence and the layout that "
         "is expected. `check NAME --data DIR` names what is missing or broken, and exits with status 2 if anything is; "
-        "with a recipe instead of a name it checks all sets of the recipe.",
+        "with a recipe instead of a name it checks all sets of the recipe. `caption-regions SOURCE --out DIR --url URL "
+        "--model NAME` has regions of images described, and questions about them written and checked, by models behind "
+        "endpoints.",
     )
-    parser.add_argument("action", choices=("list", "check"))
+    parser.add_argument("action", choices=("list", "check", "caption-regions"))
     parser.add_argument(
-        "name", nargs="?", help="a set, or a recipe such as 3b/stage3; `list` shows all sets without it"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a set, or a recipe such as 3b/stage3; `list` shows all sets without it. For `caption-regions` the "
+        "source: a .jsonl file as for fine-tuning, a .json file of COCO annotations with --images, or a folder of SA-1B"
+        " files",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of all data sets, as `data.root` in recipes")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the indices of annotations")
@@ -36,17 +45,27 @@ def add_parsers(subparsers: Any) -> None:
     )
     parser.add_argument("--samples", action="store_true", help="with --json: also what was read of each entry")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser.add_argument_group("caption-regions"))
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the sets, or check some and return 2 if anything is missing or broken.
+    """List the sets; check some and return 2 if anything is missing or broken; or describe regions.
 
     Raises:
-        ValueError: A set is unknown, or an option is missing.
-        OSError: The folder of data sets cannot be read.
+        ValueError: A set is unknown, or an option is missing or belongs to another action.
+        OSError: Files cannot be read or written.
         ImportError: The extra `train` is not installed.
     """
+    if arguments.action == "caption-regions":
+        if arguments.name is None:
+            raise ValueError(
+                "`unipixel data caption-regions SOURCE --out DIR --url URL --model NAME` requires a source"
+            )
+        return caption_regions(arguments.name, arguments)
+    if given := [name for name in OPTIONS if getattr(arguments, name) is not None]:
+        shown = given[0].replace("_", "-")
+        raise ValueError(f"--{shown} is not an option of `unipixel data {arguments.action}`, but of caption-regions")
     if arguments.action == "list":
         _print_list(_choose_sets(arguments.name), as_json=arguments.json)
         return 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.chat_stub import CUT, StubEndpoint, completion, listed_replies
 from helpers.golden_evaluation import expected_of, golden_case
 
 from unipixel.train.evaluation.answers.description_scores import score_descriptions
@@ -25,59 +24,14 @@ REPLY = (
 )
 
 
-class StubJudge:
-    """Answers requests with given statuses and texts, the last one again and again, and keeps what was sent.
-
-    Attributes:
-        url: Its base address.
-        requests: Path, headers and body of each request.
-    """
-
-    def __init__(self, replies: list[tuple[int, Any]]) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        lock = threading.Lock()
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    stub.requests.append((self.path, dict(self.headers), body))
-                    status, content = replies[0] if len(replies) == 1 else replies.pop(0)
-                sent = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-                self.send_header("Content-Length", str(len(sent)))
-                self.end_headers()
-                self.wfile.write(sent)
-
-            def log_message(self, format: str, *args: object) -> None:
-                del format, args
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def completion(text: Any) -> dict[str, Any]:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
-
-
 @pytest.fixture
-def stub(request: pytest.FixtureRequest) -> Iterator[StubJudge]:
-    judge = StubJudge(list(request.param))
+def stub(request: pytest.FixtureRequest) -> Iterator[StubEndpoint]:
+    judge = StubEndpoint(listed_replies(request.param))
     yield judge
     judge.close()
 
 
-def settings_of(stub: StubJudge, **changes: Any) -> JudgeSettings:
+def settings_of(stub: StubEndpoint, **changes: Any) -> JudgeSettings:
     return JudgeSettings(**{"url": stub.url, "model": "stub", "first_delay_seconds": 0.0, **changes})
 
 
@@ -96,7 +50,7 @@ def read_samples() -> Any:
 
 
 @pytest.mark.parametrize("stub", [[(200, completion(REPLY))]], indirect=True)
-def test_replies_are_stored_and_scored_without_a_judge(stub: StubJudge, tmp_path: Path) -> None:
+def test_replies_are_stored_and_scored_without_a_judge(stub: StubEndpoint, tmp_path: Path) -> None:
     folder = unjudged(tmp_path)
     judge_predictions(read_samples(), folder, settings_of(stub, key="secret"))
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -120,10 +74,10 @@ def test_replies_are_stored_and_scored_without_a_judge(stub: StubJudge, tmp_path
 
 @pytest.mark.parametrize(
     "stub",
-    [[(500, {}), (429, {}), (200, b"<html>"), (200, completion("")), (200, completion(REPLY))]],
+    [[(500, {}), (429, {}), (200, CUT), (200, completion("")), (200, completion(REPLY))]],
     indirect=True,
 )
-def test_failed_attempts_are_repeated(stub: StubJudge) -> None:
+def test_failed_attempts_are_repeated(stub: StubEndpoint) -> None:
     assert ask_judge("a", "b", settings=settings_of(stub)) == REPLY
     assert len(stub.requests) == 5
 
@@ -135,18 +89,19 @@ def test_failed_attempts_are_repeated(stub: StubJudge) -> None:
         ([(302, {})], "status 302", 1),
         ([(503, {})], "status 503", 5),
         ([(200, {"choices": []})], "no chat completion", 5),
+        ([(200, b"<html>")], "no chat completion", 5),
         ([(200, b"x" * (2**20 + 1))], "at most", 5),
     ],
     indirect=["stub"],
 )
-def test_a_judge_without_a_usable_reply_is_an_error(stub: StubJudge, reason: str, attempts: int) -> None:
+def test_a_judge_without_a_usable_reply_is_an_error(stub: StubEndpoint, reason: str, attempts: int) -> None:
     with pytest.raises(JudgeError, match=reason):
         ask_judge("a", "b", settings=settings_of(stub))
     assert len(stub.requests) == attempts
 
 
 @pytest.mark.parametrize("stub", [[(200, completion(REPLY)), (401, {})]], indirect=True)
-def test_replies_before_an_error_are_stored(stub: StubJudge, tmp_path: Path) -> None:
+def test_replies_before_an_error_are_stored(stub: StubEndpoint, tmp_path: Path) -> None:
     folder = unjudged(tmp_path)
     with pytest.raises(JudgeError, match="repeat the command"):
         judge_predictions(read_samples(), folder, settings_of(stub))

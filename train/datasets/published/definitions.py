@@ -15,6 +15,7 @@ from unipixel.train.datasets.formats.expression_files import read_expressions
 from unipixel.train.datasets.formats.grounded.coco_panoptic import read_panoptic
 from unipixel.train.datasets.formats.grounded.grand_captions import read_grounded_captions
 from unipixel.train.datasets.formats.grounded.muse_questions import read_muse
+from unipixel.train.datasets.formats.grounded.region_questions import read_region_questions
 from unipixel.train.datasets.formats.grounded.sam_captions import read_sam_captions
 from unipixel.train.datasets.formats.groundmore_clips import read_groundmore
 from unipixel.train.datasets.formats.inst_it_files import read_inst_it_images, read_inst_it_videos
@@ -47,6 +48,7 @@ FORMATS: Mapping[str, ReadGroups] = {
     "panoptic": read_panoptic,
     "reason-seg": read_reason_seg,
     "references": read_references,
+    "region-questions": read_region_questions,
     "sam-captions": read_sam_captions,
     "sav-objects": read_sav_objects,
     "vicas": read_vicas,
@@ -73,6 +75,7 @@ class SetDefinition:
         classes: File of class names, one per line.
         first_class: Label of the first class.
         ignored_classes: Labels that are not used.
+        max_regions: Most regions of an entry that are asked about, drawn at random; None asks about all.
         single_frame_fraction: Fraction of the samples in which the masks of regions are given on one frame only.
         note: What to know about it.
     """
@@ -90,6 +93,7 @@ class SetDefinition:
     classes: str | None = None
     first_class: int = 0
     ignored_classes: tuple[int, ...] = ()
+    max_regions: int | None = None
     single_frame_fraction: float = 0.0
     note: str = ""
 

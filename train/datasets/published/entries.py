@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from unipixel.processing.prompt_templates import SegmentationForm
 
-EntryTask = Literal["segment", "classes", "region", "refer", "prefill", "grounded", "converse"]
+EntryTask = Literal["segment", "classes", "region", "category", "refer", "prefill", "grounded", "converse"]
 Group = Mapping[str, Any]
 """JSON of a group: the fields of `Entry` that its entries share, and under `entries` those that differ."""
 MaskReference = Mapping[str, Any]
@@ -99,8 +99,9 @@ class Entry:
     Attributes:
         name: Name of the clip or image.
         task: `segment` asks for the masks of `expressions`, `classes` for those of the classes of a label image,
-            `region` asks about objects given by their masks, `refer` and `prefill` about objects given by a point or
-            box, `grounded` has a mask in its answers for each of `targets`, `converse` is about the clip as a whole.
+            `region` asks about objects given by their masks, `category` which of some classes they have,
+            `refer` and `prefill` about objects given by a point or box, `grounded` has a mask in its answers for each
+            of `targets`, `converse` is about the clip as a whole.
         media: The frames.
         id: Id in the annotations; None where it has none.
         expressions: Expressions, of which some are drawn as turns.

@@ -22,6 +22,7 @@ _DATA_TYPES = {
     "classes": "seg",
     "grounded": "seg",
     "region": "region",
+    "category": "region",
     "refer": "ref",
     "prefill": "mem",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from unipixel.train.datasets.published.definitions import SetDefinition
 from unipixel.train.datasets.published.entries import Entry, Expression, MaskReference
 from unipixel.train.datasets.published.entry_wording import (
     SHORT_CAPTION_QUESTIONS,
+    category_turns,
     grounded_turn,
     name_objects,
     prefill_text,
@@ -73,8 +75,9 @@ class EntrySampler:
             frames = self._frames(entry, generator)
             turns = tuple(QuestionAnswer(strip_media_tags(question), answer) for question, answer in entry.turns)
             return self._sample(_clip(frames, {}), "plain", turns, number=number)
+        entry = _some_regions(entry, self._definition.max_regions, generator)
         frames, masks = self._visible_objects(entry, generator)
-        if entry.task == "region":
+        if entry.task in ("region", "category"):
             return self._ask_about_regions(entry, frames, masks, number, generator)
         kind = prompt_kind or generator.choice(("point", "box"))
         return self._refer(entry, frames, masks, kind, number=number, generator=generator)
@@ -138,7 +141,11 @@ class EntrySampler:
     ) -> Sample:
         if generator.random() < self._definition.single_frame_fraction:
             masks = _keep_one_frame(masks, generator)
-        turns = region_turns(entry, object_id=next(iter(masks)), generator=generator)
+        if entry.task == "category":
+            classes = list(self._definition.class_names().values())
+            turns = category_turns(entry, classes=classes, generator=generator)
+        else:
+            turns = region_turns(entry, object_id=next(iter(masks)), generator=generator)
         prompts = {key: _mask_prompt(mask) for key, mask in masks.items()}
         return self._sample(_clip(frames, masks), "region", tuple(turns), prompts, number=number)
 
@@ -223,6 +230,15 @@ def label_classes(entry: Entry, definition: SetDefinition, root: Path) -> list[t
         for label in np.unique(image).tolist()
         if label in names
     ]
+
+
+def _some_regions(entry: Entry, maximum: int | None, generator: random.Random) -> Entry:
+    """Return an entry with some of its turns, each of which asks about one region, and with their objects alone."""
+    if maximum is None or len(entry.turns) <= maximum:
+        return entry
+    turns = [entry.turns[row] for row in sorted(generator.sample(range(len(entry.turns)), maximum))]
+    keys = [question.strip("[]") for question, _ in turns]
+    return replace(entry, turns=tuple(turns), objects={key: (entry.objects or {})[key] for key in keys})
 
 
 def _clip(frames: SampledFrames, masks: Mapping[int, NDArray[np.bool_]]) -> Clip:

@@ -39,6 +39,15 @@ GROUNDED_CAPTION_QUESTIONS = (
     "Summarize the image, and mark each object that you mention with a mask.",
     "Caption this image with interleaved segmentation masks.",
 )
+CATEGORY_QUESTIONS = (
+    "What is the category of {region}? Please select from the candidate categories.",
+    "What is {region}? Please select from the candidate categories.",
+)
+NUM_CANDIDATES = 10
+"""Categories that a question lists beside the right one."""
+OTHER_CATEGORY = "others."
+"""Answer where the right category is not listed."""
+_LEFT_OUT_RATE = 0.05
 _NAMED_REGION = re.compile(r"<object(\d+)>(?:<region>)?")
 _REGION_ALONE = re.compile(r"\[\d+\]")
 
@@ -83,6 +92,28 @@ def region_turns(entry: Entry, *, object_id: int, generator: random.Random) -> l
             # The first line only lists the objects, which the memory does.
             question = question.split("\n", 1)[1]
         turns.append(QuestionAnswer(name_objects(question, object_id), name_objects(answer, object_id)))
+    return turns
+
+
+def category_turns(entry: Entry, *, classes: Sequence[str], generator: random.Random) -> list[QuestionAnswer]:
+    """Return the turns about the category of regions, with candidates as Pixel-SAIL lists them (arXiv:2504.10465).
+
+    Args:
+        entry: An entry of the task `category`.
+        classes: Names of all categories.
+        generator: Draws wordings and candidates; one question in 20 leaves the right category out.
+    """
+    turns = []
+    for region, category in entry.turns:
+        others = [name for name in classes if name != category]
+        candidates = generator.sample(others, min(NUM_CANDIDATES, len(others)))
+        is_listed = generator.random() >= _LEFT_OUT_RATE
+        if is_listed:
+            candidates.insert(generator.randint(0, len(candidates)), category)
+        question = generator.choice(CATEGORY_QUESTIONS).format(region=region)
+        listed = ", ".join([*candidates, OTHER_CATEGORY])
+        answer = category if is_listed else OTHER_CATEGORY
+        turns.append(QuestionAnswer(f"{question} The candidate categories: {listed}", answer))
     return turns
 
 

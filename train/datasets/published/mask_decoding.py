@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from unipixel.memory.rle import MAX_MASK_PIXELS, decode_rle
+from unipixel.memory.rle import decode_rle
+from unipixel.train.datasets.coco_polygons import fill_polygons
 from unipixel.train.datasets.label_polygons import TARGET, draw_label_polygons
 from unipixel.train.datasets.published.entries import MaskReference
 from unipixel.train.datasets.published.json_members import JsonMembers
@@ -33,9 +33,6 @@ from unipixel.train.datasets.published.source_files import parse_json, resolve
 from unipixel.train.evaluation.scoring.label_folders import read_label_image
 from unipixel.video.frame import MAX_PIXELS
 from unipixel.video.images import read_image
-
-# Coordinates far outside the frame would make the rasterization of a polygon arbitrarily slow.
-_MAX_COORDINATE = 100_000
 
 
 def decode_masks(
@@ -84,7 +81,7 @@ def decode_masks(
     masks = np.zeros((len(positions), *frame_size), bool)
     for row, index in enumerate(positions):
         for track in tracks:
-            for mask in _segments(track[index], size or frame_size):
+            for mask in _segments(track[index], size or frame_size, _source(reference)):
                 masks[row] |= fit_mask(mask, frame_size)
     return masks
 
@@ -124,33 +121,17 @@ def _entry(content: Any, key: int | str, path: Path) -> Any:
         raise ValueError(f"{path} has no masks of {kind}") from error
 
 
-def _segments(segment: Any, size: tuple[int, int]) -> list[NDArray[np.bool_]]:
+def _segments(segment: Any, size: tuple[int, int], location: str) -> list[NDArray[np.bool_]]:
     """Decode the parts of a segment, polygons at a given (H, W)."""
     if segment is None:
         return []
     if isinstance(segment, Mapping):
         return [decode_rle(segment)]
     if not isinstance(segment, list):
-        raise ValueError(f"a mask must be run lengths, polygons or null, got {type(segment).__name__}")
+        raise ValueError(f"{location}: a mask must be run lengths, polygons or null, got {segment!r:.80}")
     if segment and isinstance(segment[0], list) and segment[0] and not isinstance(segment[0][0], (list, Mapping)):
-        return [_fill_polygons(segment, size)]
-    return [mask for part in segment for mask in _segments(part, size)]
-
-
-def _fill_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Rasterize polygons [x, y, x, y, ...] as COCO does."""
-    height, width = size
-    if height * width > MAX_MASK_PIXELS:
-        raise ValueError(f"a mask has at most {MAX_MASK_PIXELS} pixels, polygons were given for {height} x {width}")
-    for polygon in polygons:
-        points = np.asarray(polygon, np.float64)
-        if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not (np.abs(points) <= _MAX_COORDINATE).all():
-            raise ValueError(
-                f"a polygon must be at least three points x, y of at most {_MAX_COORDINATE} pixels, got {polygon[:8]}"
-            )
-    parts = coco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width)
-    merged = coco_mask.merge(parts)
-    return decode_rle({"size": merged["size"], "counts": merged["counts"].decode("ascii")})
+        return [fill_polygons(segment, size=size, location=location)]
+    return [mask for part in segment for mask in _segments(part, size, location)]
 
 
 def _source(reference: MaskReference) -> str:

@@ -26,7 +26,7 @@ CAPTION_QUESTION = (
 )
 # Without a space before the request, as in the published reader.
 _CHOICE_QUESTION = "Please answer the question according to the <Prompt0>. {question}Select a correct choice."
-_FILES = {
+PERBENCH_FILES = {
     "captions": "STBench_Detailed_Caption.json",
     "mcq": "STBench_MCQ.json",
     "vres": "STBench_VRES.json",
@@ -48,8 +48,8 @@ def read_perbench(data_dir: Path, *, split: str, variant: str) -> Sequence[Bench
     """
     del variant
     samples: list[BenchmarkSample] = []
-    for task in _FILES if split == "all" else (split,):
-        path = data_dir / _FILES[task]
+    for task in PERBENCH_FILES if split == "all" else (split,):
+        path = data_dir / PERBENCH_FILES[task]
         entries = read_json(path)
         if not isinstance(entries, list):
             raise ValueError(f"{path}: expected a list of images, got {type(entries).__name__}")

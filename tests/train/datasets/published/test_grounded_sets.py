@@ -22,6 +22,7 @@ from unipixel.train.datasets.collate import InvalidExample
 from unipixel.train.datasets.mixture import ExampleDataset
 from unipixel.train.datasets.published.definitions import find_set, published_sets
 from unipixel.train.datasets.published.entry_listing import list_entry
+from unipixel.train.datasets.published.entry_samples import EntrySampler
 from unipixel.train.datasets.published.published_sets import PublishedSets, open_set
 from unipixel.train.recipe_files import load_any_recipe
 from unipixel.train.sail.published_images import to_sail_sample
@@ -73,6 +74,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     objects = [{"segmentation": left, "caption": f"Thing {row}."} for row in range(7)]
     write_json(folder / "sam_captions/sam_captions.json", [{"image_name": "a.jpg", "object_annotations": objects}])
+    generated = folder / "generated_regions"
+    (generated / "images").mkdir(parents=True)
+    Image.fromarray(np.full((*SIZE, 3), 120, np.uint8)).save(generated / "images/a.jpg")
+    captions = [{"image_name": "a.jpg", "object_annotations": [{"segmentation": left, "caption": "A grey area."}]}]
+    write_json(generated / "STBench_Detailed_Caption.json", captions)
+    asked = [{"object": left, "question": "What is it? A. grey B. red C. blue D. green", "answer": "A. grey"}] * 6
+    write_json(generated / "STBench_MCQ.json", [{"image_name": "a.jpg", "mcqs": asked}])
     said = [{"from": "human", "value": "Is <region1> old?"}, {"from": "gpt", "value": "Yes"}]
     row = {"id": 0, "file_name": "a.jpg", "height": 36, "width": 48, "annotation": [{"segmentation": left}]}
     for name in ("short_form", "part_level"):
@@ -203,6 +211,57 @@ def test_captions_of_sam_come_five_at_a_time(root: Path, tmp_path: Path) -> None
     first, second = listed("sam_captions", root, tmp_path)
     assert first["response"] == [f"Thing {row}." for row in range(5)]
     assert (second["question"], second["response"]) == (["[5]", "[6]"], ["Thing 5.", "Thing 6."])
+
+
+def test_questions_of_regions_come_five_at_a_time(root: Path, tmp_path: Path) -> None:
+    first, second = listed("generated_questions", root, tmp_path)
+    assert first["question"][4] == (
+        "Please answer the question according to the [4]. What is it? A. grey B. red C. blue D. green Select a correct "
+        "choice."
+    )
+    assert first["response"] == ["A. grey"] * 5
+    assert (second["oids"], second["areas"]) == (["5"], [[AREAS[LEFT]]])
+
+
+def test_questions_about_the_category_list_candidates(root: Path, tmp_path: Path) -> None:
+    """The right class is among ten others, or left out in one of 20 questions, which are then answered `others.`."""
+    (entry,) = listed("coco_category", root, tmp_path)
+    assert entry["response"] == ["person", "person", "sky"]
+    assert entry["areas"] == [[AREAS[RIGHT]], [AREAS[LEFT]], [AREAS[SKY]]]
+    sets = PublishedSets.open(["coco_category"], root, cache=tmp_path, max_turns=5)
+    names = set(find_set("coco_category").class_names().values())
+    assert {"person", "sky", "door", "wall tile"} < names
+    assert len(names) == 133
+    num_left_out, candidates_drawn = 0, set()
+    for number in range(200):
+        for turn, right in zip(sets.draw("coco_category", number).turns, entry["response"], strict=True):
+            question, _, listed_classes = turn.question.partition(" The candidate categories: ")
+            assert question.endswith("? Please select from the candidate categories.")
+            *candidates, other = listed_classes.split(", ")
+            assert other == "others."
+            assert len(set(candidates)) == len(candidates)
+            assert set(candidates) <= names
+            candidates_drawn |= set(candidates)
+            num_left_out += turn.answer == "others."
+            assert (len(candidates), turn.answer) == ((11, right) if right in candidates else (10, "others."))
+    assert 10 <= num_left_out <= 60
+    assert candidates_drawn == names
+
+
+def test_only_some_regions_of_an_image_are_asked_about(root: Path, tmp_path: Path) -> None:
+    definition = replace(find_set("coco_category"), max_regions=2)
+    entry = open_set(definition, root, cache=tmp_path)[0]
+    sampler = EntrySampler(definition, root, num_frames=1, max_turns=5)
+    drawn = set()
+    for number in range(20):
+        sample = sampler.draw(entry, number=number, generator=random.Random(number))
+        assert len(sample.turns) == 2
+        assert set(sample.prompts) == set(sample.clip.object_ids)
+        assert all(f"[{key}]" in turn.question for key, turn in zip(sample.prompts, sample.turns, strict=True))
+        areas = {0: AREAS[RIGHT], 1: AREAS[LEFT], 2: AREAS[SKY]}
+        assert [int(mask.sum()) for mask in sample.clip.masks] == [areas[key] for key in sample.clip.object_ids]
+        drawn.add(sample.clip.object_ids)
+    assert drawn == {(0, 1), (0, 2), (1, 2)}
 
 
 def test_expression_of_grefcoco_without_an_object_has_no_mask(root: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from unipixel.processing.special_tokens import SEG
 from unipixel.train.datasets.published.entries import Group
 from unipixel.train.datasets.published.source_files import SourceFiles
 
-PanopticMode = Literal["semantic", "instance", "segment", "describe"]
+PanopticMode = Literal["semantic", "instance", "segment", "describe", "category"]
 _MIN_CAPTION_LENGTH = 6
 _SUFFIXES = ("-merged", "-other", "-stuff")
 
@@ -27,7 +27,8 @@ def read_panoptic(
         labels: Folder of the label images, whose colours are ids of segments.
         images: Folder of the images.
         mode: `semantic` asks for all of a class in one mask, `instance` for each instance of a class, `segment` for
-            the segment of a description, `describe` for the description of a segment.
+            the segment of a description, `describe` for the description of a segment, `category` for the class of a
+            segment.
 
     Raises:
         OSError: A file is missing or cannot be read.
@@ -43,6 +44,8 @@ def read_panoptic(
         label = f"{labels}/{annotation['file_name']}"
         if mode in ("segment", "describe"):
             content = _described(segments, label, mode)
+        elif mode == "category":
+            content = _categorised(segments, label, names)
         else:
             content = _classes(segments, label, names, things if mode == "instance" else set())
         if content:
@@ -73,6 +76,21 @@ def _described(segments: Sequence[Mapping[str, Any]], label: str, mode: str) -> 
     return {"task": "segment", "objects": objects, "entries": [{"expressions": expressions}]}
 
 
+def _categorised(segments: Sequence[Mapping[str, Any]], label: str, names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the class of each segment as an answer about a region."""
+    if not segments:
+        return {}
+    _check_categories({one["category_id"] for one in segments}, label, names)
+    objects = {str(row): {"panoptic": label, "ids": [one["id"]]} for row, one in enumerate(segments)}
+    turns = [(f"[{row}]", names[one["category_id"]]) for row, one in enumerate(segments)]
+    return {"task": "category", "turns": turns, "objects": objects, "entries": [{}]}
+
+
+def _check_categories(categories: set[int], label: str, names: Mapping[int, str]) -> None:
+    if unknown := sorted(categories - set(names)):
+        raise ValueError(f"the labels {label} have the category {unknown[0]}, which is not in the list of categories")
+
+
 def _classes(
     segments: Sequence[Mapping[str, Any]], label: str, names: Mapping[int, str], things: set[int]
 ) -> dict[str, Any]:
@@ -82,8 +100,7 @@ def _classes(
         by_class[segment["category_id"]].append(segment)
     if not by_class:
         return {}
-    if unknown := sorted(set(by_class) - set(names)):
-        raise ValueError(f"the labels {label} have the category {unknown[0]}, which is not in the list of categories")
+    _check_categories(set(by_class), label, names)
     objects: dict[str, Any] = {}
     turns, targets, expressions = [], [], []
     for category, members in by_class.items():
