@@ -11,7 +11,11 @@ from helpers.golden_evaluation import GOLDEN, golden_case
 from helpers.sail_model import CHECKPOINT
 from PIL import Image
 
+from unipixel.checkpoints.architecture import load_checkpoint
 from unipixel.cli import main
+from unipixel.sail.pixel_sail import PixelSail
+from unipixel.sail.sail_processor import SailProcessor
+from unipixel.train.sail.sail_evaluation import evaluate_sail
 
 SAIL = json.loads((GOLDEN / "sail-metrics.json").read_text(encoding="utf-8"))
 FAST = ["--device", "cpu", "--max-new-tokens", "12", "--json"]
@@ -32,6 +36,53 @@ def test_referring_questions_are_answered_with_masks(
     assert scored["failed"] == []
     assert len(predictions) == len(scored["samples"]) > 0
     assert all(prediction["masks"] for prediction in predictions)
+
+
+def _synthetic(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    code = main(["eval", "synthetic", "--model", str(CHECKPOINT), *options])
+    output = capsys.readouterr()
+    return code, output.out or output.err
+
+
+def test_drawn_images_are_evaluated_by_seed_split_and_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--limit", "4", "--tasks", "attribute,no_target,region,instances", "--json")
+    code, text = _synthetic(capsys, *options, "--seed", "3", "--split", "val")
+    report = json.loads(text)
+    assert code == 0
+    assert (report["num_samples"], report["seed"], report["split"]) == (4, 3, "val")
+    model, processor = load_checkpoint(CHECKPOINT)
+    assert isinstance(model, PixelSail)
+    assert isinstance(processor, SailProcessor)
+    tasks = ("attribute", "no_target", "region", "instances")
+    assert report == evaluate_sail(model, processor, split="val", seed=3, limit=4, tasks=tasks)
+    assert set(report["attribute"]) >= {"cIoU", "gIoU", "num_samples"}
+    assert "accuracy" in report["region"]
+    assert set(report["no_target"]) == {"N_acc", "T_acc"}
+
+
+def test_figures_on_drawn_images_are_printed_by_task(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = _synthetic(capsys, "--limit", "2", "--tasks", "attribute,region")
+    assert code == 0
+    assert text.startswith("attribute      cIoU 0.")
+    assert text.endswith("num_samples: 2\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--frames", "3"), "--frames is about clips: "),
+        (("--tasks", "track"), "Pixel-SAIL has no task 'track': allowed are attribute, "),
+        (("--limit", "0"), "limit must be at least 1, got 0"),
+        (("--split", "valid"), "no split 'valid'"),
+    ],
+)
+def test_option_that_pixel_sail_lacks_is_one_line(
+    options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = _synthetic(capsys, *options)
+    assert code == 2
+    assert message in text
+    assert text.count("\n") == 1
 
 
 def test_perbench_draws_the_prompts_and_forces_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

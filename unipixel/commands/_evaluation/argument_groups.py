@@ -33,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "action",
         metavar="BENCHMARK",
         help="a benchmark, several joined by commas (NAME or NAME:SPLIT), or one of: list (all benchmarks), check "
-        "(an archive for a server), report (a table of finished runs), synthetic (clips that are generated during the "
-        "evaluation)",
+        "(an archive for a server), report (a table of finished runs), synthetic (clips, or images for "
+        "Pixel-SAIL, that are generated during the evaluation)",
     )
     parser.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", help="the archive of `check`, or the folder of `report`"
