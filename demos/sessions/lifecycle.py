@@ -197,7 +197,7 @@ class SessionLifecycle:
             self.save(loaded)
 
     def save(self, loaded: LoadedSession) -> None:
-        """Save the session.
+        """Save the session; if that fails, go back to what is on disk, which is what was acknowledged.
 
         Raises:
             StorageError: It cannot be saved.
@@ -205,6 +205,8 @@ class SessionLifecycle:
         try:
             loaded.save()
         except OSError as error:
+            loaded.close()
+            self._loaded = None
             raise StorageError from error
 
     @contextmanager

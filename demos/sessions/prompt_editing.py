@@ -125,17 +125,22 @@ class PromptEditing:
         with self._lifecycle.lock:
             loaded = self._lifecycle.loaded()
             loaded.check_object(object_id)
-            # While objects are tracked, only the names are saved.
-            if not self._lifecycle.is_busy:
-                _record(loaded, object_id)
+            before = loaded.object_state(object_id)
             loaded.names.pop(object_id, None)
             if text:
                 loaded.names[object_id] = text
-            loaded.revision += 1
             try:
                 loaded.save_names()
             except OSError as error:
+                loaded.names.pop(object_id, None)
+                if before.name is not None:
+                    loaded.names[object_id] = before.name
                 raise StorageError from error
+            # While objects are tracked, there is no history.
+            if not self._lifecycle.is_busy:
+                loaded.undo.append(before)
+                loaded.redo.clear()
+            loaded.revision += 1
             return ObjectEdit(object_id, ())
 
     def forget(self, object_id: int) -> ObjectEdit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import tempfile
@@ -41,7 +42,9 @@ def restore_session(folder: Path, context: ServerContext) -> LoadedSession:
         raise UnknownSessionError from error
     loaded.files = files
     if files.has_journal:
-        loaded.save()
+        # On a full disk, the journal is kept until there is space.
+        with contextlib.suppress(OSError):
+            loaded.save()
     files.remove_others()
     return loaded
 

@@ -32,6 +32,7 @@ class ServerContext:
         interactive: Access to the model for single clicks, for which the work of `queue` pauses.
         threads: Starts the threads that work for sessions.
         free_memory: Called with the `SessionLifecycle` of a session before that session takes memory.
+        check_disk: Called with the client of a session before that session writes a large file.
     """
 
     model: UniPixel
@@ -42,6 +43,7 @@ class ServerContext:
     segmenter_name: str | None = None
     threads: WorkerThreads = field(default_factory=WorkerThreads)
     free_memory: Callable[[Any], None] = lambda _: None
+    check_disk: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
         limits = self.limits

@@ -82,6 +82,7 @@ class SessionStore:
             model_name=model_name,
             segmenter_name=segmenter_name,
             free_memory=self._free_memory,
+            check_disk=lambda client: self._make_space(client, 0),
         )
         self._lock = threading.Lock()
         self._sessions: dict[str, UserSession] = {}

@@ -245,11 +245,15 @@ class UserSession:
             DownloadError: The kind does not exist, or the download was cancelled.
             BusyError: Another download is in progress.
             NoVideoError: There is no video yet.
+            QuotaError: The client uses all of its disk space.
+            ServerFullError: The server does.
+            StorageError: The disk is full.
         """
         with self.lifecycle.exporting() as stop_flag, self._video_slot(stop_flag) as has_slot:
             if not has_slot:
                 raise DownloadError(f"the download was stopped: {stop_flag.reason}")
             stop_flag.start_timer()
+            self._context.check_disk(self.lifecycle.client)
             content = self._download_content(request.kind)
 
             def check(num_done: int, num_frames: int) -> None:
@@ -292,6 +296,7 @@ class UserSession:
         path = folder / RESULTS_FOLDER / f"playback-{loaded.media_id}.mp4"
         with self._playback_lock:
             if not path.is_file():
+                self._context.check_disk(self.lifecycle.client)
                 stop_flag = StopFlag(max_seconds=self._context.limits.max_work_seconds)
                 with self._video_slot(stop_flag):
                     write_playback(path, loaded.session.objects.video, loaded.sound())

@@ -101,9 +101,9 @@ class VideoEncoder:
     def _open(self, width: int, height: int) -> None:
         # faststart writes the index first, so that browsers can play the file while downloading it.
         kind, options = ("webm", {}) if self._has_alpha else ("mp4", {"movflags": "+faststart"})
-        self._container = av.open(f"file:{self._path}", mode="w", format=kind, options=options)
+        container = av.open(f"file:{self._path}", mode="w", format=kind, options=options)
         rate = Fraction(self._fps).limit_denominator(1001)
-        stream = self._container.add_stream(self._codec, rate=rate)
+        stream = container.add_stream(self._codec, rate=rate)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuva420p" if self._has_alpha else "yuv420p"
         stream.time_base = stream.codec_context.time_base = _TIME_BASE
@@ -129,8 +129,11 @@ class VideoEncoder:
         if (first := next(self._sound, None)) is not None:
             self._sound = _prepended(first, self._sound)
             codec = "libopus" if self._has_alpha else "aac"
-            self._sound_stream = self._container.add_stream(codec, rate=SOUND_RATE, layout="stereo")
-        self._container.start_encoding()  # raises for an invalid path now instead of when the encoder's queue is full
+            self._sound_stream = container.add_stream(codec, rate=SOUND_RATE, layout="stereo")
+        # Raises for an invalid path, or a full disk, now instead of when the encoder's queue is full.
+        container.start_encoding()
+        # Only now: FFmpeg crashes when something is encoded for a file that could not be begun.
+        self._container = container
 
     @property
     def _codec(self) -> str:

@@ -357,6 +357,16 @@ class TestLimits:
             pass
         store.close_all()
 
+    def test_export_of_a_client_without_disk_space_is_refused(self, tmp_path: Path) -> None:
+        store = make_store(max_disk_megabytes_per_client=0.1)
+        user_session = open_session_with_clip(store, tmp_path)
+        user_session.prompts.add_mask(1, MASK)
+        assert user_session.download(DownloadRequest("coco")).is_file()
+        (user_session.lifecycle.folder / "padding").write_bytes(bytes(200_000))
+        with pytest.raises(QuotaError, match="all of your disk space"):
+            user_session.download(DownloadRequest("masks"))
+        store.close_all()
+
     def test_session_is_offloaded_some_time_after_its_last_page_was_closed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

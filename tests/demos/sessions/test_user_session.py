@@ -218,7 +218,9 @@ class TestWork:
             monkeypatch.setattr(LoadedSession, "save", fail)
             with pytest.raises(StorageError, match="cannot save the change, its disk may be full"):
                 list(events)
-        assert user_session.lifecycle.is_loaded
+        # What is on disk is loaded when it is needed again.
+        assert not user_session.lifecycle.is_loaded
+        assert user_session.history == []
         assert not user_session.lifecycle.is_busy
 
 

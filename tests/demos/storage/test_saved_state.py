@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,23 +104,59 @@ class TestCrash:
         assert not empty.exists()
         later.close_all()
 
-    def test_full_disk_is_reported_and_the_saved_state_stays(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda session: session.prompts.add_mask(2, MASK),
+            lambda session: session.prompts.forget(1),
+            lambda session: session.prompts.undo(),
+            lambda session: session.prompts.rename(1, "cup"),
+            lambda session: list(session.ask("What is [1]?")),
+            lambda session: list(session.track()),
+        ],
+        ids=["add", "forget", "undo", "rename", "ask", "track"],
+    )
+    def test_change_that_a_full_disk_refuses_is_not_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[UserSession], object]
     ) -> None:
         store = make_store(tmp_path / "store")
         user_session = open_session_with_clip(store, tmp_path)
         user_session.prompts.add_mask(1, MASK)
+        user_session.prompts.rename(1, "glass")
         before = content(user_session)
-
-        def fail(*_: object, **__: object) -> None:
-            raise OSError("no space left on device: /secret/path")
-
         with monkeypatch.context() as patch:
-            patch.setattr(json, "dump", fail)
+            patch.setattr(json, "dump", raise_full_disk)
             with pytest.raises(StorageError, match=r"its disk may be full: try again later$"):
-                user_session.prompts.add_mask(2, MASK)
+                change(user_session)
+            assert content(user_session) == before
         assert after_a_crash(store, user_session, tmp_path) == before
+        user_session.prompts.rename(1, "cup")
+        assert [item.name for item in user_session.objects()] == ["cup"]
         store.close_all()
+
+    def test_frames_before_the_disk_was_full_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = make_store(tmp_path / "store")
+        user_session = open_session_with_clip(store, tmp_path, num_frames=12)
+        user_session.prompts.add_mask(1, MASK)
+        events = user_session.track()
+        acknowledged = [next(masked_frames(events)) for _ in range(3)]
+        with monkeypatch.context() as patch:
+            patch.setattr(json, "dump", raise_full_disk)
+            patch.setattr(MaskJournal, "append", raise_full_disk)
+            with pytest.raises(StorageError, match="its disk may be full"):
+                acknowledged.extend(masked_frames(events))
+            assert set(acknowledged) <= set(user_session.objects()[0].known_frames)
+        user_session.prompts.rename(1, "cup")
+        assert set(acknowledged) <= set(user_session.objects()[0].known_frames)
+        store.close_all()
+
+
+def masked_frames(events: Iterable[object]) -> Iterator[int]:
+    return (event.frame_index for event in events if isinstance(event, FrameMasked))
+
+
+def raise_full_disk(*_: object, **__: object) -> None:
+    raise OSError("no space left on device: /secret/path")
 
 
 class TestJournal:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unipixel.output.overlay import PromptMark, draw_overlay, object_color
+from unipixel.output.video_encoder import SOUND_RATE, VideoEncoder
 from unipixel.output.writers import (
     MaskWriter,
     OverlayImageWriter,
@@ -172,3 +173,12 @@ def test_draw_overlay_prompts_beyond_the_edge_are_cut_off() -> None:
 
 def test_object_colors_differ_for_the_first_twenty_one_ids() -> None:
     assert len({object_color(object_id) for object_id in range(1, 22)}) == 21
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
+def test_video_with_sound_on_a_full_disk_is_an_error() -> None:
+    encoder = VideoEncoder(Path("/dev/full"), fps=30, sound=iter([bytes(4 * SOUND_RATE)] * 3))
+    with pytest.raises(OSError, match=r"/dev/full: cannot be written .*No space left"):
+        encoder.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    # Nothing was begun that could be finished.
+    encoder.close()
