@@ -29,6 +29,7 @@ _COLORS = (
     (213, 94, 0),
     (0, 114, 178),
 )
+_LABELS_IN_OBJECT = 3  # an object at the top of the frame contains its label if it is so many labels high
 _SUPERSAMPLING = 4  # tiles are drawn at this multiple of their size and scaled down, for smooth edges
 
 
@@ -176,7 +177,7 @@ def _draw_label(
     box: tuple[int, int, int, int],
     taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """Draw a label above the middle of its object; inside it at the top of the frame; below other labels."""
+    """Draw a label above its object; at the top of the frame below a small one, inside a large one; below others."""
     height, width = canvas.shape[:2]
     size = max(11, round(math.hypot(height, width) / 52))
     tile = _label_tile(f"[{object_id}]", object_color(object_id), size)
@@ -190,7 +191,10 @@ def _draw_label(
     upper = box[1] + int(np.argmax(under))
     top = upper - tall - 2
     if top < 0:
-        top = min(upper + 2, max(height - tall, 0))
+        # A label would cover most of a small object.
+        is_small = box[3] - box[1] < _LABELS_IN_OBJECT * tall or box[2] - box[0] < wide
+        top = box[3] + 2 if is_small and box[3] + 2 + tall <= height else upper + 2
+        top = min(top, max(height - tall, 0))
     # One step per label is enough to find a free position, if there is one.
     for _ in taken:
         for other in taken:
