@@ -61,9 +61,13 @@ def normalise_frame(frame: FramePixels, *, image_size: int, device: torch.device
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a raw frame must be (H, W, 3) RGB, got {tuple(pixels.shape)}")
     values = upload(pixels, device=torch.device(device or pixels.device)).permute(2, 0, 1)[None].float().div_(255)
-    square = F.interpolate(values, size=(image_size, image_size), mode="bilinear", antialias=True)[0]
-    mean, std = _colour_statistics(square.device)
-    return (square - mean) / std
+    return normalise_colours(F.interpolate(values, size=(image_size, image_size), mode="bilinear", antialias=True)[0])
+
+
+def normalise_colours(frames: Tensor) -> Tensor:
+    """Normalise the colours of frames (..., 3, H, W) in [0, 1]."""
+    mean, std = _colour_statistics(frames.device)
+    return (frames - mean) / std
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,14 +13,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from unipixel.processing.processor import Processor
-from unipixel.train.checkpoints import save_result, save_segmenter
+from unipixel.train.checkpoints import save_result
 from unipixel.train.datasets.batch_sampler import TaskBatchSampler
 from unipixel.train.datasets.collate import ExampleCollator, MaskSampling
 from unipixel.train.datasets.mixture import ExampleDataset, SampleSource, SourceMixture, example_loader
 from unipixel.train.datasets.preprocessing import ExampleBuilder
-from unipixel.train.datasets.synthetic_vos import SyntheticVosDataset, SyntheticVosSettings, collate_tracks
 from unipixel.train.datasets.synthetic_vqa import SyntheticVqa
-from unipixel.train.initialization import load_initial_model, load_segmenter
+from unipixel.train.initialization import load_initial_model
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.parameter_groups import select_parts
 from unipixel.train.recipe import Recipe
@@ -58,23 +57,6 @@ def prepare(recipe: Recipe) -> TrainingRun:
             "docs/training.md"
         )
     torch.manual_seed(recipe.seed)
-    return _prepare_segmenter(recipe) if recipe.stage == "segmenter" else _prepare_model(recipe)
-
-
-def _prepare_segmenter(recipe: Recipe) -> TrainingRun:
-    objective = load_segmenter(recipe)
-    settings = SyntheticVosSettings(
-        image_size=objective.segmenter.config.image_size,
-        num_frames=recipe.data.num_mask_frames,
-        render_size=recipe.data.render_size,
-        max_objects=recipe.data.max_objects,
-        seed=recipe.seed * 1_000_000,
-    )
-    dataset = SyntheticVosDataset(_sampler(recipe, recipe.data.tasks), settings)
-    return TrainingRun(objective, dataset, collate_tracks, lambda folder: save_segmenter(objective, folder))
-
-
-def _prepare_model(recipe: Recipe) -> TrainingRun:
     # Before the model, whose weights take longer to load than a missing file takes to find.
     source, weights = _source(recipe)
     model, processor = load_initial_model(recipe)

@@ -21,8 +21,9 @@ from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.train.checkpoints import SEGMENTER_WEIGHTS
 from unipixel.train.nano.model_config import configure, frame_budget
+from unipixel.train.nano.segmenter.segmenter_recipe import SegmenterRecipe
 from unipixel.train.nano.tokenizer import build_tokenizer, synthetic_texts
-from unipixel.train.recipe import ModelRecipe, Recipe, RunRecipe
+from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
 _SEGMENTER_PREFIX = "segmenter."
@@ -77,7 +78,7 @@ def _set_memory(model: UniPixel, settings: ModelRecipe) -> None:
         raise ValueError("[model] memory_position_embedding is false, but the checkpoint was trained with it")
 
 
-def load_segmenter(recipe: Recipe) -> SegmenterObjective:
+def load_segmenter(recipe: SegmenterRecipe) -> SegmenterObjective:
     """Build a segmenter from sizes, with the weights of an earlier run where the recipe gives one.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unipixel.tracking.segmenter import Segmenter
 from unipixel.tracking.track_state import FrameMemory, ObjectState, gather_memories
-from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
+from unipixel.tracking.types import FrameFeatures, MemoryBatch, Segmentation, SegmentPrompt
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def memory_rollout(
     """
     num_objects, length = tracks.shape
     config = segmenter.config
-    states = [ObjectState() for _ in range(num_objects)]
+    # All tracks start with one prompted frame, so that all have the same memories: one state contains all objects.
+    state = ObjectState()
+    given: list[FrameMemory] = []
     for prompted in prompts:
         current = select_frames(features, tracks[prompted.rows, 0])
         with _gradients(from_step=first_step, step=0):
@@ -86,25 +88,22 @@ def memory_rollout(
         yield TrackStep(prompted.rows, 0, segmentation, is_given=prompted.masks is not None)
         if length > 1:
             with _gradients(from_step=first_step, step=0):
-                memories = _encode_memories(segmenter, current, segmentation)
-            for row, memory in zip(prompted.rows.tolist(), memories, strict=True):
-                states[row].write_prompted(0, memory)
+                given.append(_encode_memories(segmenter, current, segmentation))
+    if given:
+        order = torch.cat([prompted.rows for prompted in prompts]).argsort()
+        state.write_prompted(0, _join_memories(given, order))
     all_rows = torch.arange(num_objects, device=tracks.device)
-    num_maskmem, max_pointers = config.num_maskmem, config.max_pointers
+    limits = {"num_maskmem": config.num_maskmem, "max_pointers": config.max_pointers}
     for step in range(1, length):
         current = select_frames(features, tracks[:, step])
-        # All tracks start with one prompted frame, so that all have equally many memories.
-        ((_, gathered),) = gather_memories(
-            states, step, num_maskmem=num_maskmem, max_pointers=max_pointers, num_frames=num_frames
-        )
+        ((_, gathered),) = gather_memories([state], step, num_frames=num_frames, **limits)
         with _gradients(from_step=first_step, step=step):
-            segmentation = segmenter.decode(current, segmenter.attend_memory(current, gathered))
+            segmentation = segmenter.decode(current, segmenter.attend_memory(current, _objects_first(gathered)))
         yield TrackStep(all_rows, step, segmentation)
         if step + 1 < length:
             with _gradients(from_step=first_step, step=step):
-                memories = _encode_memories(segmenter, current, segmentation)
-            for state, written in zip(states, memories, strict=True):
-                state.write_tracked(step, written, num_maskmem=num_maskmem, max_pointers=max_pointers)
+                memory = _encode_memories(segmenter, current, segmentation)
+            state.write_tracked(step, memory, **limits)
 
 
 def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:
@@ -112,10 +111,21 @@ def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:
     return torch.set_grad_enabled(torch.is_grad_enabled() and step >= from_step)
 
 
-def _encode_memories(segmenter: Segmenter, features: FrameFeatures, segmentation: Segmentation) -> list[FrameMemory]:
-    """Encode the memory of each object on one frame, in float32."""
-    memories = segmenter.encode_memory(features, segmentation).float()
-    return [FrameMemory(row, pointer) for row, pointer in zip(memories, segmentation.pointer, strict=True)]
+def _encode_memories(segmenter: Segmenter, features: FrameFeatures, segmentation: Segmentation) -> FrameMemory:
+    """Encode the memories of B objects on one frame, in float32: features (B, h*w, D) and pointers (B, C)."""
+    return FrameMemory(segmenter.encode_memory(features, segmentation).float(), segmentation.pointer)
+
+
+def _join_memories(memories: Sequence[FrameMemory], order: Tensor) -> FrameMemory:
+    features = torch.cat([memory.features for memory in memories if memory.features is not None])
+    return FrameMemory(features[order], torch.cat([memory.pointer for memory in memories])[order])
+
+
+def _objects_first(memory: MemoryBatch) -> MemoryBatch:
+    """Lay out the memories of one state (1, M, B, ...) as those of B objects (B, M, ...)."""
+    features, pointers = memory.features[0].transpose(0, 1), memory.pointers[0].transpose(0, 1)
+    slots, offsets = (values.expand(len(features), -1) for values in (memory.slots, memory.offsets))
+    return MemoryBatch(features, slots, pointers, offsets, memory.max_offset)
 
 
 def select_frames(features: FrameFeatures, indices: Tensor) -> FrameFeatures:

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_BLOCKS = re.compile(r"\bmodel\.(language_model\.layers|visual\.blocks|layers)\.\d+\.")
+_BLOCKS = re.compile(
+    r"\bmodel\.(language_model\.layers|visual\.blocks|layers)\.\d+\."
+    r"|^segmenter\.(image_encoder\.trunk\.blocks|memory_attention\.layers|sam_mask_decoder\.transformer\.layers)\.\d+\."
+)
 # Coefficients of the Newton-Schulz iteration, its steps, and the scale that gives steps the size of AdamW's
 # (arXiv:2502.16982): the defaults of torch.optim.Muon with adjust_lr_fn="match_rms_adamw".
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315

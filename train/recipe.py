@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from unipixel.model.config import PoolWeighting
 
-Stage = Literal["segmenter", "stage1", "stage2", "stage3", "finetune"]
+Stage = Literal["stage1", "stage2", "stage3", "finetune"]
 Precision = Literal["float32", "bfloat16"]
 LearningRateSchedule = Literal["cosine", "linear", "constant"]
 OptimizerName = Literal["adamw", "muon"]
@@ -154,8 +154,8 @@ class TrainingRecipe(Settings):
             `predictions/` of the output; None is never.
         num_validation_samples: Samples of a validation.
         num_workers: Processes that prepare samples; 0 prepares them in the training process.
-        sharding: How several processes share the weights: `ddp` (each has all), `fsdp2`, `zero2`, `zero2_offload`,
-            `zero3` or a JSON file, see `unipixel.train.sharding`.
+        sharding: How several processes share the weights: `ddp` (each has all), `fsdp2`, `zero2`, `zero2_offload`
+            or a JSON file, see `unipixel.train.sharding`.
     """
 
     max_steps: int
@@ -278,7 +278,7 @@ class RunRecipe(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(RunRecipe):
-    """Settings of one of the paper's stages, of fine-tuning, or of training a segmenter.
+    """Settings of one of the paper's stages or of fine-tuning.
 
     Attributes:
         stage: What is trained; see `unipixel.train.parameter_groups`.

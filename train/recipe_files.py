@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 
 from unipixel.session.question_file import read_text
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+from unipixel.train.nano.segmenter.segmenter_recipe import SegmenterRecipe
 from unipixel.train.recipe import Recipe, Stage
 from unipixel.train.sail.sail_recipe import SailRecipe
 
@@ -28,15 +29,17 @@ else:
     import tomli as tomllib
 
 _Recipe = TypeVar("_Recipe")
+AnyRecipe = Recipe | SegmenterRecipe | PretrainingRecipe | SailRecipe
 # Stages with settings of their own.
 _OTHER_STAGES: dict[str, type[Any]] = {
+    "segmenter": SegmenterRecipe,
     "pretrain": PretrainingRecipe,
     "sail": SailRecipe,
 }
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe of one of the paper's stages, of fine-tuning, or of a segmenter.
+    """Read a recipe of one of the paper's stages or of fine-tuning.
 
     Args:
         source: Path of a TOML file, or the name of one that ships with the package, such as `nano/stage1`.
@@ -54,7 +57,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainingRecipe | SailRecipe:
+def load_any_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe of any stage; arguments and errors as for `load_recipe`.
 
     The table `cpu` of a recipe replaces settings where there is no GPU.

@@ -5,7 +5,7 @@ Shape letters: F frames, B objects, L frames of an object's track, S image size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -16,6 +16,7 @@ from unipixel.tracking.types import FrameFeatures, Segmentation, SegmentPrompt
 from unipixel.train.losses import MaskLoss, mask_iou, mask_loss, mean_per_sample
 from unipixel.train.memory_rollout import FirstFramePrompts, memory_rollout, select_frames
 from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES
+from unipixel.train.nano.loop.training_loop import LoopObjective
 from unipixel.train.recipe import LossWeights
 
 _CODE_SEED, _CODE_SCALE = 20, 0.5
@@ -51,30 +52,6 @@ class TrackBatch:
     num_frames: int | None = None
     first_step: int = 0
 
-    def to(self, device: torch.device) -> TrackBatch:
-        """Return the batch on a device."""
-
-        def moved(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device)
-
-        prompts = []
-        for prompted in self.prompts:
-            prompt = prompted.prompt
-            if prompt is not None:
-                prompt = SegmentPrompt(coords=moved(prompt.coords), labels=moved(prompt.labels))
-            prompts.append(FirstFramePrompts(prompted.rows.to(device), prompt, moved(prompted.masks)))
-        return replace(
-            self,
-            frames=self.frames.to(device),
-            tracks=self.tracks.to(device),
-            labels=self.labels.to(device),
-            prompts=tuple(prompts),
-            token_rows=self.token_rows.to(device),
-            boxes_xyxy=self.boxes_xyxy.to(device),
-            attributes=self.attributes.to(device),
-            samples=self.samples.to(device),
-        )
-
 
 def object_tokens(segmenter: Segmenter, boxes: Tensor, attributes: Tensor) -> Tensor:
     """Compute mask tokens (b, 2, C): SAM's embedding of an object's box plus codes of its attributes.
@@ -105,7 +82,7 @@ def _attribute_codes(width: int) -> Tensor:
     return codes
 
 
-class SegmenterObjective(nn.Module):
+class SegmenterObjective(LoopObjective):
     """A segmenter with the loss of its masks over tracks."""
 
     def __init__(self, segmenter: Segmenter, *, weights: LossWeights | None = None) -> None:
@@ -113,11 +90,14 @@ class SegmenterObjective(nn.Module):
         self.segmenter = segmenter
         self.weights = weights or LossWeights()
 
-    def forward(self, batch: TrackBatch) -> dict[str, Tensor]:
-        """Return `loss` and, for the log, its parts and the mean IoU of present objects."""
-        batch = batch.to(self.segmenter.no_mem_embed.device)
-        if not len(batch.tracks):
-            return {"loss": 0.0 * self.segmenter.no_mem_embed.sum()}
+    def compile_blocks(self) -> None:
+        """Compile the blocks of the image encoder and the transformer of the mask decoder."""
+        for block in self.segmenter.image_encoder.trunk.blocks:
+            block.compile()
+        self.segmenter.sam_mask_decoder.transformer.compile()
+
+    def forward(self, batch: TrackBatch, *, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and, for the log, the loss, its parts and the mean IoU of present objects."""
         prompts = batch.prompts
         if len(batch.token_rows):
             prompt = SegmentPrompt(tokens=object_tokens(self.segmenter, batch.boxes_xyxy, batch.attributes))
@@ -131,7 +111,7 @@ class SegmenterObjective(nn.Module):
             if not step.is_given and step.step >= batch.first_step:
                 meter.add(step.segmentation, batch.labels[step.rows, step.step], samples=batch.samples[step.rows])
         means = meter.means(num_samples=batch.num_samples)
-        return {name: value if name == "loss" else value.detach() for name, value in means.items()}
+        return means["loss"], {name: value.detach() for name, value in means.items()}
 
     def _encode(self, batch: TrackBatch) -> FrameFeatures:
         """Encode the frames, with gradients where masks are trained."""

@@ -11,23 +11,15 @@ from safetensors.torch import load_file
 
 from unipixel.checkpoints.tensor_layout import PARTIAL_FILE, to_disk_name
 from unipixel.model.unipixel import UniPixel
-from unipixel.tracking.segmenter import Segmenter
 from unipixel.train import trainer
 from unipixel.train.build import TrainingRun, prepare
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.parameter_groups import lora_targets
-from unipixel.train.recipe_files import load_recipe
-from unipixel.train.segmenter_objective import SegmenterObjective
 
 
 def model_of(job: TrainingRun) -> UniPixel:
     assert isinstance(job.objective, UniPixelObjective)
     return job.objective.model
-
-
-def segmenter_of(job: TrainingRun) -> Segmenter:
-    assert isinstance(job.objective, SegmenterObjective)
-    return job.objective.segmenter
 
 
 def changed_parts(training_checkpoint: Path, output: Path, stage: str, *overrides: str) -> set[str]:
@@ -97,34 +89,3 @@ def test_gradient_checkpointing_gives_the_same_loss(training_checkpoint: Path, t
         assert gradient is not None
         figures.append((loss.item(), gradient.norm().item()))
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)
-
-
-def test_segmenter_stage_writes_weights_that_load_at_another_size(tmp_path: Path) -> None:
-    recipe = load_recipe(
-        "nano/segmenter",
-        [
-            f"output={tmp_path}", "training.max_steps=1", "training.batch_size=2", "data.render_size=48",
-            "model={sizes='sizes.toml', image_size=64}", "data.tasks={clip=1.0}",
-        ],
-    )  # fmt: skip
-    job = prepare(recipe)
-    trainer.run(recipe, job.objective, job.dataset, job.collate)
-    job.save(tmp_path / "final")
-    again = prepare(load_recipe("nano/segmenter", [f"output={tmp_path}", f"model.segmenter={tmp_path / 'final'}",
-                                                   "model.image_size=96"]))  # fmt: skip
-    trained = segmenter_of(job).no_mem_embed
-    assert torch.equal(segmenter_of(again).no_mem_embed, trained)
-    assert segmenter_of(again).config.image_size == 96
-
-
-def test_segmenter_of_a_whole_model_is_loaded_with_a_frozen_prompt_encoder() -> None:
-    recipe = load_recipe(
-        "nano/segmenter", ["model.segmenter=unipixel-nano", "model.image_size=320", "model.freeze_prompt_encoder=true"]
-    )
-    objective = prepare(recipe).objective
-    assert isinstance(objective, SegmenterObjective)
-    loaded, whole = objective.segmenter, UniPixel.from_pretrained("unipixel-nano", dtype=torch.float32).sam2
-    for (name, one), other in zip(loaded.state_dict().items(), whole.state_dict().values(), strict=True):
-        assert torch.equal(one, other), name
-    frozen = {name for name, parameter in loaded.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in loaded.named_parameters() if name.startswith("sam_prompt_encoder.")}

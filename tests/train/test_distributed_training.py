@@ -15,17 +15,14 @@ from unipixel.cli import main
 from unipixel.model.unipixel import UniPixel
 from unipixel.train.build import TrainingRun, prepare
 from unipixel.train.datasets.collate import InvalidExample
-from unipixel.train.nano.pretraining import pretrain
+from unipixel.train.nano.dense_training import train_dense
 from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
-from unipixel.train.recipe_files import load_any_recipe, load_recipe
+from unipixel.train.recipe_files import load_any_recipe
 
 # Dropout draws from the random state of each process, so that only runs without it can be equal.
 COMMON = (
     "training.log_every=1", "training.max_steps=3", "training.save_every=1", "training.max_checkpoints=3",
     "training.warmup_fraction=0.0",
-)  # fmt: skip
-SEGMENTER = (
-    "data.render_size=48", "data.num_mask_frames=2", "model={sizes='sizes.toml', image_size=64}",
 )  # fmt: skip
 TINY_SAIL = """
 [vocabulary]
@@ -82,18 +79,12 @@ def test_gradients_of_both_halves_of_a_batch_average_to_those_of_the_batch(start
     assert_halves_average_to_the_whole(job, iter(range(4)), invalid=(0, 1, 2))
 
 
-def test_gradients_of_clips_for_the_segmenter_average_over_halves(tmp_path: Path) -> None:
-    tasks = "data.tasks={clip=1.0, image=1.0}"
-    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", "training.batch_size=4", tasks, *SEGMENTER])
-    assert_halves_average_to_the_whole(prepare(recipe), iter(range(3)), invalid=())
-
-
 def test_pretraining_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     recipe = load_any_recipe("nano/pretrain", [f"output={tmp_path}"])
     assert isinstance(recipe, PretrainingRecipe)
     with pytest.raises(ValueError, match="trains in one process, got 2: start it without torchrun"):
-        pretrain(recipe)
+        train_dense(recipe)
 
 
 def stage_settings(start: Path, *settings: str) -> tuple[str, ...]:
@@ -153,8 +144,3 @@ def test_two_processes_train_pixel_sail_as_one(tmp_path: Path) -> None:
     # Muon takes its steps in bfloat16, in which rounding is visible.
     tiny = (*tiny, "training.optimizer=adamw")
     assert_two_processes_equal_one(tmp_path, "sail/nano", *COMMON, *tiny)
-
-
-@pytest.mark.slow
-def test_two_processes_of_the_segmenter_take_the_steps_of_one(tmp_path: Path) -> None:
-    assert_two_processes_equal_one(tmp_path, "nano/segmenter", *COMMON, *SEGMENTER)

@@ -15,11 +15,11 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPat
 
 from unipixel.model.unipixel import UniPixel
 from unipixel.train.initialization import init_identity_memory_attention, load_initial_model
-from unipixel.train.recipe_files import load_any_recipe, load_recipe
+from unipixel.train.recipe_files import load_any_recipe
 
 
 def test_vision_heads_attend_to_neighbouring_patches_at_first(tmp_path: Path) -> None:
-    recipe = load_recipe("nano/segmenter", ["model={sizes='sizes.toml', tokenizer='unipixel-nano'}"])
+    recipe = load_any_recipe("nano/segmenter", ["model={sizes='sizes.toml', tokenizer='unipixel-nano'}"])
     visual = load_initial_model(recipe)[0].model.visual
     side, centre = 18, (9, 7)
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

@@ -7,7 +7,6 @@ with the bucket it was interrupted in.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,25 +16,13 @@ from unipixel.train.datasets.preprocessing import Example, ExampleBuilder
 from unipixel.train.datasets.synthetic.sample_generation import TASKS
 from unipixel.train.datasets.synthetic_vqa import add_turns
 from unipixel.train.nano.clip_pool import ClipArrays, ClipPool, clip_groups
-from unipixel.train.nano.dense_batch import PackedBatch, pack
+from unipixel.train.nano.dense_batch import pack
+from unipixel.train.nano.loop.batch_feeding import Bucket
 from unipixel.train.nano.pretraining_recipe import PretrainingData
 
 _MAX_ATTEMPTS = 40
 # Set apart from the seeds of clips, which have four parts.
 _BUCKET_STREAM = 1
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Batches of one grid.
-
-    Attributes:
-        clips: Clips that no earlier bucket of this process held.
-        batches: The batches, in the order in which they are taken.
-    """
-
-    clips: tuple[ClipArrays, ...]
-    batches: tuple[PackedBatch, ...]
 
 
 class ConversationSampler:

@@ -89,6 +89,11 @@ class DenseBatch:
     reference_attributes: Tensor
     reference_positions: Tensor
 
+    @property
+    def num_samples(self) -> int:
+        """Number of conversations B."""
+        return len(self.input_ids)
+
 
 def pack(conversations: Sequence[tuple[int, Example]], processor: Processor) -> PackedBatch:
     """Lay out conversations about clips of one grid.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor
 
 from unipixel.train.nano.auxiliary_heads import AuxiliaryHeads
 from unipixel.train.nano.dense_batch import DenseBatch
 from unipixel.train.nano.dense_model import DenseModel, DenseStates
 from unipixel.train.nano.dense_targets import SIZE_POSITIONS
+from unipixel.train.nano.loop.training_loop import LoopObjective
 from unipixel.train.nano.pretraining_recipe import PretrainingLossWeights
 
 _MAIN_PARTS = ("text", "mask_tokens")
 
 
-class PretrainingObjective(nn.Module):
+class PretrainingObjective(LoopObjective):
     """A model with the loss of its pre-training."""
 
     def __init__(self, dense: DenseModel, *, weights: PretrainingLossWeights) -> None:
@@ -30,6 +31,10 @@ class PretrainingObjective(nn.Module):
         self.dense = dense
         self.heads = AuxiliaryHeads(width=config.width, pooled_width=config.pooled_width)
         self.weights = weights
+
+    def compile_blocks(self) -> None:
+        """Compile the layers of both transformers."""
+        self.dense.compile_blocks()
 
     def forward(self, batch: DenseBatch, *, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its parts for the log.

@@ -17,7 +17,7 @@ from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.run_log import LOG_FILE
 
 LOGS_FILE = "training_log.json"
-_FIGURES = ("loss", "text", "iou", "dice", "mask_tokens", "accuracy", "num_conversations")
+_FIGURES = ("loss", "text", "iou", "dice", "mask_tokens", "accuracy", "num_samples")
 _LINES = 40
 
 

@@ -53,13 +53,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     # Imported after the recipe was read, because torch and transformers take seconds.
     from unipixel.train import trainer
     from unipixel.train.build import prepare
-    from unipixel.train.nano.pretraining import pretrain
+    from unipixel.train.nano.dense_training import train_dense
     from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+    from unipixel.train.nano.segmenter.segmenter_recipe import SegmenterRecipe
     from unipixel.train.sail.sail_recipe import SailRecipe
     from unipixel.train.sail.sail_run import prepare_sail
 
-    if isinstance(recipe, PretrainingRecipe):
-        print(f"wrote {pretrain(recipe)}")
+    if isinstance(recipe, PretrainingRecipe | SegmenterRecipe):
+        print(f"wrote {train_dense(recipe)}")
         return 0
     job = prepare_sail(recipe) if isinstance(recipe, SailRecipe) else prepare(recipe)
     finished = trainer.run(recipe, job.objective, job.dataset, job.collate, validate=job.validate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from helpers.dense_training import dense_checkpoint, dense_recipe
 
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
-from unipixel.train.nano.checkpoint_file import write_state
 from unipixel.train.nano.conversation_sampling import ConversationSampler
-from unipixel.train.nano.feeding import WorkerFeed
-from unipixel.train.nano.pretraining import CHECKPOINT_FILE, Pretraining, pretrain
+from unipixel.train.nano.dense_batch import DeviceClips
+from unipixel.train.nano.dense_training import prepare_loop, train_dense
+from unipixel.train.nano.loop.batch_feeding import WorkerFeed
+from unipixel.train.nano.loop.checkpoint_file import write_state
+from unipixel.train.nano.loop.training_loop import CHECKPOINT_FILE
 from unipixel.train.recipe_files import load_any_recipe, load_recipe
 from unipixel.train.run_log import LOG_FILE
 
@@ -30,12 +33,12 @@ def log_lines(folder: Path) -> list[dict[str, float]]:
 
 
 def test_interrupted_run_equals_an_uninterrupted_one(start: Path, tmp_path: Path) -> None:
-    whole = Pretraining(dense_recipe(start, tmp_path / "whole"))
+    whole = prepare_loop(dense_recipe(start, tmp_path / "whole"))
     folder = whole.run()
     assert folder is not None
     recipe = dense_recipe(start, tmp_path / "parts")
-    assert Pretraining(recipe).run(stop_after=3) is None
-    resumed = Pretraining(recipe)
+    assert prepare_loop(recipe).run(stop_after=3) is None
+    resumed = prepare_loop(recipe)
     assert resumed.counters.step == 3
     assert resumed.run() == tmp_path / "parts" / "final"
     assert log_lines(tmp_path / "parts") == log_lines(tmp_path / "whole")
@@ -55,7 +58,7 @@ def test_interrupted_run_equals_an_uninterrupted_one(start: Path, tmp_path: Path
 
 
 def test_steps_on_one_batch_lower_every_loss(start: Path, tmp_path: Path) -> None:
-    run = Pretraining(
+    run = prepare_loop(
         dense_recipe(start, tmp_path, "training.max_steps=9", "training.log_every=3", "training.decay_fraction=0.1")
     )
     batch = run.feed.next()
@@ -66,11 +69,11 @@ def test_steps_on_one_batch_lower_every_loss(start: Path, tmp_path: Path) -> Non
     first, *_, last = log_lines(tmp_path)
     for name in ("text", "mask_tokens", "corners", "vision", "visual_tokens", "memory"):
         assert last[name] < first[name], name
-    assert last["num_conversations"] == 9 * len(batch.input_ids)
+    assert last["num_samples"] == 9 * len(batch.input_ids)
 
 
 def test_run_returns_to_finite_weights_at_a_lower_rate(start: Path, tmp_path: Path) -> None:
-    run = Pretraining(dense_recipe(start, tmp_path))
+    run = prepare_loop(dense_recipe(start, tmp_path))
     batch = run.feed.next()
     before = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
     with torch.no_grad():
@@ -88,10 +91,10 @@ def test_checkpoint_of_another_model_is_refused(start: Path, tmp_path: Path) -> 
     recipe = dense_recipe(start, tmp_path)
     write_state(tmp_path / CHECKPOINT_FILE, {"weights": {"x": torch.zeros(1)}})
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not of this recipe.*unexpected"):
-        Pretraining(recipe)
+        prepare_loop(recipe)
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="is no training state"):
-        Pretraining(recipe)
+        prepare_loop(recipe)
 
 
 def test_buckets_follow_from_the_seed_and_their_number(start: Path, tmp_path: Path) -> None:
@@ -108,8 +111,9 @@ def test_buckets_follow_from_the_seed_and_their_number(start: Path, tmp_path: Pa
 
 def test_workers_draw_and_batches_repeat_while_they_do(start: Path, tmp_path: Path) -> None:
     recipe, processor = dense_recipe(start, tmp_path), Processor.from_pretrained(start)
-    device = torch.device("cpu")
-    feed = WorkerFeed(processor, recipe.data, num_workers=1, seed=1, device=device, state={"buckets": [1]})
+    sampler = partial(ConversationSampler, processor, recipe.data, seed=1)
+    clips = DeviceClips(torch.device("cpu"))
+    feed = WorkerFeed(sampler, clips, recipe.data, num_workers=1, seed=1, state={"buckets": [1]})
     try:
         # A worker that fails raises from `next`, so that this ends.
         while feed.state()["buckets"][0] < 3 or not feed.num_repeated:
@@ -131,7 +135,7 @@ def test_recipe_names_the_nearest_key_and_the_missing_end() -> None:
 
 def test_pretraining_that_has_ended_writes_its_model_again(start: Path, tmp_path: Path) -> None:
     recipe = dense_recipe(start, tmp_path, "training.max_steps=1")
-    folder = pretrain(recipe)
+    folder = train_dense(recipe)
     (folder / "config.json").unlink()
-    assert (pretrain(recipe) / "config.json").is_file()
+    assert (train_dense(recipe) / "config.json").is_file()
     assert len(log_lines(tmp_path)) == 1

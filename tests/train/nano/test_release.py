@@ -13,7 +13,7 @@ from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
 from unipixel.train.initialization import load_initial_model
 from unipixel.train.nano.release import LOGS_FILE, release, summarise
-from unipixel.train.recipe_files import find_recipe, load_recipe
+from unipixel.train.recipe_files import find_recipe, load_any_recipe
 from unipixel.train.run_log import LOG_FILE
 
 
@@ -38,7 +38,7 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
 
 
 def test_logs_of_the_pretraining_are_summarised_by_their_parts(tmp_path: Path) -> None:
-    line = {"step": 25, "text": 1.5, "mask_tokens": 0.5, "accuracy": 0.25, "num_conversations": 100, "seconds": 3.0}
+    line = {"step": 25, "text": 1.5, "mask_tokens": 0.5, "accuracy": 0.25, "num_samples": 100, "seconds": 3.0}
     (tmp_path / LOG_FILE).write_text(json.dumps(line) + "\n", encoding="utf-8")
     del line["seconds"]
     assert summarise(tmp_path / LOG_FILE) == [line]
@@ -48,7 +48,7 @@ def test_models_from_nothing_end_their_answers(tmp_path: Path) -> None:
     sizes = find_recipe("nano/segmenter").parent / "sizes.toml"
     smaller = sizes.read_text(encoding="utf-8").replace("num_samples = 2000", "num_samples = 50")
     (tmp_path / "sizes.toml").write_text(smaller.replace("size = 1024", "size = 400"), encoding="utf-8")
-    recipe = load_recipe("nano/segmenter", [f"output={tmp_path}", f"model={{sizes='{tmp_path / 'sizes.toml'}'}}"])
+    recipe = load_any_recipe("nano/segmenter", [f"output={tmp_path}", f"model={{sizes='{tmp_path / 'sizes.toml'}'}}"])
     model, processor = load_initial_model(recipe)
     model.save_pretrained(tmp_path / "saved")
     assert UniPixel.from_pretrained(tmp_path / "saved").config.eos_token_ids == (processor.tokenizer.eos_token_id,)

@@ -5,16 +5,15 @@ Shape letters: H, W frame size, K candidate boxes, A attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unipixel.train.datasets.synthetic import Sample
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
-from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES, attribute_ids
+from unipixel.train.nano.dense_targets import ATTRIBUTE_SIZES
 
 NUM_BOXES = 12
 """Candidate boxes K of a token prompt."""
@@ -23,8 +22,6 @@ UNKNOWN_ATTRIBUTES = torch.zeros(len(ATTRIBUTE_SIZES), dtype=torch.long)
 # Standard deviations of the candidate boxes' centres, as fractions of the frame's side.
 _BOX_STDS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5)
 _ATTRIBUTE_PROBABILITY = 0.6
-# Boxes without an object are the negative samples of the object score.
-_EMPTY_BOX_PROBABILITY = 0.3
 _MAX_ATTEMPTS = 8
 
 
@@ -45,53 +42,47 @@ class ObjectPrompt:
     attributes: Tensor = UNKNOWN_ATTRIBUTES
 
 
-def sample_prompts(
-    sample: Sample,
+def sample_object_prompt(
     masks: np.ndarray,
-    visible: Sequence[int],
+    row: int,
+    kind: str,
     *,
-    kinds: Mapping[str, float],
-    max_objects: int,
+    visible: Sequence[int],
+    attributes: Tensor | None,
     side: int,
-    has_empty_box: bool,
     rng: np.random.Generator,
-) -> tuple[ObjectPrompt, ...]:
-    """Sample a prompt for each of the first visible objects.
+) -> ObjectPrompt:
+    """Sample a prompt of an object.
 
     Args:
-        sample: The clip, with its scene where tokens contain attributes.
         masks: (O, H, W) masks on the first frame.
-        visible: Rows of the visible objects, in random order.
-        kinds: Probability of each kind of prompt.
-        max_objects: Most objects that get a prompt.
+        row: Row of the object.
+        kind: `point`, `box`, `mask`, `token`, or `empty` for a token whose box contains no object. Where the frame has
+            no place for such a box, the token shows the object.
+        visible: Rows of the objects that are visible.
+        attributes: (O, A) numbers of their attributes; None where they are unknown.
         side: Side of the square frame in pixels.
-        has_empty_box: Whether a box without an object may be added.
         rng: Source of randomness.
     """
-    attributes = attribute_ids(sample)
-    prompts = []
-    for row in visible[:max_objects]:
-        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
-        if kind == "mask":
-            prompts.append(ObjectPrompt(kind, row, torch.empty(0, 2)))
-            continue
-        coords = _point_or_box(masks[row], kind, side, rng)
-        if kind == "token" and attributes is not None:
-            known, is_unique = _sample_attributes(attributes, visible, row, rng)
-            boxes = _jitter_box(coords, side, rng, stds=_BOX_STDS if is_unique else _BOX_STDS[:2])
-            prompts.append(ObjectPrompt(kind, row, boxes, known))
-        else:
-            prompts.append(ObjectPrompt(kind, row, coords))
-    if has_empty_box and rng.random() < _EMPTY_BOX_PROBABILITY:
+    if kind == "mask":
+        return ObjectPrompt(kind, row, torch.empty(0, 2))
+    if kind == "empty":
         box = _box_without_object(np.asarray(masks.any(axis=0)), side, rng)
         if box is not None:
-            prompts.append(ObjectPrompt("token", None, box.expand(NUM_BOXES, 2, 2)))
-    return tuple(prompts)
+            return ObjectPrompt("token", None, box.expand(NUM_BOXES, 2, 2))
+    coords = _point_or_box(masks[row], "box" if kind in ("token", "empty") else kind, side, rng)
+    if kind in ("point", "box"):
+        return ObjectPrompt(kind, row, coords)
+    known, is_unique = UNKNOWN_ATTRIBUTES, False
+    if attributes is not None:
+        known, is_unique = _sample_attributes(attributes, visible, row, rng)
+    boxes = _jitter_box(coords, side, rng, stds=_BOX_STDS if is_unique else _BOX_STDS[:2])
+    return ObjectPrompt("token", row, boxes, known)
 
 
 def _point_or_box(mask: np.ndarray, kind: str, side: int, rng: np.random.Generator) -> Tensor:
     """Sample a point (1, 2), or the corners (2, 2) of a box, in pixels of the square frame."""
-    prompt = sample_prompt(rng, mask[None], kind="box" if kind == "token" else kind, is_fixed=False, frame=0)
+    prompt = sample_prompt(rng, mask[None], kind=kind, is_fixed=False, frame=0)
     values = prompt.point if prompt.point is not None else prompt.box_xyxy
     return _to_square(values, mask.shape, side)
 

@@ -11,19 +11,62 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 
 import torch
 
-from unipixel.processing.processor import Processor
-from unipixel.train.nano.conversation_sampling import Bucket, ConversationSampler
-from unipixel.train.nano.dense_batch import DenseBatch, DeviceBatch, DeviceClips
-from unipixel.train.nano.pretraining_recipe import PretrainingData
+from unipixel.train.nano.loop.loop_settings import PoolSettings
 
 _QUEUED_PER_WORKER, _NUM_READY = 4, 6
 _POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Batches that are drawn together.
+
+    Attributes:
+        clips: Clips that no earlier bucket of this process held.
+        batches: The batches, in the order in which they are taken.
+    """
+
+    clips: tuple[Any, ...]
+    batches: tuple[Any, ...]
+
+
+class BucketSampler(Protocol):
+    """Draws the buckets of one process; they follow from the seed, the process and their number."""
+
+    def bucket(self, number: int) -> Bucket:
+        """Draw a bucket."""
+        ...
+
+
+class SamplerFactory(Protocol):
+    """Makes the sampler of a process; worker processes get a copy of it."""
+
+    def __call__(self, *, worker: int = 0, num_workers: int = 1) -> BucketSampler:
+        """Return the sampler of process `worker`."""
+        ...
+
+
+class ClipStore(Protocol):
+    """Clips on the device, each sent once."""
+
+    def add(self, clip: Any) -> None:
+        """Send a clip to the device."""
+        ...
+
+    def send(self, packed: Any) -> Any:
+        """Send a batch to the device, without its clips."""
+        ...
+
+    def join(self, batch: Any) -> Any:
+        """Add the clips of a batch to it."""
+        ...
 
 
 class BatchFeed(Protocol):
@@ -32,7 +75,7 @@ class BatchFeed(Protocol):
     seconds_waited: float
     num_repeated: int
 
-    def next(self) -> DenseBatch:
+    def next(self) -> Any:
         """Return the next batch on the device.
 
         Raises:
@@ -52,26 +95,22 @@ class BatchFeed(Protocol):
 class InProcessFeed:
     """Draws each batch when it is asked for; the same run takes the same batches."""
 
-    def __init__(
-        self, processor: Processor, data: PretrainingData, *, seed: int, device: torch.device, state: dict[str, Any]
-    ) -> None:
+    def __init__(self, sampler: BucketSampler, clips: ClipStore, settings: PoolSettings, state: dict[str, Any]) -> None:
         """Prepare to draw.
 
         Args:
-            processor: That of the model.
-            data: What is drawn.
-            seed: Seed of the run.
-            device: Where batches go.
+            sampler: Draws the batches.
+            clips: Where clips go.
+            settings: Of the recipe.
             state: From `state` of an interrupted run; empty at the start.
         """
-        self._sampler = ConversationSampler(processor, data, seed=seed)
-        self._clips = DeviceClips(device)
-        self._batches_per_bucket = data.bucket_batches
+        self._sampler, self._clips = sampler, clips
+        self._batches_per_bucket = settings.bucket_batches
         self._number = int(state.get("number", 0))
         self._bucket: tuple[int, Bucket] | None = None
         self.seconds_waited, self.num_repeated = 0.0, 0
 
-    def next(self) -> DenseBatch:
+    def next(self) -> Any:
         """Draw the next batch."""
         started = time.monotonic()
         number, row = divmod(self._number, self._batches_per_bucket)
@@ -97,22 +136,22 @@ class WorkerFeed:
 
     def __init__(
         self,
-        processor: Processor,
-        data: PretrainingData,
+        make_sampler: SamplerFactory,
+        clips: ClipStore,
+        settings: PoolSettings,
         *,
         num_workers: int,
         seed: int,
-        device: torch.device,
         state: dict[str, Any],
     ) -> None:
         """Start the processes.
 
         Args:
-            processor: That of the model.
-            data: What is drawn.
+            make_sampler: Makes the sampler of each process.
+            clips: Where clips go.
+            settings: Of the recipe.
             num_workers: Number of processes.
             seed: Seed of the run.
-            device: Where batches go.
             state: From `state` of an interrupted run; empty at the start.
         """
         # Forked processes start at once; where CUDA runs already they must not be forked.
@@ -125,22 +164,22 @@ class WorkerFeed:
         self._workers = [
             context.Process(
                 target=_draw_buckets,
-                args=(self._channel, self._stop, processor, data, seed, worker, num_workers, first),
+                args=(self._channel, self._stop, make_sampler, worker, num_workers, first),
                 daemon=True,
             )
             for worker, first in enumerate(self._next_buckets[:num_workers])
         ]
         for process in self._workers:
             process.start()
-        self._clips = DeviceClips(device)
-        self._ready: queue.Queue[DeviceBatch | Exception] = queue.Queue(maxsize=_NUM_READY)
-        self._kept: deque[DeviceBatch] = deque(maxlen=data.num_replayed)
+        self._clips = clips
+        self._ready: queue.Queue[Any] = queue.Queue(maxsize=_NUM_READY)
+        self._kept: deque[Any] = deque(maxlen=settings.num_replayed)
         self._random = random.Random(seed)
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
         self.seconds_waited, self.num_repeated = 0.0, 0
 
-    def next(self) -> DenseBatch:
+    def next(self) -> Any:
         """Return the next batch that is ready, or an earlier one."""
         started = time.monotonic()
         if self._kept and self._ready.empty():
@@ -177,7 +216,7 @@ class WorkerFeed:
                 except queue.Full:
                     continue
 
-    def _received(self) -> Iterator[DeviceBatch | Exception]:
+    def _received(self) -> Iterator[Any]:
         while not self._stop.is_set():
             try:
                 worker, number, bucket = self._channel.get(timeout=_POLL_SECONDS)
@@ -197,23 +236,27 @@ class WorkerFeed:
 
 
 def make_feed(
-    processor: Processor, data: PretrainingData, *, seed: int, device: torch.device, state: dict[str, Any]
+    make_sampler: SamplerFactory,
+    clips: ClipStore,
+    settings: PoolSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    state: dict[str, Any],
 ) -> BatchFeed:
-    """Return the feed of a recipe; see `PretrainingData.num_workers`."""
-    num_workers = data.num_workers
+    """Return the feed of a recipe; see `PoolSettings.num_workers`."""
+    num_workers = settings.num_workers
     if num_workers is None:
         num_workers = max(1, (os.cpu_count() or 1) - 2) if device.type == "cuda" else 0
     if num_workers == 0:
-        return InProcessFeed(processor, data, seed=seed, device=device, state=state)
-    return WorkerFeed(processor, data, num_workers=num_workers, seed=seed, device=device, state=state)
+        return InProcessFeed(make_sampler(), clips, settings, state)
+    return WorkerFeed(make_sampler, clips, settings, num_workers=num_workers, seed=seed, state=state)
 
 
 def _draw_buckets(
     channel: Queue[Any],
     stop: Event,
-    processor: Processor,
-    data: PretrainingData,
-    seed: int,
+    make_sampler: SamplerFactory,
     worker: int,
     num_workers: int,
     first: int,
@@ -222,7 +265,7 @@ def _draw_buckets(
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        sampler = ConversationSampler(processor, data, seed=seed, worker=worker, num_workers=num_workers)
+        sampler = make_sampler(worker=worker, num_workers=num_workers)
         number = first
         while not stop.is_set():
             channel.put((worker, number, sampler.bucket(number)))

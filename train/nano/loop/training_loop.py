@@ -1,13 +1,14 @@
-"""Dense pre-training of the small model: the loop, its checkpoints and its log."""
+"""The training loop of the bundled model: its steps, its checkpoints and its log."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipixel.train.initialization import load_initial_model
-from unipixel.train.nano.checkpoint_file import read_state, write_state
-from unipixel.train.nano.dense_batch import DenseBatch
-from unipixel.train.nano.dense_model import DenseModel
-from unipixel.train.nano.feeding import make_feed
-from unipixel.train.nano.pretraining_objective import PretrainingObjective
-from unipixel.train.nano.pretraining_recipe import PretrainingRecipe
+from unipixel.train.nano.loop.batch_feeding import BatchFeed
+from unipixel.train.nano.loop.checkpoint_file import read_state, write_state
+from unipixel.train.nano.loop.loop_settings import LoopSettings
 from unipixel.train.optimizer import ADAMW_BETAS, BatchedMuon, is_matrix
 from unipixel.train.run_log import LOG_FILE
 
@@ -30,7 +27,6 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 _ADAMW_RATE = 0.5
 # Steps between states that a run returns to when its loss is no number, and by what the rate falls then.
 _SNAPSHOT_EVERY, _RATE_CUT = 200, 0.5
-_SEGMENTER_PREFIX = "dense.model.sam2."
 logger = logging.getLogger(__name__)
 
 
@@ -40,47 +36,71 @@ class Counters:
 
     Attributes:
         step: Steps taken.
-        num_conversations: Conversations seen, repeated ones included.
+        num_samples: Conversations or tracks seen, repeated ones included.
         seconds: Seconds of training, those before interruptions included.
         rate_factor: What the learning rate was cut to after losses that were no numbers.
     """
 
     step: int = 0
-    num_conversations: int = 0
+    num_samples: int = 0
     seconds: float = 0.0
     rate_factor: float = 1.0
 
 
-class Pretraining:
-    """One run: model, heads, optimisers and counters, from its start or from its checkpoint."""
+class LoopObjective(nn.Module, ABC):
+    """A model with its loss."""
 
-    def __init__(self, recipe: PretrainingRecipe) -> None:
-        """Build a run, and take over the checkpoint in its folder where there is one.
+    @abstractmethod
+    def forward(self, batch: Any, *, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and figures for the log; `progress` is the fraction of the run that is over."""
+
+    @abstractmethod
+    def compile_blocks(self) -> None:
+        """Compile what takes most of the time."""
+
+
+class TrainingLoop:
+    """One run: objective, optimisers and counters, from its start or from its checkpoint."""
+
+    def __init__(
+        self,
+        objective: LoopObjective,
+        settings: LoopSettings,
+        *,
+        folder: Path,
+        seed: int,
+        make_feed: Callable[[torch.device, dict[str, Any]], BatchFeed],
+        save_result: Callable[[Path], None],
+    ) -> None:
+        """Prepare a run, and take over the checkpoint in its folder where there is one.
+
+        Args:
+            objective: On the CPU; parameters without gradients are not trained and not part of checkpoints.
+            settings: How the steps are taken.
+            folder: Of the checkpoint, the log and the result.
+            seed: Of the random numbers that the objective takes.
+            make_feed: Makes the feed of a device from its state.
+            save_result: Writes the trained model into a folder.
 
         Raises:
-            ValueError: The recipe's parts do not fit together, or the checkpoint is of another recipe.
-            OSError: Weights cannot be read.
+            ValueError: The checkpoint is of another recipe.
+            OSError: The checkpoint cannot be read.
         """
-        self._recipe, self._loop = recipe, recipe.training
+        self._settings, self._folder, self._save_result = settings, folder, save_result
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._folder = Path(recipe.output)
         state = self._read_checkpoint()
-        self._model, self._processor = load_initial_model(recipe)
-        self._model.sam2.requires_grad_(False)
-        torch.manual_seed(recipe.seed)
-        dense = DenseModel(self._model, has_bfloat16_residual=self._loop.has_bfloat16_residual)
         # Workers are started before CUDA is: they can be forked then.
-        self.feed = make_feed(
-            self._processor, recipe.data, seed=recipe.seed, device=self._device, state=state.get("feed", {})
-        )
-        self.objective = PretrainingObjective(dense, weights=recipe.losses).to(self._device)
-        self._muon, self._adamw = _optimizers(self.objective, recipe)
+        self.feed = make_feed(self._device, state.get("feed", {}))
+        torch.manual_seed(seed)
+        self.objective = objective.to(self._device)
+        self._frozen = {name for name, parameter in objective.named_parameters() if not parameter.requires_grad}
+        self._muon, self._adamw = _optimizers(objective, settings)
         self.counters = Counters()
         if state:
             self._restore(state)
-        if self._loop.is_compiled:
-            dense.compile_blocks()
-        self._parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        if settings.is_compiled:
+            objective.compile_blocks()
+        self._parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         self._figures: dict[str, list[Tensor]] = defaultdict(list)
         self._snapshot = self._copy_weights()
 
@@ -88,10 +108,10 @@ class Pretraining:
     def progress(self) -> float:
         """Fraction of the run that is over, in [0, 1]; the nearer of its two ends decides."""
         fractions = [0.0]
-        if self._loop.max_steps is not None:
-            fractions.append(self.counters.step / self._loop.max_steps)
-        if self._loop.max_seconds is not None:
-            fractions.append(self.counters.seconds / self._loop.max_seconds)
+        if self._settings.max_steps is not None:
+            fractions.append(self.counters.step / self._settings.max_steps)
+        if self._settings.max_seconds is not None:
+            fractions.append(self.counters.seconds / self._settings.max_seconds)
         return min(1.0, max(fractions))
 
     def run(self, *, stop_after: int | None = None) -> Path | None:
@@ -113,9 +133,9 @@ class Pretraining:
             while self.progress < 1 and self.counters.step != stop_after:
                 self.step(self.feed.next())
                 self.counters.seconds = before + time.monotonic() - started
-                if self.counters.step % self._loop.log_every == 0 or self.counters.step == 1:
+                if self.counters.step % self._settings.log_every == 0 or self.counters.step == 1:
                     self.close_window()
-                if time.monotonic() - saved > self._loop.save_every_seconds and not self._figures:
+                if time.monotonic() - saved > self._settings.save_every_seconds and not self._figures:
                     self.save()
                     saved = time.monotonic()
         finally:
@@ -125,26 +145,26 @@ class Pretraining:
         self.save()
         return None if self.progress < 1 else self._write_final()
 
-    def step(self, batch: DenseBatch) -> None:
+    def step(self, batch: Any) -> None:
         """Take one step of both optimisers."""
         progress, counters = self.progress, self.counters
-        rise = min(1.0, (counters.step + 1) / max(1, self._loop.warmup_steps))
-        fall = min(1.0, (1 - progress) / self._loop.decay_fraction)
-        rate = self._loop.learning_rate * rise * fall * counters.rate_factor
+        rise = min(1.0, (counters.step + 1) / max(1, self._settings.warmup_steps))
+        fall = min(1.0, (1 - progress) / self._settings.decay_fraction)
+        rate = self._settings.learning_rate * rise * fall * counters.rate_factor
         for optimizer, factor in ((self._muon, 1.0), (self._adamw, _ADAMW_RATE)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        is_mixed = self._loop.precision == "bfloat16"
+        is_mixed = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_mixed):
             loss, figures = self.objective(batch, progress=progress)
         self._muon.zero_grad()
         self._adamw.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, self._loop.max_gradient_norm, foreach=True)
+        nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm, foreach=True)
         self._muon.step()
         self._adamw.step()
         counters.step += 1
-        counters.num_conversations += len(batch.input_ids)
+        counters.num_samples += batch.num_samples
         for name, value in figures.items():
             self._figures[name].append(value)
 
@@ -165,7 +185,7 @@ class Pretraining:
         logger.info("%s", line)
         if not all(math.isfinite(value) for value in means.values()):
             self._go_back()
-        elif self.counters.step % _SNAPSHOT_EVERY < self._loop.log_every:
+        elif self.counters.step % _SNAPSHOT_EVERY < self._settings.log_every:
             self._snapshot = self._copy_weights()
 
     def _go_back(self) -> None:
@@ -180,9 +200,8 @@ class Pretraining:
         return {name: tensor.detach().clone() for name, tensor in self._trained_state().items()}
 
     def _trained_state(self) -> dict[str, Tensor]:
-        """Model and heads without the segmenter, which is not trained."""
-        state = self.objective.state_dict()
-        return {name: tensor for name, tensor in state.items() if not name.startswith(_SEGMENTER_PREFIX)}
+        """Weights and buffers of the objective without its frozen parameters."""
+        return {name: tensor for name, tensor in self.objective.state_dict().items() if name not in self._frozen}
 
     def save(self) -> None:
         """Write the checkpoint that a run goes on from.
@@ -211,53 +230,31 @@ class Pretraining:
         path = self._folder / CHECKPOINT_FILE
         try:
             missing, unexpected = self.objective.load_state_dict(state["weights"], strict=False)
-            missing = [name for name in missing if not name.startswith(_SEGMENTER_PREFIX)]
+            missing = sorted(set(missing) - self._frozen)
             if missing or unexpected:
                 raise ValueError(f"missing {missing[:3]}, unexpected {unexpected[:3]}")
             self._muon.load_state_dict(state["muon"])
             adamw = state["adamw"]
             moments = {int(number): own for number, own in adamw["state"].items()}
             self._adamw.load_state_dict({**adamw, "state": moments})
-        except (ValueError, RuntimeError) as error:
+            self.counters = Counters(**state["counters"])
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path} is not of this recipe, give another output or delete it: {reason}") from error
-        self.counters = Counters(**state["counters"])
         torch.set_rng_state(state["random"])
 
     def _write_final(self) -> Path:
         folder = self._folder / "final"
-        self._model.eval().save_pretrained(folder)
-        self._processor.save_pretrained(folder)
+        self.objective.eval()
+        self._save_result(folder)
         return folder
 
 
-def pretrain(recipe: PretrainingRecipe) -> Path:
-    """Train to the end of a recipe, from the checkpoint in its folder where there is one.
-
-    Returns:
-        The folder of the trained model.
-
-    Raises:
-        ValueError: The recipe's parts do not fit together, or several processes were started.
-        RuntimeError: A worker process failed.
-        OSError: Files cannot be read or written.
-    """
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if num_processes > 1:
-        raise ValueError(
-            f"a recipe of the stage pretrain trains in one process, got {num_processes}: start it without torchrun"
-        )
-    folder = Pretraining(recipe).run()
-    if folder is None:
-        raise RuntimeError("the run was stopped before its end")
-    return folder
-
-
-def _optimizers(objective: nn.Module, recipe: PretrainingRecipe) -> tuple[BatchedMuon, torch.optim.AdamW]:
+def _optimizers(objective: nn.Module, settings: LoopSettings) -> tuple[BatchedMuon, torch.optim.AdamW]:
     named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
     others = [parameter for name, parameter in named if not is_matrix(name, parameter)]
-    decay, rate = recipe.training.weight_decay, recipe.training.learning_rate
+    decay, rate = settings.weight_decay, settings.learning_rate
     groups = [
         {"params": [parameter for parameter in others if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in others if parameter.ndim < 2], "weight_decay": 0.0},

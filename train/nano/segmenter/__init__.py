@@ -1,0 +1,1 @@
+"""Training of the bundled model's segmenter on synthetic clips with prompted objects."""
