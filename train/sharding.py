@@ -40,7 +40,7 @@ def sharding_arguments(name: str) -> dict[str, Any]:
             configuration, any other one has the options of FSDP as transformers reads them.
 
     Raises:
-        ValueError: There is no such configuration, or it is not an object in JSON.
+        ValueError: There is no such configuration, it is not an object in JSON, or it is stage 3 of DeepSpeed.
         OSError: The file cannot be read.
         ImportError: DeepSpeed is not installed.
     """
@@ -48,7 +48,7 @@ def sharding_arguments(name: str) -> dict[str, Any]:
         return {}
     settings = read_sharding(name)
     if _ZERO in settings:
-        _require_deepspeed(name)
+        _check_deepspeed(name, settings[_ZERO])
         return {"deepspeed": settings}
     # One process has nothing to share.
     return {"fsdp": True, "fsdp_config": settings} if num_processes() > 1 else {}
@@ -76,9 +76,13 @@ def _folder() -> Any:
     return resources.files("unipixel.train") / "recipes"
 
 
-def _require_deepspeed(name: str) -> None:
+def _check_deepspeed(name: str, zero: Any) -> None:
     from importlib.util import find_spec
 
+    if not isinstance(zero, Mapping) or zero.get("stage") not in (0, 1, 2):
+        raise ValueError(
+            f"{name}: {_ZERO}.stage must be 0, 1 or 2, because stage 3 divides the weights: take fsdp2 for that"
+        )
     if find_spec("deepspeed") is None:
         raise ImportError(f"training.sharding={name} needs DeepSpeed: python -m pip install deepspeed, or take fsdp2")
 

@@ -124,9 +124,7 @@ class ObjectiveTrainer(Trainer):
         if not self.is_fsdp_enabled:
             super().save_model(output_dir, _internal_call)
             return
-        state = gather_state(self.model, only_trained=True)
-        if self.args.should_save:
-            self._save(output_dir, state)
+        self._save(output_dir, gather_state(self.model, only_trained=True))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:
@@ -138,6 +136,8 @@ class ObjectiveTrainer(Trainer):
         self.accelerator.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         # Frozen parameters come from the recipe's initial weights; buffers are stored, such as random Fourier matrices.
