@@ -15,7 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -61,6 +63,7 @@ def main() -> None:
         print(
             f"following {len(masked)} frames: first mask {masked[0]:.2f} s, last {masked[-1]:.1f} s of {followed:.1f} s"
         )
+        times_beside_follow(client, base, open_session(demo.address, arguments.clip), demo.address, (x, y))
         stop_time(client, base, num_frames=num_frames)
         begin = time.perf_counter()
         last = [value for _, value in stream(f"{base}export", {"kind": "session"})][-1]
@@ -71,6 +74,32 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}")
     tracked = track_time(arguments.clip, arguments.point, arguments.model)
     print(f"unipixel track: {tracked:.1f} s for tracking and writing; ratio {masked[-1] / tracked:.2f}")
+
+
+def times_beside_follow(client: httpx.Client, base: str, other: str, address: str, point: tuple[float, float]) -> None:
+    """Click, and request pages and pictures, in another session while an object is followed."""
+    follow = threading.Thread(target=lambda: list(stream(f"{base}track", {"frame": 0})))
+    follow.start()
+    requests: dict[str, Callable[[int], httpx.Response]] = {
+        "click": lambda number: client.post(
+            f"{other}prompts", json={"frame": 5 + 11 * number, "points": [[*point, 1]]}, timeout=60
+        ),
+        "page": lambda _: client.get(address),
+        "state": lambda _: client.get(f"{other}state"),
+        "picture": lambda number: client.get(f"{other}frame/{11 * number}.jpg"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in requests}
+    for number in range(16):
+        for name, send in requests.items():
+            start = time.perf_counter()
+            send(number).raise_for_status()
+            times[name].append(time.perf_counter() - start)
+            time.sleep(0.1)
+    assert follow.is_alive(), "the clip is too short for this measurement"
+    client.post(f"{base}cancel").raise_for_status()
+    follow.join()
+    shown = [f"{name} {statistics.median(found):.3f} (most {max(found):.3f})" for name, found in times.items()]
+    print(f"beside a follow, median seconds of 16: {', '.join(shown)}")
 
 
 def stop_time(client: httpx.Client, base: str, *, num_frames: int) -> None:

@@ -112,8 +112,8 @@ def _load_demo(arguments: argparse.Namespace, users: list[tuple[str, str]], limi
         is_postprocessed=arguments.postprocess,
     )
     settings = DemoSettings(
-        model_name=str(arguments.model),
-        segmenter_name=arguments.segmenter,
+        model_name=public_name(str(arguments.model)),
+        segmenter_name=None if arguments.segmenter is None else public_name(arguments.segmenter),
         session=session,
         hosts=hosts,
         limits=limits,
@@ -123,6 +123,11 @@ def _load_demo(arguments: argparse.Namespace, users: list[tuple[str, str]], limi
         allows_private_sources=arguments.allow_private_sources,
     )
     return Demo(model, processor, settings)
+
+
+def public_name(model: str) -> str:
+    """Return the name of a model for users and results: of a folder its last part, since paths here are private."""
+    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def _announce(text: str) -> None:

@@ -116,7 +116,6 @@ def test_everything_acknowledged_is_there_after_twenty_kills(checkpoint: Path, t
     path, seen = "", {"number": 0, "num_prompts": 0, "num_turns": 0, "name": 0, "masks": {}, "under_way": ""}
     for number in range(NUM_KILLS + 1):
         demo = DemoProcess(*arguments, temporary=temporary)
-        assert demo.seconds_to_page < 5
         # That of a killed server was removed when this one started.
         assert len(list(temporary.glob("unipixel-demo-*"))) == 1
         if path:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from unipixel.cli import main
-from unipixel.commands.demo import check_public, is_loopback, read_users
+from unipixel.commands.demo import check_public, is_loopback, public_name, read_users
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,6 +39,14 @@ def test_shared_page_needs_a_log_in_too() -> None:
 def test_command_refuses_a_public_page_before_it_loads_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--host", "0.0.0.0", "--model", "no-such-model"]) == 2
     assert "--auth" in capsys.readouterr().err
+
+
+def test_folder_of_a_model_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "private" / "model").mkdir(parents=True)
+    assert public_name(str(tmp_path / "private" / "model")) == "model"
+    monkeypatch.chdir(tmp_path / "private" / "model")
+    assert public_name(".") == "model"
+    assert public_name("facebook/sam2.1-hiera-tiny") == "facebook/sam2.1-hiera-tiny"
 
 
 def test_users_are_read_from_lines(tmp_path: Path) -> None:
