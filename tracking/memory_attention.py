@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from unipixel.tracking.acceleration.onednn_products import product
+
 # Query rows of one softmax on a CPU, which bounds the memory of the attention scores.
 _QUERY_ROWS = 1024
 # Smallest number of memory tokens for which projecting values last saves time; with fewer, results are bit for
@@ -115,11 +117,13 @@ def _project_values_last(query: Tensor, key: Tensor, values: Tensor, weights: Te
     attended = values.new_empty(num_objects, length, num_heads, weights.shape[-1])
     for index in range(num_objects):
         for head in range(num_heads):
-            transposed = key[index, head].t()
+            keys, columns = key[index, head], values[index].t()
             for start in range(0, length, _QUERY_ROWS):
                 rows = slice(start, start + _QUERY_ROWS)
-                scores = (query[index, head, rows] @ transposed).softmax(dim=-1)
-                attended[index, rows, head] = (scores @ values[index]) @ weights[head]
+                scores = product(query[index, head, rows], keys)
+                # In place, because the scores are the largest array of a frame.
+                torch.softmax(scores, dim=-1, out=scores)
+                attended[index, rows, head] = product(scores, columns) @ weights[head]
     return attended.flatten(2) + bias
 
 

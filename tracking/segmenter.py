@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from unipixel.tracking import memory_attention as attention
+from unipixel.tracking.acceleration.onednn_products import use_onednn
 from unipixel.tracking.config import SegmenterConfig
 from unipixel.tracking.precision import Float32Module
 from unipixel.tracking.sam2_modules import build_modules
@@ -56,6 +57,7 @@ class Segmenter(Float32Module):
         self.config = config
         for name, module in build_modules(config).items():
             self.add_module(name, module)
+        use_onednn(self)
         width, memory_width = config.embed_dim, config.memory_dim
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, memory_width))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
