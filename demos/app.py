@@ -286,3 +286,4 @@ class Demo:
     def _sweep(self) -> None:
         while not self._has_ended.wait(_SWEEP_SECONDS):
             self.store.sweep()
+            self.live.sweep()

@@ -70,8 +70,8 @@ class LiveStore:
             BusyError: There are too many live sessions.
             QuotaError: The client has too many.
         """
+        self.sweep()
         with self._lock:
-            self._sweep()
             if key not in self._sessions:
                 if len(self._sessions) >= self._limits.max_sessions:
                     raise BusyError("the server has its maximum of live sessions: try again in a few minutes")
@@ -86,6 +86,7 @@ class LiveStore:
                     max_question_chars=self._limits.max_question_chars,
                     clock=self._clock,
                 )
+            self._sessions[key].last_used = self._clock()
             return self._sessions[key]
 
     def get(self, key: str) -> LiveUserSession:
@@ -108,6 +109,14 @@ class LiveStore:
         if session is not None:
             session.reset()
 
+    def sweep(self) -> None:
+        """Remove the live sessions that no page and no client uses any more."""
+        now = self._clock()
+        with self._lock:
+            idle = [key for key, session in self._sessions.items() if now - session.last_used > MAX_IDLE_SECONDS]
+        for key in idle:
+            self.close(key)
+
     def close_all(self) -> None:
         """Remove all live sessions, and wait for their threads."""
         for key in list(self._sessions):
@@ -116,10 +125,3 @@ class LiveStore:
 
     def _new_session(self) -> LiveSession:
         return LiveSession(self._model, self._processor, settings=self._settings)
-
-    def _sweep(self) -> None:
-        now = self._clock()
-        for key, session in list(self._sessions.items()):
-            if now - session.last_used > MAX_IDLE_SECONDS:
-                del self._sessions[key], self._clients[key]
-                session.reset()

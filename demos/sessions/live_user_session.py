@@ -279,7 +279,8 @@ class LiveUserSession:
         return next(number for number in itertools.count(1) if number not in known)
 
     def _step(self, image: NDArray[np.uint8], timestamp_seconds: float, *, waits: bool = False) -> bool:
-        self.last_used = self._clock()
+        if not waits:  # nobody may be watching a network source any more
+            self.last_used = self._clock()
         if not self._lock.acquire(blocking=waits):
             self.num_dropped += 1
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -246,6 +247,26 @@ def test_idle_live_session_is_removed_for_another(store: LiveStore, clock: Clock
     store.open("b")
     clock.now += 2 * MAX_IDLE_SECONDS
     assert store.open("c").num_frames == 0
+
+
+def test_source_that_nobody_watches_any_more_is_closed(store: LiveStore, clock: Clock) -> None:
+    user_session, closed = store.open("key"), threading.Event()
+
+    def frames() -> Iterator[Frame]:
+        for index in itertools.count():
+            yield Frame(index, index / 10, np.ascontiguousarray(clip_frame(index)))
+            time.sleep(0.01)
+
+    user_session.watch(frames(), on_end=closed.set)
+    wait_until(lambda: user_session.num_frames > 1)
+    store.sweep()
+    assert store.get("key") is user_session
+    clock.now += 2 * MAX_IDLE_SECONDS
+    wait_until(lambda: user_session.num_frames > 3)
+    store.sweep()
+    with pytest.raises(UnknownSessionError, match="unknown or has expired"):
+        store.get("key")
+    assert closed.wait(60)
 
 
 def test_memory_is_constant_over_the_stream(user_session: LiveUserSession) -> None:
