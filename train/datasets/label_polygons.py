@@ -39,6 +39,8 @@ def draw_label_polygons(shapes: Sequence[Any], *, size: tuple[int, int], locatio
     height, width = size
     if not 0 < height * width <= MAX_MASK_PIXELS:
         raise ValueError(f"{location}: an image has 1 to {MAX_MASK_PIXELS} pixels, got {width} x {height}")
+    if not isinstance(shapes, (list, tuple)):
+        raise ValueError(f"{location}: `shapes` must be a list, got {shapes!r:.80}")
     drawn = []
     for number, shape in enumerate(shapes):
         label, points = _checked_shape(shape, location=f"{location}, shape {number}")

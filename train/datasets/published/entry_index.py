@@ -126,6 +126,14 @@ def _is_current(folder: Path, root: Path) -> bool:
         return False
 
 
+def _line(group: Any, name: str) -> bytes:
+    try:
+        return json.dumps(group, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # Values of a pickle that JSON does not know, and lone surrogates.
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: an entry contains a value that is not of JSON: {error}") from error
+
+
 def _write(folder: Path, read_groups: ReadGroups, options: Mapping[str, Any], *, root: Path, name: str) -> None:
     files = SourceFiles(root)
     rows = array("q")
@@ -137,7 +145,7 @@ def _write(folder: Path, read_groups: ReadGroups, options: Mapping[str, Any], *,
             # Annotations are many small objects without cycles, among which the collector would search again and again.
             for group in _without_collection(_checked(read_groups(files, **options), files, name)):
                 start = written.tell()
-                written.write(json.dumps(group, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                written.write(_line(group, name))
                 end, has_media = written.tell(), bool(group["media"])
                 for position in range(len(group["entries"])):
                     rows.extend((start, end, position, has_media))

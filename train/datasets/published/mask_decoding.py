@@ -61,6 +61,8 @@ def decode_masks(
         OSError: A file cannot be read.
         ValueError: The masks are damaged, or their number is not that of the frames.
     """
+    if size is not None and not (len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        raise ValueError(f"{_source(reference)}: the size of an image is two integers above 0, got {size!r:.80}")
     if "labels" in reference:
         ids = list(reference["ids"])
         images = [read_label_image(resolve(root, reference["labels"][index])) for index in positions]
@@ -109,6 +111,8 @@ def _tracks(reference: MaskReference, root: Path) -> list[Any]:
         return [_entry(content, reference["object"], path)]
     if "key" in reference:
         frames = _entry(content, reference["key"], path)
+        if not isinstance(frames, list):
+            raise ValueError(f"{path} has {frames!r:.80} under {reference['key']!r}, expected a list of frames")
         return [[_entry(frame, reference["column"], path) for frame in frames]]
     return [content]
 
@@ -128,7 +132,7 @@ def _segments(segment: Any, size: tuple[int, int], location: str) -> list[NDArra
     if isinstance(segment, Mapping):
         return [decode_rle(segment)]
     if not isinstance(segment, list):
-        raise ValueError(f"{location}: a mask must be run lengths, polygons or null, got {segment!r:.80}")
+        raise ValueError(f"{location}: a mask must be run lengths, polygons or null, got {type(segment).__name__}")
     if segment and isinstance(segment[0], list) and segment[0] and not isinstance(segment[0][0], (list, Mapping)):
         return [fill_polygons(segment, size=size, location=location)]
     return [mask for part in segment for mask in _segments(part, size, location)]

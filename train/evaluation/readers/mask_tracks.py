@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipixel.memory.rle import decode_rle
+from unipixel.memory.rle import MAX_MASK_PIXELS, decode_rle
 from unipixel.train.datasets.plain_pickle import read_plain_pickle
 from unipixel.train.datasets.published.json_members import JsonMembers
 
@@ -55,11 +55,18 @@ class MaskDictionary:
 
 
 def track_size(track: Any) -> tuple[int, int] | None:
-    """Return (H, W) of the first run lengths of a track, or None if it has none."""
-    for entry in track or ():
-        if isinstance(entry, Mapping) and len(entry.get("size", ())) == 2:
-            height, width = entry["size"]
-            return int(height), int(width)
+    """Return (H, W) of the first run lengths of a track, or None if it has none.
+
+    Raises:
+        ValueError: They have no valid size.
+    """
+    for entry in track if isinstance(track, Sequence) else ():
+        if isinstance(entry, Mapping) and entry.get("size"):
+            sides = entry["size"]
+            is_size = isinstance(sides, Sequence) and len(sides) == 2 and all(type(side) is int for side in sides)
+            if not is_size or min(sides) < 1 or sides[0] * sides[1] > MAX_MASK_PIXELS:
+                raise ValueError(f"a mask has `size` [H, W] with 1 to {MAX_MASK_PIXELS} pixels, got {sides!r:.80}")
+            return sides[0], sides[1]
     return None
 
 

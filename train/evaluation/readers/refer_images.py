@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from unipixel.memory.rle import MAX_MASK_PIXELS
 from unipixel.processing.prompt_templates import segmentation_question
 from unipixel.train.datasets.plain_pickle import read_plain_pickle
 from unipixel.train.evaluation.benchmarks.annotation_files import field_of, first_existing, read_json
@@ -85,6 +86,8 @@ class _Instances:
         if Path(name).name != name:
             raise ValueError(f"{described}: `file_name` must be a plain file name, got {name!r:.80}")
         size = [field_of(entry, side, int, location=described) for side in ("height", "width")]
+        if bool in map(type, size) or min(size) < 1 or size[0] * size[1] > MAX_MASK_PIXELS:
+            raise ValueError(f"{described}: an image has 1 to {MAX_MASK_PIXELS} pixels, got {size[1]} x {size[0]}")
         return self._image_folder / name, (size[0], size[1])
 
 
@@ -94,6 +97,8 @@ def _sentences(
     path, size = instances.image(field_of(reference, "image_id", int, location=location), location=location)
     named = field_of(reference, "ann_id", (int, list), location=location)
     keys = [key for key in (named if isinstance(named, list) else [named]) if key != -1]
+    if not all(isinstance(key, int) for key in keys):
+        raise ValueError(f"{location}: `ann_id` is an id or a list of them, got {named!r:.80}")
     if missing := [key for key in keys if key not in instances.annotations]:
         raise ValueError(f"{location}: annotation {missing[0]} is not in {instances.path}")
     annotations = [instances.annotations[key] for key in keys]

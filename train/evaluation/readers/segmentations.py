@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from unipixel.memory.rle import MAX_MASK_PIXELS, check_rle, decode_rle
+from unipixel.train.datasets.coco_polygons import fill_polygons
 
 # A polygon has at least three corners.
 _MIN_NUMBERS = 6
@@ -35,18 +35,12 @@ def decode_segmentation(segmentation: Any, *, size: tuple[int, int], location: s
     if segmentation is not None and not isinstance(segmentation, list):
         raise ValueError(f"{location}: a segmentation is polygons or run lengths, got {segmentation!r:.80}")
     mask = np.zeros(size, bool)
-    polygons = []
     for part in segmentation or []:
         if isinstance(part, Mapping):
             mask |= decode_run_lengths(part, size=size, location=location)
-        elif _is_polygon(part):
-            polygons.append([float(number) for number in part])
+        # Some annotations of COCO contain polygons of one or two points, which have no area.
         elif not isinstance(part, list) or len(part) >= _MIN_NUMBERS:
-            raise ValueError(f"{location}: a polygon is a list of x, y, x, y, ..., got {part!r:.80}")
-    if polygons:
-        # One at a time: pycocotools takes a first polygon of four numbers, and with it all others, for boxes.
-        for run_lengths in coco_mask.frPyObjects(polygons, height, width):
-            mask |= decode_rle({**run_lengths, "counts": run_lengths["counts"].decode("ascii")})
+            mask |= fill_polygons([part], size=size, location=location)
     return mask
 
 
@@ -92,12 +86,3 @@ def mask_area(run_lengths: Mapping[str, Any]) -> int:
     if isinstance(counts, str):
         return int(coco_mask.area({"size": run_lengths["size"], "counts": counts.encode("ascii")}))
     return int(sum(counts[1::2]))
-
-
-def _is_polygon(part: Any) -> bool:
-    return (
-        isinstance(part, list)
-        and len(part) >= _MIN_NUMBERS
-        and len(part) % 2 == 0
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in part)
-    )
