@@ -52,6 +52,7 @@ class ServerContext:
             self.settings,
             max_objects=limits.max_objects,
             max_feature_bytes=max(1, min(self.settings.max_feature_bytes, share)),
+            max_upsampled_bytes=max(1, min(self.settings.max_upsampled_bytes, share)),
         )
         counts = {"max_waiting": limits.max_waiting, "max_waiting_per_client": limits.max_waiting_per_client}
         self.queue = WorkQueue(num_slots=limits.max_workers, **counts)

@@ -136,7 +136,7 @@ def entry_points(
     }
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop_strings"):
         calls[f"GenerationSettings {name}"] = partial(_with_field, unipixel.GenerationSettings, name)
-    for name in ("num_frames", "anchor", "prefill", "max_objects", "max_feature_bytes"):
+    for name in ("num_frames", "anchor", "prefill", "max_objects", "max_feature_bytes", "max_upsampled_bytes"):
         calls[f"SessionSettings {name}"] = partial(_with_field, unipixel.SessionSettings, name)
     for name in ("num_frames", "max_objects", "redetect_after"):
         calls[f"LiveSettings {name}"] = partial(_with_field, unipixel.LiveSettings, name)

@@ -73,7 +73,7 @@ class SailConversation:
         image: NDArray[np.uint8],
         *,
         settings: GenerationSettings | None = None,
-        max_feature_bytes: int = 0,
+        max_upsampled_bytes: int = 0,
     ) -> None:
         """Start a conversation without computing anything.
 
@@ -82,11 +82,11 @@ class SailConversation:
             processor: Prepares the inputs of the model.
             image: (H, W, 3) uint8 RGB.
             settings: Settings of the text generation.
-            max_feature_bytes: Bytes up to which the upsampled image is kept for the masks of later turns.
+            max_upsampled_bytes: Bytes up to which the upsampled image is kept for the masks of later turns.
         """
         self._model, self._processor, self._image = model, processor, image
         self._settings = settings or GenerationSettings()
-        self._max_feature_bytes = max_feature_bytes
+        self._max_upsampled_bytes = max_upsampled_bytes
         self._state = SailConversationState()
         self._features: tuple[PatchStates, Tensor] | None = None
 
@@ -203,7 +203,7 @@ class SailConversation:
             raise ValueError("the conversation has no image to segment: ask about an image")
         if self._features is None or self._features[0] is not patches:
             self._features = None
-            if self._model.num_feature_bytes(patches) <= self._max_feature_bytes:
+            if self._model.num_feature_bytes(patches) <= self._max_upsampled_bytes:
                 self._features = (patches, self._model.pixel_features(patches))
         features = self._features[1] if self._features else None
         return self._model.segment(patches, queries, features=features).cpu()

@@ -210,7 +210,7 @@ class SailSession(Session):
                 self._sail_processor,
                 frame.image,
                 settings=self._generation,
-                max_feature_bytes=self.settings.max_feature_bytes,
+                max_upsampled_bytes=self.settings.max_upsampled_bytes,
             )
         return self._sail_conversation
 

@@ -33,6 +33,8 @@ class SessionSettings:
         memory_dtype: Type of SAM 2.1's memories; None is the type of the language model.
         is_postprocessed: Whether SAM 2's mask post-processing is applied.
         max_feature_bytes: Bytes of encoded frames that are cached for later questions and corrections.
+        max_upsampled_bytes: Bytes up to which Pixel-SAIL keeps the upsampled image for the masks of later questions;
+            the default is enough for 1024 x 1024 pixels in float32, of 0.5B or 3B.
         segmenter: SAM 2.1 that tracks objects and segments clicks; None is the model's own.
         language_masks: What decodes the masks of the language model if there is a `segmenter`: the `model`'s own
             SAM 2.1, which was trained with it and encodes the frames it needs itself, or the `segmenter`.
@@ -46,6 +48,7 @@ class SessionSettings:
     memory_dtype: torch.dtype | None = None
     is_postprocessed: bool = False
     max_feature_bytes: int = MAX_FEATURE_BYTES
+    max_upsampled_bytes: int = 2**30
     segmenter: Segmenter | None = None
     language_masks: LanguageMasks = "model"
     generation: GenerationSettings = field(default_factory=GenerationSettings)
@@ -55,7 +58,7 @@ class SessionSettings:
         for name, allowed in ((name, get_args(choice)) for name, choice in choices):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("num_frames", "max_objects", "max_feature_bytes"):
+        for name in ("num_frames", "max_objects", "max_feature_bytes", "max_upsampled_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -221,14 +221,19 @@ def test_empty_mask_means_that_there_is_no_target(sail: PixelSail, processor: Sa
 
 def test_upsampled_image_is_kept_only_if_it_is_small_enough(sail: PixelSail, processor: SailProcessor) -> None:
     masks = {}
-    for limit in (1, 2**28):
+    for limit in (1, 2**30):
         session = open_session(
-            sail, processor, [recorded_image("case_refer")], settings=SessionSettings(max_feature_bytes=limit)
+            sail, processor, [recorded_image("case_refer")], settings=SessionSettings(max_upsampled_bytes=limit)
         )
         session.ask(SEGMENT)
         masks[limit] = (_mask(session, 1), session.num_bytes)
-    np.testing.assert_array_equal(masks[1][0], masks[2**28][0])
-    assert masks[2**28][1] - masks[1][1] == 40 * 56 * 64 * 4
+    np.testing.assert_array_equal(masks[1][0], masks[2**30][0])
+    assert masks[2**30][1] - masks[1][1] == 40 * 56 * 64 * 4
+
+
+def test_default_keeps_the_upsampled_image_of_the_largest_picture() -> None:
+    """One of 1024 x 1024 pixels at a stride of 2, with 896 or 1024 channels in float32, fits exactly."""
+    assert 512 * 512 * 896 * 4 < SessionSettings().max_upsampled_bytes == 512 * 512 * 1024 * 4
 
 
 def test_bfloat16_gives_nearly_the_same_mask(processor: SailProcessor) -> None:
