@@ -46,8 +46,9 @@ def _accepted(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write(path: Path, rows: dict[str, list[dict[str, Any]]], name: str) -> None:
-    content = []
+    content: list[dict[str, Any]] = []
     for image, own in sorted(rows.items()):
-        content.append({"image_name": image, name: sorted(own, key=lambda row: str(row["region"]))})
+        own.sort(key=lambda row: str(row["region"]))
+        content.append({"image_name": image, name: own})
     with replaced_file(path) as file:
         file.write(json.dumps(content, ensure_ascii=False).encode("utf-8"))

@@ -170,9 +170,9 @@ def _coco_images(source: Path, folder: Path, choice: RegionChoice) -> Iterator[P
         if own:
             name = field_of(image, "file_name", str, location=f"{source}, images")
 
-            def read(name: str = name, own: list[list[int]] = own) -> RegionImage:
+            def read(name: str = name, own: list[list[int]] = own, described: Any = image) -> RegionImage:
                 rows = [JsonMembers.read_value(source, span) for span in own]
-                return _annotated_image(resolve(folder, name), name, rows, categories, choice)
+                return _annotated_image(resolve(folder, name), described, rows, categories, choice)
 
             yield name, read
 
@@ -188,7 +188,7 @@ def _folder_images(folder: Path, choice: RegionChoice) -> Iterator[PendingImage]
             described = field_of(content, "image", dict, location=str(file))
             name = field_of(described, "file_name", str, location=str(file))
             rows = field_of(content, "annotations", list, location=str(file))
-            return _annotated_image(resolve(folder, name), name, rows, {}, choice)
+            return _annotated_image(resolve(folder, name), described, rows, {}, choice)
 
         yield file.stem, read
     if not found:
@@ -196,9 +196,14 @@ def _folder_images(folder: Path, choice: RegionChoice) -> Iterator[PendingImage]
 
 
 def _annotated_image(
-    path: Path, name: str, rows: list[Any], categories: Mapping[int, str], choice: RegionChoice
+    path: Path, described: Mapping[str, Any], rows: list[Any], categories: Mapping[int, str], choice: RegionChoice
 ) -> RegionImage:
+    name = str(described["file_name"])
+
     def decode(size: tuple[int, int]) -> dict[str, SourceRegion]:
+        annotated = (described.get("height", size[0]), described.get("width", size[1]))
+        if annotated != size:
+            raise ValueError(f"{path} has (H, W) = {size}, its annotation {annotated}")
         regions = {}
         for row in rows:
             key = str(field_of(row, "id", (int, str), location=name))

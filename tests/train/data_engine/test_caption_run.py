@@ -428,6 +428,19 @@ def test_lines_of_our_own_format_are_a_source(run: Callable[..., Any], stub: Stu
     assert np.array_equal(np.asarray(Image.open(frame)), draw_image("green", "red"))
 
 
+def test_image_that_does_not_fit_its_annotation_is_named_and_left_out(
+    run: Callable[..., Any], source: Path, tmp_path: Path
+) -> None:
+    content = json.loads(source.read_text())
+    content["images"][0]["height"] = 41
+    content["images"][1]["file_name"] = "../secret.png"
+    source.write_text(json.dumps(content), encoding="utf-8")
+    status, figures = run()
+    assert (status, figures["accepted"]) == (1, 2)
+    assert figures["skipped"]["0.png"].endswith("0.png has (H, W) = (40, 60), its annotation (41, 60)")
+    assert "which is not below" in figures["skipped"]["../secret.png"]
+
+
 def test_folder_of_images_with_json_files_is_a_source(
     stub: StubEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
