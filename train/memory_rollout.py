@@ -93,17 +93,19 @@ def memory_rollout(
         order = torch.cat([prompted.rows for prompted in prompts]).argsort()
         state.write_prompted(0, _join_memories(given, order))
     all_rows = torch.arange(num_objects, device=tracks.device)
-    limits = {"num_maskmem": config.num_maskmem, "max_pointers": config.max_pointers}
+    num_maskmem, max_pointers = config.num_maskmem, config.max_pointers
     for step in range(1, length):
         current = select_frames(features, tracks[:, step])
-        ((_, gathered),) = gather_memories([state], step, num_frames=num_frames, **limits)
+        ((_, gathered),) = gather_memories(
+            [state], step, num_maskmem=num_maskmem, max_pointers=max_pointers, num_frames=num_frames
+        )
         with _gradients(from_step=first_step, step=step):
             segmentation = segmenter.decode(current, segmenter.attend_memory(current, _objects_first(gathered)))
         yield TrackStep(all_rows, step, segmentation)
         if step + 1 < length:
             with _gradients(from_step=first_step, step=step):
                 memory = _encode_memories(segmenter, current, segmentation)
-            state.write_tracked(step, memory, **limits)
+            state.write_tracked(step, memory, num_maskmem=num_maskmem, max_pointers=max_pointers)
 
 
 def _gradients(*, from_step: int, step: int) -> torch.set_grad_enabled:

@@ -91,9 +91,10 @@ class SegmenterObjective(LoopObjective):
         self.weights = weights or LossWeights()
 
     def compile_blocks(self) -> None:
-        """Compile the blocks of the image encoder and the transformer of the mask decoder."""
-        for block in self.segmenter.image_encoder.trunk.blocks:
-            block.compile()
+        """Compile the image encoder's trunk and the mask decoder's transformer."""
+        # As a whole: blocks of different sizes would each be compiled for training and for context frames, more often
+        # than torch allows for one function.
+        self.segmenter.image_encoder.trunk.compile()
         self.segmenter.sam_mask_decoder.transformer.compile()
 
     def forward(self, batch: TrackBatch, *, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:

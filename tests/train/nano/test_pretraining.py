@@ -18,6 +18,7 @@ from unipixel.train.nano.dense_training import prepare_loop, train_dense
 from unipixel.train.nano.loop.batch_feeding import WorkerFeed
 from unipixel.train.nano.loop.checkpoint_file import write_state
 from unipixel.train.nano.loop.training_loop import CHECKPOINT_FILE
+from unipixel.train.nano.pretraining_objective import PretrainingObjective
 from unipixel.train.recipe_files import load_any_recipe, load_recipe
 from unipixel.train.run_log import LOG_FILE
 
@@ -76,6 +77,7 @@ def test_run_returns_to_finite_weights_at_a_lower_rate(start: Path, tmp_path: Pa
     run = prepare_loop(dense_recipe(start, tmp_path))
     batch = run.feed.next()
     before = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
+    assert isinstance(run.objective, PretrainingObjective)
     with torch.no_grad():
         run.objective.dense.model.model.language_model.embed_tokens.weight.fill_(torch.nan)
     run.step(batch)
