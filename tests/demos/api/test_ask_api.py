@@ -389,3 +389,18 @@ def test_session_is_used_through_mcp(address: str, clip: Path) -> None:
             assert [turn["question"] for turn in turns] == ["What is [1] doing?"]
 
     asyncio.run(work())
+
+
+def test_client_calls_of_the_documentation_run(
+    address: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[3] / "docs/demo.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```pycon\n(.*?)```", text, re.DOTALL)
+    lines = [line[4:] for line in block.splitlines() if line.startswith((">>> ", "... "))]
+    # The loop of the documentation ends before the next statement.
+    code = "\n".join(lines).replace("http://127.0.0.1:7860/", address).replace("65, 85", "10, 12")
+    exec(compile(code, "docs/demo.md", "exec"), names := {})
+    assert names["job"].result() is not None
+    assert "done" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import threading
 import time
@@ -108,6 +109,21 @@ def test_client_gets_the_text_and_masks_of_ask(address: str, clip: Path, model: 
     assert chunks[-2].choices[0].delta.unipixel["objects"] == expected.to_dict()["objects"]
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].usage == answer.usage
+
+
+def test_client_call_of_the_documentation_runs(address: str, clip: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/serving.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(client = openai.*?)```", text, re.DOTALL)
+    local = {
+        "http://127.0.0.1:8000": address, 'api_key="none"': f'api_key="{KEY}"', "unipixel-nano": "tiny",
+        "/clips/a.mp4": str(clip), "[65, 85, 0]": "[12, 14, 0]",
+    }  # fmt: skip
+    for documented, used in local.items():
+        assert documented in block
+        block = block.replace(documented, used)
+    names: dict[str, Any] = {"openai": openai}
+    exec(compile(block, "docs/serving.md", "exec"), names)
+    assert names["answer"].choices[0].message.unipixel["objects"][0]["frames"]
 
 
 def test_models_health_and_metrics(address: str) -> None:

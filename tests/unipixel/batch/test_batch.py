@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from unipixel.batch.clip_list import list_clips
 from unipixel.batch.clip_reading import decode_clip
 from unipixel.batch.row_file import RowFile
 from unipixel.checkpoints.architecture import load_checkpoint
+from unipixel.commands._running.batch_run import read_question_sets
 from unipixel.model.generation import GenerationSettings
 from unipixel.processing.visual_prompts import MaskPrompt, PointPrompt
 from unipixel.session.session import open_session
@@ -249,3 +251,11 @@ def test_decoded_clip_equals_the_video(clip: Path) -> None:
     for one, other in zip(decoded, video, strict=True):
         assert (one.index, one.timestamp_seconds) == (other.index, other.timestamp_seconds)
         assert (one.image == other.image).all()
+
+
+def test_question_sets_of_the_documentation_are_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/batch.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "questions.jsonl").write_text(block)
+    sets = read_question_sets(tmp_path / "questions.jsonl")
+    assert [(one.name, len(one.questions), len(one.prompts)) for one in sets] == [("count", 1, 0), ("first", 2, 1)]
