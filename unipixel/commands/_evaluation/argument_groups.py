@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", help="the archive of `check`, or the folder of `report`"
     )
-    parser.add_argument("--json", action="store_true", default=None, help="print one JSON object")
+    parser.add_argument("--json", action="store_true", default=None, help="print one JSON object (off)")
     _add_data_options(parser.add_argument_group("data and scores"))
     _add_run_options(parser.add_argument_group("running a model"))
     _add_judge_options(parser.add_argument_group("judging descriptions (only where a benchmark needs it)"))
@@ -47,21 +47,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data_options(group: Any) -> None:
-    group.add_argument("--data", type=Path, metavar="DIR", help="folder of the data; of several benchmarks, DIR/NAME")
+    group.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the data; of several benchmarks, DIR/NAME (required)"
+    )
     group.add_argument("--split", metavar="NAME", help="split (by default the first that `eval list` shows)")
-    group.add_argument("--variant", metavar="NAME", help="way to pose the samples, where a benchmark has several")
-    group.add_argument("--predictions", type=Path, metavar="DIR", help="score the predictions.jsonl of this folder")
+    group.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="way to pose the samples, where a benchmark has several (by default its first)",
+    )
+    group.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="score the predictions.jsonl of this folder (instead of a model)",
+    )
     group.add_argument("--protocol", choices=("honest", "paper"), help="honest (default), or as the published code")
-    group.add_argument("--strict", action="store_true", default=None, help="stop at the first sample that failed")
-    group.add_argument("--list", action="store_true", default=None, help="list the samples instead of scoring")
-    group.add_argument("--submission", type=Path, metavar="ZIP", help="write the archive that the server takes")
+    group.add_argument("--strict", action="store_true", default=None, help="stop at the first sample that failed (off)")
+    group.add_argument("--list", action="store_true", default=None, help="list the samples instead of scoring (off)")
+    group.add_argument("--submission", type=Path, metavar="ZIP", help="write the archive that the server takes (off)")
     group.add_argument(
         "--gallery",
         type=int,
         metavar="N",
-        help="write gallery.html beside the predictions: the N worst, N best and N random samples in pictures",
+        help="write gallery.html beside the predictions: the N worst, N best and N random samples in pictures (off)",
     )
-    group.add_argument("--html", type=Path, metavar="FILE", help="also write the table of `report` as a page")
+    group.add_argument("--html", type=Path, metavar="FILE", help="also write the table of `report` as a page (off)")
     group.add_argument(
         "--processes", type=int, metavar="N", help="processes that score (by default the cores, 16 at most)"
     )
@@ -70,18 +81,27 @@ def _add_data_options(group: Any) -> None:
 
 def _add_run_options(group: Any) -> None:
     group.add_argument("--model", help=f"bundled name, folder or hub id (synthetic: {DEFAULT_MODEL} by default)")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder of the run; of several benchmarks, DIR/NAME")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run; of several benchmarks, DIR/NAME (required with --model)",
+    )
     group.add_argument("--device", help="auto (default), cpu, cuda, cuda:1, mps; synthetic: cpu by default")
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="auto by default")
-    group.add_argument("--limit", type=int, metavar="M", help="only the first M samples; synthetic: 90 by default")
     group.add_argument(
-        "--retry-failed", action="store_true", default=None, help="ask again about samples that failed earlier"
+        "--limit", type=int, metavar="M", help="only the first M samples (all); synthetic: 90 by default"
+    )
+    group.add_argument(
+        "--retry-failed", action="store_true", default=None, help="ask again about samples that failed earlier (off)"
     )
     group.add_argument("--decoder", choices=("auto", "av", "decord"), help="decoder of video files (auto)")
-    group.add_argument("--language-frames", type=int, metavar="N", help="frames of the language model, as in `ask`")
+    group.add_argument(
+        "--language-frames", type=int, metavar="N", help="frames of the language model (those of the benchmark)"
+    )
     group.add_argument("--anchor", choices=("auto", "prompt", "best", "first"), help="as in `unipixel ask` (auto)")
     group.add_argument("--prefill", choices=("model", "model-only", "tracker"), help="as in `unipixel ask` (model)")
-    group.add_argument("--postprocess", action="store_true", default=None, help="apply SAM 2's post-processing")
+    group.add_argument("--postprocess", action="store_true", default=None, help="apply SAM 2's post-processing (off)")
     group.add_argument(
         "--wording",
         choices=("published", "session"),
@@ -96,22 +116,28 @@ def _add_judge_options(group: Any) -> None:
         "--judge-url",
         metavar="URL",
         help="base address of an endpoint with OpenAI's chat completions; its key is OPENAI_API_KEY. Answers are sent "
-        "there, and the replies are stored in predictions.jsonl",
+        "there, and the replies are stored in predictions.jsonl (off)",
     )
-    group.add_argument("--judge-model", metavar="NAME", help="model of the endpoint, such as gpt-4o-mini")
-    group.add_argument("--judge-prompt", type=Path, metavar="FILE", help="instructions of the judge, such as published")
+    group.add_argument(
+        "--judge-model", metavar="NAME", help="model of the endpoint, such as gpt-4o-mini (required with --judge-url)"
+    )
+    group.add_argument(
+        "--judge-prompt", type=Path, metavar="FILE", help="instructions of the judge (those of unipixel)"
+    )
 
 
 def _add_synthetic_options(group: Any) -> None:
     group.add_argument("--seed", type=int, help="seed of the clips (0)")
     group.add_argument("--tasks", metavar="NAMES", help="comma-separated tasks, such as track,segment/motion (all)")
-    group.add_argument("--frames", type=int, metavar="N", help="length of the clips in frames, 0 for the full length")
+    group.add_argument(
+        "--frames", type=int, metavar="N", help="length of the clips in frames, 0 for the full length (0)"
+    )
     group.add_argument("--render-size", type=int, metavar="PX", help="shorter side, 0 for a random size (0)")
     group.add_argument(
         "--no-memory",
         action="store_true",
         default=None,
-        help="track objects, but do not inject their memory: the answers without memory injection",
+        help="track objects, but do not inject their memory: the answers without memory injection (off)",
     )
     group.add_argument(
         "--pooling",
