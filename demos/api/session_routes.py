@@ -91,14 +91,16 @@ class SessionRoutes:
         user_session, is_read_only = self._store.read(key)
         return session_json(user_session, is_read_only=is_read_only)
 
-    async def changes(self, key: str, after: int = 0) -> dict[str, Any]:
+    async def changes(
+        self, key: str, after: int = 0, wait: Annotated[float, Query(ge=0, le=_CHANGES_SECONDS)] = _CHANGES_SECONDS
+    ) -> dict[str, Any]:
         """Wait until the revision of a session differs from a given one, at most for some seconds."""
         user_session, _ = await run_in_threadpool(self._store.read, key)
-        deadline = asyncio.get_running_loop().time() + _CHANGES_SECONDS
+        deadline = asyncio.get_running_loop().time() + wait
         while True:
             lifecycle = user_session.lifecycle
             revision = lifecycle.revision
-            if revision != after or lifecycle.is_closed or asyncio.get_running_loop().time() > deadline:
+            if revision != after or lifecycle.is_closed or asyncio.get_running_loop().time() >= deadline:
                 return {"revision": revision, "is_busy": lifecycle.is_busy, "is_closed": lifecycle.is_closed}
             await asyncio.sleep(_CHANGES_POLL_SECONDS)
 

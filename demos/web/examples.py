@@ -42,7 +42,13 @@ class DemoExample:
 
 EXAMPLES = (
     DemoExample(
-        "What colour is [1]?", "shapes.mp4", False, (65.0, 85.0), "ask", "What colour is [1]?", (20, 50, 116, 122)
+        "Click the star and ask its colour",
+        "shapes.mp4",
+        False,
+        (65.0, 85.0),
+        "ask",
+        "What colour is [1]?",
+        (20, 50, 116, 122),
     ),
     DemoExample("Find the blue circle", "shapes.mp4", False, None, "segment", "the blue circle", (0, 96, 96, 168)),
     DemoExample(

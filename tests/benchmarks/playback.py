@@ -126,9 +126,7 @@ def num_wrong(read: list[tuple[int, int, list[list[int]]]], frames: dict[str, An
     wrong = 0
     for number, frame, boxes in read:
         masks = {int(key): counts for key, counts in frames.get(str(number), {}).items() if counts}
-        expected = {
-            key: mask_box(decode_rle({"size": [720, 1280], "counts": counts})) for key, counts in masks.items()
-        }
+        expected = {key: mask_box(decode_rle({"size": [720, 1280], "counts": counts})) for key, counts in masks.items()}
         wrong += number != frame or {box[0]: tuple(box[1:]) for box in boxes} != expected
     return wrong
 

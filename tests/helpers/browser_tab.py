@@ -17,7 +17,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]  # fmt: skip
-WIDE, PHONE = (1440, 1000), (390, 844)
+WIDE, PHONE = (1440, 900), (390, 844)
 LONG = 60_000
 PAGE = "document.querySelector('.up-tool').page"
 """The object that static/ask_page.js creates."""

@@ -29,6 +29,11 @@ export class SessionApi {
     return this.changing(async () => (await this.request(path, jsonRequest(body))).json());
   }
 
+  /** Post a question that changes nothing. */
+  async query(path, body) {
+    return (await this.request(path, jsonRequest(body))).json();
+  }
+
   async postBytes(path, body) {
     return this.changing(async () => (await this.request(path, { method: 'POST', body })).json());
   }

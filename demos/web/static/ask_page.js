@@ -45,7 +45,7 @@ export class AskPage {
       make('div', { class: 'up-bar' }, tools.bar, tools.history, make('span', { class: 'up-space' }), look.element, files.element, share.element, open),
       make('div', { class: 'up-screen' }, tools.picture, this.message), this.transport.element);
     this.workspace = make('div', { class: 'up-workspace', hidden: true }, this.stage,
-      make('div', { class: 'up-below' }, this.rail.element, this.conversation.element), keysHint(session));
+      make('div', { class: 'up-below' }, this.rail.element, this.conversation.element), keysHint(session), this.intro.modelLine);
     this.root.replaceChildren(this.intro.element, this.workspace);
     this.root.dataset.ready = 'yes';
     this.root.page = this; // for the console of the browser, and tests
@@ -105,6 +105,7 @@ export class AskPage {
 
   showIntro(isOpen) {
     this.intro.element.hidden = !isOpen;
+    this.root.classList.toggle('up-intro-open', isOpen);
     this.intro.element.classList.toggle('up-intro-over', isOpen && !this.workspace.hidden);
     this.intro.refresh();
     if (isOpen && !this.workspace.hidden) this.intro.element.scrollIntoView({ block: 'nearest' });
@@ -128,7 +129,7 @@ export class AskPage {
     if (isError && (field === 'question' || field === 'upload')) return; // beside their fields
     clearTimeout(this.messageTimer);
     this.message.textContent = text;
-    this.message.hidden = false;
+    this.message.hidden = !text;
     this.message.classList.toggle('up-message-error', isError);
     this.messageTimer = setTimeout(() => { this.message.hidden = true; }, MESSAGE_MS);
   }

@@ -45,10 +45,10 @@ export class ExportMenu {
     const { session } = this, hasMasks = session.state.objects.some((item) => session.presence.runsOf(item.id).length);
     const isImage = session.video?.is_image, isCutOut = this.player.compositor.background === 'transparent';
     const item = (text, form, body) => make('button', { type: 'button', onclick: () => this.download(body()) }, text, make('small', {}, form));
-    const media = isImage ? 'PNG' : isCutOut ? 'WebM with alpha' : 'MP4 with sound';
+    const video = session.video?.has_sound ? 'MP4 with sound' : 'MP4', media = isImage ? 'PNG' : isCutOut ? 'WebM with alpha' : video;
     this.items.replaceChildren(...(hasMasks ? [
       item(isImage ? 'Image as shown' : 'Video as shown', media, () => this.effectsBody()),
-      item(isImage ? 'Image with masks and labels' : 'Video with masks and labels', isImage ? 'PNG' : 'MP4 with sound', () => ({ kind: 'overlay' })),
+      item(isImage ? 'Image with masks and labels' : 'Video with masks and labels', isImage ? 'PNG' : video, () => ({ kind: 'overlay' })),
       item('Masks', 'PNG files in a ZIP', () => ({ kind: 'masks' })),
       item('Annotations', 'COCO, JSON', () => ({ kind: 'coco' })),
     ] : []), item('Session, to open again later', 'ZIP', () => ({ kind: 'session' })));

@@ -22,6 +22,7 @@ export class Intro {
       type: 'button', class: 'up-example', onclick: () => onExample(index + 1),
     }, make('img', { src: new URL(example.image, document.baseURI).href, alt: '', width: 120, height: 90 }), make('span', {}, example.title)));
     this.models = make('p', { class: 'up-note' });
+    this.modelLine = make('p', { class: 'up-models' });
     this.closeButton = iconButton('close', 'Back to the video', { class: 'up-intro-close', onclick: onClose });
     this.element = make('section', { class: 'up-intro', 'aria-label': 'Open a video or an image' }, this.closeButton, this.drop, this.bar, this.status, this.error,
       make('h2', {}, 'Or try an example'), make('div', { class: 'up-examples' }, ...this.examples), this.models);
@@ -59,6 +60,7 @@ export class Intro {
     }
     if (this.config.note) parts.push(...noteNodes(this.config.note));
     this.models.replaceChildren(...parts);
+    if (answers) this.modelLine.textContent = modelText({ answers, segments }, this.config.note !== '');
     this.models.hidden = !parts.length;
   }
 
@@ -91,6 +93,13 @@ export class Intro {
       this.element.hidden = false;
     }
   }
+}
+
+/** Return which model does what; `isNano` tells whether the bundled model answers. */
+function modelText({ answers, segments }, isNano) {
+  const known = isNano ? ', trained on drawn shapes only: not reliable for other videos' : '';
+  if (segments === answers) return `Masks and answers: ${answers}${known}.`;
+  return `Clicks and following: ${segments}. Answers: ${answers}${known}.`;
 }
 
 /** Return a text in which parts between backquotes are code. */

@@ -244,6 +244,7 @@ export class LivePage {
 
   showFrame(blob) {
     const previous = this.image.src;
+    this.image.onload = () => this.picture.style.setProperty('--up-ratio', String(this.image.naturalWidth / this.image.naturalHeight));
     this.image.src = URL.createObjectURL(blob);
     if (previous.startsWith('blob:')) URL.revokeObjectURL(previous);
     this.picture.hidden = false;
@@ -279,7 +280,7 @@ export class LivePage {
     this.shownKey = key;
     const rows = objects.map(({ id, name, color }) => make('li', { 'data-id': id },
       chip(id, color, { type: 'button', 'aria-pressed': String(id === this.selected), 'aria-label': `Refine object ${id}`, onclick: () => { this.selected = id; this.refresh(); } }, 'button'),
-      make('input', { value: name === `object ${id}` ? '' : name, placeholder: 'Name', maxlength: 60, 'aria-label': `Name of object ${id}`, onchange: (event) => this.rename(id, event.target) }),
+      make('input', { value: name === `object ${id}` ? '' : name, placeholder: 'Add a name', maxlength: 60, 'aria-label': `Name of object ${id}`, onchange: (event) => this.rename(id, event.target) }),
       iconButton('remove', `Remove object ${id}`, { onclick: () => this.change('forget', { object_id: id }) })));
     const add = make('li', {}, make('button', { type: 'button', 'aria-pressed': String(this.selected === 0), onclick: () => { this.selected = 0; this.refresh(); } }, '+ New object'));
     this.objects.replaceChildren(...rows, ...(objects.length ? [add] : []));

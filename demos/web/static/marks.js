@@ -1,7 +1,7 @@
 // Marks on the picture: clicks, boxes, the crosshair of the keyboard, and the labels of objects.
 import { chip, make, makeSvg } from './dom.js';
 
-const MARK_PIXELS = 8, LABEL_HEIGHT = 22;
+const MARK_PIXELS = 8, LABEL_HEIGHT = 20, LABEL_GAP = 4;
 
 /** Return the shapes of a prompt; `unit` is the number of pixels of the frame for each pixel of the screen. */
 export function markShapes(mark, color, { unit, isSelected }) {
@@ -32,7 +32,7 @@ export function crosshairShapes({ x, y }, unit) {
   return [['#111111', 4], ['#ffffff', 1.5]].map(([stroke, width]) => makeSvg('path', { d: path, stroke, 'stroke-width': width * unit }));
 }
 
-/** Labels stand above their objects, or below them at the upper edge, so that small objects stay visible. */
+/** Labels stand beside their objects: above where there is room, and never on a small object if that can be avoided. */
 export class Labels {
   constructor(session, player) {
     Object.assign(this, { session, player });
@@ -43,23 +43,16 @@ export class Labels {
     const { player, session, element } = this;
     const isLabelled = (layer) => ['color', 'outline'].includes(player.compositor.effectOf(layer.id));
     const layers = player.layers.filter(isLabelled).sort((a, b) => a.id - b.id);
-    const scale = player.scale * unit, taken = [];
-    const [width, height] = [element.clientWidth, element.clientHeight];
+    const scale = player.scale * unit, screen = { width: element.clientWidth, height: element.clientHeight };
+    const boxes = layers.map(({ x, y, width, height, margin }) => ({
+      left: (x + margin) / scale, top: (y + margin) / scale, right: (x + width - margin) / scale, bottom: (y + height - margin) / scale,
+    }));
+    const taken = [];
     layers.forEach((layer, index) => {
-      const text = session.nameOf(layer.id, 18), labelWidth = 34 + 7 * text.length;
-      const middle = (layer.x + layer.width / 2) / scale, top = (layer.y + layer.margin) / scale;
-      const bottom = (layer.y + layer.height - layer.margin) / scale;
-      const left = Math.max(2, Math.min(width - labelWidth - 2, middle - labelWidth / 2)), right = left + labelWidth;
-      const overlaps = (at) => taken.some((item) => Math.abs(item.at - at) < LABEL_HEIGHT && left < item.right && right > item.left);
-      let at = top - LABEL_HEIGHT - 3;
-      while (at >= 2 && overlaps(at)) at -= LABEL_HEIGHT;
-      if (at < 2) {
-        at = bottom + 3;
-        while (at < height - LABEL_HEIGHT && overlaps(at)) at += LABEL_HEIGHT;
-      }
-      at = Math.max(2, Math.min(height - LABEL_HEIGHT - 2, at));
-      taken.push({ at, left, right });
-      this.put(index, layer.id, { text, left, top: at });
+      const text = session.nameOf(layer.id, 18), size = { width: 34 + 7 * text.length, height: LABEL_HEIGHT };
+      const place = labelPlace(boxes[index], size, { screen, objects: boxes, labels: taken });
+      taken.push(place);
+      this.put(index, layer.id, { text, left: place.left, top: place.top });
     });
     while (element.childElementCount > layers.length) element.lastChild.remove();
   }
@@ -75,4 +68,34 @@ export class Labels {
     node.classList.toggle('up-label-selected', id === this.session.selected);
     node.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
   }
+}
+
+/** Return the best place for a label: what it covers of other labels weighs most, then the part of each object. */
+function labelPlace(box, { width, height }, { screen, objects, labels }) {
+  const middle = (box.left + box.right - width) / 2, center = (box.top + box.bottom - height) / 2;
+  const places = [
+    [middle, box.top - height - LABEL_GAP], [middle, box.bottom + LABEL_GAP],
+    [box.right + LABEL_GAP, center], [box.left - width - LABEL_GAP, center],
+    [box.right + LABEL_GAP, box.top - height - LABEL_GAP], [box.left - width - LABEL_GAP, box.top - height - LABEL_GAP],
+    [middle, box.top + LABEL_GAP], [middle, center],
+  ];
+  let best = null;
+  places.forEach(([x, y], order) => {
+    const left = Math.max(2, Math.min(screen.width - width - 2, x)), top = Math.max(2, Math.min(screen.height - height - 2, y));
+    const place = { left, top, right: left + width, bottom: top + height };
+    const moved = Math.hypot(left - x, top - y) / height;
+    const covered = objects.reduce((sum, object) => sum + overlap(place, object) / areaOf(object), 0);
+    place.cost = 0.06 * order + moved + 6 * covered + labels.reduce((sum, label) => sum + 12 * overlap(place, label) / areaOf(label), 0);
+    if (!best || place.cost < best.cost) best = place;
+  });
+  return best;
+}
+
+function areaOf({ left, top, right, bottom }) {
+  return Math.max(1, (right - left) * (bottom - top));
+}
+
+function overlap(a, b) {
+  const width = Math.min(a.right, b.right) - Math.max(a.left, b.left), height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+  return width > 0 && height > 0 ? width * height : 0;
 }

@@ -5,6 +5,7 @@ import { luminance } from './dom.js';
 const CHUNK = 60;
 const MAX_BITMAP_BYTES = 160 * 2 ** 20;
 const LOOKAHEAD = 14, MIN_LOOKAHEAD = 4;
+const MAX_LEAD = 8, MAX_IN_WORKER = 3; // so that a slow worker makes the frame that is needed next, and none that is past
 const NO_MASKS = {};
 
 export class MaskStore {
@@ -15,7 +16,10 @@ export class MaskStore {
     this.colors = new Map();
     this.frames = new Map(); // frame -> { id: counts }
     this.layers = new Map(); // frame -> { counts, layers, bytes }, oldest use first
-    this.waiting = new Map(); // number of a message -> { frame, key }
+    this.queue = new Map(); // frame -> { masks, key }, for the worker
+    this.waiting = new Map(); // number of a message in the worker -> { frame, key }
+    this.current = 0; // the frame that is shown
+    this.lead = 0; // frames by which the worker is late: it leaves them out
     this.bytes = 0;
     this.maxFrameBytes = 0; // of the largest frame so far
     this.keys = new WeakMap(); // masks of a frame -> text that tells them from others
@@ -38,6 +42,7 @@ export class MaskStore {
     this.generation += 1;
     this.frames.clear();
     this.chunks.clear();
+    this.queue.clear();
     for (const [number, item] of this.waiting) if (!item.resolve) this.waiting.delete(number);
   }
 
@@ -70,19 +75,24 @@ export class MaskStore {
 
   /** Return the bitmaps of a frame, or null while they are made. A frame without masks has an empty list. */
   layersAt(frame) {
+    this.current = frame;
+    this.lead = 0;
     this.loadAround(frame);
+    const layers = this.knownLayersAt(frame);
+    if (!layers) this.request(frame);
+    return layers;
+  }
+
+  knownLayersAt(frame) {
     const masks = this.frames.get(frame);
     if (!masks) return this.chunks.has(Math.floor(frame / CHUNK)) ? null : [];
     const key = this.keyOf(masks);
     if (!key) return [];
     const known = this.layers.get(frame);
-    if (known && known.key === key) {
-      this.layers.delete(frame);
-      this.layers.set(frame, known);
-      return known.layers;
-    }
-    this.request(frame, masks, key);
-    return null;
+    if (known?.key !== key) return null;
+    this.layers.delete(frame);
+    this.layers.set(frame, known);
+    return known.layers;
   }
 
   /** Return the last bitmaps of a frame although a newer mask is on its way. */
@@ -104,21 +114,44 @@ export class MaskStore {
     return key;
   }
 
+  /** Return the same during playback: a worker that is late makes frames that are not shown yet. */
+  layersInPlayback(frame) {
+    const layers = this.knownLayersAt(frame);
+    this.current = frame;
+    this.lead = layers ? Math.max(0, this.lead - 1) : Math.min(MAX_LEAD, this.lead + 2);
+    this.prepare(frame);
+    return layers;
+  }
+
   /** Make the bitmaps of the next frames: so many that none is dropped before it is shown. */
   prepare(frame) {
     const room = this.maxFrameBytes ? Math.floor((0.8 * MAX_BITMAP_BYTES) / this.maxFrameBytes) : LOOKAHEAD;
     const last = Math.min(this.numFrames - 1, frame + Math.max(MIN_LOOKAHEAD, Math.min(LOOKAHEAD, room)));
-    for (let next = frame + 1; next <= last; next += 1) {
-      const masks = this.frames.get(next), key = masks && this.keyOf(masks);
-      if (key && this.layers.get(next)?.key !== key) this.request(next, masks, key);
-    }
+    for (const earlier of this.queue.keys()) if (earlier < frame + this.lead) this.queue.delete(earlier);
+    for (let next = frame + 1 + this.lead; next <= last; next += 1) if (!this.knownLayersAt(next)) this.request(next);
+    this.loadAround(frame);
     this.loadAround(last);
   }
 
-  request(frame, masks, key) {
+  request(frame) {
+    const masks = this.frames.get(frame);
+    if (!masks) return; // requested again when they have arrived
+    const key = this.keyOf(masks);
     for (const item of this.waiting.values()) if (item.frame === frame && item.key === key) return;
-    const objects = Object.entries(masks).map(([id, counts]) => ({ id: Number(id), counts, color: this.colors.get(Number(id)) || '#56b4e9' }));
-    this.send(objects, { frame, key });
+    this.queue.set(frame, { masks, key });
+    this.sendNext();
+  }
+
+  /** Give the worker the frames that follow the shown one first. */
+  sendNext() {
+    const distance = (frame) => (frame >= this.current + this.lead ? frame : this.numFrames + this.current - frame);
+    while (this.queue.size && this.waiting.size < MAX_IN_WORKER) {
+      const frame = [...this.queue.keys()].reduce((best, each) => (distance(each) < distance(best) ? each : best));
+      const { masks, key } = this.queue.get(frame);
+      this.queue.delete(frame);
+      const colorOf = (id) => this.colors.get(Number(id)) || '#56b4e9';
+      this.send(Object.entries(masks).map(([id, counts]) => ({ id: Number(id), counts, color: colorOf(id) })), { frame, key });
+    }
   }
 
   send(objects, item) {
@@ -133,6 +166,7 @@ export class MaskStore {
   receive({ number, layers }) {
     const item = this.waiting.get(number);
     this.waiting.delete(number);
+    this.sendNext();
     if (item?.resolve) {
       item.resolve(layers);
       return;

@@ -176,8 +176,7 @@ export class Player extends EventTarget {
   present(frame) {
     if (!this.info || this.pictureFrame !== null || !this.hasVideo) return;
     const picture = currentPicture(this.video), exact = picture ? this.frameAt(picture.timestamp / 1e6) : frame;
-    if (this.isPlaying) this.store.prepare(exact);
-    const layers = this.store.layersAt(exact);
+    const layers = this.isPlaying ? this.store.layersInPlayback(exact) : this.store.layersAt(exact);
     if (layers || !this.isPlaying || performance.now() - this.lastDrawn > MAX_HELD_MS) {
       this.drawn = picture || this.video;
       this.compose(exact, layers || this.store.previousLayersAt(exact) || []);

@@ -95,7 +95,7 @@ export class Rail {
     row.thumbnail = make('img', { alt: '', width: 34, height: 34, loading: 'lazy', class: 'up-thumbnail' });
     row.chip = chip(id, item.color, { type: 'button', 'aria-label': `Select object ${id}`, title: 'Show this object and add clicks to it', onclick: () => this.jump(id) }, 'button');
     row.name = make('input', {
-      class: 'up-name', maxlength: session.state.limits?.max_name_chars || 60, placeholder: 'Name', 'aria-label': `Name of object ${id}`,
+      class: 'up-name', maxlength: session.state.limits?.max_name_chars || 60, placeholder: session.isReadOnly ? '' : 'Add a name', 'aria-label': `Name of object ${id}`,
       onchange: () => session.change('rename', { object_id: id, name: row.name.value }),
       onkeydown: (event) => { if (event.key === 'Enter') row.name.blur(); },
     });
@@ -123,6 +123,7 @@ export class Rail {
     row.effect.value = player.compositor.effectOf(item.id);
     row.track.hidden = isImage;
     row.state.textContent = stateText(session, item, isImage);
+    row.state.title = item.low_confidence;
     const address = session.api.url(`thumbnail/${item.id}.jpg?rev=${item.num_known_frames}-${(item.prompts || []).length}`);
     if (row.thumbnail.src !== address) row.thumbnail.src = address;
   }
@@ -177,11 +178,12 @@ export class Rail {
 }
 
 function stateText(session, item, isImage) {
-  if (isImage) return session.presence.runsOf(item.id).length ? item.low_confidence : 'no mask yet';
+  if (isImage) return session.presence.runsOf(item.id).length ? (item.low_confidence && 'unsure') : 'no mask yet';
   if (item.has_pending_prompts && !session.work) return 'not followed yet';
   const count = session.presence.runsOf(item.id).reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  const doubt = item.low_confidence ? `, ${item.low_confidence}` : '';
-  return `on ${count} of ${session.video.num_frames} frames${doubt}`;
+  const doubt = item.low_confidence ? ', unsure' : '';
+  const total = session.video.num_frames;
+  return `${count === total ? 'all' : `${count} of`} ${total} frames${doubt}`;
 }
 
 function hintText(session, isImage) {

@@ -5,7 +5,7 @@ import { ServerError, SessionApi } from './api.js';
 import { Presence } from './presence.js';
 import { sentence, shorten } from './dom.js';
 
-const CHANGES_PAUSE_MS = 500;
+const CHANGES_PAUSE_MS = 1500;
 
 export class PageSession extends EventTarget {
   constructor(key, workerUrl) {
@@ -133,19 +133,20 @@ export class PageSession extends EventTarget {
       ...(points || []).map(([x, y, label]) => ({ kind: 'point', frame, coords: [x, y], is_positive: label === 1 })),
       ...(box ? [{ kind: 'box', frame, coords: box, is_positive: true }] : []),
     ];
-    return this.sendPrompt(marks, (id) => this.api.post('prompts', { object_id: id, frame, points: points || [], ...(box ? { box } : {}) }));
+    return this.sendPrompt(frame, marks, (id) => this.api.post('prompts', { object_id: id, frame, points: points || [], ...(box ? { box } : {}) }));
   }
 
   brush({ frame, png }) {
-    return this.sendPrompt([], (id) => this.api.postBytes(`mask?object_id=${id}&frame=${frame}`, png));
+    return this.sendPrompt(frame, [], (id) => this.api.postBytes(`mask?object_id=${id}&frame=${frame}`, png));
   }
 
-  async sendPrompt(marks, send) {
+  async sendPrompt(frame, marks, send) {
     this.pendingMarks.push(...marks);
     this.changed();
     const before = this.lastPrompt || Promise.resolve();
     this.lastPrompt = before.then(() => this.attempt(async () => {
-      const edit = await send(this.selected);
+      const start = performance.now(), edit = await send(this.selected);
+      this.dispatchEvent(new CustomEvent('prompted', { detail: { frame, milliseconds: performance.now() - start } }));
       this.pendingMarks = this.pendingMarks.filter((mark) => !marks.includes(mark));
       this.selected = edit.object_id;
       this.applyEdit(edit);
@@ -186,11 +187,12 @@ export class PageSession extends EventTarget {
       this.say('the model is working: wait until it is done, or stop it', { isError: true });
       return false;
     }
+    this.say('');
     this.work = { kind, status: 'Starting…', done: 0, total: 0, secondsLeft: null, question, text: '' };
     this.changed();
     const isDone = await this.attempt(async () => {
       const last = await this.api.stream(path, body, (line) => this.progress(line));
-      if (last.state === 'cancelled') this.say(`stopped: ${last.reason}`);
+      if (last.state === 'cancelled') this.say(stoppedText(kind, last.reason));
     });
     let state = null;
     await this.attempt(async () => { state = await this.api.get('state'); });
@@ -269,13 +271,13 @@ export class PageSession extends EventTarget {
 
   // --- Other tabs of the same session. ---
 
+  /** Ask now and then: a browser opens six connections to one server, and requests that wait would block other tabs. */
   async watch() {
     while (!this.isClosed) {
-      // Browsers open few connections to one server; those of hidden tabs would be missing in the visible one.
       if (document.hidden) await new Promise((resolve) => document.addEventListener('visibilitychange', resolve, { once: true }));
       this.watching = new AbortController();
       try {
-        const { revision, is_busy: isBusy, is_closed: isClosed } = await this.api.get(`changes?after=${this.revision}`, { signal: this.watching.signal });
+        const { revision, is_busy: isBusy, is_closed: isClosed } = await this.api.get(`changes?after=${this.revision}&wait=0`, { signal: this.watching.signal });
         if (isClosed) {
           this.say('this session was deleted', { isError: true });
           return;
@@ -291,10 +293,15 @@ export class PageSession extends EventTarget {
           this.say(error.message, { isError: true });
           return;
         }
-        await pause(5 * CHANGES_PAUSE_MS);
+        await pause(2 * CHANGES_PAUSE_MS);
       }
     }
   }
+}
+
+function stoppedText(kind, reason) {
+  const why = reason === 'cancelled by the user' ? '' : ` (${reason})`;
+  return `stopped${why}${kind === 'follow' ? ': the finished frames are kept' : ''}`;
 }
 
 function pause(milliseconds) {

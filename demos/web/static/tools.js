@@ -1,5 +1,6 @@
 // The picture of the player with the tools on it: clicks, boxes, brush, labels and the keyboard.
 import { iconButton, make, makeSvg } from './dom.js';
+import { HoverPreview } from './hover_preview.js';
 import { boxShapes, crosshairShapes, Labels, markShapes } from './marks.js';
 
 const TOOLS = [
@@ -21,11 +22,12 @@ export class Tools {
     this.strokes = document.createElement('canvas');
     this.marks = makeSvg('svg', { class: 'up-marks', preserveAspectRatio: 'none', 'aria-hidden': 'true' });
     this.labels = new Labels(session, player);
+    this.preview = new HoverPreview(session, player);
     this.strokes.className = 'up-strokes';
     this.picture = make('div', {
       class: 'up-picture', tabindex: '0', role: 'application', 'aria-describedby': 'up-keys',
       onkeydown: (event) => this.onKey(event),
-    }, player.canvas, this.strokes, this.marks, this.labels.element);
+    }, player.canvas, this.preview.canvas, this.strokes, this.marks, this.labels.element);
     player.canvas.setAttribute('aria-hidden', 'true');
     this.buttons = TOOLS.map(([name, text, title]) => iconButton(name, title, {
       role: 'radio', 'data-tool': name, 'aria-label': text, onclick: () => this.choose(name), onkeydown: (event) => this.onRadioKey(event, name),
@@ -48,6 +50,7 @@ export class Tools {
     target.addEventListener('pointermove', (event) => this.onMove(event));
     target.addEventListener('pointerup', (event) => this.onUp(event));
     target.addEventListener('pointercancel', () => this.cancelDrag());
+    target.addEventListener('pointerleave', () => this.preview.clear());
     this.player.addEventListener('frame', () => this.refresh());
     this.session.addEventListener('change', () => this.refresh());
     new ResizeObserver(() => this.refresh()).observe(this.picture);
@@ -65,6 +68,7 @@ export class Tools {
 
   choose(tool) {
     this.tool = tool;
+    this.preview.clear();
     this.cancelDrag();
     for (const button of this.buttons) {
       const isChosen = button.dataset.tool === tool;
@@ -106,6 +110,7 @@ export class Tools {
     if (event.button || !this.canPrompt) return;
     this.picture.focus({ preventScroll: true });
     this.player.pause();
+    this.preview.clear();
     const position = this.positionOf(event);
     this.marks.setPointerCapture(event.pointerId);
     if (this.tool === 'brush') {
@@ -127,7 +132,13 @@ export class Tools {
     else if (this.corner) {
       this.hover = position;
       this.refresh();
+    } else if (event.pointerType !== 'touch' && !event.buttons && this.isPointing) {
+      this.preview.move(position, event.shiftKey !== (this.tool === 'negative'));
     }
+  }
+
+  get isPointing() {
+    return this.tool === 'point' || this.tool === 'negative';
   }
 
   onUp(event) {
@@ -269,7 +280,8 @@ export class Tools {
 export function keysHint(session) {
   const hint = make('p', { class: 'up-keys', id: 'up-keys' });
   session.addEventListener('video', () => {
-    hint.textContent = session.video?.is_image
+    if (session.isReadOnly) hint.textContent = session.video?.is_image ? '' : 'Keys on the picture: Space plays, ← → step, Home and End go to the first and last frame.';
+    else hint.textContent = session.video?.is_image
       ? 'Keys on the picture: Shift with arrow keys moves a crosshair, Enter clicks there, N begins a new object, Ctrl+Z undoes, Ctrl+Shift+Z redoes.'
       : 'Keys on the picture: Space plays, ← → step, Shift with arrow keys moves a crosshair, Enter clicks there, N begins a new object, '
         + 'I and O mark a range, Ctrl+Z undoes, Ctrl+Shift+Z redoes.';

@@ -109,7 +109,8 @@ export class Transport {
     this.stopButton.hidden = !isBusy || session.isReadOnly;
     this.followGroup.hidden = isBusy || session.isReadOnly || info.is_image || !session.state.objects.length;
     this.followButton.classList.toggle('up-primary', this.hasPending);
-    this.followButton.textContent = this.hasPending ? 'Follow' : 'Follow from here';
+    this.followButton.replaceChildren('Follow', ...(this.hasPending ? [] : [make('span', { class: 'up-from-here-text' }, 'from here')]));
+    this.followButton.setAttribute('aria-label', this.hasPending ? 'Follow' : 'Follow from here');
     this.fromHere.hidden = !this.hasPending;
     this.bar.classList.toggle('up-progress-on', isBusy);
     this.element.classList.toggle('up-busy', isBusy);

@@ -132,8 +132,12 @@ def test_session_is_restored_after_reload_and_shown_by_a_link_that_changes_nothi
     viewer = tab.open(view)
     wait_until_drawn(viewer)
     expect(viewer.locator(".up-asked")).to_have_count(1, timeout=LONG)
-    for name in (".up-ask-bar", ".up-open", ".up-follow"):
-        expect(viewer.locator(name)).to_be_hidden()
+    for name in (".up-ask-bar", ".up-open", ".up-follow", ".up-tools [data-tool]", ".up-new"):
+        assert viewer.locator(f"{name}:visible").count() == 0, name
+    viewer.get_by_role("button", name="Download").click()
+    with viewer.expect_download(timeout=LONG) as archive:
+        viewer.locator(".up-menu-list button", has_text="Session").click()
+    assert Path(archive.value.path()).read_bytes().startswith(b"PK")
     other = tab.open(private)
     wait_until_drawn(other)
     expect(other.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)

@@ -19,6 +19,7 @@ from helpers.browser_tab import (
     ask,
     click_picture,
     drag_picture,
+    position_in,
     screenshot,
     upload,
     wait_until_drawn,
@@ -57,7 +58,7 @@ def test_every_step_is_shown(
         screenshot(page, f"step-{next(steps):02d}-{name}-{size}-{scheme}")
 
     keep("first view")
-    page.get_by_role("button", name="What colour is [1]?").click()
+    page.get_by_role("button", name="Click the star and ask its colour").click()
     page.locator(".up-progress-on").wait_for(timeout=LONG)
     page.wait_for_function(f"({PAGE}.session.work?.done ?? 0) > 20", timeout=LONG)
     keep("answering and following")
@@ -70,6 +71,13 @@ def test_every_step_is_shown(
     page.get_by_role("button", name="+ New object").click()
     click_picture(page, 0.8, 0.47)
     keep("clicked")
+    page.get_by_role("button", name="+ New object").click()
+    page.evaluate(f"{PAGE}.tools.preview.limit = 1e9")  # machines that run tests may be slow
+    for step in range(20):
+        page.mouse.move(*position_in(page, 0.1 + 0.001 * step, 0.56))
+        page.wait_for_timeout(100)
+    keep("hover")
+    page.get_by_role("button", name="Select object 2").click()
     page.keyboard.down("Shift")
     click_picture(page, 0.82, 0.2)
     page.keyboard.up("Shift")
@@ -96,6 +104,8 @@ def test_every_step_is_shown(
     for menu in ("More ways to follow", "Download", "Share and delete"):
         page.get_by_role("button", name=menu).click()
         keep(f"menu {menu}")
+        if menu == "Share and delete":
+            view = page.get_by_label("Link to show").input_value()
         page.keyboard.press("Tab")
         page.keyboard.press("Escape")
     for effect in ("Spotlight", "Blurred", "Pixelated", "Greyscale", "Cut out"):
@@ -118,7 +128,14 @@ def test_every_step_is_shown(
     wait_until_drawn(page)
     wait_until_idle(page)
     keep("image")
+    viewer = tab.open(view)
+    wait_until_drawn(viewer)
+    page, editor = viewer, page
+    keep("view only")
+    page = editor
+    viewer.close()
     page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start webcam").wait_for(timeout=LONG)
     keep("live")
     page.get_by_role("button", name="Start webcam").click()
     page.locator(".up-live img").wait_for(timeout=LONG)

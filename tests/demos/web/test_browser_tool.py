@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from helpers.browser_tab import (
     LONG,
@@ -21,7 +23,9 @@ from helpers.browser_tab import (
     wait_until_idle,
 )
 from helpers.moving_square import NUM_FRAMES, write_clip
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
+
+from unipixel.memory.rle import encode_rle
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +59,7 @@ def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: Browser
     expect(page.locator(".up-primary")).to_have_text("Follow")
     assert [item["known"] for item in objects_of(page)] == [[[0, 0]]], "only the clicked frame is known"
     follow(page)
-    expect(page.locator(".up-row-state")).to_contain_text(f"of {NUM_FRAMES} frames")
+    expect(page.locator(".up-row-state")).to_contain_text(f"{NUM_FRAMES} frames")
     assert [item["known"] for item in objects_of(page)] == [[[0, NUM_FRAMES - 1]]]
     expect(page.locator(".up-primary")).to_have_count(0)
 
@@ -120,6 +124,55 @@ def test_objects_are_named_selected_and_removed(tab: BrowserTab, square_clip: Pa
     expect(page.locator(".up-row-selected")).to_have_attribute("data-id", "1")
     page.get_by_role("button", name="Remove object 2").click()
     expect(page.locator(".up-row[data-id]")).to_have_count(1, timeout=LONG)
+
+
+PREVIEW = f"{PAGE}.tools.preview"
+
+
+def test_hovering_shows_what_a_click_would_give_and_stores_nothing(tab: BrowserTab, square_clip: Path) -> None:
+    page = tab.page
+    sent: list[dict[str, Any]] = []
+    counts = encode_rle(np.pad(np.ones((60, 80), bool), ((0, 60), (0, 80))))["counts"]
+
+    def answer(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(json={"is_ready": True, "counts": counts})
+
+    page.route("**/preview", answer)
+    load(page, square_clip)
+    page.evaluate(f"{PREVIEW}.limit = 1e9")
+    hover = page.locator(".up-hover")
+    page.mouse.move(*position_in(page, 0.5, 0.5))
+    expect(hover).to_be_hidden()
+    assert sent == [], "nothing was clicked on this frame: it may not be encoded"
+    click_picture(page, 0.08, 0.13)
+    before = objects_of(page)
+    page.mouse.move(*position_in(page, 0.5, 0.5))
+    expect(hover).to_be_visible(timeout=LONG)
+    assert sent[-1]["object_id"] == 1
+    assert sent[-1]["point"] == pytest.approx([80, 60, 1], abs=1)
+    drawn = "(canvas) => [...canvas.getContext('2d').getImageData(canvas.width / 4, canvas.height / 4, 1, 1).data]"
+    assert hover.evaluate(drawn)[3] > 50
+    page.mouse.move(5, 5)
+    expect(hover).to_be_hidden()
+    assert objects_of(page) == before
+    assert page.evaluate(f"{PAGE}.session.state.can_undo") is True
+
+
+def test_hovering_shows_nothing_while_the_server_is_slow_and_with_touch(tab: BrowserTab, square_clip: Path) -> None:
+    page = tab.page
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if "/preview" in request.url else None)
+    load(page, square_clip)
+    click_picture(page, 0.08, 0.13)
+    page.evaluate(f"Object.assign({PREVIEW}, {{ limit: 0, times: [1] }})")
+    page.mouse.move(*position_in(page, 0.5, 0.5))
+    page.mouse.move(*position_in(page, 0.6, 0.5))
+    page.evaluate(f"Object.assign({PREVIEW}, {{ limit: 1e9 }})")
+    touch = "(node) => node.dispatchEvent(new PointerEvent('pointermove', { pointerType: 'touch', bubbles: true }))"
+    page.locator(".up-marks").evaluate(touch)
+    expect(page.locator(".up-hover")).to_be_hidden()
+    assert requests == []
 
 
 def test_text_of_users_is_never_interpreted_as_html(tab: BrowserTab, square_clip: Path) -> None:
@@ -228,7 +281,7 @@ def test_stop_ends_the_work_and_keeps_what_is_done(tab: BrowserTab) -> None:
     # Clicked by the page itself at the first mask, since the tiny model is quicker than Playwright.
     press = "() => document.querySelector('.up-stop').click()"
     page.evaluate(f"{PAGE}.session.addEventListener('masked', {press}, {{ once: true }})")
-    page.get_by_role("button", name="What colour is [1]?").click()
+    page.get_by_role("button", name="Click the star and ask its colour").click()
     expect(page.locator(".up-message")).to_contain_text("Stopped", timeout=LONG)
     wait_until_idle(page)
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
@@ -238,7 +291,7 @@ def test_stop_ends_the_work_and_keeps_what_is_done(tab: BrowserTab) -> None:
 @pytest.mark.parametrize("tab", [{"size": PHONE}], indirect=True, ids=["phone"])
 def test_phone_shows_video_objects_and_the_bar_to_ask_on_one_screen(tab: BrowserTab) -> None:
     page = tab.page
-    page.get_by_role("button", name="What colour is [1]?").click()
+    page.get_by_role("button", name="Click the star and ask its colour").click()
     page.locator(".up-answered").wait_for(timeout=LONG)
     wait_until_idle(page)
     for name in (".up-picture", ".up-row[data-id]", ".up-ask-bar"):
