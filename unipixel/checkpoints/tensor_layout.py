@@ -216,7 +216,8 @@ def check_tensors(
         raise CheckpointError(
             f"this is a checkpoint of another or earlier layout: its {len(found)} tensors, such as "
             f"{_listed([disk_name(name) for name in found], 2) or 'none'}, include {len(expected) - len(missing)} "
-            f"of the {len(expected)} that its configuration requires, which has {_listed(missing, 2)}"
+            f"of the {len(expected)} that its configuration requires, which has {_listed(missing, 2)}: give a "
+            "checkpoint of this architecture"
         )
     problems = [
         f"{len(names)} {kind}: {_listed(names)}"
@@ -224,7 +225,10 @@ def check_tensors(
         if names
     ]
     if problems:
-        raise CheckpointError("the tensors do not fit the configuration; " + "; ".join(problems))
+        raise CheckpointError(
+            f"the tensors do not fit the configuration; {'; '.join(problems)}; "
+            "download the checkpoint again, or take config.json and tensors of the same one"
+        )
 
 
 def float32_names(model: nn.Module) -> set[str]:
