@@ -43,7 +43,9 @@ def add_parsers(subparsers: Any) -> None:
     group = parser.add_argument_group("limits")
     for name, (_, kind, text) in _LIMITS.items():
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
-    group.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest answer (%(default)s)")
+    group.add_argument(
+        "--max-tokens", type=int, default=512, metavar="N", help="longest answer in tokens (%(default)s)"
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -97,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         http=TimedProtocol,
+        # The application has nothing to start or end; at Ctrl-C the task of an unused lifespan is reported as an error.
+        lifespan="off",
         log_level="warning",
         timeout_graceful_shutdown=2,
         access_log=False,
