@@ -81,5 +81,6 @@ def _resized(image: Image.Image, scale: float) -> Image.Image:
 
 def _data_url(image: Image.Image) -> str:
     content = io.BytesIO()
-    image.save(content, format="JPEG", quality=_QUALITY)
+    # Without subsampling, which would blur the colour of the line.
+    image.save(content, format="JPEG", quality=_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
