@@ -36,8 +36,12 @@ class FramesInMemory(FrameSource):
         return self._timestamps
 
 
+class DecodedVideo(Video):
+    """A clip whose frames are all in memory; it can be sent to another process."""
+
+
 def decode_clip(clip: str, *, max_frames: int) -> Video:
-    """Open a clip, and decode it if it is short.
+    """Open a clip, and decode it, to a `DecodedVideo`, if it is short and undamaged.
 
     Raises:
         OSError: It cannot be read.
@@ -55,7 +59,7 @@ def decode_clip(clip: str, *, max_frames: int) -> Video:
     if len(frames) != num_frames:
         # Damage: left to the session, which uses the frames before it.
         return open_video(clip, max_frames=max_frames)
-    return Video(FramesInMemory(video, frames))
+    return DecodedVideo(FramesInMemory(video, frames))
 
 
 def read_ahead(clips: Iterable[str], *, max_frames: int) -> Iterator[tuple[str, Video | BaseException]]:

@@ -41,12 +41,22 @@ class ClipAnswerer:
         """
         sets = dict(work)
         for clip, video in read_ahead(sets, max_frames=self._max_frames):
-            for job in sets[clip]:
-                yield self._answer_set(clip, job, video)
+            yield from self.answer_clip(clip, sets[clip], video)
             if isinstance(video, Video):
                 video.close()
             # Its decoded frames are freed before the next clip is used.
             del video
+
+    def answer_clip(self, clip: str, jobs: Iterable[AskJob], video: Video | BaseException) -> Iterator[Row]:
+        """Yield a row for each question set about a clip.
+
+        Args:
+            clip: Its path.
+            jobs: The question sets.
+            video: The opened clip, or why it cannot be opened.
+        """
+        for job in jobs:
+            yield self._answer_set(clip, job, video)
 
     def _answer_set(self, clip: str, job: AskJob, video: Video | BaseException) -> Row:
         row: Row = {"clip": clip, "id": job.name, "error": None, "questions": list(job.questions)}

@@ -23,7 +23,12 @@ NUM_CLIPS = 200
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:70000"])
 def test_address_without_a_cluster_is_refused(address: str) -> None:
     with pytest.raises(OSError, match=f"the Ray cluster '{address}' cannot be reached"):
-        next(answer_on_ray({"a.mp4": []}, partial(build_answerer, Namespace()), address=address, cores=1))
+        next(answer_on_ray({"a.mp4": []}, partial(build_answerer, Namespace()), address=address, cores=1, max_frames=9))
+
+
+def workers_named(name: str) -> list[int]:
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if child.cmdline() and child.cmdline()[0].startswith(name)]
 
 
 @pytest.mark.slow
@@ -40,17 +45,17 @@ def test_rows_with_a_killed_worker_equal_those_of_a_plain_run(checkpoint: Path, 
     expected = list(build_answerer(arguments).answer(work.items()))
 
     rows = []
-    killed = []
-    for row in answer_on_ray(work, partial(build_answerer, arguments), address="", cores=1):
+    killed: list[int] = []
+    build = partial(build_answerer, arguments)
+    for row in answer_on_ray(work, build, address="", cores=1, max_frames=arguments.max_frames):
         rows.append(row)
         if len(rows) == 40:
-            workers = [
-                process for process in psutil.Process().children(recursive=True)
-                if process.cmdline() and process.cmdline()[0].startswith("ray::ClipWorker")
-            ]  # fmt: skip
+            workers = workers_named("ray::ClipWorker")
             assert len(workers) >= 2
-            killed.append(workers[0].pid)
-            os.kill(workers[0].pid, signal.SIGKILL)
-    assert len(killed) == 1
+            # Those that decode are idle between two clips.
+            killed = [workers[0], *workers_named("ray::decode_for_worker"), *workers_named("ray::IDLE")[:1]]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+    assert len(killed) >= 2
     assert len(rows) == NUM_CLIPS
     assert sorted(rows, key=lambda row: row["clip"]) == sorted(expected, key=lambda row: row["clip"])

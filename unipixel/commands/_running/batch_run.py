@@ -116,7 +116,8 @@ def _answer(arguments: argparse.Namespace, work: Work) -> Iterator[Row]:
 
     # The parser's function is not among what a worker needs.
     options = argparse.Namespace(**{name: value for name, value in vars(arguments).items() if name != "run"})
-    return answer_on_ray(work, functools.partial(build_answerer, options), address=arguments.ray, cores=arguments.cores)
+    build = functools.partial(build_answerer, options)
+    return answer_on_ray(work, build, address=arguments.ray, cores=arguments.cores, max_frames=arguments.max_frames)
 
 
 def _write_rows(rows: RowFile, answered: Any, progress: ProgressDisplay, num_rows: int, *, is_strict: bool) -> None:
