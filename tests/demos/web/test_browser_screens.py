@@ -14,6 +14,7 @@ from helpers.browser_tab import (
     LONG,
     PAGE,
     PHONE,
+    SCREENSHOTS,
     WIDE,
     BrowserTab,
     ask,
@@ -52,6 +53,9 @@ def test_every_step_is_shown(
     )
     tab = BrowserTab(context, served_nano[1])
     page, steps = tab.page, iter(range(1, 100))
+
+    for outdated in SCREENSHOTS.glob(f"step-*-{size}-{scheme}.png"):
+        outdated.unlink()
 
     def keep(name: str) -> None:
         page.wait_for_timeout(250)  # what the browser still draws
@@ -118,6 +122,12 @@ def test_every_step_is_shown(
     for look in ("outline", "keep", "blur", "pixelate", "hide"):
         page.get_by_label("Look of object 2").select_option(look)
         keep(f"look {look}")
+    viewer = tab.open(view)
+    wait_until_drawn(viewer)
+    page, editor = viewer, page
+    keep("view only")
+    page = editor
+    viewer.close()
     page.get_by_role("button", name="Open another video or an example").click()
     keep("open another")
     (tmp_path / "clip.mp4").write_text("not a video")
@@ -128,12 +138,6 @@ def test_every_step_is_shown(
     wait_until_drawn(page)
     wait_until_idle(page)
     keep("image")
-    viewer = tab.open(view)
-    wait_until_drawn(viewer)
-    page, editor = viewer, page
-    keep("view only")
-    page = editor
-    viewer.close()
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start webcam").wait_for(timeout=LONG)
     keep("live")
