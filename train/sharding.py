@@ -98,7 +98,8 @@ def gather_state(model: nn.Module, *, only_trained: bool) -> dict[str, Tensor]:
         Weights on the CPU in the first process, nothing in the others.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=only_trained)
-    return dict(get_model_state_dict(model, options=options))
+    state = get_model_state_dict(model, options=options)
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
-"""The classes that AutoConfig, AutoModel and AutoProcessor of transformers use for a UniPixel checkpoint.
+"""The classes that AutoConfig, AutoModel and AutoProcessor of transformers use for checkpoints of this package.
 
-They are small: they find the folder, and return `UniPixel` and `Processor` themselves.
+They are small: they find the folder, and return the model and the processor themselves.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any
 from transformers.configuration_utils import PreTrainedConfig
 
 from unipixel.checkpoints.files import read_config
-from unipixel.checkpoints.hub_options import resolve_with_options
+from unipixel.checkpoints.hub_options import HUB_OPTIONS, resolve_with_options
 from unipixel.model.config import MODEL_TYPE, UniPixelConfig
+from unipixel.sail.model_type import SAIL_MODEL_TYPE
 
 if TYPE_CHECKING:
     from unipixel.model.unipixel import UniPixel
     from unipixel.processing.processor import Processor
+    from unipixel.sail.pixel_sail import PixelSail
+    from unipixel.sail.sail_config import PixelSailConfig
+    from unipixel.sail.sail_processor import SailProcessor
 
 
-class UniPixelPretrainedConfig(PreTrainedConfig):
-    """The config.json of a checkpoint as a configuration of transformers; `read` gives the one of this package.
-
-    The fields of the file are attributes.
-    """
-
-    model_type = MODEL_TYPE
+class FileConfig(PreTrainedConfig):
+    """The config.json of a checkpoint as a configuration of transformers; its fields are attributes."""
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -47,6 +46,12 @@ class UniPixelPretrainedConfig(PreTrainedConfig):
             return fields[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+
+class UniPixelPretrainedConfig(FileConfig):
+    """The configuration of a UniPixel checkpoint; `read` gives the one of this package."""
+
+    model_type = MODEL_TYPE
+
     def read(self) -> UniPixelConfig:
         """Return the configuration, read from the folder or hub id that this one was loaded from.
 
@@ -55,6 +60,18 @@ class UniPixelPretrainedConfig(PreTrainedConfig):
             ValueError: It is incomplete or inconsistent.
         """
         return read_config(resolve_with_options(self.name_or_path))
+
+
+class PixelSailPretrainedConfig(FileConfig):
+    """The configuration of a Pixel-SAIL checkpoint; `read` gives the one of this package."""
+
+    model_type = SAIL_MODEL_TYPE
+
+    def read(self) -> PixelSailConfig:
+        """Return the configuration; see `UniPixelPretrainedConfig.read`."""
+        from unipixel.sail.sail_checkpoint import read_sail_config
+
+        return read_sail_config(resolve_with_options(self.name_or_path))
 
 
 class UniPixelAutoModel:
@@ -78,6 +95,27 @@ class UniPixelAutoModel:
         return UniPixel(config.read(), attention=options.get("attn_implementation") or "sdpa")
 
 
+class PixelSailAutoModel:
+    """Entry of AutoModel: loads a `PixelSail`."""
+
+    config_class = PixelSailPretrainedConfig
+
+    @classmethod
+    def from_pretrained(cls, source: str, *, config: Any = None, **options: Any) -> PixelSail:
+        """Load a checkpoint. See `PixelSail.from_pretrained`; the configuration is read from the checkpoint."""
+        from unipixel.sail.pixel_sail import PixelSail
+
+        del config
+        return PixelSail.from_pretrained(source, **options)
+
+    @classmethod
+    def _from_config(cls, config: PixelSailPretrainedConfig, **options: Any) -> PixelSail:
+        """Build a model with new weights, as `AutoModel.from_config`."""
+        from unipixel.sail.pixel_sail import PixelSail
+
+        return PixelSail(config.read(), attention=options.get("attn_implementation") or "sdpa")
+
+
 class UniPixelAutoProcessor:
     """Entry of AutoProcessor: loads a `Processor`."""
 
@@ -86,4 +124,20 @@ class UniPixelAutoProcessor:
         """Load the processor of a checkpoint. See `Processor.from_pretrained`."""
         from unipixel.processing.processor import Processor
 
-        return Processor.from_pretrained(source, **options)
+        return Processor.from_pretrained(source, **_hub_options(options))
+
+
+class PixelSailAutoProcessor:
+    """Entry of AutoProcessor: loads a `SailProcessor`."""
+
+    @classmethod
+    def from_pretrained(cls, source: str, **options: Any) -> SailProcessor:
+        """Load the processor of a checkpoint. See `SailProcessor.from_pretrained`."""
+        from unipixel.sail.sail_processor import SailProcessor
+
+        return SailProcessor.from_pretrained(resolve_with_options(source, **_hub_options(options)))
+
+
+def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the options of the model, which a pipeline gives to the processor too."""
+    return {name: value for name, value in options.items() if name in HUB_OPTIONS}

@@ -1,7 +1,7 @@
-"""Registers UniPixel with the auto classes of transformers, as soon as these are imported, and never before.
+"""Registers the models with the auto classes and pipelines of transformers when these are imported, never before.
 
 `import unipixel` imports nothing heavy. transformers has no entry points for other packages, so a finder waits for the
-import of its auto modules and runs the registration after them.
+import of its modules and runs the registration after them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import ModuleType
 _CONFIG_MODULE = "transformers.models.auto.configuration_auto"
 _MODEL_MODULE = "transformers.models.auto.modeling_auto"
 _PROCESSOR_MODULE = "transformers.models.auto.processing_auto"
+_PIPELINE_MODULE = "transformers.pipelines"
 
 
 def register_auto_classes() -> None:
@@ -30,27 +31,41 @@ def register_auto_classes() -> None:
 
 
 def _register_config(module: ModuleType) -> None:
-    from unipixel.auto.auto_classes import UniPixelPretrainedConfig
+    from unipixel.auto.auto_classes import PixelSailPretrainedConfig, UniPixelPretrainedConfig
 
-    module.CONFIG_MAPPING.register(UniPixelPretrainedConfig.model_type, UniPixelPretrainedConfig, exist_ok=True)
+    for config in (UniPixelPretrainedConfig, PixelSailPretrainedConfig):
+        module.CONFIG_MAPPING.register(config.model_type, config, exist_ok=True)
 
 
 def _register_model(module: ModuleType) -> None:
-    from unipixel.auto.auto_classes import UniPixelAutoModel, UniPixelPretrainedConfig
+    from unipixel.auto.auto_classes import PixelSailAutoModel, UniPixelAutoModel
 
-    module.MODEL_MAPPING.register(UniPixelPretrainedConfig, UniPixelAutoModel, exist_ok=True)
+    for model in (UniPixelAutoModel, PixelSailAutoModel):
+        module.MODEL_MAPPING.register(model.config_class, model, exist_ok=True)
 
 
 def _register_processor(module: ModuleType) -> None:
-    from unipixel.auto.auto_classes import UniPixelAutoProcessor, UniPixelPretrainedConfig
+    from unipixel.auto import auto_classes
 
-    module.PROCESSOR_MAPPING.register(UniPixelPretrainedConfig, UniPixelAutoProcessor, exist_ok=True)
+    mapping = module.PROCESSOR_MAPPING
+    mapping.register(auto_classes.UniPixelPretrainedConfig, auto_classes.UniPixelAutoProcessor, exist_ok=True)
+    mapping.register(auto_classes.PixelSailPretrainedConfig, auto_classes.PixelSailAutoProcessor, exist_ok=True)
+
+
+def _register_pipeline(module: ModuleType) -> None:
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    from unipixel.auto.mask_pipeline import TASK, VideoMaskGenerationPipeline
+
+    if TASK not in module.PIPELINE_REGISTRY.supported_tasks:
+        module.PIPELINE_REGISTRY.register_pipeline(TASK, VideoMaskGenerationPipeline, pt_model=AutoModel, type="video")
 
 
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     _CONFIG_MODULE: _register_config,
     _MODEL_MODULE: _register_model,
     _PROCESSOR_MODULE: _register_processor,
+    _PIPELINE_MODULE: _register_pipeline,
 }
 
 

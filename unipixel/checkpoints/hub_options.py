@@ -7,10 +7,18 @@ from typing import Any
 
 from unipixel.checkpoints.files import resolve
 
-_HUB_OPTIONS = ("revision", "token", "local_files_only", "cache_dir", "force_download")
+HUB_OPTIONS = ("revision", "token", "local_files_only", "cache_dir", "force_download")
 # What AutoModel and AutoProcessor add to the options of the caller; code of a checkpoint is never executed, and an
 # adapter is recognised by its folder.
-_AUTO_OPTIONS = {"trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "name_or_path", "_commit_hash"}
+_AUTO_OPTIONS = {
+    "trust_remote_code",
+    "code_revision",
+    "adapter_kwargs",
+    "_from_auto",
+    "_from_pipeline",
+    "name_or_path",
+    "_commit_hash",
+}
 _NAMES = {"torch_dtype": "dtype", "device_map": "device", "attn_implementation": "attention"}
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -34,10 +42,10 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
         TypeError: An option is given under both of its names.
         ValueError: A device map divides the model among devices, or a type is unknown.
     """
-    hub = {name: options[name] for name in _HUB_OPTIONS if name in options}
+    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     load: dict[str, Any] = {}
     for name, value in options.items():
-        if name in _HUB_OPTIONS or name in _AUTO_OPTIONS:
+        if name in HUB_OPTIONS or name in _AUTO_OPTIONS:
             continue
         own_name = _NAMES.get(name, name)
         if own_name in load:

@@ -90,6 +90,7 @@ def load(
         model.tie_weights()
     if quantization:
         quantize_language(model, quantization)
+    model.name_or_path = str(folder)
     return model.to(available).eval()
 
 

@@ -22,6 +22,7 @@ from unipixel.model.config import UniPixelConfig
 from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput, VisualInput
 from unipixel.model.language_model import has_quantized_layers
+from unipixel.model.model_methods import ModelMethods
 from unipixel.model.qwen import QwenVL, rope_positions
 from unipixel.sail.sail_inputs import ImagePatches
 from unipixel.tracking.clip_features import EncodedClip
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from unipixel.tracking.config import SegmenterConfig
 
 
-class UniPixel(nn.Module):
+class UniPixel(ModelMethods):
     """The model of the UniPixel paper (arXiv:2509.18094).
 
     It is stateless: features, prompt caches and masks are returned, and passed in again.
@@ -132,11 +133,13 @@ class UniPixel(nn.Module):
 
         return upload(partial(self.save_pretrained, processor=processor), repo_id, **options)
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of parameters, each counted once, as in transformers."""
-        return sum(
-            parameter.numel() for parameter in self.parameters() if parameter.requires_grad or not only_trainable
-        )
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of tokens."""
+        return self.model.language_model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the output projection of the language model."""
+        return self.lm_head
 
     def __repr__(self) -> str:
         text, dtype = self.config.qwen.text_config, str(self.dtype).removeprefix("torch.")

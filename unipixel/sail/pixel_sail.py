@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs
 from unipixel.model.language_model import has_quantized_layers
+from unipixel.model.model_methods import ModelMethods
 from unipixel.sail.eve_decoder import EveDecoder
 from unipixel.sail.image_block import (
     ImageSpan,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from unipixel.model.qwen import PromptCache
 
 
-class PixelSail(nn.Module):
+class PixelSail(ModelMethods):
     """The model of the Pixel-SAIL paper (arXiv:2504.10465).
 
     It is stateless: patch states, prompt caches and masks are returned, and passed in again.
@@ -104,6 +105,14 @@ class PixelSail(nn.Module):
         from unipixel.sail.sail_checkpoint import save_sail
 
         save_sail(self, folder, **options)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of tokens."""
+        return self.single_transformer.model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the output projection of the transformer."""
+        return self.single_transformer.lm_head
 
     def tie_weights(self) -> None:
         """Share the output projection with the input embedding if the configuration ties them."""

@@ -75,6 +75,7 @@ def load_sail(
         named_as_published(model), TensorFiles.of_folder(folder), dtype=choose_dtype(dtype, config.extra), tied=tied
     )
     model.tie_weights()
+    model.name_or_path = str(folder)
     return model.to(available).eval()
 
 

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.python_program import run_python
+from helpers.sail_model import recorded_sail
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from unipixel import Processor, UniPixel, UniPixelConfig
+from unipixel import PixelSail, Processor, SailProcessor, UniPixel, UniPixelConfig
 from unipixel.assets import sample_path
 from unipixel.checkpoints.files import BUNDLED
 from unipixel.checkpoints.hub_options import split_options
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def run_python(program: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(
-        [sys.executable, "-W", "always", "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
-    return ran.stdout + ran.stderr
 
 
 def same_weights(first: UniPixel, second: UniPixel) -> bool:
@@ -74,6 +64,19 @@ def test_auto_processor_is_the_processor(checkpoint: Path, processor: Processor)
     assert isinstance(found, Processor)
     assert found.budget == processor.budget
     assert found.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+
+
+def test_auto_classes_load_pixel_sail(tmp_path: Path) -> None:
+    own, processor = recorded_sail()
+    own.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    found = AutoModel.from_pretrained(str(tmp_path), dtype="auto", attn_implementation="sdpa", local_files_only=True)
+    assert isinstance(found, PixelSail)
+    assert found.name_or_path == str(tmp_path)
+    theirs = own.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in found.state_dict().items())
+    assert AutoConfig.from_pretrained(str(tmp_path)).read() == found.config
+    assert isinstance(AutoProcessor.from_pretrained(str(tmp_path)), SailProcessor)
 
 
 def test_normal_use_prints_no_warning_of_another_library() -> None:
