@@ -126,9 +126,12 @@ def as_rgb(pixels: NDArray[np.generic], *, name: str) -> NDArray[np.uint8]:
         ValueError: The array has another shape.
     """
     if pixels.dtype != np.uint8:
-        is_float = np.issubdtype(pixels.dtype, np.floating)
-        remedy = ": convert values of 0..1 with (frames * 255).astype(np.uint8)" if is_float else ""
-        raise TypeError(f"{name} must hold uint8 pixels, not {pixels.dtype}{remedy}")
+        is_unit = np.issubdtype(pixels.dtype, np.floating) and bool((pixels <= 1.0).all())  # type: ignore[operator]
+        values, frames = ("0..1", "(frames * 255)") if is_unit else ("0..255", "frames")
+        raise TypeError(
+            f"{name} must hold uint8 pixels, not {pixels.dtype}: convert values of {values} with "
+            f"{frames}.astype(np.uint8), or {frames}.to(torch.uint8) of a tensor"
+        )
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:

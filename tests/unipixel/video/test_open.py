@@ -346,8 +346,13 @@ class TestKindsOfArrays:
             assert np.array_equal(video[0].image, frames[0])
 
     def test_values_of_zero_to_one_are_refused_with_what_to_do(self, frames: list[np.ndarray]) -> None:
-        with pytest.raises(TypeError, match=r"must hold uint8 pixels, not float32: .*\(frames \* 255\)"):
+        with pytest.raises(
+            TypeError, match=r"not float32: convert values of 0\.\.1 .*\(frames \* 255\)\.to\(torch\.uint8\)"
+        ):
             open_video(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255)
+        for kind in (np.float64, np.int64):
+            with pytest.raises(TypeError, match=r"convert values of 0\.\.255 with frames\.astype\(np\.uint8\)"):
+                open_video(np.stack(frames).astype(kind))
 
 
 def test_mp4_with_its_index_at_the_end_in_a_pipe_says_what_to_do(tmp_path: Path) -> None:
