@@ -5,11 +5,30 @@ from __future__ import annotations
 import copy
 import json
 import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 10**12, 1e308, float("nan"), "", "x", "\x00", [], {}, [[]], {"a": {}}, [1, 2], "9" * 50,
 )  # fmt: skip
+
+
+_ALLOWED_BYTES = 4 * 2**30
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Let an allocation that is far above what small files need raise MemoryError, which is no documented exception."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _ALLOWED_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def damaged_bytes(content: bytes, choose: random.Random) -> bytes:

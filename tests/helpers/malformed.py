@@ -8,11 +8,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+from helpers.golden_evaluation import golden_case
 from unipixel import cli
 
 NUMBERS = ("-1", "0", "nan", "inf", "-inf", "1e999", "x", "", " ", "1.5", "0x10", "9" * 40, "-" + "9" * 40, "\u0663")
 # Large values of these are allowed, and would take the time that they ask for.
-_UNBOUNDED = {"--max-new-tokens", "--show", "--limit", "--num-validation-samples"}
+_UNBOUNDED = {"--max-new-tokens", "--show", "--limit", "--num-validation-samples", "--gallery", "--max-tokens"}
+# They start other processes or use the network.
+_EXTERNAL = {"--ray", "--processes", "--judge-url", "--url", "--upload-url"}
 TEXTS = (
     "",
     " ",
@@ -32,8 +35,9 @@ PROMPTS = (
     "1:1,2,3@0", "9" * 30 + ":1,2@0", "1:1,2@" + "9" * 30, "1:-5,2@0", "1:9999,2@0", "1:5,5,1,1@0", "1:1,1,9999,9999@0",
     "1:missing.png@0", "1:.@0", "0:1,2@0", "1:\x00@0", "1:1;2@0", "\u0661:1,2@0",
 )  # fmt: skip
-# The server is tested in tests/demos; training and evaluation take minutes where their values are valid.
-LEFT_OUT = {"demo", "train", "eval"}
+# The demo is tested in tests/demos; training takes minutes where its values are valid.
+LEFT_OUT = {"demo", "train"}
+_EVALUATIONS = ("revos", "refcoco", "mvbench:test", "revos,refcoco", "list", "check", "report", "synthetic", "x", "")
 
 
 def write_files(folder: Path, clip: Path) -> dict[str, Path]:
@@ -48,7 +52,10 @@ def write_files(folder: Path, clip: Path) -> dict[str, Path]:
         "missing": folder / "missing.mp4",
         "below": clip / "below",
         "masks": folder / "masks",
+        "questions": folder / "questions.jsonl",
+        "data": golden_case("revos") / "data",
     }
+    files["questions"].write_text('{"id": "a", "question": "What?"}\n')
     files["empty"].write_bytes(b"")
     files["text"].write_text("not a video")
     files["json"].write_text('{"clip": 5}\n[]\n{"clip": "clip.mp4", "question": "q", "points": [1]}\n{')
@@ -67,13 +74,15 @@ def malformed_argv(seed: int, files: dict[str, Path], checkpoint: Path, out: Pat
     )
     command = choose.choice(sorted(set(subparsers.choices) - LEFT_OUT))
     actions = [action for action in subparsers.choices[command]._actions if action.dest != "help"]
-    options = [action for action in actions if action.option_strings]
-    positional = [str(files["clip"]) if action.dest in ("video", "source") else "dog" for action in actions
-                  if not action.option_strings]  # fmt: skip
+    options = [action for action in actions if action.option_strings and _EXTERNAL.isdisjoint(action.option_strings)]
+    positional = [_positional(choose, action, command, files) for action in actions if not action.option_strings]
     argv: list[str] = []
     known = {option for action in options for option in action.option_strings}
-    for name, value in (("--model", checkpoint), ("--device", "cpu"), ("--max-new-tokens", 2), ("--out", out)):
-        if name in known:
+    given = [("--model", checkpoint), ("--device", "cpu"), ("--max-new-tokens", 2), ("--out", out)]
+    given += [("--questions", files["questions"])] if command == "batch" else []
+    given += [("--data", files["data"]), ("--limit", 1)] if command in ("eval", "data") else []
+    for name, value in given:
+        if name in known and (command != "eval" or choose.random() < 0.7 or name == "--limit"):
             argv += [name, str(value)]
     if "--point" in known and choose.random() < 0.8:
         argv += ["--point", "1:10,12@0"]
@@ -88,6 +97,14 @@ def malformed_argv(seed: int, files: dict[str, Path], checkpoint: Path, out: Pat
     if choose.random() < 0.1 and positional:
         positional.pop()
     return [command, *argv, "--", *positional]
+
+
+def _positional(choose: random.Random, action: argparse.Action, command: str, files: dict[str, Path]) -> str:
+    if action.dest in ("video", "source", "inputs"):
+        return str(files["clip"])
+    if command == "eval":
+        return choose.choice(_EVALUATIONS) if action.dest == "action" else str(files["folder"])
+    return str(choose.choice(list(action.choices))) if action.choices else "dog"
 
 
 def _value(choose: random.Random, action: argparse.Action, files: dict[str, Path]) -> str:

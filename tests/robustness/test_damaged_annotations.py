@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from helpers.damage import damaged_bytes, damaged_json
+from helpers.damage import damaged_bytes, damaged_json, limited_memory
 from helpers.golden_evaluation import GOLDEN, golden_case
 
 from unipixel.cli import main
@@ -133,21 +132,6 @@ def opened_files(read: Callable[[], Any], folder: Path) -> list[Path]:
 def damaged(path: Path, choose: random.Random) -> bytes:
     content = path.read_bytes()
     return (damaged_json if path.suffix in (".json", ".jsonl") and content.strip() else damaged_bytes)(content, choose)
-
-
-@contextmanager
-def limited_memory() -> Iterator[None]:
-    """Let an allocation that is far above what the files need raise MemoryError, which is no documented exception."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + 4 * 2**30, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def virtual_bytes() -> int:
-    return psutil.Process().memory_info().vms
 
 
 def check_damage(trees: Sequence[Tree], seeds: range) -> None:

@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.damage import damaged_bytes, damaged_json
+from helpers.damage import damaged_bytes, damaged_json, limited_memory
 from helpers.moving_square import HEIGHT, NUM_FRAMES, WIDTH, clip_frame, write_clip, write_mask
+from helpers.sail_model import CHECKPOINT
 from PIL import Image
 from safetensors.torch import save
 
+from unipixel.checkpoints.architecture import load_checkpoint
 from unipixel.checkpoints.files import read_config, read_generation_config
 from unipixel.checkpoints.tensor_layout import TensorFiles, load_tensors
 from unipixel.demos.export.archive import is_archive, read_archive
@@ -166,6 +168,10 @@ def read_session_archive(folder: Path, name: str) -> None:
         ObjectMemoryBank.load(target / "memory")
 
 
+def damaged_part(content: bytes, choose: random.Random) -> bytes:
+    return (damaged_json if content.startswith(b"{") else damaged_bytes)(content, choose)
+
+
 def read_training_data(folder: Path, name: str) -> None:
     list(JsonlDataset.read(folder / name, num_frames=2).problems())
 
@@ -198,6 +204,8 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
         "saved sessions": Kind({SESSION_FILE: a_session()}, lambda folder, name: SavedSession.read(folder),
                                damaged_json),
         "session archives": Kind({"session.zip": an_archive()}, read_session_archive),
+        "Pixel-SAIL checkpoints": Kind({file.name: file.read_bytes() for file in CHECKPOINT.iterdir()},
+                                       lambda folder, name: load_checkpoint(folder), damaged_part, is_slow=True),
         "recipes": Kind({"recipe.toml": recipe.read_bytes()},
                         lambda folder, name: load_any_recipe(str(folder / name))),
     }  # fmt: skip
@@ -205,7 +213,8 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
 
 NAMES = (
     "images", "masks", "label images", "safetensors", "configurations", "tokenizers", "questions", "training data",
-    "memory banks", "results", "saved sessions", "session archives", "recipes",
+    "memory banks", "results", "saved sessions", "session archives", "Pixel-SAIL checkpoints",
+    "recipes",
 )  # fmt: skip
 
 
@@ -224,7 +233,7 @@ def check_damage(kind: Kind, seeds: range, folder: Path) -> None:
         for name, content in kind.files.items():
             (work / name).unlink(missing_ok=True)
             (work / name).write_bytes(kind.damage(content, choose) if name == target else content)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited_memory():
             warnings.simplefilter("ignore")
             try:
                 kind.read(work, target)

@@ -38,6 +38,8 @@ def check_commands(
     files = write_files(folder, clip)
     before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
     monkeypatch.chdir(folder)
+    # A server that could be started serves nobody and ends.
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
     for seed in seeds:
         out = folder / f"out-{seed}"
         argv = malformed_argv(seed, files, checkpoint, out)

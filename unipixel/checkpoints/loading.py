@@ -203,8 +203,8 @@ def choose_dtype(dtype: torch.dtype | Literal["auto"], fields: Mapping[str, Any]
     if isinstance(dtype, torch.dtype):
         return dtype
     name = fields.get("torch_dtype") or fields.get("dtype") or "float32"
-    if name not in _DTYPES:
-        raise ValueError(f"config.json has the type {name!r}: allowed are {', '.join(_DTYPES)}")
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise ValueError(f"config.json has the type {name!r:.80}: allowed are {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 

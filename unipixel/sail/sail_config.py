@@ -275,17 +275,26 @@ def text_config(
         rotary_layout: See `PixelSailConfig`.
 
     Raises:
-        ValueError: The layout is unknown.
+        ValueError: The layout is unknown, or transformers refuses a size.
     """
+    from huggingface_hub.errors import StrictDataclassError
+
     if rotary_layout not in get_args(RotaryLayout):
         raise ValueError(f"rotary_layout must be one of {get_args(RotaryLayout)}, got {rotary_layout!r}")
     quarter = sizes["hidden_size"] // sizes["num_attention_heads"] // 4
     # The sections name, in turn, frequencies of the time, row and column axis; no frequency encodes the time.
     sections = [0, quarter, quarter] if rotary_layout == "split" else [0, 1, 1] * quarter
-    return Qwen2_5_VLTextConfig(
-        **dict(sizes),
-        rope_parameters={"rope_type": "default", "rope_theta": float(rope_theta), "mrope_section": sections},
-        use_sliding_window=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+    try:
+        return Qwen2_5_VLTextConfig(
+            # False is the default of Qwen2.5, and a file may lack it.
+            **{"tie_word_embeddings": False, **sizes},
+            rope_parameters={"rope_type": "default", "rope_theta": float(rope_theta), "mrope_section": sections},
+            use_sliding_window=False,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    # What transformers raises for values of other types.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        raise ValueError(
+            f"config.json has a value that transformers refuses: {' '.join(str(error).split())}"
+        ) from error
