@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,7 +183,14 @@ class TrainingRecipe(Settings):
         for name in ("max_steps", "batch_size", "gradient_accumulation", "save_every", "max_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[training] {name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
+        for name in ("validate_every", "num_validation_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"[training] {name} must be at least 1, got {value}")
+        for name in ("weight_decay", "max_gradient_norm", "num_workers"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"[training] {name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"[training] learning_rate must be positive, got {self.learning_rate}")
         if self.sharding != "ddp":
             for name, is_set in (("optimizer muon", self.optimizer == "muon"), ("validate_every", self.validate_every)):
@@ -261,6 +269,10 @@ class RunRecipe(Settings):
     model: ModelRecipe
     seed: int = 42
     folder: str = "."
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
     def sizes(self) -> dict[str, Any]:
         """Read the file of sizes.

@@ -19,7 +19,7 @@ from unipixel.sail.patch_grid import RegionPrompt, mask_to_cells
 from unipixel.sail.sail_config import MAX_PROMPTS
 from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.datasets.synthetic.attributes import SPLITS, Split
-from unipixel.train.datasets.synthetic.rasterization import RasterizedScene
+from unipixel.train.datasets.synthetic.rasterization import MIN_SIDE, RasterizedScene
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 from unipixel.train.sail.drawn_turns import SAIL_TASKS, TurnRequest, draft_turn
 from unipixel.train.sail.sail_samples import SailExample, SailSample, encode_sail
@@ -47,6 +47,8 @@ class DrawnImageSettings:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.tasks) - set(SAIL_TASKS)):
             raise ValueError(f"unknown tasks {unknown}: allowed are {SAIL_TASKS}")
+        if small := [size for size in self.sizes if min(size) < MIN_SIDE]:
+            raise ValueError(f"drawn images have sides of at least {MIN_SIDE} pixels, got {list(small[0])}")
 
 
 class DrawnImages(Dataset):

@@ -19,6 +19,7 @@ from unipixel.sail.sail_conversation import SailConversation
 from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
 from unipixel.train.datasets.synthetic.attributes import Split
 from unipixel.train.evaluation.answer_accuracy import is_correct
+from unipixel.train.evaluation.scoring.davis_measures import contour_accuracy
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
 from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, SAIL_TASKS
 from unipixel.train.sail.sail_samples import SailSample
@@ -38,11 +39,13 @@ class _MaskTotals:
         intersection: Pixels in both masks.
         union: Pixels in either mask.
         ious: IoU of each sample.
+        contours: F of each sample.
     """
 
     intersection: int = 0
     union: int = 0
     ious: list[float] = field(default_factory=list)
+    contours: list[float] = field(default_factory=list)
 
     def add(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
         """Add the masks (H, W) of one sample."""
@@ -50,6 +53,7 @@ class _MaskTotals:
         self.intersection += both
         self.union += either
         self.ious.append(both / either if either else 1.0)
+        self.contours.append(contour_accuracy(predicted, truth))
 
 
 def evaluate_sail(
@@ -72,9 +76,9 @@ def evaluate_sail(
         tasks: Some of `SAIL_TASKS`.
 
     Returns:
-        By task: `cIoU`, `gIoU` and `num_samples` for masks (the union of all masks of an answer), `accuracy` for
-        texts; `no_target` has `N_acc`, the fraction of questions without a target that have an empty mask, and
-        `T_acc`, the fraction of those with a target that have a mask (gRefCOCO, arXiv:2306.00968).
+        By task: `cIoU`, `gIoU`, the mean contour accuracy `F` and `num_samples` for masks (the union of all masks of an
+        answer), `accuracy` for texts; `no_target` has `N_acc`, the fraction of questions without a target that have an
+        empty mask, and `T_acc`, the fraction of those with a target that have a mask (gRefCOCO, arXiv:2306.00968).
 
     Raises:
         ValueError: The limit is below 1, or a task is unknown.
@@ -103,6 +107,7 @@ def evaluate_sail(
         task: {
             "cIoU": own.intersection / max(1, own.union),
             "gIoU": float(np.mean(own.ious)),
+            "F": float(np.mean(own.contours)),
             "num_samples": len(own.ious),
         }
         for task, own in totals.items()

@@ -132,16 +132,17 @@ class DistillationRecipe(Settings):
 
     Attributes:
         teachers: Which are used: `mask2former` teaches the mask features, `sam2` the states of the patches.
-        mask2former: Folder or hub id of a Mask2Former with a Swin backbone, in the layout of transformers.
+        mask2former: Folder, hub id or `id@revision` of a Mask2Former with a Swin backbone, in the layout of
+            transformers; by default the published teacher at the revision that has it as safetensors.
         sam2: Folder, bundled name or hub id of SAM 2.1, in the layout of transformers or in a UniPixel checkpoint.
         precision: Type in which teachers compute.
         cache: Folder of computed features; None computes each image again. In float16 an image has 2.1 MB of SAM 2.1,
-            and up to 57 MB of Mask2Former.
+            and up to 35 MB of Mask2Former.
         max_cache_gigabytes: Size of the folder above which no further features are stored.
     """
 
     teachers: tuple[TeacherName, ...] = ()
-    mask2former: str = "facebook/mask2former-swin-large-coco-panoptic"
+    mask2former: str = "facebook/mask2former-swin-large-coco-panoptic@a4edee47b1b2662241ceed627430aa22d0647bd0"
     sam2: str = "facebook/sam2.1-hiera-large"
     precision: Precision = "float32"
     cache: str | None = None

@@ -95,14 +95,17 @@ class Mask2FormerTeacher(Teacher):
         """Find a checkpoint.
 
         Args:
-            source: Folder or hub id in the layout of transformers' `Mask2FormerForUniversalSegmentation`, safetensors.
+            source: Folder, hub id or `id@revision`, with safetensors in the layout of transformers'
+                `Mask2FormerForUniversalSegmentation`.
             precision: Type in which it computes.
 
         Raises:
             OSError: The source cannot be found, downloaded or read, or contains pickles only.
             ValueError: The configuration is of another model, out of range, or requires remote code.
         """
-        folder = resolve(source)
+        name, _, revision = str(source).partition("@")
+        is_on_hub = bool(revision) and not Path(source).is_dir()
+        folder = resolve(name, revision=revision) if is_on_hub else resolve(source)
         fields = read_json(folder / CONFIG_FILE)
         if fields.get("auto_map"):
             raise ValueError(f"config.json requires remote code (auto_map = {fields['auto_map']}): it is refused")
@@ -127,16 +130,15 @@ class Mask2FormerTeacher(Teacher):
         self._processor: Any = (
             Mask2FormerImageProcessor.from_pretrained(self.path) if has_settings else Mask2FormerImageProcessor()
         )
-        try:
-            model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-                self.path, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            )
-        except RuntimeError as error:
-            raise CheckpointError(f"{self.path} does not fit its config.json: {str(error).splitlines()[-1]}") from error
-        prefix = "model.pixel_level_module."
-        if missing := sorted(name for name in report["missing_keys"] if name.startswith(prefix)):
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            self.path, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+        # transformers fills these with random values.
+        unfit = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+        if unfit := {name for name in unfit if name.startswith("model.pixel_level_module.")}:
             raise CheckpointError(
-                f"{self.path} lacks {len(missing)} tensors of the pixel decoder, such as {missing[0]}"
+                f"{self.path}: {len(unfit)} tensors of the pixel decoder are missing or of another shape than in "
+                f"config.json, such as {min(unfit)}"
             )
         module: nn.Module = model.model.pixel_level_module
         return module

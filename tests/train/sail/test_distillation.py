@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from sam2.utils.transforms import SAM2Transforms
 from torch import Tensor
 
+from unipixel.checkpoints.tensor_layout import CheckpointError
 from unipixel.model.inputs import ModelInputs
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_processor import SailProcessor
@@ -69,6 +71,69 @@ def test_sam2_gives_the_coarsest_embedding_of_transformers(sam2: tuple[Path, Any
         expected = model.get_image_embeddings(transforms(image)[None])[-1][0]
         assert features.shape[0] == teacher.num_channels == 128
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mask2former_of_a_revision_is_downloaded_from_the_hub(
+    mask2former: tuple[Path, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def download(name: str, *, allow_patterns: list[str], **options: Any) -> str:
+        asked.update(name=name, **options)
+        assert "*.bin" not in allow_patterns
+        return str(mask2former[0])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert Mask2FormerTeacher("owner/name@abc").path == mask2former[0]
+    assert asked == {"name": "owner/name", "revision": "abc"}
+
+
+def copy_of(folder: Path, target: Path, **fields: Any) -> Path:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    (target / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"auto_map": {"AutoModel": "x.Y"}}, "requires remote code"),
+        ({"model_type": "maskformer"}, r"model_type 'maskformer' with a backbone 'swin': the teacher mask2former is"),
+        ({"backbone_config": {"model_type": "resnet"}}, "with a backbone 'resnet'"),
+        ({"mask_feature_size": 10**9}, r"mask_feature_size = 1000000000: it must be an integer in \[1, 4096\]"),
+    ],
+)
+def test_other_models_are_refused_as_mask2former(
+    tmp_path: Path, mask2former: tuple[Path, Any, Any], fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Mask2FormerTeacher(copy_of(mask2former[0], tmp_path / "copy", **fields))
+
+
+def test_pickles_are_refused_as_teachers(tmp_path: Path, mask2former: tuple[Path, Any, Any]) -> None:
+    folder = copy_of(mask2former[0], tmp_path / "copy")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        Mask2FormerTeacher(folder)
+    (tmp_path / "sam2.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sam2\.pt is a pickle, a teacher is read from safetensors"):
+        Sam2Teacher(tmp_path / "sam2.pt")
+
+
+def test_mask2former_without_tensors_of_the_pixel_decoder_is_refused(
+    tmp_path: Path, mask2former: tuple[Path, Any, Any]
+) -> None:
+    folder = copy_of(mask2former[0], tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.pixel_level_module.decoder.mask_projection.weight"
+    save_file({own: tensor for own, tensor in tensors.items() if own != name}, folder / "model.safetensors")
+    message = rf"1 tensors of the pixel decoder are missing or of another shape than in config\.json, such as {name}"
+    with pytest.raises(CheckpointError, match=message):
+        Mask2FormerTeacher(folder).compute([drawn_image()], device=CPU)
+    save_file(tensors | {name: torch.zeros(3, 3)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        Mask2FormerTeacher(folder).compute([drawn_image()], device=CPU)
 
 
 class CountedTeacher(Teacher):

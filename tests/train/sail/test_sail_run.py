@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,12 @@ def test_a_run_with_a_teacher_is_resumed_with_its_maps_and_saves_the_model_alone
         ("model.prompt_encoding=pool", r"model\.prompt_encoding: .*'injection' or 'pooling', got 'pool'"),
         ("data.max_invalid_fraction=2", r"\[data\] max_invalid_fraction must be in \[0, 1\], got 2"),
         ('distillation.teachers=["sam2"] distillation.sam2=nowhere', "no checkpoint 'nowhere'"),
+        ("data.sizes=[[64, 0]]", r"sides of at least 32 pixels, got \[64, 0\]"),
+        ("training.validate_every=0", "validate_every must be at least 1, got 0"),
+        ("training.num_workers=-1", "num_workers must not be negative, got -1"),
+        ("seed=-5", "seed must not be negative, got -5"),
+        ("model.mask_channels=0", "mask_channels must be an integer of at least 1, got 0"),
+        ("training.learning_rate=nan", "learning_rate must be positive, got nan"),
         ("data.tasks={atribute=1.0}", r"unknown tasks \['atribute'\]: allowed are"),
     ],
 )
@@ -189,3 +196,17 @@ def test_bad_settings_are_refused_with_one_line(tmp_path: Path, override: str, m
     with pytest.raises((ValueError, OSError), match=message) as caught:
         prepare_sail(tiny_recipe(tmp_path, *re.split(r" (?=distillation)", override)))
     assert "\n" not in str(caught.value)
+
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "pixel-sail.md"
+COMMANDS = [line.partition(" #")[0] for line in DOCUMENT.read_text(encoding="utf-8").splitlines()
+            if line.startswith("unipixel train sail/")]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_settings_of_the_document_are_those_of_a_recipe(command: str) -> None:
+    _, _, source, *overrides = shlex.split(command)
+    recipe = load_any_recipe(source, overrides)
+    assert isinstance(recipe, SailRecipe)
+    assert [recipe != load_any_recipe(source, [*overrides[:index], *overrides[index + 1 :]]) for index in
+            range(len(overrides))] == [True] * len(overrides)  # fmt: skip
