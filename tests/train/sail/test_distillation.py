@@ -76,7 +76,7 @@ def test_sam2_gives_the_coarsest_embedding_of_transformers(sam2: tuple[Path, Any
 def test_mask2former_of_a_revision_is_downloaded_from_the_hub(
     mask2former: tuple[Path, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def download(name: str, *, allow_patterns: list[str], **options: Any) -> str:
         asked.update(name=name, **options)
