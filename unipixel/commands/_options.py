@@ -58,6 +58,8 @@ def describe_error(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.errno is not None and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    # A file name with bytes that are not UTF-8 has lone surrogates, which not every stream can write.
+    text = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return " ".join(text.split()) or type(error).__name__
 
 
