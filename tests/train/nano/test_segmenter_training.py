@@ -95,6 +95,16 @@ def test_long_clips_train_their_last_frames(recipe: SegmenterRecipe) -> None:
     assert packed.num_trained == 2
 
 
+def test_tracks_longer_than_their_clip_repeat_its_last_frame(recipe: SegmenterRecipe) -> None:
+    data = replace(recipe.data, tasks={"long_clip": 1.0}, num_mask_frames=3, frames_per_batch=12 * 6, initial_clips=30)
+    bucket = TrackSampler(data, side=SIDE, seed=1).bucket(0)
+    lengths = {clip.clip_id: len(clip.frames) for clip in bucket.clips}
+    short = [view for batch in bucket.batches for view in batch.views if lengths[view.clip_id] < 12]
+    assert short
+    for view in short:
+        assert set(view.frames) == set(range(lengths[view.clip_id]))
+
+
 def test_boxes_surround_their_objects(recipe: SegmenterRecipe) -> None:
     _, _, batch = draw_tracks(recipe, "boxes")
     (prompted,) = batch.prompts

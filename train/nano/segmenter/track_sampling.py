@@ -196,7 +196,8 @@ def _sample_view(
     count, height, width = clip.owners.shape
     max_stride = min(_MAX_STRIDE, (count - 1) // (length - 1)) if length > 1 else 1
     steps = np.arange(length) * int(rng.integers(1, max(1, max_stride) + 1))
-    frames = int(rng.integers(max(1, count - steps[-1]))) + steps
+    # Parts of short scenes have fewer frames: the last one is repeated.
+    frames = np.minimum(int(rng.integers(max(1, count - steps[-1]))) + steps, count - 1)
     frames = frames[::-1] if rng.random() < 0.5 else frames
     masks = clip.owners[frames[0]] == np.arange(1, clip.num_objects + 1)[:, None, None]
     crop, channels, is_mirrored = (slice(0, height), slice(0, width)), np.arange(3), False
