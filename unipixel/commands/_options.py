@@ -140,7 +140,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for result.json, overlay and masks (by default none is written)"
     )
-    group.add_argument("--json", action="store_true", help="print result.json on stdout")
+    group.add_argument("--json", action="store_true", help="print result.json on stdout (off)")
     add_result_options(group)
 
 

@@ -32,7 +32,7 @@ def add_parsers(subparsers: Any) -> None:
         )
         parser.add_argument("question", metavar=metavar, nargs="?")
         parser.add_argument(
-            "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks"
+            "--questions", type=Path, metavar="FILE", help="JSONL: id, clip, question, points, boxes, masks (none)"
         )
         add_prompt_options(parser)
         add_language_options(parser)

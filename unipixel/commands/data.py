@@ -38,13 +38,20 @@ def add_parsers(subparsers: Any) -> None:
         "source: a .jsonl file as for fine-tuning, a .json file of COCO annotations with --images, or a folder of SA-1B"
         " files",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of all data sets, as `data.root` in recipes")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the indices of annotations")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of all data sets, as `data.root` in recipes (required by check)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder of the indices of annotations (~/.cache/unipixel/annotations)"
+    )
     parser.add_argument(
         "--decode", default="20", metavar="N", help="entries whose frames and masks are decoded, or all (%(default)s)"
     )
-    parser.add_argument("--samples", action="store_true", help="with --json: also what was read of each entry")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--samples", action="store_true", help="with --json: also what was read of each entry (off)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object (off)")
     add_options(parser.add_argument_group("caption-regions"))
     parser.set_defaults(run=run)
 

@@ -26,10 +26,14 @@ def add_parsers(subparsers: Any) -> None:
     group = parser.add_argument_group("server")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     group.add_argument("--port", type=int, default=7860, help="port to listen on (%(default)s)")
-    group.add_argument("--share", action="store_true", help="also serve it at a public address through Gradio's tunnel")
-    group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; users must log in")
     group.add_argument(
-        "--public-without-auth", action="store_true", help="allow a public page, by --host or --share, without log-in"
+        "--share", action="store_true", help="also serve it at a public address through Gradio's tunnel (off)"
+    )
+    group.add_argument("--auth", type=Path, metavar="FILE", help="lines NAME:PASSWORD; users must log in (none)")
+    group.add_argument(
+        "--public-without-auth",
+        action="store_true",
+        help="allow a public page, by --host or --share, without log-in (off)",
     )
     group.add_argument(
         "--allow-host",
@@ -39,20 +43,27 @@ def add_parsers(subparsers: Any) -> None:
         help="host name under which a proxy calls the server; by default only this machine's own names",
     )
     group = parser.add_argument_group("sessions")
-    group.add_argument("--max-sessions", type=int, metavar="N", help="sessions in memory; others are offloaded to disk")
-    group.add_argument("--max-seconds", type=float, metavar="N", help="longest video")
-    group.add_argument("--max-upload-mb", type=float, metavar="N", help="largest upload")
     group.add_argument(
-        "--sessions", type=Path, metavar="DIR", help="folder for sessions, which are kept when the server ends"
+        "--max-sessions", type=int, metavar="N", help="sessions in memory; others are offloaded to disk (8)"
+    )
+    group.add_argument("--max-seconds", type=float, metavar="N", help="longest video in seconds (60)")
+    group.add_argument("--max-upload-mb", type=float, metavar="N", help="largest upload in MiB (64)")
+    group.add_argument(
+        "--sessions",
+        type=Path,
+        metavar="DIR",
+        help="folder for sessions, which are kept when the server ends (a temporary one)",
     )
     group.add_argument(
         "--allow-source",
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="stream that users may open, such as rtsp://HOST:PORT/PATH",
+        help="stream that users may open, such as rtsp://HOST:PORT/PATH (none)",
     )
-    group.add_argument("--allow-private-sources", action="store_true", help="allow such streams in private networks")
+    group.add_argument(
+        "--allow-private-sources", action="store_true", help="allow such streams in private networks (off)"
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 

@@ -19,8 +19,8 @@ def add_parsers(subparsers: Any) -> None:
     )
     parser.add_argument("predicted", type=Path, metavar="PREDICTED", help="folder of predicted sequences")
     parser.add_argument("truth", type=Path, metavar="TRUTH", help="folder of true sequences")
-    parser.add_argument("--binary", action="store_true", help="all non-zero pixels are one object")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--binary", action="store_true", help="all non-zero pixels are one object (off)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table (off)")
     parser.set_defaults(run=run)
 
 

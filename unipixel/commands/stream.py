@@ -28,8 +28,10 @@ def add_parsers(subparsers: Any) -> None:
     )
     group = parser.add_argument_group("stream")
     group.add_argument("--every", type=int, default=1, metavar="N", help="process every N-th frame (1)")
-    group.add_argument("--max-frames", type=int, metavar="N", help="end after N processed frames")
-    group.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="ask a question; repeatable")
+    group.add_argument("--max-frames", type=int, metavar="N", help="end after N processed frames (at the end)")
+    group.add_argument(
+        "--ask", action="append", default=[], metavar="QUESTION", help="ask a question; repeatable (none)"
+    )
     group.add_argument(
         "--ask-at",
         type=float,
@@ -43,17 +45,17 @@ def add_parsers(subparsers: Any) -> None:
         "--drop",
         default="auto",
         choices=("auto", "always", "never"),
-        help="drop frames that arrive while another is processed; auto: those of cameras and live addresses",
+        help="drop frames that arrive while another is processed; auto: those of cameras and live addresses (auto)",
     )
     group.add_argument(
-        "--redetect-after", type=int, metavar="N", help="search again for an object after N frames without it"
+        "--redetect-after", type=int, metavar="N", help="search again for an object after N frames without it (off)"
     )
     add_prompt_options(parser)
     add_language_options(parser, is_live=True)
     add_model_options(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the overlay, written while streaming")
-    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the overlay, written while streaming (none)")
+    group.add_argument("--overwrite", action="store_true", help="replace the results of an existing folder (off)")
     parser.set_defaults(run=run)
 
 

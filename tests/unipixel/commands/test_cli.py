@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,10 @@ def test_eval_with_a_number_below_its_range_is_one_line(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "segment", "track", "chat", "stream", "score", "synth", "check", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["ask", "segment", "track", "chat", "stream", "score", "synth", "check", "demo", "batch", "serve", "eval", "data"],
+)
 def test_help_states_every_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     subparsers = next(
         action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
@@ -182,5 +186,25 @@ def test_help_states_every_default(command: str, capsys: pytest.CaptureFixture[s
         and action.default not in (None, False, [], argparse.SUPPRESS)
         and "%(default)" not in (action.help or "")
         and str(action.default) not in (action.help or "")
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ask", "segment", "track", "chat", "stream", "score", "synth", "check", "demo", "batch", "serve", "eval"],
+)
+def test_help_says_what_an_option_that_is_not_given_means(command: str) -> None:
+    subparsers = next(
+        action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    prompts = {"point", "not_point", "box", "mask"}
+    actions = [action for action in subparsers.choices[command]._actions if action.option_strings]
+    silent = [
+        action.option_strings[-1]
+        for action in actions
+        if not action.required
+        and action.dest not in prompts | {"help"}
+        and not re.search(r"\(.+\)$|default", action.help or "")
     ]
     assert silent == []

@@ -76,7 +76,7 @@ def _add_data_options(group: Any) -> None:
     group.add_argument(
         "--processes", type=int, metavar="N", help="processes that score (by default the cores, 16 at most)"
     )
-    group.add_argument("--benchmark", metavar="NAME", help="the benchmark of the archive that `check` reads")
+    group.add_argument("--benchmark", metavar="NAME", help="the benchmark of the archive (required by check)")
 
 
 def _add_run_options(group: Any) -> None:
