@@ -50,6 +50,18 @@ def test_video_becomes_the_page_and_the_first_view_folds_away(tab: BrowserTab, s
     expect(page.locator(".up-drop")).to_be_hidden()
 
 
+def test_page_says_which_model_does_what(tab: BrowserTab, square_clip: Path) -> None:
+    page = tab.page
+    load(page, square_clip)
+    line = page.locator(".up-models")
+    expect(line).to_contain_text("Masks and answers: unipixel-nano, trained on drawn shapes only")
+    page.evaluate(
+        f"{PAGE}.session.state.models = {{ answers: 'unipixel-nano', segments: 'facebook/sam2.1-hiera-tiny' }};"
+        f"{PAGE}.session.changed()"
+    )
+    expect(line).to_contain_text("Clicks and following: facebook/sam2.1-hiera-tiny. Answers: unipixel-nano, trained on")
+
+
 def test_click_shows_an_object_and_follow_is_the_one_primary_button(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
     load(page, square_clip)
