@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--points", nargs="+", default=["320,400", "900,400"])
     arguments = parser.parse_args()
-    points = [tuple(map(float, text.split(","))) for text in arguments.points]
+    points = [(float(x), float(y)) for x, y in (text.split(",") for text in arguments.points)]
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         if not (arguments.follow or arguments.clip):
             with page_with_known_masks(browser, Path(folder), arguments.frames) as tab:

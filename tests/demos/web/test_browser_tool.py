@@ -143,7 +143,7 @@ PREVIEW = f"{PAGE}.tools.preview"
 
 def test_hovering_shows_what_a_click_would_give_and_stores_nothing(tab: BrowserTab, square_clip: Path) -> None:
     page = tab.page
-    sent: list[dict[str, Any]] = []
+    sent: list[Any] = []
     counts = encode_rle(np.pad(np.ones((60, 80), bool), ((0, 60), (0, 80))))["counts"]
 
     def answer(route: Route) -> None:
