@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from unipixel.train.initialization import load_initial_model
 from unipixel.train.objective import UniPixelObjective
 from unipixel.train.parameter_groups import select_parts
 from unipixel.train.recipe import Recipe
+from unipixel.train.sharding import num_processes
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,9 @@ def _validation(recipe: Recipe, model: Any, processor: Processor) -> Callable[[i
 
 def _sampler(recipe: Recipe, weights: Mapping[str, float]) -> TaskBatchSampler:
     settings = recipe.training
-    # Set by torchrun and accelerate, which start several processes.
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     return TaskBatchSampler(
         weights,
         num_batches=settings.max_steps * settings.gradient_accumulation,
-        batch_size=settings.batch_size * num_processes,
+        batch_size=settings.batch_size * num_processes(),
         seed=recipe.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,24 @@ def test_two_processes_fine_tune_on_a_data_set_as_one(start: Path, tmp_path: Pat
     assert main(["synth", "--data", str(tmp_path / "data"), "--show", "5", "--size", "64", "--frames", "4"]) == 0
     settings = stage_settings(start, f"data.path={tmp_path / 'data' / 'data.jsonl'}", "lora.dropout=0.0")
     assert_two_processes_equal_one(tmp_path, "nano/finetune", *settings)
+
+
+@pytest.mark.slow
+def test_a_process_without_a_valid_sample_takes_the_steps_of_fsdp(start: Path, tmp_path: Path) -> None:
+    assert main(["synth", "--data", str(tmp_path / "data"), "--show", "3", "--size", "64", "--frames", "4"]) == 0
+    data = tmp_path / "data" / "data.jsonl"
+    lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    lines[0]["clip"] = "missing"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    settings = stage_settings(
+        start, f"data.path={data}", "lora.dropout=0.0", "training.precision=bfloat16",
+        "training.gradient_checkpointing=true",
+    )  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    train("nano/finetune", *settings, "training.batch_size=2", output=one)
+    sharded = ("training.batch_size=1", "training.sharding=fsdp2")
+    assert "invalid sample" in train("nano/finetune", *settings, *sharded, num_processes=2, output=two)
+    assert_same_run(one, two, num_steps=3, tolerance=1e-4)
 
 
 @pytest.mark.slow
