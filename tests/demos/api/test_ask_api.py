@@ -401,6 +401,7 @@ def test_client_calls_of_the_documentation_run(
     lines = [line[4:] for line in block.splitlines() if line.startswith((">>> ", "... "))]
     # The loop of the documentation ends before the next statement.
     code = "\n".join(lines).replace("http://127.0.0.1:7860/", address).replace("65, 85", "10, 12")
-    exec(compile(code, "docs/demo.md", "exec"), names := {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/demo.md", "exec"), names)
     assert names["job"].result() is not None
     assert "done" in capsys.readouterr().out
