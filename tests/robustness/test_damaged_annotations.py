@@ -63,7 +63,7 @@ def training_trees(folder: Path) -> Iterator[Tree]:
 
         def read(name: str = name) -> None:
             definition = published_sets()[name]
-            # A name of its own, as a process keeps the tables of the indices that it has opened.
+            # Another folder each time, because a process caches the tables of the indices that it has opened.
             with tempfile.TemporaryDirectory(dir=folder) as cache:
                 index = open_set(definition, root, cache=cache)
                 for number in range(len(index)):
