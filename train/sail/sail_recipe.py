@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from unipixel.sail.sail_config import PromptEncoding, RotaryLayout
+from unipixel.sail.model_type import PromptEncoding, RotaryLayout
 from unipixel.train.recipe import Precision, RunRecipe, Settings, TrainingRecipe
 
 TeacherName = Literal["mask2former", "sam2"]

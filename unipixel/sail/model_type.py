@@ -1,11 +1,13 @@
-"""Recognition of a Pixel-SAIL checkpoint by the fields of its config.json, without torch and transformers."""
+"""Recognition of a Pixel-SAIL checkpoint by the fields of its config.json, and names of its settings, without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 SAIL_MODEL_TYPE = "pixel_sail"
+RotaryLayout = Literal["split", "interleaved"]
+PromptEncoding = Literal["injection", "pooling"]
 # Fields that every configuration of Pixel-SAIL has and no other: some files have no model_type.
 _SAIL_FIELDS = ("mask_channels", "num_upsample_blocks")
 

@@ -15,13 +15,11 @@ from unipixel.checkpoints.files import CONFIG_FILE, read_json, resolve
 from unipixel.checkpoints.loading import choose_dtype, write_checkpoint
 from unipixel.checkpoints.tensor_layout import TensorFiles, check_tensors, load_tensors
 from unipixel.processing.chat_template import load_tokenizer
-from unipixel.sail.model_type import SAIL_MODEL_TYPE
+from unipixel.sail.model_type import SAIL_MODEL_TYPE, PromptEncoding, RotaryLayout
 from unipixel.sail.sail_config import (
     SAIL_TOKENS,
     VISION_TOKENS,
     PixelSailConfig,
-    PromptEncoding,
-    RotaryLayout,
     text_config,
 )
 

@@ -10,11 +10,9 @@ from typing import Any, Literal, get_args
 from transformers import Qwen2_5_VLTextConfig
 
 from unipixel.model.config_values import check_integer_field, check_sizes
-from unipixel.sail.model_type import SAIL_MODEL_TYPE, is_sail_config
+from unipixel.sail.model_type import SAIL_MODEL_TYPE, PromptEncoding, RotaryLayout, is_sail_config
 
-RotaryLayout = Literal["split", "interleaved"]
 DecoderKind = Literal["prefix", "eve"]
-PromptEncoding = Literal["injection", "pooling"]
 _TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "tie_word_embeddings",
