@@ -95,7 +95,7 @@ export class Rail {
     row.thumbnail = make('img', { alt: '', width: 34, height: 34, loading: 'lazy', class: 'up-thumbnail' });
     row.chip = chip(id, item.color, { type: 'button', 'aria-label': `Select object ${id}`, title: 'Show this object and add clicks to it', onclick: () => this.jump(id) }, 'button');
     row.name = make('input', {
-      class: 'up-name', maxlength: session.state.limits?.max_name_chars || 60, placeholder: session.isReadOnly ? '' : 'Add a name', 'aria-label': `Name of object ${id}`,
+      class: 'up-name', maxlength: session.state.limits?.max_name_chars || 60, placeholder: session.isReadOnly ? 'No name' : 'Add a name', 'aria-label': `Name of object ${id}`,
       onchange: () => session.change('rename', { object_id: id, name: row.name.value }),
       onkeydown: (event) => { if (event.key === 'Enter') row.name.blur(); },
     });
