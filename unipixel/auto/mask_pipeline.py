@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoProcessor
+from transformers import AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 if TYPE_CHECKING:
@@ -69,3 +70,7 @@ class VideoMaskGenerationPipeline(Pipeline):
     def postprocess(self, result: Result) -> Result:
         """Return the result as it is."""
         return result
+
+
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(TASK, VideoMaskGenerationPipeline, pt_model=AutoModel, type="video")

@@ -6,6 +6,7 @@ import of its modules and runs the registration after them.
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -53,12 +54,9 @@ def _register_processor(module: ModuleType) -> None:
 
 
 def _register_pipeline(module: ModuleType) -> None:
-    from transformers.models.auto.modeling_auto import AutoModel
-
-    from unipixel.auto.mask_pipeline import TASK, VideoMaskGenerationPipeline
-
-    if TASK not in module.PIPELINE_REGISTRY.supported_tasks:
-        module.PIPELINE_REGISTRY.register_pipeline(TASK, VideoMaskGenerationPipeline, pt_model=AutoModel, type="video")
+    del module
+    # It registers its task itself, because it may be the module whose import led here.
+    importlib.import_module("unipixel.auto.mask_pipeline")
 
 
 _REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +57,10 @@ def test_pipeline_without_a_question_is_refused(model: UniPixel, processor: Proc
 def test_import_of_the_package_imports_no_pipelines() -> None:
     program = "import sys, unipixel; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     assert run_python(program) == "[]\n"
+
+
+def test_module_of_the_pipeline_can_be_the_first_one_to_be_imported() -> None:
+    code = "import unipixel.auto.mask_pipeline; from transformers.pipelines import PIPELINE_REGISTRY as registry\n"
+    code += "print('video-mask-generation' in registry.supported_tasks)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == ["True"]
