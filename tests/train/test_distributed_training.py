@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.launched_training import assert_same_run, resume_copy, train
+from helpers.sail_sizes import TINY_SAIL_SIZES
 from helpers.tiny_training import save_training_checkpoint, tiny_recipe
 from torch import Tensor
 
@@ -25,25 +26,6 @@ COMMON = (
     "training.log_every=1", "training.max_steps=3", "training.save_every=1", "training.max_checkpoints=3",
     "training.warmup_fraction=0.0",
 )  # fmt: skip
-TINY_SAIL = """
-[vocabulary]
-size = 400
-num_samples = 20
-[transformer]
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 2
-max_position_embeddings = 2048
-rms_norm_eps = 1e-6
-tie_word_embeddings = true
-[image]
-patch_size = 12
-num_upsample_blocks = 2
-mask_channels = 16
-max_side = 96
-"""
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +140,7 @@ def test_a_process_without_a_valid_sample_takes_the_steps_of_fsdp(start: Path, t
 @pytest.mark.slow
 def test_two_processes_train_pixel_sail_as_one(tmp_path: Path) -> None:
     sizes = tmp_path / "sizes.toml"
-    sizes.write_text(TINY_SAIL, encoding="utf-8")
+    sizes.write_text(TINY_SAIL_SIZES, encoding="utf-8")
     tiny = (f"model.sizes={sizes}", "data.sizes=[[64, 96]]", "training.num_workers=0")
     # Muon takes its steps in bfloat16, in which rounding is visible.
     exact = ("training.precision=float32", "training.optimizer=adamw")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from helpers.sail_sizes import TINY_SAIL_SIZES
 from helpers.sail_teachers import save_sam2
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -23,29 +24,9 @@ from unipixel.train.sail.sail_recipe import SailRecipe
 from unipixel.train.sail.sail_run import prepare_sail
 from unipixel.train.sail.sail_samples import SailCollator
 
-SIZES = """
-[vocabulary]
-size = 400
-num_samples = 20
-[transformer]
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 2
-max_position_embeddings = 2048
-rms_norm_eps = 1e-6
-tie_word_embeddings = true
-[image]
-patch_size = 12
-num_upsample_blocks = 2
-mask_channels = 16
-max_side = 96
-"""
-
 
 def tiny_recipe(folder: Path, *overrides: str) -> SailRecipe:
-    (folder / "sizes.toml").write_text(SIZES, encoding="utf-8")
+    (folder / "sizes.toml").write_text(TINY_SAIL_SIZES, encoding="utf-8")
     recipe = load_any_recipe(
         "sail/nano",
         [

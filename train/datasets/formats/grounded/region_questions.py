@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
+from unipixel.train.datasets.formats.grounded.region_turns import group_region_turns
 from unipixel.train.datasets.published.entries import Group
 from unipixel.train.datasets.published.source_files import SourceFiles
-
-_GROUP_SIZE = 5
 
 
 def read_region_questions(files: SourceFiles, *, annotations: str, images: str) -> Iterator[Group]:
@@ -25,19 +23,11 @@ def read_region_questions(files: SourceFiles, *, annotations: str, images: str) 
     """
     for annotation in files.members(annotations):
         asked = annotation["mcqs"]
-        entries = []
-        for first in range(0, len(asked), _GROUP_SIZE):
-            keys = [str(row) for row in range(first, min(first + _GROUP_SIZE, len(asked)))]
-            turns = [(_question(key, asked[int(key)]["question"]), asked[int(key)]["answer"]) for key in keys]
-            entries.append({"turns": turns, "object_keys": keys})
-        if entries:
-            yield {
-                "name": PurePosixPath(annotation["image_name"]).stem,
-                "task": "region",
-                "media": {"frames": [f"{images}/{annotation['image_name']}"]},
-                "objects": {str(row): {"track": [one["object"]]} for row, one in enumerate(asked)},
-                "entries": entries,
-            }
+        yield from group_region_turns(
+            f"{images}/{annotation['image_name']}",
+            masks=[one["object"] for one in asked],
+            turns=[(_question(str(row), one["question"]), one["answer"]) for row, one in enumerate(asked)],
+        )
 
 
 def _question(key: str, text: str) -> str:

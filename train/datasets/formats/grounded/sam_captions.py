@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
+from unipixel.train.datasets.formats.grounded.region_turns import group_region_turns
 from unipixel.train.datasets.published.entries import Group
 from unipixel.train.datasets.published.source_files import SourceFiles
-
-_GROUP_SIZE = 5
 
 
 def read_sam_captions(files: SourceFiles, *, annotations: str, images: str) -> Iterator[Group]:
@@ -25,16 +23,8 @@ def read_sam_captions(files: SourceFiles, *, annotations: str, images: str) -> I
     """
     for annotation in files.members(annotations):
         described = annotation["object_annotations"]
-        entries = []
-        for first in range(0, len(described), _GROUP_SIZE):
-            keys = [str(row) for row in range(first, min(first + _GROUP_SIZE, len(described)))]
-            turns = [(f"[{key}]", described[int(key)]["caption"]) for key in keys]
-            entries.append({"turns": turns, "object_keys": keys})
-        if entries:
-            yield {
-                "name": PurePosixPath(annotation["image_name"]).stem,
-                "task": "region",
-                "media": {"frames": [f"{images}/{annotation['image_name']}"]},
-                "objects": {str(row): {"track": [one["segmentation"]]} for row, one in enumerate(described)},
-                "entries": entries,
-            }
+        yield from group_region_turns(
+            f"{images}/{annotation['image_name']}",
+            masks=[one["segmentation"] for one in described],
+            turns=[(f"[{row}]", one["caption"]) for row, one in enumerate(described)],
+        )
