@@ -23,7 +23,8 @@ from unipixel.checkpoints.segmenter_configs import infer_official_config
 from unipixel.checkpoints.segmenters import build_segmenter, read_official
 from unipixel.checkpoints.tensor_layout import TensorFiles, load_tensors
 from unipixel.model.config import UniPixelConfig, read_eos_ids, read_qwen_config
-from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder
+from unipixel.model.connector import MaskTokenHead, MemoryProjector
+from unipixel.model.visual_prompt_encoder import VisualPromptEncoder
 from unipixel.tracking.config import SegmenterConfig
 
 if TYPE_CHECKING:

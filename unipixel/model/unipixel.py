@@ -19,11 +19,12 @@ from transformers import DynamicCache
 
 from unipixel.memory.mask_pooling import TokenMasks
 from unipixel.model.config import UniPixelConfig
-from unipixel.model.connector import MaskTokenHead, MemoryProjector, VisualPromptEncoder, pool_memory
+from unipixel.model.connector import MaskTokenHead, MemoryProjector, pool_memory
 from unipixel.model.inputs import EmbeddedInputs, ModelInputs, ModelOutput, VideoFeatures, VideoInput, VisualInput
 from unipixel.model.language_model import has_quantized_layers
 from unipixel.model.model_methods import ModelMethods
 from unipixel.model.qwen import QwenVL, rope_positions
+from unipixel.model.visual_prompt_encoder import VisualPromptEncoder
 from unipixel.sail.sail_inputs import ImagePatches
 from unipixel.tracking.clip_features import EncodedClip
 from unipixel.tracking.propagation import ClipPrompt, propagate_in_video

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unipixel.memory.mask_pooling import TokenMasks
-from unipixel.model.connector import FourierTime, pool_memory
+from unipixel.model.connector import pool_memory
 from unipixel.model.inputs import ModelInputs, ReferencePrompt, VideoFeatures, VideoInput
 from unipixel.model.unipixel import UniPixel
+from unipixel.model.visual_prompt_encoder import FourierTime
 
 REF, SEG, MEM = 994, 995, 996
 POINT = ReferencePrompt(torch.tensor([[10.0, 20.0]]), 1, 4)

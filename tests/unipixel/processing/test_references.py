@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from unipixel.model.connector import VisualPromptEncoder
 from unipixel.model.inputs import ReferencePrompt
+from unipixel.model.visual_prompt_encoder import VisualPromptEncoder
 
 
 def test_mixed_precision_does_not_move_coordinates() -> None:
