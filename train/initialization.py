@@ -27,7 +27,8 @@ from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.segmenter_objective import SegmenterObjective
 
 _SEGMENTER_PREFIX = "segmenter."
-_EMBEDDING_STD = 0.2
+EMBEDDING_STD = 0.2
+"""Standard deviation of the embeddings of small language models."""
 # (row, column) offsets from a patch to its neighbours.
 _ADJACENT_OFFSETS, _DIAGONAL_OFFSETS = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (1, 1), (-1, 1), (1, -1))
 # Largest contribution of a pair of channels to the attention logit of the selected neighbour.
@@ -138,16 +139,17 @@ def init_transformers(model: UniPixel) -> None:
     are small beside the output of the layers: after 2000 steps the mask tokens did not depend on the question.
     """
     language, visual = model.model.language_model, model.model.visual
-    nn.init.normal_(language.embed_tokens.weight, std=_EMBEDDING_STD)
-    _init_layers(language.layers)
+    nn.init.normal_(language.embed_tokens.weight, std=EMBEDDING_STD)
+    init_layers(language.layers)
     nn.init.normal_(visual.patch_embed.proj.weight, std=visual.patch_embed.proj.weight[0].numel() ** -0.5)
-    _init_layers(visual.blocks)
+    init_layers(visual.blocks)
     for index, block in enumerate(visual.blocks):
         offsets = _ADJACENT_OFFSETS if index % 2 == 0 else _DIAGONAL_OFFSETS
         _init_neighbour_attention(block.attn, offsets, visual.rotary_pos_emb.inv_freq)
 
 
-def _init_layers(layers: nn.ModuleList) -> None:
+def init_layers(layers: nn.ModuleList) -> None:
+    """Initialise the matrices of transformer layers so that they preserve the variance of their input."""
     # Scaled residual projections, as in GPT-2.
     residual_scale = (2 * len(layers)) ** -0.5
     for name, parameter in layers.named_parameters():

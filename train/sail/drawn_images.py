@@ -22,7 +22,7 @@ from unipixel.train.datasets.synthetic.attributes import SPLITS, Split
 from unipixel.train.datasets.synthetic.rasterization import MIN_SIDE, RasterizedScene
 from unipixel.train.datasets.synthetic.visual_prompt_sampling import sample_prompt
 from unipixel.train.sail.drawn_turns import SAIL_TASKS, TurnRequest, draft_turn
-from unipixel.train.sail.sail_samples import SailExample, SailSample, encode_sail
+from unipixel.train.sail.sail_samples import NamedRegion, SailExample, SailSample, encode_sail
 
 _PROMPT_KINDS = {"mask": 0.6, "box": 0.25, "point": 0.15}
 _MAX_SCENES, _MAX_TRIES = 200, 6
@@ -63,6 +63,7 @@ class DrawnImages(Dataset):
         seed: int,
         max_tokens: int,
         has_images: bool = False,
+        has_patch_words: bool = False,
     ) -> None:
         """Describe a run.
 
@@ -73,10 +74,11 @@ class DrawnImages(Dataset):
             seed: Seed of the run.
             max_tokens: Longest sequence.
             has_images: Whether examples contain their image, for teachers.
+            has_patch_words: Whether examples contain the words of each patch.
         """
         self._processor, self._settings = processor, settings
         self._num_samples, self._seed, self._max_tokens = num_samples, seed, max_tokens
-        self._has_images = has_images
+        self._has_images, self._has_patch_words = has_images, has_patch_words
 
     def __len__(self) -> int:
         """Images of the run."""
@@ -91,7 +93,13 @@ class DrawnImages(Dataset):
         if not 0 <= index < self._num_samples:
             raise IndexError(f"image {index} of a run of {self._num_samples}")
         sample = draw_sail_sample([self._seed, index], self._settings, processor=self._processor)
-        return encode_sail(sample, self._processor, max_tokens=self._max_tokens, has_image=self._has_images)
+        return encode_sail(
+            sample,
+            self._processor,
+            max_tokens=self._max_tokens,
+            has_image=self._has_images,
+            has_patch_words=self._has_patch_words,
+        )
 
 
 def draw_sail_sample(
@@ -119,8 +127,21 @@ def draw_sail_sample(
         drawn = _draw_turns(rng, scene, prompts, settings)
         if drawn.turns:
             image = scene.render(rng, split=settings.split)[0]
-            return SailSample(image, tuple(drawn.turns), tuple(drawn.masks), tuple(prompts.values()))
+            return SailSample(
+                image, tuple(drawn.turns), tuple(drawn.masks), tuple(prompts.values()), _name_regions(scene)
+            )
     raise ValueError(f"no image with a turn of {dict(settings.tasks)} in {_MAX_SCENES} attempts")
+
+
+def _name_regions(scene: RasterizedScene) -> tuple[NamedRegion, ...]:
+    """Return the visible objects with their colour, shape, size and texture, as far as these can be recognised."""
+    labels, regions = scene.labels, []
+    for row, (own, size) in enumerate(zip(labels.objects, labels.size_names, strict=True)):
+        mask = scene.view.masks[row, 0]
+        texture = own.texture if labels.has_legible_texture[row] and own.texture != "plain" else None
+        if mask.any():
+            regions.append(NamedRegion(mask, tuple(filter(None, (own.colour, own.shape, size, texture)))))
+    return tuple(regions)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from unipixel.model.config_values import check_sizes
 from unipixel.processing.chat_template import Tokenizer
 from unipixel.processing.special_tokens import END_OF_TEXT, IM_END, IM_START
+from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_config import SAIL_TOKENS, VISION_TOKENS, PixelSailConfig, text_config
+from unipixel.train.initialization import EMBEDDING_STD, init_layers
 from unipixel.train.nano.tokenizer import build_tokenizer
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
 from unipixel.train.sail.drawn_turns import SAIL_TASKS
@@ -85,6 +89,20 @@ def check_sail_sizes(sizes: Mapping[str, Any]) -> None:
     if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
         raise ValueError(f"the sizes file has [transformer] rope_theta = {theta!r}: give a number above 0")
     check_sizes(sizes["transformer"])
+
+
+def init_sail_transformer(model: PixelSail) -> None:
+    """Initialise a small transformer so that the influence of a token on others does not vanish.
+
+    See `unipixel.train.initialization.init_transformers`: with a standard deviation of 0.02, 700 steps of `sail/nano`
+    left masks and answers independent of the question.
+    """
+    text: Any = model.single_transformer.model
+    nn.init.normal_(text.embed_tokens.weight, std=EMBEDDING_STD)
+    init_layers(text.layers)
+    for matrix in (text.vis_embed, text.vp_embed):
+        if matrix is not None:
+            nn.init.normal_(matrix.weight, std=matrix.in_features**-0.5)
 
 
 def build_sail_tokenizer(sizes: Mapping[str, Any], *, seed: int) -> Tokenizer:

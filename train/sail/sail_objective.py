@@ -81,7 +81,13 @@ class SailObjective(nn.Module):
                 parts[name].append(value.detach())
         means = {name: torch.stack(values).mean() for name, values in parts.items()}
         # An invalid sample counts as 0: the loss does not depend on how samples are divided among processes.
-        return {"loss": torch.stack(totals).sum() / (len(totals) + len(batch.invalid)), **means}
+        loss = torch.stack(totals).sum() / (len(totals) + len(batch.invalid))
+        if batch.patch_words is not None:
+            is_patch = batch.inputs.input_ids.to(device) == self.model.config.image_token_id
+            words = _patch_word_losses(output.logits, is_patch, batch.patch_words.to(device))
+            loss = loss + self.weights.patch_words * words.sum() / (len(totals) + len(batch.invalid))
+            means["patch_words"] = words.detach().mean()
+        return {"loss": loss, **means}
 
     def _targets(self, batch: SailBatch, *, num_images: int, device: torch.device) -> list[dict[TeacherName, Tensor]]:
         """Return the features of teachers for each image of a batch; nothing without teachers."""
@@ -131,6 +137,21 @@ class SailObjective(nn.Module):
             return dense_mask_loss(logits, small)
         points = sample_points(logits.detach(), num_points=self.num_points)
         return point_mask_loss(logits, truths, points)
+
+
+def _patch_word_losses(logits: Tensor, is_patch: Tensor, words: Tensor) -> Tensor:
+    """Return, for each sample (B,), the mean cross-entropy between the scores of its patches and each of their words.
+
+    Args:
+        logits: (B, L, V).
+        is_patch: (B, L), N of them.
+        words: (N, W) ids, negative where there is none. A sample without words has the loss 0.
+    """
+    patches, columns = (words >= 0).nonzero(as_tuple=True)
+    losses = F.cross_entropy(logits[is_patch][patches].float(), words[patches, columns], reduction="none")
+    rows = is_patch.nonzero()[:, 0][patches]
+    counts = torch.bincount(rows, minlength=len(logits)).clamp(min=1)
+    return losses.new_zeros(len(logits)).index_add(0, rows, losses) / counts
 
 
 def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:

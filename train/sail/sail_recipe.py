@@ -20,6 +20,8 @@ class SailLossWeights(Settings):
         mask: Weight of the cross-entropy of masks.
         dice: Weight of their Dice loss.
         distillation: Weight of each distillation loss.
+        patch_words: Weight of the cross-entropy between the vocabulary scores of a patch and the words of the object
+            that it shows; for drawn images only, whose words are known.
         text_beside_masks: Factor of the text loss of a sample whose mask loss is not zero; the published training has
             0.1, the paper does not mention it.
     """
@@ -27,10 +29,11 @@ class SailLossWeights(Settings):
     mask: float = 2.0
     dice: float = 0.5
     distillation: float = 0.5
+    patch_words: float = 0.0
     text_beside_masks: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("mask", "dice", "distillation", "text_beside_masks"):
+        for name in ("mask", "dice", "distillation", "patch_words", "text_beside_masks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
 
@@ -50,8 +53,10 @@ class SailModelRecipe(Settings):
         prompt_encoding: `injection` or `pooling`, see `PixelSailConfig`.
         rotary_layout: `split` or `interleaved`, see `PixelSailConfig`.
         max_side: Longer side of a resized image in pixels.
+        attention: `sdpa` or `eager`, which on a CPU is faster for short sequences.
 
-    The last five are of a new model, from `sizes` or `base`; None takes those of the sizes, or the published ones.
+    The five before `attention` are of a new model, from `sizes` or `base`; None takes those of the sizes, or the
+    published ones.
     """
 
     sizes: str | None = None
@@ -63,6 +68,7 @@ class SailModelRecipe(Settings):
     prompt_encoding: PromptEncoding | None = None
     rotary_layout: RotaryLayout | None = None
     max_side: int | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
     def __post_init__(self) -> None:
         given = [name for name in ("sizes", "checkpoint", "base") if getattr(self, name) is not None]
@@ -177,3 +183,11 @@ class SailRecipe(RunRecipe):
     training: TrainingRecipe
     losses: SailLossWeights = field(default_factory=SailLossWeights)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.losses.patch_words and not self.data.tasks:
+            raise ValueError(
+                f"[losses] patch_words is {self.losses.patch_words}, but published sets have no words of objects: give "
+                "[data] tasks, or 0"
+            )

@@ -20,7 +20,12 @@ from unipixel.train.sail.distillation import FeatureDistillation, open_teachers
 from unipixel.train.sail.drawn_images import DrawnImages, DrawnImageSettings
 from unipixel.train.sail.published_images import PublishedImages
 from unipixel.train.sail.sail_evaluation import evaluate_sail, summarise_sail
-from unipixel.train.sail.sail_initialization import build_sail_tokenizer, check_sail_sizes, configure_sail
+from unipixel.train.sail.sail_initialization import (
+    build_sail_tokenizer,
+    check_sail_sizes,
+    configure_sail,
+    init_sail_transformer,
+)
 from unipixel.train.sail.sail_objective import SailObjective
 from unipixel.train.sail.sail_recipe import SailRecipe
 from unipixel.train.sail.sail_samples import SailCollator
@@ -78,6 +83,7 @@ def _drawn_images(recipe: SailRecipe, processor: SailProcessor) -> DrawnImages:
         seed=recipe.seed,
         max_tokens=data.max_tokens,
         has_images=bool(recipe.distillation.teachers),
+        has_patch_words=recipe.losses.patch_words > 0,
     )
 
 
@@ -117,11 +123,12 @@ def load_initial_sail(recipe: SailRecipe) -> tuple[PixelSail, SailProcessor]:
     """
     source = recipe.model
     if source.checkpoint is not None:
-        return PixelSail.from_pretrained(source.checkpoint, dtype=torch.float32), SailProcessor.from_pretrained(
-            source.checkpoint
-        )
+        model = PixelSail.from_pretrained(source.checkpoint, attention=source.attention, dtype=torch.float32)
+        return model, SailProcessor.from_pretrained(source.checkpoint)
     if source.base is not None:
-        model = PixelSail.from_base(source.base, **source.image_settings(), dtype=torch.float32)
+        model = PixelSail.from_base(
+            source.base, **source.image_settings(), attention=source.attention, dtype=torch.float32
+        )
         return model, SailProcessor.from_base(source.base, model.config)
     sizes = recipe.sizes()
     check_sail_sizes(sizes)
@@ -130,7 +137,9 @@ def load_initial_sail(recipe: SailRecipe) -> tuple[PixelSail, SailProcessor]:
     else:
         tokenizer = build_sail_tokenizer(sizes, seed=recipe.seed)
     config = configure_sail(sizes, tokenizer, image_settings=source.image_settings())
-    return PixelSail(config), SailProcessor(config, tokenizer)
+    model = PixelSail(config, attention=source.attention)
+    init_sail_transformer(model)
+    return model, SailProcessor(config, tokenizer)
 
 
 def save_sail_result(model: PixelSail, processor: SailProcessor, folder: Path) -> None:
