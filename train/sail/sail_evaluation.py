@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from unipixel.processing.chat_template import Turn
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_conversation import SailConversation
 from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
-from unipixel.train.datasets.synthetic.attributes import Split
+from unipixel.train.datasets.synthetic.attributes import COLOURS, SHAPES, Split
 from unipixel.train.evaluation.answer_accuracy import is_correct
 from unipixel.train.evaluation.scoring.davis_measures import contour_accuracy
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
@@ -29,6 +30,21 @@ TEXT_TASKS = ("region", "question", "pair", "missing_prompt")
 _SIZES = ((96, 132), (132, 96), (108, 132), (132, 132))
 _MAX_NEW_TOKENS = 64
 _SEED = 900_000
+# Words that state each value of an attribute, and whether a description has to state one.
+_ATTRIBUTE_WORDS: tuple[tuple[dict[str, set[str]], bool], ...] = (
+    ({colour: {colour} for colour in COLOURS}, True),
+    ({shape: {shape} for shape in SHAPES}, True),
+    ({"small": {"small", "little"}, "medium": {"medium"}, "large": {"large", "big"}}, False),
+    (
+        {
+            "plain": {"plain"},
+            "striped": {"striped", "stripes"},
+            "spotted": {"spotted", "spots"},
+            "checkered": {"checkered"},
+        },
+        False,
+    ),
+)
 
 
 @dataclass
@@ -77,8 +93,9 @@ def evaluate_sail(
 
     Returns:
         By task: `cIoU`, `gIoU`, the mean contour accuracy `F` and `num_samples` for masks (the union of all masks of an
-        answer), `accuracy` for texts; `no_target` has `N_acc`, the fraction of questions without a target that have an
-        empty mask, and `T_acc`, the fraction of those with a target that have a mask (gRefCOCO, arXiv:2306.00968).
+        answer), `accuracy` for texts, of which those of `region` are judged by `describes`; `no_target` has `N_acc`,
+        the fraction of questions without a target that have an empty mask, and `T_acc`, the fraction of those with a
+        target that have a mask (gRefCOCO, arXiv:2306.00968).
 
     Raises:
         ValueError: The limit is below 1, or a task is unknown.
@@ -95,7 +112,7 @@ def evaluate_sail(
         text, mask = _answer(model, processor, sample)
         expected = sample.turns[0].answer or ""
         if task in TEXT_TASKS:
-            texts[task].append(_is_right(text, expected, sample.turns[0]))
+            texts[task].append(_is_right(text, sample, task=task))
             continue
         truth = np.any(sample.masks, axis=0)
         if task in MASK_TASKS:
@@ -144,6 +161,38 @@ def _answer(model: PixelSail, processor: SailProcessor, sample: SailSample) -> t
     return reply.text, union if len(masks) else np.zeros(sample.image.shape[:2], np.bool_)
 
 
-def _is_right(text: str, expected: str, turn: Turn) -> bool:
+def _is_right(text: str, sample: SailSample, *, task: str) -> bool:
+    turn = sample.turns[0]
+    if task == "region":
+        return describes(text, _words_of_prompt(sample))
     options = turn.question.count("\n(")
-    return is_correct(text, from_prompt_tokens(expected), options=options)
+    return is_correct(text, from_prompt_tokens(turn.answer or ""), options=options)
+
+
+def _words_of_prompt(sample: SailSample) -> tuple[str, ...]:
+    """Return the words of the object under the prompt that the question names."""
+    named = next(p for p in sample.prompts if f"<Prompt{p.prompt_id}>" in sample.turns[0].question)
+    prompt = np.asarray(named.mask, dtype=np.bool_)
+    # A box contains pixels of its neighbours as well.
+    overlaps = [(prompt & own.mask).sum() / (prompt | own.mask).sum() for own in sample.regions]
+    return sample.regions[int(np.argmax(overlaps))].words
+
+
+def describes(text: str, words: Sequence[str]) -> bool:
+    """Whether a description names the colour and the shape of an object, and nothing else of it wrongly.
+
+    The size and the texture may be left out, as in the answers of the training samples.
+
+    Args:
+        text: The description.
+        words: True words of the object: its colour, its shape, and its size and texture where they are certain.
+    """
+    said = set(re.findall(r"[a-z]+", text.lower().replace("without a pattern", "plain")))
+    for values, is_needed in _ATTRIBUTE_WORDS:
+        named = {value for value, synonyms in values.items() if said & synonyms}
+        true = set(words) & set(values)
+        if is_needed and named != true:
+            return False
+        if named - true and (true or "plain" not in named):
+            return False
+    return True

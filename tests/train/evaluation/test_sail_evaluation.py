@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from unipixel.checkpoints.architecture import load_checkpoint
 from unipixel.cli import main
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_processor import SailProcessor
-from unipixel.train.sail.sail_evaluation import evaluate_sail
+from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
+from unipixel.train.sail.sail_evaluation import describes, evaluate_sail
 
 SAIL = json.loads((GOLDEN / "sail-metrics.json").read_text(encoding="utf-8"))
 FAST = ["--device", "cpu", "--max-new-tokens", "12", "--json"]
@@ -99,3 +101,41 @@ def test_perbench_draws_the_prompts_and_forces_a_mask(tmp_path: Path, capsys: py
     # A black image has no target: the answer of the tiny model may be an empty mask, but never none at all.
     assert predictions["vres"].get("masks") is not None
     assert predictions["captions"].get("masks") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("[3]: a red star.", True),
+        ("[3]: a small striped red star.", True),
+        ("[3]: a star in red with stripes.", True),
+        ("[3]: a little red star.", True),
+        ("[3]: a red circle.", False),
+        ("[3]: a blue star.", False),
+        ("[3]: a big red star.", False),
+        ("[3]: a spotted red star.", False),
+        ("[3]: a red star without a pattern.", False),
+        ("[3]: a red and blue star.", False),
+        ("a star", False),
+        ("", False),
+    ],
+)
+def test_a_description_is_right_if_it_names_colour_and_shape_and_nothing_wrongly(text: str, is_right: bool) -> None:
+    assert describes(text, ("red", "star", "small", "striped")) is is_right
+
+
+def test_an_uncertain_size_or_texture_may_be_called_plain_but_not_striped() -> None:
+    assert describes("a plain red star", ("red", "star"))
+    assert not describes("a striped red star", ("red", "star"))
+    assert not describes("a large red star", ("red", "star"))
+
+
+def test_every_true_description_of_a_drawn_region_is_right() -> None:
+    settings = DrawnImageSettings(((96, 132),), 1, {"region": 1.0}, split="val")
+    for number in range(60):
+        sample = draw_sail_sample([3, number], settings)
+        prompt = re.search(r"<Prompt(\d+)>", sample.turns[0].question)
+        assert prompt is not None
+        mask = np.asarray(next(own for own in sample.prompts if own.prompt_id == int(prompt[1])).mask, np.bool_)
+        words = max(sample.regions, key=lambda own: (own.mask & mask).sum() / (own.mask | mask).sum()).words
+        assert describes(sample.turns[0].answer or "", words)
