@@ -40,6 +40,7 @@ _DESCRIPTIONS = (
     "Can you provide me with a detailed description of the region in the picture marked by {}?",
     "What can you tell me about the region marked by {}?",
     "Describe the region {} in the image.",
+    "Describe {} in detail.",
     "What is {}? Please describe it.",
     "Please give me a short description of {}.",
 )
