@@ -63,7 +63,7 @@ class DrawnImages(Dataset):
         seed: int,
         max_tokens: int,
         has_images: bool = False,
-        has_patch_words: bool = False,
+        has_object_words: bool = False,
     ) -> None:
         """Describe a run.
 
@@ -74,11 +74,11 @@ class DrawnImages(Dataset):
             seed: Seed of the run.
             max_tokens: Longest sequence.
             has_images: Whether examples contain their image, for teachers.
-            has_patch_words: Whether examples contain the words of each patch.
+            has_object_words: Whether examples contain the words of the objects of patches and prompts.
         """
         self._processor, self._settings = processor, settings
         self._num_samples, self._seed, self._max_tokens = num_samples, seed, max_tokens
-        self._has_images, self._has_patch_words = has_images, has_patch_words
+        self._has_images, self._has_object_words = has_images, has_object_words
 
     def __len__(self) -> int:
         """Images of the run."""
@@ -98,7 +98,7 @@ class DrawnImages(Dataset):
             self._processor,
             max_tokens=self._max_tokens,
             has_image=self._has_images,
-            has_patch_words=self._has_patch_words,
+            has_object_words=self._has_object_words,
         )
 
 
@@ -128,19 +128,20 @@ def draw_sail_sample(
         if drawn.turns:
             image = scene.render(rng, split=settings.split)[0]
             return SailSample(
-                image, tuple(drawn.turns), tuple(drawn.masks), tuple(prompts.values()), _name_regions(scene)
+                image, tuple(drawn.turns), tuple(drawn.masks), tuple(prompts.values()), _name_regions(scene, prompts)
             )
     raise ValueError(f"no image with a turn of {dict(settings.tasks)} in {_MAX_SCENES} attempts")
 
 
-def _name_regions(scene: RasterizedScene) -> tuple[NamedRegion, ...]:
+def _name_regions(scene: RasterizedScene, prompts: Mapping[int, RegionPrompt]) -> tuple[NamedRegion, ...]:
     """Return the visible objects with their colour, shape, size and texture, as far as these can be recognised."""
     labels, regions = scene.labels, []
     for row, (own, size) in enumerate(zip(labels.objects, labels.size_names, strict=True)):
         mask = scene.view.masks[row, 0]
         texture = own.texture if labels.has_legible_texture[row] and own.texture != "plain" else None
         if mask.any():
-            regions.append(NamedRegion(mask, tuple(filter(None, (own.colour, own.shape, size, texture)))))
+            words = tuple(filter(None, (own.colour, own.shape, size, texture)))
+            regions.append(NamedRegion(mask, words, prompts[row].prompt_id if row in prompts else None))
     return tuple(regions)
 
 

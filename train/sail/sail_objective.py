@@ -82,11 +82,13 @@ class SailObjective(nn.Module):
         means = {name: torch.stack(values).mean() for name, values in parts.items()}
         # An invalid sample counts as 0: the loss does not depend on how samples are divided among processes.
         loss = torch.stack(totals).sum() / (len(totals) + len(batch.invalid))
-        if batch.patch_words is not None:
-            is_patch = batch.inputs.input_ids.to(device) == self.model.config.image_token_id
-            words = _patch_word_losses(output.logits, is_patch, batch.patch_words.to(device))
-            loss = loss + self.weights.patch_words * words.sum() / (len(totals) + len(batch.invalid))
-            means["patch_words"] = words.detach().mean()
+        if batch.object_words is not None:
+            is_patch = (batch.inputs.input_ids.to(device) == self.model.config.image_token_id)[..., None]
+            for name, is_other in (("patch_words", ~is_patch), ("prompt_words", is_patch)):
+                words = batch.object_words.to(device).masked_fill(is_other, -100)
+                losses = _word_losses(output.logits, words)
+                loss = loss + self.weights.object_words * losses.sum() / (len(totals) + len(batch.invalid))
+                means[name] = losses.detach().mean()
         return {"loss": loss, **means}
 
     def _targets(self, batch: SailBatch, *, num_images: int, device: torch.device) -> list[dict[TeacherName, Tensor]]:
@@ -139,17 +141,15 @@ class SailObjective(nn.Module):
         return point_mask_loss(logits, truths, points)
 
 
-def _patch_word_losses(logits: Tensor, is_patch: Tensor, words: Tensor) -> Tensor:
-    """Return, for each sample (B,), the mean cross-entropy between the scores of its patches and each of their words.
+def _word_losses(logits: Tensor, words: Tensor) -> Tensor:
+    """Return, for each sample (B,), the mean cross-entropy between the scores of its tokens and each of their words.
 
     Args:
         logits: (B, L, V).
-        is_patch: (B, L), N of them.
-        words: (N, W) ids, negative where there is none. A sample without words has the loss 0.
+        words: (B, L, C) ids, negative where there is none. A sample without words has the loss 0.
     """
-    patches, columns = (words >= 0).nonzero(as_tuple=True)
-    losses = F.cross_entropy(logits[is_patch][patches].float(), words[patches, columns], reduction="none")
-    rows = is_patch.nonzero()[:, 0][patches]
+    rows, tokens, columns = (words >= 0).nonzero(as_tuple=True)
+    losses = F.cross_entropy(logits[rows, tokens].float(), words[rows, tokens, columns], reduction="none")
     counts = torch.bincount(rows, minlength=len(logits)).clamp(min=1)
     return losses.new_zeros(len(logits)).index_add(0, rows, losses) / counts
 

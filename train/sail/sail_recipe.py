@@ -20,8 +20,8 @@ class SailLossWeights(Settings):
         mask: Weight of the cross-entropy of masks.
         dice: Weight of their Dice loss.
         distillation: Weight of each distillation loss.
-        patch_words: Weight of the cross-entropy between the vocabulary scores of a patch and the words of the object
-            that it shows; for drawn images only, whose words are known.
+        object_words: Weight of the cross-entropy between the vocabulary scores of patches, and of the prompts of
+            questions, and the words of their object; for drawn images only, whose words are known.
         text_beside_masks: Factor of the text loss of a sample whose mask loss is not zero; the published training has
             0.1, the paper does not mention it.
     """
@@ -29,11 +29,11 @@ class SailLossWeights(Settings):
     mask: float = 2.0
     dice: float = 0.5
     distillation: float = 0.5
-    patch_words: float = 0.0
+    object_words: float = 0.0
     text_beside_masks: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("mask", "dice", "distillation", "patch_words", "text_beside_masks"):
+        for name in ("mask", "dice", "distillation", "object_words", "text_beside_masks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"[losses] {name} must not be negative, got {getattr(self, name)}")
 
@@ -186,8 +186,8 @@ class SailRecipe(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.losses.patch_words and not self.data.tasks:
+        if self.losses.object_words and not self.data.tasks:
             raise ValueError(
-                f"[losses] patch_words is {self.losses.patch_words}, but published sets have no words of objects: give "
-                "[data] tasks, or 0"
+                f"[losses] object_words is {self.losses.object_words}, but published sets have no words of objects: "
+                "give [data] tasks, or 0"
             )

@@ -83,7 +83,7 @@ def _drawn_images(recipe: SailRecipe, processor: SailProcessor) -> DrawnImages:
         seed=recipe.seed,
         max_tokens=data.max_tokens,
         has_images=bool(recipe.distillation.teachers),
-        has_patch_words=recipe.losses.patch_words > 0,
+        has_object_words=recipe.losses.object_words > 0,
     )
 
 

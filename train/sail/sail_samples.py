@@ -1,6 +1,6 @@
 """Samples of Pixel-SAIL: an image, regions with ids, turns, and one mask per `[SEG]`.
 
-Shape letters: H, W image in pixels, K masks, h, w rows and columns of patches, W words of a patch, N patches.
+Shape letters: B samples, L tokens, H, W image in pixels, K masks, h, w rows and columns of patches, C most words.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from unipixel.model.inputs import ModelInputs
 from unipixel.processing.chat_template import Turn
-from unipixel.processing.processor import EncodedSample
+from unipixel.processing.processor import IGNORED_LABEL, EncodedSample
 from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.sail_config import SEG_TOKEN
 from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.datasets.collate import InvalidExample
 
-_NO_WORD = -100
+_NO_WORD = IGNORED_LABEL
 _MIN_COVERAGE = 0.3
 
 
@@ -33,10 +33,12 @@ class NamedRegion:
     Attributes:
         mask: (H, W) bool.
         words: Such as its colour and its shape.
+        prompt_id: Id of the prompt that marks it, if there is one.
     """
 
     mask: NDArray[np.bool_]
     words: tuple[str, ...]
+    prompt_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,13 @@ class SailExample:
         encoded: Ids, labels and the patches of the image.
         masks: (K, H, W) uint8, one per `[SEG]`; they are reduced to the grid of the loss by the objective.
         image: (H, W, 3) uint8 RGB for teachers; None without teachers or without an image.
-        patch_words: (h * w, W) ids of the words of each patch, -100 where there are fewer; None without them.
+        object_words: (L, C) ids of the words of the object of each token, see `encode_object_words`; None without them.
     """
 
     encoded: EncodedSample
     masks: Tensor
     image: Tensor | None = None
-    patch_words: Tensor | None = None
+    object_words: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class SailBatch:
         masks: Per sample (K, H, W) uint8.
         invalid: Samples that were left out of the batch; without any other, `inputs` is None.
         images: (H, W, 3) uint8 of the samples that have an image, for teachers; empty without teachers.
-        patch_words: (N, W) ids of the words of the patches of all images, -100 where there are fewer; None without.
+        object_words: (B, L, C) ids of the words of the object of each token, -100 where there are fewer; None without.
     """
 
     inputs: ModelInputs | None
@@ -98,7 +100,7 @@ class SailBatch:
     masks: tuple[Tensor, ...]
     invalid: tuple[InvalidExample, ...] = ()
     images: tuple[Tensor, ...] = ()
-    patch_words: Tensor | None = None
+    object_words: Tensor | None = None
 
 
 def encode_sail(
@@ -107,7 +109,7 @@ def encode_sail(
     *,
     max_tokens: int | None = None,
     has_image: bool = False,
-    has_patch_words: bool = False,
+    has_object_words: bool = False,
 ) -> SailExample:
     """Encode a sample for training.
 
@@ -116,7 +118,7 @@ def encode_sail(
         processor: That of the model.
         max_tokens: Longest sequence; the end of a longer one is cut, with the masks of cut `[SEG]`.
         has_image: Whether the example contains the image itself, for teachers.
-        has_patch_words: Whether the example contains the words of each patch.
+        has_object_words: Whether the example contains the words of the objects of patches and prompts.
 
     Raises:
         ValueError: A prompt disappears on the grid, or the image alone is too long.
@@ -126,41 +128,44 @@ def encode_sail(
     kept = int((encoded.inputs.input_ids == processor.config.seg_token_id).sum())
     masks = [torch.from_numpy(np.asarray(mask, dtype=np.uint8)) for mask in sample.masks[:kept]]
     stacked = torch.stack(masks) if masks else torch.empty(0, 1, 1, dtype=torch.uint8)
-    if sample.image is None:
-        return SailExample(encoded, stacked)
     return SailExample(
         encoded,
         stacked,
-        torch.from_numpy(np.array(sample.image)) if has_image else None,
-        encode_patch_words(sample, processor) if has_patch_words else None,
+        torch.from_numpy(np.array(sample.image)) if has_image and sample.image is not None else None,
+        encode_object_words(sample, encoded, processor) if has_object_words else None,
     )
 
 
-def encode_patch_words(sample: SailSample, processor: SailProcessor) -> Tensor:
-    """Return the words of the object that each patch of an image shows.
+def encode_object_words(sample: SailSample, encoded: EncodedSample, processor: SailProcessor) -> Tensor:
+    """Return the words of the object that each token stands for: a patch that shows it, a prompt of a question.
 
     Args:
-        sample: With an image and its regions.
+        sample: With its regions; without any, no token has a word.
+        encoded: The sample, encoded.
         processor: That of the model. Words of several tokens are left out.
 
     Returns:
-        (h * w, W) int64 ids, -100 where a patch has fewer words; a patch shows the object that covers most of it, if
-        that is at least `_MIN_COVERAGE`.
+        (L, C) int64 ids, -100 where a token has fewer words. A patch shows the object that covers most of it, if that
+        is at least `_MIN_COVERAGE`. Prompts of answers have no words: their next token is learned.
     """
-    height, width = (0, 0) if sample.image is None else sample.image.shape[:2]
-    size, patch = processor.fit_size(height, width), processor.config.patch_size
-    num_patches = (size[0] // patch) * (size[1] // patch)
-    if not sample.regions:
-        return torch.full((num_patches, 1), _NO_WORD)
+    ids, labels = encoded.inputs.input_ids[0], encoded.labels[0]
+    if sample.image is None or not sample.regions:
+        return torch.full((len(ids), 1), _NO_WORD)
+    tokenizer, config = processor.tokenizer, processor.config
+    tokens = [[tokenizer.encode(f" {word}", add_special_tokens=False) for word in own.words] for own in sample.regions]
+    rows = [[word[0] for word in own if len(word) == 1] for own in tokens]
+    longest = max(1, *map(len, rows))
+    words = torch.tensor([row + [_NO_WORD] * (longest - len(row)) for row in rows])
+    table = torch.full((len(ids), longest), _NO_WORD)
+    size, patch = processor.fit_size(*sample.image.shape[:2]), config.patch_size
     masks = torch.from_numpy(np.stack([region.mask for region in sample.regions])).float()
     cells = F.interpolate(masks[None], size=(size[0] // patch, size[1] // patch), mode="area")[0].flatten(1)
     coverage, owner = cells.max(dim=0)
-    tokenizer = processor.tokenizer
-    tokens = [[tokenizer.encode(f" {word}", add_special_tokens=False) for word in own.words] for own in sample.regions]
-    rows = [[ids[0] for ids in own if len(ids) == 1] for own in tokens]
-    longest = max(1, *map(len, rows))
-    table = torch.tensor([row + [_NO_WORD] * (longest - len(row)) for row in rows])
-    return torch.where((coverage >= _MIN_COVERAGE)[:, None], table[owner], _NO_WORD)
+    table[ids == config.image_token_id] = torch.where((coverage >= _MIN_COVERAGE)[:, None], words[owner], _NO_WORD)
+    for region, own in zip(sample.regions, words, strict=True):
+        if region.prompt_id is not None:
+            table[(ids == config.prompt_token_ids[region.prompt_id]) & (labels == IGNORED_LABEL)] = own
+    return table
 
 
 class SailCollator:
@@ -178,12 +183,12 @@ class SailCollator:
         stacked = self._processor.stack([example.encoded for example in valid])
         masks = tuple(example.masks for example in valid)
         images = tuple(example.image for example in valid if example.image is not None)
-        words = [example.patch_words for example in valid if example.patch_words is not None]
+        words = [example.object_words for example in valid if example.object_words is not None]
         joined = _join_words(words) if words else None
         return {"batch": SailBatch(stacked.inputs, stacked.labels, masks, invalid, images, joined)}
 
 
 def _join_words(words: Sequence[Tensor]) -> Tensor:
-    """Join the words (h * w, W) of several images to (N, W)."""
-    longest = max(own.shape[1] for own in words)
-    return torch.cat([F.pad(own, (0, longest - own.shape[1]), value=_NO_WORD) for own in words])
+    """Join the words (L, C) of several samples to (B, L, C)."""
+    length, longest = (max(own.shape[axis] for own in words) for axis in (0, 1))
+    return torch.stack([F.pad(own, (0, longest - own.shape[1], 0, length - len(own)), value=_NO_WORD) for own in words])
