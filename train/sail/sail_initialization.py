@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from unipixel.processing.chat_template import Tokenizer
 from unipixel.processing.special_tokens import END_OF_TEXT, IM_END, IM_START
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_config import SAIL_TOKENS, VISION_TOKENS, PixelSailConfig, text_config
+from unipixel.sail.upsampler import MaskHead
 from unipixel.train.initialization import EMBEDDING_STD, init_layers
 from unipixel.train.nano.tokenizer import build_tokenizer
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
@@ -38,6 +40,8 @@ _PROMPT_GAIN = 3.0
 # Gain of queries and keys of prompts in the first layer, and its growth per layer: layers add to the states, in which
 # the share of the prompts decreases.
 _LOOKUP_GAIN, _LOOKUP_GROWTH = 0.7, 1 / 3
+# Standard deviation of what the upsampling blocks at first add to the repeated states.
+_UPSAMPLING_NOISE = 0.3
 
 
 def configure_sail(
@@ -97,8 +101,8 @@ def check_sail_sizes(sizes: Mapping[str, Any]) -> None:
     check_sizes(sizes["transformer"])
 
 
-def init_sail_transformer(model: PixelSail) -> None:
-    """Initialise a small transformer so that the influence of a token on others does not vanish, and prompts are found.
+def init_sail(model: PixelSail) -> None:
+    """Initialise a small model so that the influence of tokens on others does not vanish, and regions are found.
 
     See `unipixel.train.initialization.init_transformers`: with a standard deviation of 0.02, 700 steps of `sail/nano`
     left masks and answers independent of the question.
@@ -110,6 +114,8 @@ def init_sail_transformer(model: PixelSail) -> None:
     if text.vp_embed is not None:
         nn.init.normal_(text.vp_embed.weight, std=_PROMPT_GAIN * text.vp_embed.in_features**-0.5)
         _init_prompt_lookup(text, list(model.config.prompt_token_ids))
+    if isinstance(model.mask_head, MaskHead) and model.mask_head.image_feature_pre_projector is None:
+        _init_similarity_head(model.mask_head)
 
 
 @torch.no_grad()
@@ -134,6 +140,35 @@ def _init_prompt_lookup(text: Any, prompt_token_ids: list[int]) -> None:
         gain = _LOOKUP_GAIN * (1 + _LOOKUP_GROWTH * number)
         layer.self_attn.q_proj.weight[channels] += gain * in_text[: len(channels)]
         layer.self_attn.k_proj.weight[channels] += gain * in_patches[: len(channels)]
+
+
+@torch.no_grad()
+def _init_similarity_head(head: Any) -> None:
+    """Initialise a mask head so that the mask of a query is where the states of patches are similar to its own.
+
+    Upsampling at first repeats the states, with some noise, and both projections are the same: the state of `[SEG]`
+    and those of patches are in one space, which `losses.object_words` fills with the words of objects.
+    """
+    for block in head.upsample_blocks:
+        transposed, _, separable, _ = block
+        for convolution in (transposed, separable.pointwise):
+            identity = torch.eye(convolution.in_channels)[:, :, None, None]
+            nn.init.normal_(convolution.weight, std=_UPSAMPLING_NOISE * convolution.in_channels**-0.5)
+            convolution.weight += identity
+            nn.init.zeros_(convolution.bias)
+        nn.init.normal_(
+            separable.depthwise.weight, std=_UPSAMPLING_NOISE * separable.depthwise.weight[0].numel() ** -0.5
+        )
+        separable.depthwise.weight[:, :, 1, 1] += 1
+        nn.init.zeros_(separable.depthwise.bias)
+    first, _, last = head.image_feature_projector
+    nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+    nn.init.zeros_(first.bias)
+    # Logits of the size 1.
+    nn.init.normal_(last.weight, std=last.in_features**-0.5 * last.out_features**-0.25)
+    # Without the mean of the activations, the logits of unrelated states are about 0.
+    last.bias.copy_(-(last.weight @ first.weight.norm(dim=1)) / math.sqrt(2 * math.pi))
+    head.seg_token_projector.load_state_dict(head.image_feature_projector.state_dict())
 
 
 def build_sail_tokenizer(sizes: Mapping[str, Any], *, seed: int) -> Tokenizer:

@@ -24,7 +24,7 @@ from unipixel.train.sail.sail_initialization import (
     build_sail_tokenizer,
     check_sail_sizes,
     configure_sail,
-    init_sail_transformer,
+    init_sail,
 )
 from unipixel.train.sail.sail_objective import SailObjective
 from unipixel.train.sail.sail_recipe import SailRecipe
@@ -138,7 +138,7 @@ def load_initial_sail(recipe: SailRecipe) -> tuple[PixelSail, SailProcessor]:
         tokenizer = build_sail_tokenizer(sizes, seed=recipe.seed)
     config = configure_sail(sizes, tokenizer, image_settings=source.image_settings())
     model = PixelSail(config, attention=source.attention)
-    init_sail_transformer(model)
+    init_sail(model)
     return model, SailProcessor(config, tokenizer)
 
 

@@ -202,3 +202,21 @@ def test_a_prompt_of_a_new_small_model_attends_to_the_patches_that_it_marks(tmp_
     for hook in hooks:
         hook.remove()
     assert torch.stack(own).mean() > 4 * torch.stack(others).mean()
+
+
+def test_the_mask_of_a_new_small_model_is_where_patches_are_similar_to_the_query(tmp_path: Path) -> None:
+    file = tmp_path / "sizes.toml"
+    file.write_text(TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 128").replace("= 16\n", "= 64\n"))
+    recipe = load_any_recipe("sail/nano", [f'model.sizes="{file}"'])
+    assert isinstance(recipe, SailRecipe)
+    head = load_initial_sail(recipe)[0].mask_head
+    states = torch.randn(5, 7, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = head.mask_logits(states, head.queries(states[2, 4:5]))[0]
+    assert logits.shape == (20, 28)
+    cells = F.avg_pool2d(logits[None], 4)[0]
+    own = float(cells[2, 4])
+    others = torch.cat([cells.flatten()[:18], cells.flatten()[19:]])
+    assert own > 2
+    assert float(others.mean().abs()) < 0.5
+    assert own > float(others.max()) + 1
