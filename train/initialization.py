@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -158,6 +159,7 @@ def init_layers(layers: nn.ModuleList) -> None:
             nn.init.normal_(parameter, std=(residual_scale if is_residual else 1.0) * parameter.shape[1] ** -0.5)
 
 
+@torch.no_grad()
 def _init_neighbour_attention(attention: Any, offsets: Sequence[tuple[int, int]], angles: Tensor) -> None:
     """Initialise each head of a vision layer to attend to a neighbouring patch in one direction.
 
@@ -171,17 +173,48 @@ def _init_neighbour_attention(attention: Any, offsets: Sequence[tuple[int, int]]
         angles: (d / 4,) rotation of the pairs of channels per patch.
     """
     heads, width, count = attention.num_heads, attention.head_dim, len(angles)
-    size = (_NEIGHBOUR_LOGIT * width**0.5) ** 0.5
-    with torch.no_grad():
-        queries, keys, _ = attention.qkv.bias.view(3, heads, width)
-        for head, offset in zip(range(heads), offsets, strict=False):
-            for first, steps in zip((0, count), offset, strict=True):
-                # The smaller angles differ little between the patches of a small frame.
-                for channel in range(min(2, count)):
-                    rotation = angles[channel] * steps
-                    keys[head, first + channel] = size
-                    queries[head, first + channel] = size * rotation.cos()
-                    queries[head, 2 * count + first + channel] = size * rotation.sin()
+    # The smaller angles differ little between the patches of a small frame.
+    pairs = [
+        RotaryPair(axis, axis * count + channel, float(angles[channel]), _NEIGHBOUR_LOGIT)
+        for axis in (0, 1)
+        for channel in range(min(2, count))
+    ]
+    queries, keys, _ = attention.qkv.bias.view(3, heads, width)
+    for head, offset in zip(range(heads), offsets, strict=False):
+        attend_to_offset(queries[head], keys[head], offset, pairs)
+
+
+class RotaryPair(NamedTuple):
+    """Two channels of an attention head that rotary positions turn by an angle per patch.
+
+    Attributes:
+        axis: 0 for rows, 1 for columns.
+        channel: The first channel; the second is half a head further.
+        angle: Angle per patch.
+        logit: Contribution to the attention logit of the patch at the offset, where it is largest.
+    """
+
+    axis: int
+    channel: int
+    angle: float
+    logit: float
+
+
+def attend_to_offset(queries: Tensor, keys: Tensor, offset: tuple[int, int], pairs: Sequence[RotaryPair]) -> None:
+    """Set the biases of a head so that it attends to the patch at an offset.
+
+    Args:
+        queries: Bias of the queries (d); changed in place.
+        keys: That of the keys (d); changed in place.
+        offset: Rows and columns.
+        pairs: Channels that select the patch.
+    """
+    half = len(keys) // 2
+    for axis, channel, angle, logit in pairs:
+        size = (logit * len(keys) ** 0.5) ** 0.5
+        keys[channel] = size
+        queries[channel] = size * math.cos(angle * offset[axis])
+        queries[half + channel] = size * math.sin(angle * offset[axis])
 
 
 def _with_image_size(model: UniPixel, image_size: int) -> UniPixel:

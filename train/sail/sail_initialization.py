@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from unipixel.processing.special_tokens import END_OF_TEXT, IM_END, IM_START
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_config import SAIL_TOKENS, VISION_TOKENS, PixelSailConfig, text_config
 from unipixel.sail.upsampler import MaskHead
-from unipixel.train.initialization import EMBEDDING_STD, init_layers
+from unipixel.train.initialization import EMBEDDING_STD, RotaryPair, attend_to_offset, init_layers
 from unipixel.train.nano.tokenizer import build_tokenizer
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
 from unipixel.train.sail.drawn_turns import SAIL_TASKS
@@ -35,6 +35,11 @@ _IMAGE = (
     "image_mean", "image_std", "max_tokens",
 )  # fmt: skip
 _TEXT_SIZES = ((64, 96), (96, 64))
+# (row, column) offsets from a patch to the neighbours to which the heads after the first one attend, per layer.
+_NEIGHBOUR_OFFSETS = (((0, -1), (0, 1)), ((-1, 0), (1, 0)), ((-1, -1), (1, 1)), ((-1, 1), (1, -1)))
+# By how much the attention logit of a neighbour exceeds that of the patch one further, and the largest contribution of
+# the channels that distinguish distant patches.
+_NEIGHBOUR_CONTRAST, _DISTANCE_LOGIT = 2.0, 4.0
 # Norm of a prompt that is added to a patch, relative to its token embedding: about that of the pixels at first.
 _PROMPT_GAIN = 3.0
 # Gain of queries and keys of prompts in the first layer, and its growth per layer: layers add to the states, in which
@@ -111,11 +116,39 @@ def init_sail(model: PixelSail) -> None:
     nn.init.normal_(text.embed_tokens.weight, std=EMBEDDING_STD)
     init_layers(text.layers)
     nn.init.normal_(text.vis_embed.weight, std=text.vis_embed.in_features**-0.5)
+    for layer, offsets in zip(text.layers, _NEIGHBOUR_OFFSETS, strict=False):
+        _init_neighbour_heads(layer.self_attn, offsets, text.rotary_emb)
     if text.vp_embed is not None:
         nn.init.normal_(text.vp_embed.weight, std=_PROMPT_GAIN * text.vp_embed.in_features**-0.5)
         _init_prompt_lookup(text, list(model.config.prompt_token_ids))
     if isinstance(model.mask_head, MaskHead) and model.mask_head.image_feature_pre_projector is None:
         _init_similarity_head(model.mask_head)
+
+
+@torch.no_grad()
+def _init_neighbour_heads(attention: Any, offsets: Sequence[tuple[int, int]], rotary: Any) -> None:
+    """Initialise the heads after the first one so that they attend to neighbouring patches.
+
+    Args:
+        attention: Attention of a layer; the biases of queries and keys are changed in place.
+        offsets: (row, column) offset per head; further heads keep their random initialisation.
+        rotary: Rotary embedding of the model, which says what the channels encode.
+    """
+    sections, angles = rotary.config.rope_parameters["mrope_section"], rotary.inv_freq.tolist()
+    # The sections name, in turn, the channels of time, rows and columns.
+    axes = [number % 3 - 1 for number, size in enumerate(sections) for _ in range(size)]
+    pairs = []
+    for axis in (0, 1):
+        channels = [channel for channel, own in enumerate(axes) if own == axis][:2]
+        # The fastest channel distinguishes neighbours, but repeats itself across a grid; the next one does not.
+        logits = (_NEIGHBOUR_CONTRAST / (1 - math.cos(angles[channels[0]])), _DISTANCE_LOGIT)
+        pairs += [RotaryPair(axis, own, angles[own], logit) for own, logit in zip(channels, logits, strict=False)]
+    queries = attention.q_proj.bias.view(-1, attention.head_dim)
+    keys = attention.k_proj.bias.view(-1, attention.head_dim)
+    # With fewer keys than queries, heads that share keys would attend to one offset.
+    if len(queries) == len(keys):
+        for query, key, offset in zip(queries[1:], keys[1:], offsets, strict=False):
+            attend_to_offset(query, key, offset, pairs)
 
 
 @torch.no_grad()

@@ -204,6 +204,43 @@ def test_a_prompt_of_a_new_small_model_attends_to_the_patches_that_it_marks(tmp_
     assert torch.stack(own).mean() > 4 * torch.stack(others).mean()
 
 
+def test_heads_of_a_new_small_model_attend_to_neighbouring_patches(tmp_path: Path) -> None:
+    file = tmp_path / "sizes.toml"
+    sizes = TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 192").replace("_heads = 2", "_heads = 3")
+    file.write_text(
+        sizes.replace("max_side = 96", 'max_side = 96\nrotary_layout = "interleaved"').replace(
+            "tie_word", "rope_theta = 10000.0\ntie_word"
+        )
+    )
+    recipe = load_any_recipe("sail/nano", [f'model.sizes="{file}"'])
+    assert isinstance(recipe, SailRecipe)
+    model, processor = load_initial_sail(recipe)
+    image = processor.image(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8), ())
+    inputs = processor.encode((Turn("Describe the image.", None),), image=image).inputs
+    is_patch = inputs.input_ids[0] == model.config.image_token_id
+    caught: list[torch.Tensor] = []
+    attentions = [part for part in model.modules() if isinstance(part, Qwen2_5_VLAttention)]
+    hooks = [own.register_forward_hook(lambda _, __, output: caught.append(output[1])) for own in attentions]
+    with torch.no_grad():
+        model(inputs)
+    for hook in hooks:
+        hook.remove()
+    attended = []
+    for weights in caught[:2]:
+        grid = weights[0, 1:][:, is_patch][:, :, is_patch].unflatten(2, (8, 8)).unflatten(1, (8, 8))
+        for head in grid:
+            shares = {
+                (row, column): float(
+                    torch.stack([head[y, x, y + row, x + column] for y in range(1, 7) for x in range(1, 7)]).mean()
+                )
+                for row in (-1, 0, 1)
+                for column in (-1, 0, 1)
+            }
+            attended.append(max(shares, key=lambda offset: shares[offset]))
+            assert shares[attended[-1]] > 0.3
+    assert attended == [(0, -1), (0, 1), (-1, 0), (1, 0)]
+
+
 def test_the_mask_of_a_new_small_model_is_where_patches_are_similar_to_the_query(tmp_path: Path) -> None:
     file = tmp_path / "sizes.toml"
     file.write_text(TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 128").replace("= 16\n", "= 64\n"))
