@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from unipixel.model.inputs import ModelInputs
+from unipixel.processing.processor import IGNORED_LABEL
 from unipixel.sail.pixel_sail import PixelSail
 from unipixel.sail.sail_inputs import PatchStates
 from unipixel.train.sail.distillation import FeatureDistillation
@@ -85,7 +86,7 @@ class SailObjective(nn.Module):
         if batch.object_words is not None:
             is_patch = (batch.inputs.input_ids.to(device) == self.model.config.image_token_id)[..., None]
             for name, is_other in (("patch_words", ~is_patch), ("prompt_words", is_patch)):
-                words = batch.object_words.to(device).masked_fill(is_other, -100)
+                words = batch.object_words.to(device).masked_fill(is_other, IGNORED_LABEL)
                 losses = _word_losses(output.logits, words)
                 loss = loss + self.weights.object_words * losses.sum() / (len(totals) + len(batch.invalid))
                 means[name] = losses.detach().mean()
@@ -156,8 +157,8 @@ def _word_losses(logits: Tensor, words: Tensor) -> Tensor:
 
 def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of the supervised tokens of each sample (B,)."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=-100)
-    is_supervised = targets != -100
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    is_supervised = targets != IGNORED_LABEL
     losses = F.cross_entropy(logits[is_supervised].float(), targets[is_supervised], reduction="none")
     sums = losses.new_zeros(len(labels))
     sums = sums.index_add(0, is_supervised.nonzero()[:, 0], losses)

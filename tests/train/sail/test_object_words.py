@@ -1,4 +1,4 @@
-"""Words of the objects of drawn images, their loss, and the initialisation of small models."""
+"""Words of the objects of drawn images, and their loss."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from helpers.sail_sizes import TINY_SAIL_SIZES
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLAttention
 
 from unipixel.processing.chat_template import Turn
 from unipixel.sail.patch_grid import RegionPrompt
@@ -155,105 +154,3 @@ def test_the_loss_of_words_is_the_mean_over_samples_of_their_cross_entropy(
 def test_words_of_objects_need_drawn_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[losses\] object_words is 0\.5, but published sets have no words"):
         load_any_recipe("sail/0.5b", [f"data.root={tmp_path}", "losses.object_words=0.5"])
-
-
-def test_answers_of_a_new_small_model_depend_on_the_question(small: tuple[PixelSail, SailProcessor]) -> None:
-    model, processor = small
-    image = processor.image(np.full((60, 96, 3), 127, np.uint8), ())
-    with torch.no_grad():
-        red, blue, other = (
-            model(processor.encode((Turn(f"Segment the {word} circle.", None),), image=image).inputs).logits[0, -1]
-            for word in ("red", "blue", "red")
-        )
-    assert torch.equal(red, other)
-    # With the standard deviation of 0.02 that large models have it is 0.04.
-    assert float((red - blue).norm() / red.norm()) > 0.08
-
-
-def test_a_prompt_of_a_new_small_model_attends_to_the_patches_that_it_marks(tmp_path: Path) -> None:
-    file = tmp_path / "sizes.toml"
-    file.write_text(TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 128"))
-    recipe = load_any_recipe("sail/nano", [f'model.sizes="{file}"'])
-    assert isinstance(recipe, SailRecipe)
-    model, processor = load_initial_sail(recipe)
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 3), dtype=np.uint8)
-    marked = []
-    for column in range(0, 96, 12):
-        mask = np.zeros((60, 96), np.bool_)
-        mask[24:48, column : column + 12] = True
-        marked.append(mask)
-    ids = (3, 14, 0, 8, 1, 11, 6, 9)
-    prompts = [RegionPrompt(number, mask) for number, mask in zip(ids, marked, strict=True)]
-    image = processor.image(pixels, prompts)
-    caught: list[torch.Tensor] = []
-    attentions = [part for part in model.modules() if isinstance(part, Qwen2_5_VLAttention)]
-    hooks = [own.register_forward_hook(lambda _, __, output: caught.append(output[1])) for own in attentions]
-    own, others = [], []
-    for number in ids:
-        inputs = processor.encode((Turn(f"Describe <Prompt{number}>.", None),), image=image).inputs
-        tokens = inputs.input_ids[0]
-        position = int((tokens == model.config.prompt_token_ids[number]).nonzero()[0, 0])
-        with torch.no_grad():
-            model(inputs)
-        for weights in (caught.pop(0), caught.pop(0)):
-            of_patches = weights[0, 0, position, tokens == model.config.image_token_id]
-            own.append(of_patches[image.prompt_ids == number].mean())
-            others.append(of_patches[(image.prompt_ids >= 0) & (image.prompt_ids != number)].mean())
-    for hook in hooks:
-        hook.remove()
-    assert torch.stack(own).mean() > 4 * torch.stack(others).mean()
-
-
-def test_heads_of_a_new_small_model_attend_to_neighbouring_patches(tmp_path: Path) -> None:
-    file = tmp_path / "sizes.toml"
-    sizes = TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 192").replace("_heads = 2", "_heads = 3")
-    file.write_text(
-        sizes.replace("max_side = 96", 'max_side = 96\nrotary_layout = "interleaved"').replace(
-            "tie_word", "rope_theta = 10000.0\ntie_word"
-        )
-    )
-    recipe = load_any_recipe("sail/nano", [f'model.sizes="{file}"'])
-    assert isinstance(recipe, SailRecipe)
-    model, processor = load_initial_sail(recipe)
-    image = processor.image(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8), ())
-    inputs = processor.encode((Turn("Describe the image.", None),), image=image).inputs
-    is_patch = inputs.input_ids[0] == model.config.image_token_id
-    caught: list[torch.Tensor] = []
-    attentions = [part for part in model.modules() if isinstance(part, Qwen2_5_VLAttention)]
-    hooks = [own.register_forward_hook(lambda _, __, output: caught.append(output[1])) for own in attentions]
-    with torch.no_grad():
-        model(inputs)
-    for hook in hooks:
-        hook.remove()
-    attended = []
-    for weights in caught[:2]:
-        grid = weights[0, 1:][:, is_patch][:, :, is_patch].unflatten(2, (8, 8)).unflatten(1, (8, 8))
-        for head in grid:
-            shares = {
-                (row, column): float(
-                    torch.stack([head[y, x, y + row, x + column] for y in range(1, 7) for x in range(1, 7)]).mean()
-                )
-                for row in (-1, 0, 1)
-                for column in (-1, 0, 1)
-            }
-            attended.append(max(shares, key=lambda offset: shares[offset]))
-            assert shares[attended[-1]] > 0.3
-    assert attended == [(0, -1), (0, 1), (-1, 0), (1, 0)]
-
-
-def test_the_mask_of_a_new_small_model_is_where_patches_are_similar_to_the_query(tmp_path: Path) -> None:
-    file = tmp_path / "sizes.toml"
-    file.write_text(TINY_SAIL_SIZES.replace("hidden_size = 32", "hidden_size = 128").replace("= 16\n", "= 64\n"))
-    recipe = load_any_recipe("sail/nano", [f'model.sizes="{file}"'])
-    assert isinstance(recipe, SailRecipe)
-    head = load_initial_sail(recipe)[0].mask_head
-    states = torch.randn(5, 7, 128, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits = head.mask_logits(states, head.queries(states[2, 4:5]))[0]
-    assert logits.shape == (20, 28)
-    cells = F.avg_pool2d(logits[None], 4)[0]
-    own = float(cells[2, 4])
-    others = torch.cat([cells.flatten()[:18], cells.flatten()[19:]])
-    assert own > 2
-    assert float(others.mean().abs()) < 0.5
-    assert own > float(others.max()) + 1
