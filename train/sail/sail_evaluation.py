@@ -27,7 +27,7 @@ from unipixel.train.sail.sail_samples import SailSample
 
 MASK_TASKS = ("attribute", "relation", "reasoning", "instances", "visual_text")
 TEXT_TASKS = ("region", "question", "pair", "missing_prompt")
-_SIZES = ((96, 132), (132, 96), (108, 132), (132, 132))
+_SIZES = ((144, 192), (192, 144), (156, 192), (192, 192))
 _MAX_NEW_TOKENS = 64
 _SEED = 900_000
 # Words that state each value of an attribute, and whether a description has to state one.

@@ -56,7 +56,7 @@ class SailModelRecipe(Settings):
         attention: `sdpa` or `eager`, which on a CPU is faster for short sequences.
 
     The five before `attention` are of a new model, from `sizes` or `base`; None takes those of the sizes, or the
-    published ones.
+    published ones. Of a checkpoint only `max_side` can be changed, which no weight depends on.
     """
 
     sizes: str | None = None
@@ -74,11 +74,9 @@ class SailModelRecipe(Settings):
         given = [name for name in ("sizes", "checkpoint", "base") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"[model] gives {given or 'nothing'}: give one of sizes, checkpoint and base")
-        if self.checkpoint is not None and self.image_settings():
-            raise ValueError(
-                f"[model] gives {sorted(self.image_settings())}, which a checkpoint has already: give them with sizes "
-                "or base"
-            )
+        fixed = sorted(set(self.image_settings()) - {"max_side"})
+        if self.checkpoint is not None and fixed:
+            raise ValueError(f"[model] gives {fixed}, which a checkpoint has already: give them with sizes or base")
 
     def image_settings(self) -> dict[str, Any]:
         """Return the settings of a new model that are given, by their names in `PixelSailConfig`."""

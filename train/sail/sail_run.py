@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,11 @@ def load_initial_sail(recipe: SailRecipe) -> tuple[PixelSail, SailProcessor]:
     source = recipe.model
     if source.checkpoint is not None:
         model = PixelSail.from_pretrained(source.checkpoint, attention=source.attention, dtype=torch.float32)
-        return model, SailProcessor.from_pretrained(source.checkpoint)
+        processor = SailProcessor.from_pretrained(source.checkpoint)
+        if source.max_side is None:
+            return model, processor
+        model.config = dataclasses.replace(model.config, max_side=source.max_side)
+        return model, SailProcessor(model.config, processor.tokenizer)
     if source.base is not None:
         model = PixelSail.from_base(
             source.base, **source.image_settings(), attention=source.attention, dtype=torch.float32

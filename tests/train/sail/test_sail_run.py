@@ -102,6 +102,27 @@ def test_a_recipe_with_two_initial_models_is_refused(tmp_path: Path) -> None:
         tiny_recipe(tmp_path, 'model.base="Qwen/Qwen2.5-0.5B"')
 
 
+def test_a_checkpoint_is_continued_at_a_larger_size(tmp_path: Path) -> None:
+    first = prepare_sail(tiny_recipe(tmp_path, "model.max_side=48"))
+    first.save(tmp_path / "first")
+    overrides = [
+        f'output="{tmp_path / "run"}"', f'model.checkpoint="{tmp_path / "first"}"', "model.max_side=96",
+        "data.sizes=[[64, 96]]", "training.batch_size=2", "training.max_steps=2", "training.num_workers=0",
+        'training.precision="float32"',
+    ]  # fmt: skip
+    recipe = load_any_recipe("sail/nano-finetune", overrides)
+    assert isinstance(recipe, SailRecipe)
+    train(recipe)
+    before, after = (SailProcessor.from_pretrained(tmp_path / name) for name in ("first", "run/final"))
+    assert before.fit_size(96, 192) == (24, 48)
+    assert after.fit_size(96, 192) == (48, 96)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("first", "run/final")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].shape == weights[1][name].shape for name in weights[0])
+    with pytest.raises(ValueError, match=r"\[model\] gives \['mask_channels'\], which a checkpoint has already"):
+        load_any_recipe("sail/nano-finetune", ["model.mask_channels=8"])
+
+
 @pytest.mark.parametrize("size", ["0.5b", "3b"])
 def test_a_recipe_trains_from_a_language_model_on_a_published_set(tmp_path: Path, size: str) -> None:
     tokenizer = load_tokenizer(BUNDLED_TOKENIZER, added_tokens=())
