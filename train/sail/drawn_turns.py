@@ -25,8 +25,8 @@ from unipixel.train.datasets.synthetic.language.questions import pixelqa_turn
 from unipixel.train.datasets.synthetic.language.referring import segmentation_turn
 
 SAIL_TASKS = (
-    "attribute", "relation", "reasoning", "no_target", "instances", "visual_text", "region", "question", "pair",
-    "missing_prompt",
+    "attribute", "relation", "reasoning", "no_target", "instances", "visual_text", "region", "regions", "question",
+    "pair", "missing_prompt",
 )  # fmt: skip
 REFERRING_ANSWERS = (
     f"It is {SEG_TOKEN}.",
@@ -41,9 +41,12 @@ _DESCRIPTIONS = (
     "What can you tell me about the region marked by {}?",
     "Describe the region {} in the image.",
     "Describe {} in detail.",
+    "Describe {}.",
     "What is {}? Please describe it.",
     "Please give me a short description of {}.",
 )
+_SHORT_DESCRIPTIONS = ("Describe {} in detail.", "Describe {}.", "What are {}?")
+_MAX_DESCRIBED = 4
 _SEGMENT = ("Please segment {} in this image.", "Segment {}.", "Can you segment {} in this image?")
 _INSTANCE_MODE = "Segmentation in the instance mode."
 
@@ -155,6 +158,19 @@ def _draft_region(rng: np.random.Generator, request: TurnRequest) -> DraftedTurn
     return question, f"{request.tag(row)}: {describe(rng, request.labels, row)}.", ()
 
 
+def _draft_regions(rng: np.random.Generator, request: TurnRequest) -> DraftedTurn | None:
+    """Ask for a description of each of several regions."""
+    if len(request.prompts) < 2:
+        return None
+    count = int(rng.integers(2, min(len(request.prompts), _MAX_DESCRIBED) + 1))
+    rows = [int(row) for row in rng.permutation(sorted(request.prompts))[:count]]
+    tags = [request.tag(row) for row in rows]
+    named = f"{', '.join(tags[:-1])} and {tags[-1]}"
+    question = (_SHORT_DESCRIPTIONS[0] if request.is_fixed else pick(rng, _SHORT_DESCRIPTIONS)).format(named)
+    answers = (f"{tag}: {describe(rng, request.labels, row)}." for tag, row in zip(tags, rows, strict=True))
+    return question, " ".join(answers), ()
+
+
 def _questions(count: int) -> Callable[..., DraftedTurn | None]:
     def draft(rng: np.random.Generator, request: TurnRequest) -> DraftedTurn | None:
         found = draw_region_question(rng, request.labels, request.prompts, split=request.split, count=count)
@@ -239,6 +255,7 @@ _DRAFTERS: dict[str, Callable[[np.random.Generator, TurnRequest], DraftedTurn | 
     "instances": _draft_instances,
     "visual_text": _draft_visual_text,
     "region": _draft_region,
+    "regions": _draft_regions,
     "question": _questions(1),
     "pair": _questions(2),
     "missing_prompt": _draft_missing_prompt,

@@ -26,7 +26,7 @@ from unipixel.train.sail.drawn_turns import NO_TARGET_ANSWER, SAIL_TASKS
 from unipixel.train.sail.sail_samples import SailSample
 
 MASK_TASKS = ("attribute", "relation", "reasoning", "instances", "visual_text")
-TEXT_TASKS = ("region", "question", "pair", "missing_prompt")
+TEXT_TASKS = ("region", "regions", "question", "pair", "missing_prompt")
 _SIZES = ((144, 192), (192, 144), (156, 192), (192, 192))
 _MAX_NEW_TOKENS = 64
 _SEED = 900_000
@@ -93,9 +93,9 @@ def evaluate_sail(
 
     Returns:
         By task: `cIoU`, `gIoU`, the mean contour accuracy `F` and `num_samples` for masks (the union of all masks of an
-        answer), `accuracy` for texts, of which those of `region` are judged by `describes`; `no_target` has `N_acc`,
-        the fraction of questions without a target that have an empty mask, and `T_acc`, the fraction of those with a
-        target that have a mask (gRefCOCO, arXiv:2306.00968).
+        answer), `accuracy` for texts, of which those of `region` and `regions` are judged by `describes`; `no_target`
+        has `N_acc`, the fraction of questions without a target that have an empty mask, and `T_acc`, the fraction of
+        those with a target that have a mask (gRefCOCO, arXiv:2306.00968).
 
     Raises:
         ValueError: The limit is below 1, or a task is unknown.
@@ -112,7 +112,7 @@ def evaluate_sail(
         text, mask = _answer(model, processor, sample)
         expected = sample.turns[0].answer or ""
         if task in TEXT_TASKS:
-            texts[task].append(_is_right(text, sample, task=task))
+            texts[task].append(is_text_right(text, sample, task=task))
             continue
         truth = np.any(sample.masks, axis=0)
         if task in MASK_TASKS:
@@ -161,21 +161,38 @@ def _answer(model: PixelSail, processor: SailProcessor, sample: SailSample) -> t
     return reply.text, union if len(masks) else np.zeros(sample.image.shape[:2], np.bool_)
 
 
-def _is_right(text: str, sample: SailSample, *, task: str) -> bool:
+def is_text_right(text: str, sample: SailSample, *, task: str) -> bool:
+    """Whether the answer to a question of one of `TEXT_TASKS` is right.
+
+    Args:
+        text: The answer, with `[k]` for the prompt k.
+        sample: The image with the question and its true answer.
+        task: Descriptions, of `region` and `regions`, are judged by `describes`; those of several regions name the
+            prompts in the order of the question. Other answers are compared with the true one.
+    """
     turn = sample.turns[0]
     if task == "region":
-        return describes(text, _words_of_prompt(sample))
+        return describes(text, next(iter(_words_of_prompts(sample).values())))
+    if task == "regions":
+        # Text before the first id, then ids and texts in turn.
+        parts = re.split(r"\[(\d+)\]: ", text)[1:]
+        named = _words_of_prompts(sample)
+        is_complete = [int(number) for number in parts[::2]] == list(named)
+        return is_complete and all(map(describes, parts[1::2], named.values()))
     options = turn.question.count("\n(")
     return is_correct(text, from_prompt_tokens(turn.answer or ""), options=options)
 
 
-def _words_of_prompt(sample: SailSample) -> tuple[str, ...]:
-    """Return the words of the object under the prompt that the question names."""
-    named = next(p for p in sample.prompts if f"<Prompt{p.prompt_id}>" in sample.turns[0].question)
-    prompt = np.asarray(named.mask, dtype=np.bool_)
-    # A box contains pixels of its neighbours as well.
-    overlaps = [(prompt & own.mask).sum() / (prompt | own.mask).sum() for own in sample.regions]
-    return sample.regions[int(np.argmax(overlaps))].words
+def _words_of_prompts(sample: SailSample) -> dict[int, tuple[str, ...]]:
+    """Return the words of the object under each prompt that the question names, in order, by the id of the prompt."""
+    prompts = {prompt.prompt_id: np.asarray(prompt.mask, dtype=np.bool_) for prompt in sample.prompts}
+    words = {}
+    for number in map(int, re.findall(r"<Prompt(\d+)>", sample.turns[0].question)):
+        prompt = prompts[number]
+        # A box contains pixels of its neighbours as well.
+        overlaps = [(prompt & own.mask).sum() / (prompt | own.mask).sum() for own in sample.regions]
+        words[number] = sample.regions[int(np.argmax(overlaps))].words
+    return words
 
 
 def describes(text: str, words: Sequence[str]) -> bool:

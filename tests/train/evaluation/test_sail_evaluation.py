@@ -15,9 +15,9 @@ from PIL import Image
 from unipixel.checkpoints.architecture import load_checkpoint
 from unipixel.cli import main
 from unipixel.sail.pixel_sail import PixelSail
-from unipixel.sail.sail_processor import SailProcessor
+from unipixel.sail.sail_processor import SailProcessor, from_prompt_tokens
 from unipixel.train.sail.drawn_images import DrawnImageSettings, draw_sail_sample
-from unipixel.train.sail.sail_evaluation import describes, evaluate_sail
+from unipixel.train.sail.sail_evaluation import describes, evaluate_sail, is_text_right
 
 SAIL = json.loads((GOLDEN / "sail-metrics.json").read_text(encoding="utf-8"))
 FAST = ["--device", "cpu", "--max-new-tokens", "12", "--json"]
@@ -139,3 +139,21 @@ def test_every_true_description_of_a_drawn_region_is_right() -> None:
         mask = np.asarray(next(own for own in sample.prompts if own.prompt_id == int(prompt[1])).mask, np.bool_)
         words = max(sample.regions, key=lambda own: (own.mask & mask).sum() / (own.mask | mask).sum()).words
         assert describes(sample.turns[0].answer or "", words)
+
+
+def test_descriptions_of_several_regions_are_right_if_each_is_under_its_id() -> None:
+    settings = DrawnImageSettings(((192, 192),), 1, {"regions": 1.0}, split="val")
+    is_swap_wrong = []
+    for number in range(20):
+        sample = draw_sail_sample([4, number], settings)
+        answer = from_prompt_tokens(sample.turns[0].answer or "")
+        assert is_text_right(answer, sample, task="regions")
+        parts = re.split(r" (?=\[)", answer)
+        assert len(parts) >= 2
+        assert not is_text_right(" ".join(parts[1:]), sample, task="regions")
+        assert not is_text_right(" ".join(reversed(parts)), sample, task="regions")
+        ids, texts = zip(*(part.split(": ", 1) for part in parts), strict=True)
+        exchanged = " ".join(f"{own}: {text}" for own, text in zip(ids, reversed(texts), strict=True))
+        is_swap_wrong.append(not is_text_right(exchanged, sample, task="regions"))
+    # Two objects of an image can be alike.
+    assert sum(is_swap_wrong) > 15
