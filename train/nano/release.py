@@ -1,4 +1,4 @@
-r"""Write a trained model for the package: half precision, one segmenter, a summary of its logs.
+r"""Write a trained model, UniPixel or Pixel-SAIL, for the package: half precision and a summary of its logs.
 
 Run: python -m unipixel.train.nano.release --model runs/nano-pretrain/final --logs runs/nano-pretrain \
      --out unipixel/assets/models/unipixel-nano
@@ -10,14 +10,16 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from unipixel.checkpoints.architecture import is_sail_checkpoint, load_checkpoint
 from unipixel.train.checkpoints import convert_to_half
 from unipixel.train.initialization import load_initial_model
 from unipixel.train.recipe import ModelRecipe, RunRecipe
 from unipixel.train.run_log import LOG_FILE
 
 LOGS_FILE = "training_log.json"
-_FIGURES = ("loss", "text", "iou", "dice", "mask_tokens", "accuracy", "num_samples")
+_FIGURES = ("loss", "text", "iou", "dice", "patch_words", "prompt_words", "mask_tokens", "accuracy", "num_samples")
 _LINES = 40
 
 
@@ -27,7 +29,7 @@ def release(model: str, out: Path, *, segmenter: str | None, image_size: int | N
     Args:
         model: Checkpoint of the last stage.
         out: Folder to write.
-        segmenter: Folder of a trained segmenter that replaces the checkpoint's.
+        segmenter: Folder of a trained segmenter that replaces the checkpoint's; Pixel-SAIL has none.
         image_size: Side of the segmenter's input in pixels; None is that of the checkpoint.
         logs: Folders of the runs that led here, in their order.
 
@@ -38,9 +40,14 @@ def release(model: str, out: Path, *, segmenter: str | None, image_size: int | N
         OSError: Something cannot be read or written.
         ValueError: The parts do not fit together.
     """
-    settings = ModelRecipe(checkpoint=model, segmenter=segmenter, image_size=image_size)
-    recipe = RunRecipe(output=str(out), model=settings)
-    loaded, processor = load_initial_model(recipe)
+    loaded: Any
+    if is_sail_checkpoint(model):
+        if segmenter is not None or image_size is not None:
+            raise ValueError(f"{model} is a Pixel-SAIL checkpoint, which has no segmenter: leave its options out")
+        loaded, processor = load_checkpoint(model)
+    else:
+        settings = ModelRecipe(checkpoint=model, segmenter=segmenter, image_size=image_size)
+        loaded, processor = load_initial_model(RunRecipe(output=str(out), model=settings))
     loaded.eval().save_pretrained(out)
     processor.save_pretrained(out)
     runs = {folder.name: summarise(folder / LOG_FILE) for folder in logs}

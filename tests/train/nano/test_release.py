@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
+from helpers.sail_model import CHECKPOINT
 from helpers.tiny_training import save_training_checkpoint
 
 from unipixel.model.config import read_eos_ids
 from unipixel.model.unipixel import UniPixel
 from unipixel.processing.processor import Processor
+from unipixel.sail.pixel_sail import PixelSail
+from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.initialization import load_initial_model
 from unipixel.train.nano.release import LOGS_FILE, release, summarise
 from unipixel.train.recipe_files import find_recipe, load_any_recipe
@@ -35,6 +39,25 @@ def test_release_halves_the_weights_and_keeps_the_course_of_the_runs(tmp_path: P
     assert len(course) <= 40
     assert course[0] == {"step": 1, "loss": 1.0}
     assert Processor.from_pretrained(out).tokenizer.eos_token_id is not None
+
+
+def test_release_of_pixel_sail_answers_as_before(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOG_FILE).write_text(json.dumps({"step": 10, "loss": 2.0, "prompt_words": 1.5}) + "\n")
+    size = release(str(CHECKPOINT), tmp_path / "out", segmenter=None, image_size=None, logs=[tmp_path / "run"])
+    before, after = (
+        PixelSail.from_pretrained(folder, dtype=torch.float32) for folder in (CHECKPOINT, tmp_path / "out")
+    )
+    assert size < 0.6 * sum(tensor.numel() * 4 for tensor in before.state_dict().values())
+    assert after.config.to_dict() == before.config.to_dict()
+    for name, tensor in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+    assert SailProcessor.from_pretrained(tmp_path / "out").tokenizer.get_vocab()
+    assert json.loads((tmp_path / "out" / LOGS_FILE).read_text())["run"] == [
+        {"step": 10, "loss": 2.0, "prompt_words": 1.5}
+    ]
+    with pytest.raises(ValueError, match="Pixel-SAIL checkpoint, which has no segmenter"):
+        release(str(CHECKPOINT), tmp_path / "out", segmenter=None, image_size=96, logs=[])
 
 
 def test_logs_of_the_pretraining_are_summarised_by_their_parts(tmp_path: Path) -> None:
