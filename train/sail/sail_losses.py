@@ -1,10 +1,11 @@
 """Losses of Pixel-SAIL (arXiv:2504.10465, section 3.4), as pure functions of logits and truths.
 
-Shape letters: K masks, P points, h, w logits, H, W truth in pixels, C channels.
+Shape letters: N samples, K masks, P points, h, w logits, H, W truth in pixels, C channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ _COUNT_OFFSET = 1e-4
 
 @dataclass(frozen=True)
 class SailMaskLoss:
-    """Mask losses of one sample, unweighted.
+    """Mask losses of one sample, or of several (N,), unweighted.
 
     Attributes:
         mask: Cross-entropy, mean over points and masks.
@@ -82,15 +83,62 @@ def point_mask_loss(logits: Tensor, truths: Tensor, points: Tensor) -> SailMaskL
     """
     if not len(truths) or len(logits) != len(truths):
         return None
+    losses = point_mask_losses(logits, truths, points, counts=[len(logits)])
+    return SailMaskLoss(losses.mask[0], losses.dice[0])
+
+
+def point_mask_losses(logits: Tensor, truths: Tensor, points: Tensor, *, counts: Sequence[int]) -> SailMaskLoss:
+    """Compute the mask losses of several samples, one after another in K; see `point_mask_loss`.
+
+    Args:
+        logits: (K, h, w).
+        truths: (K, H, W).
+        points: (K, P, 2).
+        counts: Masks of each of N samples, at least 1.
+
+    Returns:
+        (N,) each.
+    """
     predicted, wanted = values_at(logits.float(), points), values_at(truths.float(), points)
-    num_masks, num_points = predicted.shape
-    cross_entropy = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="sum")
+    cross_entropy, dice = _losses_of_masks(predicted, wanted)
+    # The offsets are those of the recorded losses; without them both are plain means.
+    total = torch.tensor(counts, device=logits.device) + _COUNT_OFFSET
+    cross_entropy = _sums(cross_entropy, counts) / (points.shape[1] + _COUNT_OFFSET) / total
+    return SailMaskLoss(cross_entropy, _sums(dice, counts) / total / (1 + _COUNT_OFFSET))
+
+
+def dense_mask_losses(logits: Tensor, truths: Tensor, *, counts: Sequence[int]) -> SailMaskLoss:
+    """Compute the mask losses of several samples at all pixels of the logits, as plain means.
+
+    Args:
+        logits: (K, h, w), the masks of one sample after those of another.
+        truths: (K, h, w) fraction of each pixel that the mask covers, in [0, 1].
+        counts: Masks of each of N samples, at least 1.
+
+    Returns:
+        (N,) each.
+    """
+    predicted = logits.float().flatten(1)
+    cross_entropy, dice = _losses_of_masks(predicted, truths.float().flatten(1))
+    return SailMaskLoss(means_of(cross_entropy / predicted.shape[1], counts), means_of(dice, counts))
+
+
+def means_of(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean (N,) of the values (K,) of each sample, of which there are `counts`."""
+    return _sums(values, counts) / torch.tensor(counts, device=values.device)
+
+
+def _losses_of_masks(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropy (K,) and the dice loss (K,) of logits and truths (K, P)."""
+    cross_entropy = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none").sum(dim=1)
     probability = predicted.sigmoid()
     overlap = (probability * wanted).sum(dim=1)
-    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + wanted.sum(dim=1) + 1)
-    count = num_masks + _COUNT_OFFSET
-    # The offsets are those of the recorded losses; without them both are plain means.
-    return SailMaskLoss(cross_entropy / (num_points + _COUNT_OFFSET) / count, dice.sum() / count / (1 + _COUNT_OFFSET))
+    return cross_entropy, 1 - (2 * overlap + 1) / (probability.sum(dim=1) + wanted.sum(dim=1) + 1)
+
+
+def _sums(values: Tensor, counts: Sequence[int]) -> Tensor:
+    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(values.device)
+    return values.new_zeros(len(counts)).index_add(0, owners, values)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -107,16 +155,15 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student.float(), resized.permute(1, 2, 0)) / (1 + _COUNT_OFFSET)
 
 
-def text_scale(masks: SailMaskLoss | None, weights: SailLossWeights) -> float:
-    """Return the factor of the text loss of a sample, which is smaller beside a mask loss."""
-    has_mask_loss = masks is not None and float(masks.mask.detach()) != 0
-    return weights.text_beside_masks if has_mask_loss else 1.0
+def text_scale(masks: SailMaskLoss | None, weights: SailLossWeights) -> Tensor | float:
+    """Return the factor of the text loss of each sample, which is smaller beside a mask loss."""
+    return 1.0 if masks is None else torch.where(masks.mask.detach() != 0, weights.text_beside_masks, 1.0)
 
 
 def total_loss(
-    text: Tensor, masks: SailMaskLoss | None, distillations: tuple[Tensor, ...], *, weights: SailLossWeights
+    text: Tensor, masks: SailMaskLoss | None, distillations: Sequence[Tensor], *, weights: SailLossWeights
 ) -> Tensor:
-    """Add the weighted losses of one sample.
+    """Add the weighted losses of one sample, or of each of several.
 
     Args:
         text: Mean cross-entropy of supervised tokens.
@@ -130,17 +177,3 @@ def total_loss(
     for part in distillations:
         total = total + weights.distillation * part
     return total
-
-
-def dense_mask_loss(logits: Tensor, truths: Tensor) -> SailMaskLoss:
-    """Compute the mask losses of one sample at all pixels of the logits, as plain means.
-
-    Args:
-        logits: (K, h, w), one mask per `[SEG]`.
-        truths: (K, h, w) fraction of each pixel that the mask covers, in [0, 1].
-    """
-    predicted, wanted = logits.float().flatten(1), truths.float().flatten(1)
-    probability = predicted.sigmoid()
-    overlap = (probability * wanted).sum(dim=1)
-    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + wanted.sum(dim=1) + 1)
-    return SailMaskLoss(F.binary_cross_entropy_with_logits(predicted, wanted), dice.mean())

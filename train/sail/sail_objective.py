@@ -1,26 +1,27 @@
 """Training objective of Pixel-SAIL (arXiv:2504.10465, section 3.4): text, masks and distilled features.
 
-Shape letters: B samples, L tokens, K masks, h, w logits, H, W image in pixels.
+Shape letters: B samples, n samples of one size, L tokens, K masks, h, w logits, H, W image in pixels.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from unipixel.model.inputs import ModelInputs
 from unipixel.processing.processor import IGNORED_LABEL
 from unipixel.sail.pixel_sail import PixelSail
-from unipixel.sail.sail_inputs import PatchStates
+from unipixel.sail.sail_inputs import PatchStates, SailOutput
 from unipixel.train.sail.distillation import FeatureDistillation
 from unipixel.train.sail.sail_losses import (
     SailMaskLoss,
-    dense_mask_loss,
-    point_mask_loss,
+    dense_mask_losses,
+    means_of,
+    point_mask_losses,
     sample_points,
     total_loss,
 )
@@ -60,39 +61,48 @@ class SailObjective(nn.Module):
             # All samples are invalid: a loss without a gradient keeps the step.
             return {"loss": 0.0 * self.model.single_transformer.model.norm.weight.sum()}
         output = self.model(batch.inputs)
-        device = output.logits.device
-        text_losses = _text_losses(output.logits, batch.labels.to(device))
+        text = _text_losses(output.logits, batch.labels)
+        # By name, one value per sample that has it.
         parts: dict[str, list[Tensor]] = defaultdict(list)
-        totals, images = [], iter(output.patch_states)
-        targets = iter(self._targets(batch, num_images=len(output.patch_states), device=device))
-        has_image = _has_image(batch.inputs, self.model)
-        for row, text in enumerate(text_losses):
-            masks: SailMaskLoss | None = None
-            distilled: dict[TeacherName, Tensor] = {}
-            if has_image[row]:
-                patches, own_targets = next(images), next(targets)
-                masks, distilled = self._image_losses(
-                    patches, output.seg_states[row], batch.masks[row].to(device), own_targets, parts
-                )
-            totals.append(total_loss(text, masks, tuple(distilled.values()), weights=self.weights))
-            own = [("text", text), *distilled.items()]
-            if masks is not None:
-                own += [("mask", masks.mask), ("dice", masks.dice)]
-            for name, value in own:
-                parts[name].append(value.detach())
-        means = {name: torch.stack(values).mean() for name, values in parts.items()}
+        parts["text"].append(text.detach())
+        totals = []
+        for group in self._groups(batch, output, batch.inputs.input_ids):
+            masks, distilled = self._image_losses(group, parts)
+            own = text[torch.tensor(group.rows, device=text.device)]
+            totals.append(total_loss(own, masks, distilled, weights=self.weights))
+        means = {name: torch.cat(values).mean() for name, values in parts.items()}
         # An invalid sample counts as 0: the loss does not depend on how samples are divided among processes.
-        loss = torch.stack(totals).sum() / (len(totals) + len(batch.invalid))
+        num_samples = len(text) + len(batch.invalid)
+        loss = torch.cat(totals).sum() / num_samples
         if batch.object_words is not None:
-            is_patch = (batch.inputs.input_ids.to(device) == self.model.config.image_token_id)[..., None]
+            is_patch = (batch.inputs.input_ids == self.model.config.image_token_id)[..., None]
             for name, is_other in (("patch_words", ~is_patch), ("prompt_words", is_patch)):
-                words = batch.object_words.to(device).masked_fill(is_other, IGNORED_LABEL)
-                losses = _word_losses(output.logits, words)
-                loss = loss + self.weights.object_words * losses.sum() / (len(totals) + len(batch.invalid))
+                losses = _word_losses(output.logits, batch.object_words.masked_fill(is_other, IGNORED_LABEL))
+                loss = loss + self.weights.object_words * losses.sum() / num_samples
                 means[name] = losses.detach().mean()
         return {"loss": loss, **means}
 
-    def _targets(self, batch: SailBatch, *, num_images: int, device: torch.device) -> list[dict[TeacherName, Tensor]]:
+    def _groups(self, batch: SailBatch, output: SailOutput, input_ids: Tensor) -> list[_Group]:
+        """Divide a batch into samples whose images, and masks, have the same sizes."""
+        is_image = (input_ids == self.model.config.image_token_id).any(dim=1).tolist()
+        images, targets = iter(output.patch_states), iter(self._targets(batch, num_images=len(output.patch_states)))
+        groups: dict[object, _Group] = {}
+        for row, (segs, truths, has_image) in enumerate(zip(output.seg_states, batch.masks, is_image, strict=True)):
+            patches = next(images) if has_image else None
+            # Without a mask loss where a mask was cut off.
+            has_masks = has_image and 0 < len(segs) == len(truths)
+            key = (patches and patches.grid, truths.shape[1:] if has_masks else None)
+            group = groups.setdefault(key, _Group())
+            group.rows.append(row)
+            if patches is not None:
+                group.patches.append(patches)
+                group.targets.append(next(targets))
+            if has_masks:
+                group.seg_states.append(segs)
+                group.truths.append(truths)
+        return list(groups.values())
+
+    def _targets(self, batch: SailBatch, *, num_images: int) -> list[dict[TeacherName, Tensor]]:
         """Return the features of teachers for each image of a batch; nothing without teachers."""
         if self.distillation is None:
             return [{}] * num_images
@@ -101,45 +111,73 @@ class SailObjective(nn.Module):
                 f"the batch has {len(batch.images)} of {num_images} images for teachers: encode its samples with "
                 "has_image=True"
             )
-        return self.distillation.targets(batch.images, device=device)
+        return self.distillation.targets(batch.images, device=self.model.device)
 
     def _image_losses(
-        self,
-        patches: PatchStates,
-        seg_states: Tensor,
-        truths: Tensor,
-        targets: Mapping[TeacherName, Tensor],
-        parts: dict[str, list[Tensor]],
-    ) -> tuple[SailMaskLoss | None, dict[TeacherName, Tensor]]:
-        """Return the mask losses and the distillation losses of one sample with an image."""
-        # Once for the masks and for the teacher.
-        is_needed = len(seg_states) or "mask2former" in targets
-        features = self.model.pixel_features(patches) if is_needed else None
+        self, group: _Group, parts: dict[str, list[Tensor]]
+    ) -> tuple[SailMaskLoss | None, tuple[Tensor, ...]]:
+        """Return the mask losses and the distillation losses (n,) of a group, and add them to `parts`."""
+        names = () if self.distillation is None or not group.patches else self.distillation.names
+        features = None
+        if group.truths or "mask2former" in names:
+            # Once for the masks and for the teacher.
+            states = torch.stack([own.states.view(*own.grid, -1) for own in group.patches])
+            features = self.model.mask_head.pixel_features(states)
         masks = None
-        if len(seg_states):
-            logits = self.model.mask_logits(patches, self.model.mask_tokens(seg_states), features=features)
-            masks = self._mask_loss(logits, truths, parts)
-        if self.distillation is None or not targets:
-            return masks, {}
-        student = None
-        if features is not None and "mask2former" in targets:
-            student = self.model.mask_head.mask_features_of(features)
-        return masks, self.distillation(patches, student, targets)
+        if group.truths and features is not None:
+            masks = self._mask_losses(group, features, parts)
+            parts["mask"].append(masks.mask.detach())
+            parts["dice"].append(masks.dice.detach())
+        if self.distillation is None or not names:
+            return masks, ()
+        losses = []
+        for number, (patches, targets) in enumerate(zip(group.patches, group.targets, strict=True)):
+            student = None
+            if features is not None and "mask2former" in names:
+                student = self.model.mask_head.mask_features_of(features[number])
+            losses.append(self.distillation(patches, student, targets))
+        distilled = {name: torch.stack([own[name] for own in losses]) for name in names}
+        for name, values in distilled.items():
+            parts[name].append(values.detach())
+        return masks, tuple(distilled.values())
 
-    def _mask_loss(self, logits: Tensor, truths: Tensor, parts: dict[str, list[Tensor]]) -> SailMaskLoss | None:
-        """Return the mask losses of one sample, None where a mask was cut off; add the IoU of its masks to `parts`."""
-        if len(logits) != len(truths) or not len(truths):
-            return None
+    def _mask_losses(self, group: _Group, features: Tensor, parts: dict[str, list[Tensor]]) -> SailMaskLoss:
+        """Return the mask losses (n,) of a group; add the IoU of its masks to `parts`."""
+        head, counts = self.model.mask_head, [len(own) for own in group.seg_states]
+        queries = self.model.mask_tokens(torch.cat(group.seg_states))[:, 0].to(head.dtype)
+        padded = pad_sequence(queries.split(counts), batch_first=True)
+        is_mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+        logits = head.logits_of(features, padded).flatten(0, 1)[is_mask.flatten().nonzero()[:, 0].to(features.device)]
+        truths = torch.cat(group.truths).to(logits.device)
         with torch.no_grad():
             small = F.interpolate(truths[None].float(), size=logits.shape[-2:], mode="area")[0]
             predicted, wanted = logits > 0, small > 0.5
             union = (predicted | wanted).flatten(1).sum(dim=1)
             overlap = (predicted & wanted).flatten(1).sum(dim=1)
-            parts["iou"].append(torch.where(union > 0, overlap / union.clamp(min=1), 1.0).mean())
+            parts["iou"].append(means_of(torch.where(union > 0, overlap / union.clamp(min=1), 1.0), counts))
         if self.num_points is None:
-            return dense_mask_loss(logits, small)
+            return dense_mask_losses(logits, small, counts=counts)
         points = sample_points(logits.detach(), num_points=self.num_points)
-        return point_mask_loss(logits, truths, points)
+        return point_mask_losses(logits, truths, points, counts=counts)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Samples that are computed together: their images have one grid and their masks one size.
+
+    Attributes:
+        rows: Of the batch.
+        patches: One per image; empty for samples without an image.
+        targets: Features of the teachers, one entry per image.
+        seg_states: (K, D) of each sample; empty for samples without a mask loss.
+        truths: (K, H, W) of each of these samples.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    patches: list[PatchStates] = field(default_factory=list)
+    targets: list[dict[TeacherName, Tensor]] = field(default_factory=list)
+    seg_states: list[Tensor] = field(default_factory=list)
+    truths: list[Tensor] = field(default_factory=list)
 
 
 def _word_losses(logits: Tensor, words: Tensor) -> Tensor:
@@ -150,21 +188,22 @@ def _word_losses(logits: Tensor, words: Tensor) -> Tensor:
         words: (B, L, C) ids, negative where there is none. A sample without words has the loss 0.
     """
     rows, tokens, columns = (words >= 0).nonzero(as_tuple=True)
-    losses = F.cross_entropy(logits[rows, tokens].float(), words[rows, tokens, columns], reduction="none")
-    counts = torch.bincount(rows, minlength=len(logits)).clamp(min=1)
-    return losses.new_zeros(len(logits)).index_add(0, rows, losses) / counts
+    return _mean_losses(logits, rows, tokens, words[rows, tokens, columns])
 
 
 def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of the supervised tokens of each sample (B,)."""
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
-    is_supervised = targets != IGNORED_LABEL
-    losses = F.cross_entropy(logits[is_supervised].float(), targets[is_supervised], reduction="none")
-    sums = losses.new_zeros(len(labels))
-    sums = sums.index_add(0, is_supervised.nonzero()[:, 0], losses)
-    return sums / is_supervised.sum(dim=1).clamp(min=1)
+    rows, tokens = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+    return _mean_losses(logits, rows, tokens, targets[rows, tokens])
 
 
-def _has_image(inputs: ModelInputs, model: PixelSail) -> list[bool]:
-    is_image = inputs.input_ids == model.config.image_token_id
-    return [bool(value) for value in is_image.any(dim=1)]
+def _mean_losses(logits: Tensor, rows: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy (B,) of the scores (B, L, V) at n tokens of a batch, 0 for a sample without any.
+
+    Rows, tokens and targets (n,) are found where the labels are, on the CPU, so that a GPU is not waited for.
+    """
+    counts = torch.bincount(rows, minlength=len(logits)).clamp(min=1).to(logits.device)
+    rows, tokens, targets = (own.to(logits.device) for own in (rows, tokens, targets))
+    losses = F.cross_entropy(logits[rows, tokens].float(), targets, reduction="none")
+    return losses.new_zeros(len(logits)).index_add(0, rows, losses) / counts

@@ -6,7 +6,8 @@ Shape letters: B samples, L tokens, H, W image in pixels, K masks, h, w rows and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from unipixel.processing.chat_template import Turn
 from unipixel.processing.processor import IGNORED_LABEL, EncodedSample
 from unipixel.sail.patch_grid import RegionPrompt
 from unipixel.sail.sail_config import SEG_TOKEN
+from unipixel.sail.sail_inputs import ImagePatches
 from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train.datasets.collate import InvalidExample
 
@@ -102,6 +104,22 @@ class SailBatch:
     images: tuple[Tensor, ...] = ()
     object_words: Tensor | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pack the tensors of all samples into a few: between processes each tensor costs a file descriptor."""
+        videos = () if self.inputs is None else cast("tuple[ImagePatches, ...]", self.inputs.videos)
+        inputs = None if self.inputs is None else replace(self.inputs, videos=())
+        sizes = [(image.grid, image.image_size) for image in videos]
+        packed = [
+            _pack(tensors)
+            for tensors in (
+                [image.patches for image in videos],
+                [image.prompt_ids for image in videos],
+                self.masks,
+                self.images,
+            )
+        ]
+        return _unpack_batch, (inputs, self.labels, self.invalid, self.object_words, sizes, packed)
+
 
 def encode_sail(
     sample: SailSample,
@@ -166,6 +184,39 @@ def encode_object_words(sample: SailSample, encoded: EncodedSample, processor: S
         if region.prompt_id is not None:
             table[(ids == config.prompt_token_ids[region.prompt_id]) & (labels == IGNORED_LABEL)] = own
     return table
+
+
+_Packed = tuple[Tensor, list[torch.Size]]
+
+
+def _pack(tensors: Sequence[Tensor]) -> _Packed:
+    flat = torch.cat([own.flatten() for own in tensors]) if tensors else torch.empty(0)
+    return flat, [own.shape for own in tensors]
+
+
+def _unpack(packed: _Packed) -> tuple[Tensor, ...]:
+    flat, shapes = packed
+    parts = flat.split([shape.numel() for shape in shapes])
+    return tuple(part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _unpack_batch(
+    inputs: ModelInputs | None,
+    labels: Tensor,
+    invalid: tuple[InvalidExample, ...],
+    object_words: Tensor | None,
+    sizes: list[tuple[tuple[int, int], tuple[int, int]]],
+    packed: list[_Packed],
+) -> SailBatch:
+    """Undo `SailBatch.__reduce__`."""
+    patches, prompt_ids, masks, images = (_unpack(own) for own in packed)
+    if inputs is not None:
+        videos = (
+            ImagePatches(own, grid, prompts, image_size)
+            for own, prompts, (grid, image_size) in zip(patches, prompt_ids, sizes, strict=True)
+        )
+        inputs = replace(inputs, videos=tuple(videos))
+    return SailBatch(inputs, labels, masks, invalid, images, object_words)
 
 
 class SailCollator:

@@ -8,7 +8,7 @@ Shape letters: B samples, L tokens, D width, h, w rows and columns of cells, p p
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -179,10 +179,10 @@ class EveDecoder(nn.Module):
         """Attention implementation, always PyTorch's."""
         return "sdpa"
 
-    def embed_image(self, image: ImagePatches, prompt_embeds: Tensor) -> Tensor:
-        """Embed an image; see `EvePatchEmbedding.forward`."""
-        embeds: Tensor = self.model.vision_tower(image, prompt_embeds)
-        return embeds
+    def embed_images(self, images: Sequence[ImagePatches], prompt_embeds: Tensor) -> Tensor:
+        """Embed images one after another; see `PrefixDecoder.embed_images` and `EvePatchEmbedding.forward`."""
+        own = prompt_embeds.split([len(image.patches) for image in images])
+        return torch.cat([self.model.vision_tower(*pair) for pair in zip(images, own, strict=True)])
 
     def forward(
         self,

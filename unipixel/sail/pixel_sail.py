@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from unipixel.model.generation import Decoder, Generation, GenerationSettings
     from unipixel.model.qwen import PromptCache
 
+_NONE = torch.empty(0, dtype=torch.long)
+
 
 class PixelSail(ModelMethods):
     """The model of the Pixel-SAIL paper (arXiv:2504.10465).
@@ -162,16 +164,11 @@ class PixelSail(ModelMethods):
         hidden = self.decode(
             embeds, embedded.position_ids, attention_mask=embedded.attention_mask, blocks=embedded.blocks
         )
-        ids = inputs.input_ids.to(self.device)
-        seg_states = tuple(
-            self.seg_states_of(states[:length], row[:length])
-            for states, row, length in zip(hidden, ids, inputs.lengths, strict=True)
-        )
-        patch_states = tuple(
-            self._patch_states(states, span)
-            for states, span in zip(hidden, self._spans(inputs, images), strict=True)
-            if span is not None
-        )
+        # Found where the ids are, so that a GPU is not waited for.
+        is_seg = inputs.input_ids == self.config.seg_token_id
+        segs = [own[:length].nonzero().flatten() for own, length in zip(is_seg, inputs.lengths, strict=True)]
+        seg_states = tuple(_select_rows(hidden, segs))
+        patch_states = self._patch_states(hidden, self._spans(inputs, images))
         return SailOutput(self.logits(hidden), hidden, embedded.embeds, embedded.position_ids, patch_states, seg_states)
 
     def encode_videos(self, videos: Sequence[Any]) -> tuple[ImagePatches, ...]:
@@ -211,21 +208,26 @@ class PixelSail(ModelMethods):
         ids, lengths = inputs.input_ids.to(self.device), inputs.lengths
         spans = self._spans(inputs, features)
         embeds = self.embed_tokens(ids)
+        if features:
+            tokens = [_NONE if span is None else torch.arange(span.start, span.stop) for span in spans]
+            indices = _flat_indices(tokens, length=ids.shape[1]).to(embeds.device)
+            images = self._embed_images(features).to(embeds.dtype)
+            embeds = embeds.flatten(0, 1).index_copy(0, indices, images).view_as(embeds)
+        if self.config.prompt_encoding == "pooling":
+            embeds = torch.stack(
+                [
+                    row if span is None else add_pooled_prompts(row, own, span, token_ids=self.config.prompt_token_ids)
+                    for row, own, span in zip(embeds, ids, spans, strict=True)
+                ]
+            )
         positions = torch.zeros(3, *ids.shape, dtype=torch.long)
         following = torch.zeros(len(lengths), dtype=torch.long)
-        pieces = []
+        is_grid = self.config.decoder == "prefix"
         for sample, (length, span) in enumerate(zip(lengths, spans, strict=True)):
-            row = embeds[sample]
-            if span is not None:
-                row = torch.cat([row[: span.start], self._embed_image(span.image), row[span.stop :]])
-                if self.config.prompt_encoding == "pooling":
-                    row = add_pooled_prompts(row, ids[sample], span, token_ids=self.config.prompt_token_ids)
-            pieces.append(row)
-            is_grid = self.config.decoder == "prefix"
             positions[:, sample, :length], following[sample] = prefix_positions(length, span if is_grid else None)
         bounds = block_bounds(spans, num_border_tokens=1 if self.config.decoder == "prefix" else 0)
         return EmbeddedInputs(
-            torch.stack(pieces),
+            embeds,
             positions.to(self.device) + start,
             following.to(self.device) + start,
             inputs.attention_mask,
@@ -260,8 +262,7 @@ class PixelSail(ModelMethods):
         self, inputs: ModelInputs, features: Sequence[ImagePatches], hidden_states: Tensor
     ) -> PatchStates | None:
         """Return the patch states of a single sample, from which the masks of all later turns are computed."""
-        span = self._spans(inputs, features)[0]
-        return None if span is None else self._patch_states(hidden_states[0], span)
+        return next(iter(self._patch_states(hidden_states, self._spans(inputs, features))), None)
 
     def generate(
         self,
@@ -336,21 +337,42 @@ class PixelSail(ModelMethods):
     def _spans(self, inputs: ModelInputs, images: Sequence[ImagePatches]) -> list[ImageSpan | None]:
         return find_image_spans(inputs.input_ids, inputs.lengths, images, config=self.config)
 
-    def _embed_image(self, image: ImagePatches) -> Tensor:
-        """Embed the tokens of an image (tokens, D), with the prompts on its cells."""
+    def _embed_images(self, images: Sequence[ImagePatches]) -> Tensor:
+        """Embed the tokens of images (tokens, D), one after another, with the prompts on their cells."""
         table = self.embed_tokens(torch.tensor(self.config.prompt_token_ids, dtype=torch.long, device=self.device))
         table = torch.cat([table, table.new_zeros(1, self.config.width)])
         # The last row, zero, stands for cells without a prompt, whose entry is -1.
-        embeds = self.single_transformer.embed_image(image, table[image.prompt_ids])
+        prompts = torch.cat([image.prompt_ids for image in images])
+        embeds = self.single_transformer.embed_images(images, table[prompts])
         if self.config.decoder == "eve":
             return embeds
         return embeds + self.embed_tokens(torch.tensor(self.config.image_token_id, device=self.device))
 
-    def _patch_states(self, hidden_states: Tensor, span: ImageSpan) -> PatchStates:
-        """Select the states of the patches of one sample (L, D)."""
-        states = hidden_states[span.start : span.stop]
+    def _patch_states(self, hidden_states: Tensor, spans: Sequence[ImageSpan | None]) -> tuple[PatchStates, ...]:
+        """Select the states of the patches of each image, from the states (B, L, D)."""
+        states = _select_rows(hidden_states, [_NONE if span is None else self._patch_indices(span) for span in spans])
+        return tuple(
+            PatchStates(own, span.image.grid, span.image.image_size)
+            for own, span in zip(states, spans, strict=True)
+            if span is not None
+        )
+
+    def _patch_indices(self, span: ImageSpan) -> Tensor:
+        """Return which tokens of a sample are patches (h * w,)."""
+        tokens = torch.arange(span.start, span.stop)
+        if self.config.decoder == "prefix":
+            return tokens
+        # The token before the image and the one after each row have no pixels.
         rows, columns = span.image.grid
-        if self.config.decoder == "eve":
-            # The token before the image and the one after each row have no pixels.
-            states = states[1:].view(rows, columns + 1, -1)[:, :columns].flatten(0, 1)
-        return PatchStates(states, span.image.grid, span.image.image_size)
+        return tokens[1:].view(rows, columns + 1)[:, :columns].flatten()
+
+
+def _flat_indices(tokens: Sequence[Tensor], *, length: int) -> Tensor:
+    """Return the indices of tokens (n,) of each sample in the flattened tokens of a batch of `length` tokens each."""
+    return torch.cat([own + row * length for row, own in enumerate(tokens)])
+
+
+def _select_rows(states: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Select states of each sample (n, D) from (B, L, D), in one operation for the whole batch."""
+    indices = _flat_indices(tokens, length=states.shape[1]).to(states.device)
+    return states.flatten(0, 1)[indices].split([len(own) for own in tokens])

@@ -5,8 +5,9 @@ Shape letters: B samples, L tokens, D width, p patch side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
@@ -62,18 +63,18 @@ class PrefixDecoder(nn.Module):
         """Attention implementation of transformers."""
         return str(self.model.config._attn_implementation)
 
-    def embed_image(self, image: ImagePatches, prompt_embeds: Tensor) -> Tensor:
+    def embed_images(self, images: Sequence[ImagePatches], prompt_embeds: Tensor) -> Tensor:
         """Embed patches: their pixels, plus the prompt on each cell, to be added to the embedding of `<vpatch>`.
 
         Args:
-            image: The image.
-            prompt_embeds: (h * w, D) token embedding of the prompt on each cell, zero where there is none.
+            images: Images with n cells (h * w) in all.
+            prompt_embeds: (n, D) token embedding of the prompt on each cell, zero where there is none.
 
         Returns:
-            (h * w, D).
+            (n, D), the images one after another.
         """
-        weight = self.model.vis_embed.weight
-        embeds: Tensor = self.model.vis_embed(image.patches.to(weight))
+        patches = torch.cat([image.patches for image in images])
+        embeds: Tensor = self.model.vis_embed(patches.to(self.model.vis_embed.weight))
         return embeds if self.model.vp_embed is None else embeds + self.model.vp_embed(prompt_embeds)
 
     def forward(

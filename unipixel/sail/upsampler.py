@@ -64,12 +64,10 @@ class UpsampleBlock(nn.Sequential):
         return cast("ChannelNorm", self[3]).ln
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Upsample (h, w, U) to (2h, 2w, U)."""
+        """Upsample (h, w, U) to (2h, 2w, U); with gradients also a batch (B, h, w, U)."""
         if torch.is_grad_enabled():
-            halves = list(self._row_halves(pixels, *self._row_weights()))
-            doubled = torch.stack(halves, dim=1).view(2 * len(pixels), *halves[0].shape[1:])
-            depthwise = self.separable.depthwise
-            mixed = depthwise(doubled.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+            doubled = torch.stack(list(self._row_halves(pixels, *self._row_weights())), dim=-3).flatten(-4, -3)
+            mixed = self.separable.depthwise(doubled.movedim(-1, -3)).movedim(-3, -1)
         else:
             (mixed,) = self.depthwise_strips(pixels, rows=len(pixels))
         norm, pointwise = self.norm, self.separable.pointwise
@@ -110,10 +108,10 @@ class UpsampleBlock(nn.Sequential):
         return weights, cast("Tensor", transposed.bias).repeat(2)
 
     def _row_halves(self, pixels: Tensor, weights: Tensor, bias: Tensor) -> Iterator[Tensor]:
-        """Yield the even and the odd rows (h, 2w, U) of the transposed convolution, after GELU."""
-        height, width, channels = pixels.shape
+        """Yield the even and the odd rows (..., h, 2w, U) of the transposed convolution, after GELU."""
+        *sides, width, channels = pixels.shape
         for weight in weights:
-            yield _linear(pixels, weight, bias, "gelu").view(height, 2 * width, channels)
+            yield _linear(pixels, weight, bias, "gelu").view(*sides, 2 * width, channels)
 
     def _mix(self, doubled: Tensor, *, above: bool, below: bool) -> Tensor:
         """Apply the depthwise convolution; `above` and `below` say which neighbouring rows are given."""
@@ -279,7 +277,13 @@ class MaskHead(nn.Module):
         return torch.cat([self.logits_of(strip, queries) for strip in strips], dim=1)
 
     def pixel_features(self, patch_states: Tensor) -> Tensor:
-        """Compute what `logits_of` needs of an image, (h * 2^n, w * 2^n, U), once for several turns."""
+        """Compute what `logits_of` needs of an image, (h * 2^n, w * 2^n, U), once for several turns.
+
+        Args:
+            patch_states: (h, w, D), or a batch (B, h, w, D).
+        """
+        if patch_states.ndim == 4 and not torch.is_grad_enabled():
+            return torch.stack([self.pixel_features(own) for own in patch_states])
         strips = self._feature_strips(self._projected(patch_states))
         if torch.is_grad_enabled():
             return next(strips)
@@ -292,10 +296,16 @@ class MaskHead(nn.Module):
         return features
 
     def logits_of(self, pixel_features: Tensor, queries: Tensor) -> Tensor:
-        """Compute logits (K, rows, columns) float32 from `pixel_features` (rows, columns, U) and queries (K, C)."""
+        """Compute logits (K, rows, columns) float32 from `pixel_features` (rows, columns, U) and queries (K, C).
+
+        A batch of features (B, rows, columns, U) and of queries (B, K, C) gives (B, K, rows, columns).
+        """
         last = cast("nn.Linear", self.image_feature_projector[2])
-        logits = F.linear(pixel_features, queries @ last.weight, queries @ last.bias)
-        return logits.permute(2, 0, 1).float()
+        weights, bias = queries @ last.weight, queries @ last.bias
+        if pixel_features.ndim == 3:
+            return F.linear(pixel_features, weights, bias).permute(2, 0, 1).float()
+        logits = weights @ pixel_features.flatten(1, 2).mT + bias[..., None]
+        return logits.unflatten(2, pixel_features.shape[1:3]).float()
 
     def mask_features_of(self, pixel_features: Tensor) -> Tensor:
         """Compute the mask features (rows, columns, C) from `pixel_features`, for distillation."""
@@ -352,8 +362,9 @@ class PlainHead(nn.Module):
         return patch_states
 
     def logits_of(self, pixel_features: Tensor, queries: Tensor) -> Tensor:
-        """Compute logits (K, h, w) float32 from `pixel_features` and queries (K, D)."""
-        return F.linear(pixel_features.float(), queries.float()).permute(2, 0, 1).float()
+        """Compute logits (K, h, w) float32 from `pixel_features` and queries (K, D), or those of a batch."""
+        logits = queries.float() @ pixel_features.float().flatten(-3, -2).mT
+        return logits.unflatten(-1, pixel_features.shape[-3:-1]).float()
 
     def mask_features_of(self, pixel_features: Tensor) -> Tensor:
         """Return the patch states (h, w, D), for distillation."""

@@ -19,7 +19,7 @@ from unipixel.sail.sail_processor import SailProcessor
 from unipixel.train import trainer
 from unipixel.train.recipe_files import load_any_recipe
 from unipixel.train.sail.sail_evaluation import evaluate_sail
-from unipixel.train.sail.sail_losses import dense_mask_loss
+from unipixel.train.sail.sail_losses import dense_mask_losses
 from unipixel.train.sail.sail_objective import SailObjective
 from unipixel.train.sail.sail_recipe import SailRecipe
 from unipixel.train.sail.sail_run import prepare_sail
@@ -86,15 +86,16 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_samples(tmp_path: Path)
 
 def test_dense_mask_losses_are_those_of_their_formulas() -> None:
     torch.manual_seed(0)
-    logits, truths = torch.randn(2, 4, 5), (torch.rand(2, 4, 5) > 0.5).float()
-    loss = dense_mask_loss(logits, truths)
+    logits, truths = torch.randn(3, 4, 5), (torch.rand(3, 4, 5) > 0.5).float()
+    losses = dense_mask_losses(logits, truths, counts=[1, 2])
     probability = torch.sigmoid(logits)
-    expected = [
+    dice = [
         1 - (2 * float((p * t).sum()) + 1) / (float(p.sum()) + float(t.sum()) + 1)
         for p, t in zip(probability, truths, strict=True)
     ]
-    assert float(loss.mask) == pytest.approx(float(F.binary_cross_entropy(probability, truths)), rel=1e-5)
-    assert float(loss.dice) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    cross_entropy = [float(F.binary_cross_entropy(probability[own], truths[own])) for own in (slice(1), slice(1, 3))]
+    assert losses.mask.tolist() == pytest.approx(cross_entropy, rel=1e-5)
+    assert losses.dice.tolist() == pytest.approx([dice[0], (dice[1] + dice[2]) / 2], rel=1e-5)
 
 
 def test_a_recipe_with_two_initial_models_is_refused(tmp_path: Path) -> None:
