@@ -139,7 +139,8 @@ class ModelInputs:
         """Tokens of each sample without padding."""
         if self.attention_mask is None:
             return [self.input_ids.shape[1]] * self.input_ids.shape[0]
-        return [int(length) for length in self.attention_mask.sum(dim=1)]
+        lengths: list[int] = self.attention_mask.sum(dim=1).tolist()
+        return lengths
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """Return the same inputs with all tensors but the references on a device."""

@@ -51,25 +51,33 @@ def find_image_spans(
     """
     remaining = iter(images)
     spans: list[ImageSpan | None] = []
-    for sample, length in enumerate(lengths):
-        found = torch.nonzero(input_ids[sample, :length] == config.image_token_id).flatten()
-        if not len(found):
+    for sample, (start, stop, count) in enumerate(_image_tokens(input_ids, lengths, config.image_token_id)):
+        if not count:
             spans.append(None)
             continue
         image = next(remaining, None)
         if image is None:
             raise ValueError(f"the text has image tokens for more images than the {len(images)} that were given")
-        start, stop = int(found[0]), int(found[-1]) + 1
         expected = config.num_image_tokens(image.grid)
-        if stop - start != len(found) or len(found) != expected:
+        if stop - start != count or count != expected:
             raise ValueError(
-                f"sample {sample}: the image has {expected} tokens, the text {len(found)} image tokens"
-                f"{'' if stop - start == len(found) else ' with text between them'}: give one image per sample"
+                f"sample {sample}: the image has {expected} tokens, the text {count} image tokens"
+                f"{'' if stop - start == count else ' with text between them'}: give one image per sample"
             )
         spans.append(ImageSpan(start, stop, image))
     if next(remaining, None) is not None:
         raise ValueError(f"{len(images)} images were given, the text has image tokens for fewer")
     return spans
+
+
+def _image_tokens(input_ids: Tensor, lengths: Sequence[int], token_id: int) -> list[tuple[int, int, int]]:
+    """Return the first index, the index after the last one, and the number of image tokens of each sample."""
+    num_tokens = input_ids.shape[1]
+    is_inside = torch.arange(num_tokens) < torch.tensor(lengths)[:, None]
+    is_image = ((input_ids == token_id) & is_inside.to(input_ids.device)).int()
+    stops = num_tokens - is_image.flip(1).argmax(dim=1)
+    rows = torch.stack([is_image.argmax(dim=1), stops, is_image.sum(dim=1)], dim=1).tolist()
+    return [(start, stop, count) for start, stop, count in rows]
 
 
 def add_pooled_prompts(embeds: Tensor, input_ids: Tensor, span: ImageSpan, *, token_ids: Sequence[int]) -> Tensor:
@@ -104,30 +112,33 @@ def add_pooled_prompts(embeds: Tensor, input_ids: Tensor, span: ImageSpan, *, to
     return torch.cat([embeds[:start], embeds[start:stop] + pooled, embeds[stop:]])
 
 
-def prefix_positions(length: int, span: ImageSpan | None) -> tuple[Tensor, int]:
-    """Compute the (time, row, column) position of each token of one sample.
+def prefix_positions(
+    lengths: Sequence[int], spans: Sequence[ImageSpan | None], *, num_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Compute the (time, row, column) position of each token of a batch.
 
     A patch (i, j) of an image whose first token is at index s has (s, s + i, s + j); later tokens count on from the
     largest of these on all axes.
 
     Args:
-        length: Tokens of the sample.
-        span: Its image tokens.
+        lengths: Tokens of each sample without padding.
+        spans: Image tokens of each sample, None without an image.
+        num_tokens: L, with padding, whose positions are 0.
 
     Returns:
-        (3, length), and the position of the token that follows.
+        (3, B, L), and the position (B,) of the token that follows each sample.
     """
-    if span is None:
-        return torch.arange(length).expand(3, -1), length
-    rows, columns = span.image.grid
-    start = span.start
-    row = torch.arange(rows).repeat_interleave(columns) + start
-    column = torch.arange(columns).repeat(rows) + start
-    image = torch.stack([torch.full_like(row, start), row, column])
-    before = torch.arange(start).expand(3, -1)
-    following = start + max(rows, columns)
-    after = torch.arange(following, following + length - span.stop).expand(3, -1)
-    return torch.cat([before, image, after], dim=1), following + length - span.stop
+    table = [(0, 0, 1, 0) if own is None else (own.start, own.stop, own.image.grid[1], max(own.image.grid))
+             for own in spans]  # fmt: skip
+    start, stop, columns, extent = torch.tensor(table).T[..., None]
+    own_lengths, token = torch.tensor(lengths)[:, None], torch.arange(num_tokens)
+    skipped = stop - start - extent
+    text = torch.where(token >= stop, token - skipped, token)
+    patch = token - start
+    is_image = (patch >= 0) & (token < stop)
+    image = [start, start + patch // columns, start + patch % columns]
+    positions = torch.stack([torch.where(is_image, own, text) for own in image])
+    return positions.masked_fill(token >= own_lengths, 0), (own_lengths - skipped)[:, 0]
 
 
 def block_bounds(spans: Sequence[ImageSpan | None], *, num_border_tokens: int) -> Tensor | None:

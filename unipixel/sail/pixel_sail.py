@@ -166,8 +166,9 @@ class PixelSail(ModelMethods):
         )
         # Found where the ids are, so that a GPU is not waited for.
         is_seg = inputs.input_ids == self.config.seg_token_id
-        segs = [own[:length].nonzero().flatten() for own, length in zip(is_seg, inputs.lengths, strict=True)]
-        seg_states = tuple(_select_rows(hidden, segs))
+        if inputs.attention_mask is not None:
+            is_seg = is_seg & inputs.attention_mask
+        seg_states = _select_rows(hidden, [own.nonzero()[:, 0] for own in is_seg])
         patch_states = self._patch_states(hidden, self._spans(inputs, images))
         return SailOutput(self.logits(hidden), hidden, embedded.embeds, embedded.position_ids, patch_states, seg_states)
 
@@ -181,7 +182,7 @@ class PixelSail(ModelMethods):
             if not isinstance(video, ImagePatches):
                 raise TypeError(f"Pixel-SAIL reads images (ImagePatches from SailProcessor.image), got "
                                 f"{type(video).__name__}")  # fmt: skip
-        return tuple(video.to(self.device) for video in videos)
+        return tuple(videos)
 
     def embed(
         self,
@@ -205,7 +206,7 @@ class PixelSail(ModelMethods):
         del memory_of
         if inputs.references or inputs.memory_masks:
             raise ValueError("Pixel-SAIL has no references and no object memory: give prompts to SailProcessor.image")
-        ids, lengths = inputs.input_ids.to(self.device), inputs.lengths
+        ids = inputs.input_ids.to(self.device)
         spans = self._spans(inputs, features)
         embeds = self.embed_tokens(ids)
         if features:
@@ -220,12 +221,10 @@ class PixelSail(ModelMethods):
                     for row, own, span in zip(embeds, ids, spans, strict=True)
                 ]
             )
-        positions = torch.zeros(3, *ids.shape, dtype=torch.long)
-        following = torch.zeros(len(lengths), dtype=torch.long)
         is_grid = self.config.decoder == "prefix"
-        for sample, (length, span) in enumerate(zip(lengths, spans, strict=True)):
-            positions[:, sample, :length], following[sample] = prefix_positions(length, span if is_grid else None)
-        bounds = block_bounds(spans, num_border_tokens=1 if self.config.decoder == "prefix" else 0)
+        grids = spans if is_grid else [None] * len(spans)
+        positions, following = prefix_positions(inputs.lengths, grids, num_tokens=ids.shape[1])
+        bounds = block_bounds(spans, num_border_tokens=int(is_grid))
         return EmbeddedInputs(
             embeds,
             positions.to(self.device) + start,
@@ -342,7 +341,7 @@ class PixelSail(ModelMethods):
         table = self.embed_tokens(torch.tensor(self.config.prompt_token_ids, dtype=torch.long, device=self.device))
         table = torch.cat([table, table.new_zeros(1, self.config.width)])
         # The last row, zero, stands for cells without a prompt, whose entry is -1.
-        prompts = torch.cat([image.prompt_ids for image in images])
+        prompts = torch.cat([image.prompt_ids for image in images]).to(self.device)
         embeds = self.single_transformer.embed_images(images, table[prompts])
         if self.config.decoder == "eve":
             return embeds
@@ -375,4 +374,4 @@ def _flat_indices(tokens: Sequence[Tensor], *, length: int) -> Tensor:
 def _select_rows(states: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Select states of each sample (n, D) from (B, L, D), in one operation for the whole batch."""
     indices = _flat_indices(tokens, length=states.shape[1]).to(states.device)
-    return states.flatten(0, 1)[indices].split([len(own) for own in tokens])
+    return states.flatten(0, 1).index_select(0, indices).split([len(own) for own in tokens])

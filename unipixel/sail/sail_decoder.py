@@ -73,8 +73,8 @@ class PrefixDecoder(nn.Module):
         Returns:
             (n, D), the images one after another.
         """
-        patches = torch.cat([image.patches for image in images])
-        embeds: Tensor = self.model.vis_embed(patches.to(self.model.vis_embed.weight))
+        patches = torch.cat([image.patches for image in images]).to(self.model.vis_embed.weight)
+        embeds: Tensor = self.model.vis_embed(patches)
         return embeds if self.model.vp_embed is None else embeds + self.model.vp_embed(prompt_embeds)
 
     def forward(
