@@ -108,9 +108,7 @@ class Bench:
         """Measure sam2's predictor on normalised frames that are read one by one, as ours are."""
         segmenter = self.segmenter(1024)
         session = OfficialPredictor(segmenter, self.frames[:1], is_optimized=is_compiled)
-        session.predictor.to(self.device)
         state, size = session.state, segmenter.config.image_size
-        state["device"] = state["storage_device"] = self.device
         state["images"], state["num_frames"] = _Frames(self.frames, size, self.device), 10**6
         for object_id, point in enumerate(_points(num_objects)):
             session.click(0, object_id, [point], [1])

@@ -84,9 +84,11 @@ class OfficialPredictor:
         sections = {name: modules[name] for name in ("image_encoder", "memory_attention", "memory_encoder")}
         sizes = {"image_size": config.image_size, "num_maskmem": config.num_maskmem}
         predictor = SAM2VideoPredictorVOS if is_optimized else SAM2VideoPredictor
-        self.predictor = predictor(**sections, **sizes, **_SETTINGS, **settings).eval()
+        device = next(segmenter.parameters()).device
+        # On its device before `init_state`, which keeps features of the first frame.
+        self.predictor = predictor(**sections, **sizes, **_SETTINGS, **settings).eval().to(device)
         self.predictor.load_state_dict(segmenter.state_dict())
-        frames = torch.stack([normalise_frame(frame, image_size=config.image_size) for frame in video])
+        frames = torch.stack([normalise_frame(frame, image_size=config.image_size, device=device) for frame in video])
         loaded = (frames, video.shape[1], video.shape[2])
         with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=loaded):
             self.state = self.predictor.init_state("")
