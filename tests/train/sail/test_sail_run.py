@@ -1,6 +1,7 @@
 """Training of Pixel-SAIL from a recipe, at a tiny size."""
 
 import json
+import pickle
 import re
 import shlex
 from pathlib import Path
@@ -82,6 +83,23 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_samples(tmp_path: Path)
         together = job.objective(**collate(examples))["loss"]
         alone = torch.stack([job.objective(**collate([example]))["loss"] for example in examples])
     torch.testing.assert_close(together, alone.mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_is_the_same_after_it_was_sent_between_processes(tmp_path: Path) -> None:
+    job = prepare_sail(tiny_recipe(tmp_path, 'distillation.teachers=["sam2"]'))
+    batch = job.collate([job.dataset[number] for number in range(3)])["batch"]
+    received = pickle.loads(pickle.dumps(batch))
+    for name in ("labels", "object_words"):
+        assert torch.equal(getattr(received, name), getattr(batch, name))
+    for name in ("masks", "images"):
+        pairs = list(zip(getattr(received, name), getattr(batch, name), strict=True))
+        assert len(pairs) == 3
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    for ours, theirs in zip(received.inputs.videos, batch.inputs.videos, strict=True):
+        assert (ours.grid, ours.image_size) == (theirs.grid, theirs.image_size)
+        assert torch.equal(ours.patches, theirs.patches)
+        assert torch.equal(ours.prompt_ids, theirs.prompt_ids)
+    assert torch.equal(received.inputs.input_ids, batch.inputs.input_ids)
 
 
 def test_dense_mask_losses_are_those_of_their_formulas() -> None:
