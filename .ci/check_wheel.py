@@ -50,7 +50,7 @@ def check_imports(folder: Path) -> None:
 
 def check_use() -> None:
     """Load the tokenizer, decode the sample clip, track an object in it, load the bundled models."""
-    from unipixel import SegmenterConfig, UniPixel
+    from unipixel import SegmenterConfig, load_checkpoint
     from unipixel.assets import sample_path
     from unipixel.checkpoints.files import BUNDLED
     from unipixel.processing.chat_template import load_tokenizer
@@ -69,7 +69,7 @@ def check_use() -> None:
             tracked = tracker.add_points(1, [(65, 85)])
     expect(tracked.mask_of(1).shape == (video.info.height, video.info.width), "a mask is not of the video's size")
     for model in sorted(BUNDLED.iterdir()) if BUNDLED.is_dir() else []:
-        UniPixel.from_pretrained(model.name)
+        load_checkpoint(model.name)
 
 
 def expect(is_met: bool, failure: str) -> None:
